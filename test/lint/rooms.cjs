@@ -1,0 +1,80 @@
+// The import rule of the architecture as a table: room -> rooms it may import (its own folder and Node core are
+// always allowed). Checked by dependency-cruiser; a folder without a row fails.
+const pureRooms = ["agent/decide", "agent/state", "controller/index", "controller/translate"];
+const table = {
+  "agent/base": [],
+  "agent/api": ["agent/base"],
+  "agent/state": ["agent/api", "agent/base"],
+  "agent/intercept": ["agent/native.ts", "agent/state", "agent/flow.ts", "agent/api", "agent/base"],
+  "agent/identify": ["agent/state", "agent/flow.ts", "agent/api", "agent/base"],
+  "agent/decide": ["agent/state", "agent/flow.ts", "agent/api", "agent/base"],
+  "agent/forward": ["agent/native.ts", "agent/flow.ts", "agent/api", "agent/base"],
+  "agent/report": ["agent/flow.ts", "agent/api", "agent/base"],
+  "agent/discover": ["agent/state", "agent/flow.ts", "agent/api", "agent/base"],
+  "agent/native.ts": ["agent/base"],
+  "agent/flow.ts": ["agent/api", "agent/base"],
+  "agent/threads.ts": ["agent/api", "agent/base"],
+  "agent/config.ts": ["agent/base"],
+  "agent/connection.ts": [
+    "agent/intercept", "agent/identify", "agent/decide", "agent/forward", "agent/report",
+    "agent/state", "agent/flow.ts", "agent/api", "agent/base",
+  ],
+  "controller/index": ["controller/sources/types.ts", "agent/api", "agent/base"],
+  "controller/sources": ["agent/api", "agent/base"],
+  "controller/translate": ["controller/index", "controller/sources/types.ts", "agent/api", "agent/base"],
+  "controller/serve": ["agent/api", "agent/base"],
+  "controller/issue": ["agent/api", "agent/base"],
+  "controller/status": ["controller/sources/types.ts", "agent/api", "agent/base"],
+  "controller/report": ["agent/api", "agent/base"],
+  "controller/config.ts": ["agent/api", "agent/base"],
+  // The command line talks to agents and the controller over their sockets; it shares their words, not their parts.
+  cli: ["agent/api", "agent/base", "test/lab"],
+  "test/lab": ["agent/api", "agent/base", "controller/sources"],
+};
+// Compositions: the only files that may build parts out of any room of their side.
+const open = {
+  "agent/(main|app|worker)[.]ts": ["agent"],
+  "agent/app": ["agent"],
+  "controller/(main|app)[.]ts": ["controller", "agent/api", "agent/base"],
+  "controller/app": ["controller", "agent/api", "agent/base"],
+};
+const escape = (p) => p.replaceAll(".", "[.]");
+const asPath = (room) => `^${escape(room)}${room.endsWith(".ts") ? "$" : "/"}`;
+const tests = "[.]test[.]ts$";
+const rules = Object.entries(table).map(([room, allowed]) => ({
+  name: `room ${room}`,
+  severity: "error",
+  from: { path: asPath(room), pathNot: tests },
+  to: {
+    path: "^(agent|controller|cli|test)/",
+    pathNot: [room, ...allowed].map(asPath),
+  },
+}));
+const openRules = Object.entries(open).map(([from, allowed]) => ({
+  name: `composition ${from}`,
+  severity: "error",
+  from: { path: `^${from}` },
+  to: { path: "^(agent|controller|cli|test)/", pathNot: allowed.map((a) => `^${escape(a)}/`) },
+}));
+const known = [...Object.keys(table).map(asPath), ...Object.keys(open).map((o) => `^${o}`)];
+module.exports = {
+  forbidden: [
+    ...rules,
+    ...openRules,
+    { name: "no cycles", severity: "error", from: {}, to: { circular: true } },
+    {
+      name: "pure rooms use no Node core and no package",
+      severity: "error",
+      from: { path: `^(${pureRooms.join("|")})/`, pathNot: tests },
+      to: { dependencyTypes: ["core", "npm"] },
+    },
+    {
+      name: "every folder has a row",
+      severity: "error",
+      from: { path: "^(agent|controller|cli)/", pathNot: [...known, tests] },
+      to: {},
+    },
+    { name: "nothing imports tests", severity: "error", from: { path: "^(agent|controller)/", pathNot: tests }, to: { path: "^test/" } },
+  ],
+  options: { tsPreCompilationDeps: true, doNotFollow: { path: "node_modules" }, exclude: { path: "node_modules" } },
+};
