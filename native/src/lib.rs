@@ -1,0 +1,4 @@
+//! Kernel side, tunnel and byte copying of the node agent, behind a small C ABI (see `docs/native-channel.md`).
+
+pub mod fault;
+pub mod seam;

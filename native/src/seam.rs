@@ -1,0 +1,48 @@
+//! The seam between the kernel side (`kernel/`: programs, pods, sockets in their namespaces) and the byte side
+//! (`relay/`, `tunnel/`): the byte side knows only these traits, so its tests run without BPF and without root.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+/// Which way a listener's connections go, seen from the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    Outbound,
+    Inbound,
+}
+
+/// A listening, non-blocking socket inside a pod's network namespace, owned by the pod.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener {
+    pub fd: RawFd,
+    pub direction: Direction,
+}
+
+/// One enrolled pod as the byte side sees it. Dropping the last reference closes its listeners and namespace handle.
+pub trait PodSockets: Send + Sync {
+    /// "namespace/name".
+    fn key(&self) -> &str;
+    /// Network namespace cookie: the pod's identity toward the kernel.
+    fn cookie(&self) -> u64;
+    /// The pod's own addresses.
+    fn ips(&self) -> &[IpAddr];
+    fn listeners(&self) -> &[Listener];
+    /// Where the app wanted to go (outbound), read once from the accepted socket. Error `NotFound`: the connection did
+    /// not come through the connect hook (somebody dialled the listener directly) and must be refused.
+    fn original_destination(&self, accepted: BorrowedFd<'_>) -> io::Result<SocketAddr>;
+    /// A non-blocking TCP socket in the pod's namespace that interception leaves alone (own-socket mark set), for a
+    /// connection from the pod outwards. `tunnel` asks for a source port from the tunnel range (rule DP-1).
+    fn dial_socket(&self, to: SocketAddr, tunnel: bool) -> io::Result<OwnedFd>;
+    /// As above, but towards the app inside: transparent, bound to `client` and a port of the app range (DP-1, DP-2), so
+    /// that the app sees the client's address. With `client` an address of the pod itself it is left unbound.
+    fn app_socket(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd>;
+}
+
+/// Changes of the enrolled set, told by the kernel side to the byte side.
+pub trait PodRegistry: Send + Sync {
+    fn enrolled(&self, pod: Arc<dyn PodSockets>);
+    /// No new connection is taken for the pod; open ones end within `drain_ms` (0: reset now).
+    fn unenrolled(&self, key: &str, drain_ms: u64);
+}
