@@ -1,0 +1,161 @@
+// Runs every check of the project in order, streams their output, and ends with the count. Groups can be chosen: --only static,unit
+import { spawn } from "node:child_process";
+import { existsSync, globSync } from "node:fs";
+import { parseArgs } from "node:util";
+
+interface Step {
+  readonly group: "static" | "unit" | "rust" | "kernel" | "lab";
+  readonly name: string;
+  readonly command: readonly [string, ...string[]];
+  readonly cwd?: string;
+  /** How results are counted: a plain command is one check. */
+  readonly counts: "exit" | "node" | "cargo";
+  readonly timeoutMinutes: number;
+}
+
+interface Outcome {
+  readonly passed: number;
+  readonly failed: number;
+}
+
+const node = process.execPath;
+const nodeTest = (group: Step["group"], name: string, patterns: readonly string[], concurrency: number): Step => ({
+  group,
+  name,
+  command: [
+    node,
+    "--test",
+    "--test-reporter=spec",
+    "--test-timeout=600000",
+    `--test-concurrency=${concurrency}`,
+    ...globSync(patterns as string[]).sort(),
+  ],
+  counts: "node",
+  timeoutMinutes: 30,
+});
+
+const steps: readonly Step[] = [
+  {
+    group: "static",
+    name: "types",
+    command: [node, "node_modules/typescript-checker/bin/tsc", "-p", "."],
+    counts: "exit",
+    timeoutMinutes: 3,
+  },
+  {
+    group: "static",
+    name: "lint and format",
+    command: [node, "node_modules/@biomejs/biome/bin/biome", "check", "."],
+    counts: "exit",
+    timeoutMinutes: 3,
+  },
+  {
+    group: "static",
+    name: "rooms (import rule)",
+    command: [
+      node,
+      "node_modules/dependency-cruiser/bin/dependency-cruise.mjs",
+      "--config",
+      "test/lint/rooms.cjs",
+      "agent",
+      "controller",
+      "cli",
+      "test/lab",
+    ],
+    counts: "exit",
+    timeoutMinutes: 3,
+  },
+  nodeTest("static", "structure and generated files", ["test/lint/*.test.ts", "test/*.test.ts"], 1),
+  nodeTest(
+    "unit",
+    "unit and property tests",
+    ["{agent,controller,cli}/**/*.test.ts", "test/{kit,lab,unit}/**/*.test.ts"],
+    2,
+  ),
+  {
+    group: "rust",
+    name: "Rust tests",
+    command: ["cargo", "test", "--release", "--locked", "--quiet"],
+    cwd: "native",
+    counts: "cargo",
+    timeoutMinutes: 20,
+  },
+  nodeTest("kernel", "kernel tests", ["test/bpf/*.test.ts"], 1),
+  nodeTest("lab", "lab tests (real programs between nodes)", ["test/netns/*.test.ts"], 1),
+];
+
+function count(step: Step, output: string, code: number | null): Outcome {
+  let passed = 0;
+  let failed = 0;
+  if (step.counts === "node") {
+    for (const m of output.matchAll(/^ℹ pass (\d+)$/gm)) passed += Number(m[1]);
+    for (const m of output.matchAll(/^ℹ (?:fail|cancelled) (\d+)$/gm)) failed += Number(m[1]);
+    // A skipped test is not a passed one: everything the suite names must have run.
+    for (const m of output.matchAll(/^ℹ skipped (\d+)$/gm)) failed += Number(m[1]);
+    if (passed + failed === 0) failed = 1;
+  } else if (step.counts === "cargo") {
+    for (const m of output.matchAll(/^test result: \w+\. (\d+) passed; (\d+) failed/gm)) {
+      passed += Number(m[1]);
+      failed += Number(m[2]);
+    }
+    if (passed + failed === 0) failed = 1;
+  } else {
+    passed = code === 0 ? 1 : 0;
+  }
+  if (code !== 0 && failed === 0) failed = 1;
+  return { passed, failed };
+}
+
+function run(step: Step): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const [program, ...args] = step.command;
+    const child = spawn(program, args, { cwd: step.cwd ?? ".", stdio: ["ignore", "pipe", "pipe"], detached: true });
+    const timer = setTimeout(() => {
+      console.log(`${step.name}: not done after ${step.timeoutMinutes} minutes, ended`);
+      try {
+        process.kill(-(child.pid ?? 0), "SIGKILL");
+      } catch {
+        // already gone
+      }
+    }, step.timeoutMinutes * 60_000);
+    let output = "";
+    const take = (chunk: Buffer): void => {
+      output += chunk.toString();
+      process.stdout.write(chunk);
+    };
+    child.stdout.on("data", take);
+    child.stderr.on("data", take);
+    child.on("error", (e) => {
+      output += String(e);
+      console.log(`${step.name}: ${e.message}`);
+    });
+    child.on("close", (code) => {
+      clearTimeout(timer);
+      resolve(count(step, output, code));
+    });
+  });
+}
+
+const { values } = parseArgs({ options: { only: { type: "string" } } });
+const only = values.only?.split(",");
+const began = Date.now();
+let passed = 0;
+let failed = 0;
+const failures: string[] = [];
+for (const step of steps) {
+  if (only !== undefined && !only.includes(step.group)) continue;
+  if (step.cwd !== undefined && !existsSync(step.cwd)) continue;
+  const stepBegan = Date.now();
+  console.log(`\n== ${step.name}`);
+  const outcome = await run(step);
+  passed += outcome.passed;
+  failed += outcome.failed;
+  if (outcome.failed > 0) failures.push(`${step.name}: ${outcome.failed} failed`);
+  console.log(
+    `== ${step.name}: ${outcome.passed} passed, ${outcome.failed} failed in ${((Date.now() - stepBegan) / 1000).toFixed(1)} s`,
+  );
+}
+console.log(`\ntotal time ${((Date.now() - began) / 1000).toFixed(0)} s`);
+for (const line of failures) console.log(line);
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed === 0 ? 0 : 1;
