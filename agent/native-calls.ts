@@ -1,0 +1,165 @@
+// The calls of docs/native-channel.md as types: method -> parameters and value. No code; `agent/native.ts` carries them.
+
+/** Why native refused a call; `code` is stable (native/src/fault.rs), or `call_timeout` / `channel_closed` made on this side. */
+export interface CallFault {
+  readonly code: string;
+  readonly message: string;
+}
+
+/** What `fl_start` is given. Times in ms, ports as [low, high] inclusive. */
+export interface NativeSettings {
+  readonly workers: number;
+  readonly bpfDir: string;
+  readonly pinDir: string;
+  readonly cgroup: string;
+  readonly kubeletCgroup: string;
+  readonly interception: "auto" | "ebpf" | "nftables";
+  readonly appPorts: readonly [number, number];
+  readonly tunnelPorts: readonly [number, number];
+  readonly questionTimeoutMs: number;
+  readonly handshakeTimeoutMs: number;
+  readonly connectTimeoutMs: number;
+  readonly tunnelIdleMs: number;
+  readonly tunnelMaxAgeMs: number;
+  readonly tunnelMaxAgeJitterMs: number;
+  readonly detectWaitMs: number;
+  readonly permissiveWaitMs: number;
+  readonly maxTunnelsPerPair: number;
+  readonly bufferBytes: number;
+  readonly drainMs: number;
+  readonly heartbeatMs: number;
+  readonly heartbeatDeadMs: number;
+  readonly trustDomain: string;
+}
+
+export type HexEntry = readonly [key: string, value: string];
+
+export interface HostProbe {
+  readonly kernel: string;
+  readonly cgroup2: string | null;
+  readonly bpf: { readonly ok: boolean; readonly reason?: string };
+  readonly nft: { readonly ok: boolean; readonly reason?: string };
+  readonly capabilities: readonly string[];
+  readonly missing: readonly string[];
+  readonly ioUring: boolean;
+}
+
+/** What native is told of a pod; `identity` is the SPIFFE id that its tunnels present. */
+export interface PodEnrolment {
+  readonly pod: string;
+  readonly netns: string;
+  readonly ips: readonly string[];
+  readonly flags: number;
+  readonly identity: string;
+  readonly failOpen: boolean;
+  readonly strict: boolean;
+  readonly probePorts: readonly number[];
+  readonly excludedOutboundPorts: readonly number[];
+  readonly excludedOutboundCidrs: readonly string[];
+  readonly excludedInboundPorts: readonly number[];
+}
+
+export interface PodEnrolled {
+  readonly cookie: number;
+  readonly listening: readonly number[];
+  readonly existing: readonly { readonly local: string; readonly remote: string }[];
+  readonly ms: number;
+}
+
+export interface OpenConnection {
+  readonly id: number;
+  readonly direction: "outbound" | "inbound";
+  readonly lane: string;
+  readonly pod: string;
+  readonly source: string;
+  readonly destination: string;
+  readonly upstream: string;
+  readonly planId: number;
+  readonly verdictId: number;
+  readonly endpoint: number;
+  readonly identity?: string;
+  readonly sent: number;
+  readonly received: number;
+  readonly startedMs: number;
+}
+
+export interface TunnelState {
+  readonly id: number;
+  readonly direction: "outbound" | "inbound";
+  readonly source: string;
+  readonly destination: string;
+  readonly identity: string;
+  readonly peer: string;
+  readonly streams: number;
+  readonly ageMs: number;
+  readonly idle: boolean;
+  readonly draining: boolean;
+}
+
+export interface Calls {
+  readonly "host.probe": { params: object; value: HostProbe };
+  readonly "programs.load": {
+    params: object;
+    value: {
+      readonly version: string;
+      readonly replaced: boolean;
+      readonly interception: "ebpf" | "nftables" | "none";
+      readonly reason: string;
+    };
+  };
+  readonly "programs.unload": { params: object; value: object };
+  readonly "map.put": {
+    params: { readonly map: string; readonly entries: readonly HexEntry[] };
+    value: { readonly count: number };
+  };
+  readonly "map.delete": {
+    params: { readonly map: string; readonly keys: readonly string[] };
+    value: { readonly count: number };
+  };
+  readonly "map.dump": {
+    params: { readonly map: string; readonly limit?: number };
+    value: { readonly entries: readonly HexEntry[] };
+  };
+  readonly counters: { params: object; value: Readonly<Record<string, number>> };
+  readonly "pod.enrol": { params: PodEnrolment; value: PodEnrolled };
+  readonly "pod.unenrol": { params: { readonly pod: string; readonly drainMs: number }; value: object };
+  readonly "pod.gone": { params: { readonly pod: string }; value: { readonly closed: number } };
+  readonly "svid.put": {
+    params: {
+      readonly identity: string;
+      readonly chainPem: string;
+      readonly keyPem: string;
+      readonly generation: number;
+      readonly notAfterMs: number;
+    };
+    value: object;
+  };
+  readonly "svid.remove": { params: { readonly identity: string }; value: object };
+  readonly "trust.put": {
+    params: {
+      readonly bundles: readonly { readonly trustDomain: string; readonly rootsPem: readonly string[] }[];
+      readonly aliases: readonly string[];
+      readonly generation: number;
+    };
+    value: object;
+  };
+  readonly "generation.set": { params: { readonly generation: number }; value: object };
+  readonly "connections.list": { params: object; value: { readonly connections: readonly OpenConnection[] } };
+  readonly "connections.reset": {
+    params: { readonly ids: readonly number[]; readonly reason: string };
+    value: { readonly count: number };
+  };
+  readonly "sockets.destroy": {
+    params: {
+      readonly pod: string;
+      readonly tuples: readonly { readonly source: string; readonly destination: string }[];
+    };
+    value: { readonly count: number };
+  };
+  readonly "tunnels.list": { params: object; value: { readonly tunnels: readonly TunnelState[] } };
+  readonly drain: { params: { readonly deadlineMs: number }; value: object };
+  readonly stop: { params: object; value: object };
+  readonly heartbeat: { params: object; value: object };
+  /** The answer's `fd` is the data thread's end of its own channel. */
+  readonly "handover.attach": { params: { readonly thread: number }; value: { readonly fd: number } };
+}
