@@ -1,0 +1,195 @@
+// Policies in internal form: Authorization (who may reach what) and TrafficPolicy (plaintext or mTLS). Wire form in mesh.proto.
+import { checkFields, type Decoded, type Fields, invert, sortedRecord } from "./fields.ts";
+import * as wire from "./mesh.gen.ts";
+import { type PolicyName, parseServiceName, policyName, type ServiceName } from "./names.ts";
+
+export type Scope = "mesh" | "namespace" | "workload";
+export type Action = "allow" | "deny" | "audit" | "custom";
+export type MtlsMode = "unset" | "permissive" | "strict" | "disable";
+
+type Lists<K extends string> = Readonly<Record<K, readonly string[]>>;
+/** Every list that is not empty must match; a list matches when any of its entries does, a `not` list when none does. */
+export type Source = Lists<(typeof sourceKeys)[number]>;
+/** As Source; everything after the ports is known only at L7. */
+export type Operation = Lists<(typeof operationKeys)[number]>;
+export interface Condition {
+  readonly key: string;
+  readonly values: readonly string[];
+  readonly notValues: readonly string[];
+}
+export interface Rule {
+  /** Any of them; none means every source. */
+  readonly from: readonly Source[];
+  /** Any of them; none means every operation. */
+  readonly to: readonly Operation[];
+  /** All of them. */
+  readonly when: readonly Condition[];
+}
+export interface Authorization {
+  readonly name: string;
+  readonly namespace: string;
+  readonly scope: Scope;
+  readonly selector: Readonly<Record<string, string>>;
+  readonly action: Action;
+  readonly dryRun: boolean;
+  /** None: matches nothing, so an ALLOW without rules refuses everything. */
+  readonly rules: readonly Rule[];
+  readonly targetServices: readonly ServiceName[];
+}
+export interface TrafficPolicy {
+  readonly name: string;
+  readonly namespace: string;
+  readonly scope: Scope;
+  readonly selector: Readonly<Record<string, string>>;
+  readonly mode: MtlsMode;
+  readonly portModes: ReadonlyMap<number, MtlsMode>;
+}
+
+export const policyNameOf = (policy: { readonly namespace: string; readonly name: string }): PolicyName =>
+  policyName(policy.namespace, policy.name);
+
+const l4Source = [
+  "principals",
+  "notPrincipals",
+  "namespaces",
+  "notNamespaces",
+  "ipBlocks",
+  "notIpBlocks",
+  "serviceAccounts",
+  "notServiceAccounts",
+] as const;
+const l7Source = ["requestPrincipals", "notRequestPrincipals", "remoteIpBlocks", "notRemoteIpBlocks"] as const;
+const l4Operation = ["ports", "notPorts"] as const;
+const l7Operation = ["hosts", "notHosts", "methods", "notMethods", "paths", "notPaths"] as const;
+const sourceKeys = [...l4Source, ...l7Source] as const;
+const operationKeys = [...l4Operation, ...l7Operation] as const;
+/** `when` keys that are known without reading the bytes. */
+export const l4Conditions: readonly string[] = [
+  "source.ip",
+  "source.namespace",
+  "source.principal",
+  "source.serviceAccount",
+  "destination.ip",
+  "destination.port",
+];
+
+export const isL7Source = (source: Source): boolean => l7Source.some((key) => source[key].length > 0);
+export const isL7Operation = (operation: Operation): boolean => l7Operation.some((key) => operation[key].length > 0);
+export const isL7Condition = (condition: Condition): boolean => !l4Conditions.includes(condition.key);
+/** Whether deciding this rule needs a parsed request (or SNI). */
+export const isL7Rule = (rule: Rule): boolean =>
+  rule.from.some(isL7Source) || rule.to.some(isL7Operation) || rule.when.some(isL7Condition);
+
+/** A Source with the given lists, everything else empty. */
+export const sourceOf = (lists: Partial<Source>): Source => fill(sourceKeys, lists);
+export const operationOf = (lists: Partial<Operation>): Operation => fill(operationKeys, lists);
+function fill<K extends string>(keys: readonly K[], lists: Partial<Lists<K>>): Lists<K> {
+  return Object.fromEntries(keys.map((key) => [key, [...(lists[key] ?? [])]])) as unknown as Lists<K>;
+}
+
+const scopes: Readonly<Record<number, Scope>> = {
+  [wire.Scope.SCOPE_MESH]: "mesh",
+  [wire.Scope.SCOPE_NAMESPACE]: "namespace",
+  [wire.Scope.SCOPE_WORKLOAD]: "workload",
+};
+const actions: Readonly<Record<number, Action>> = {
+  [wire.Action.ACTION_ALLOW]: "allow",
+  [wire.Action.ACTION_DENY]: "deny",
+  [wire.Action.ACTION_AUDIT]: "audit",
+  [wire.Action.ACTION_CUSTOM]: "custom",
+};
+const modes: Readonly<Record<number, MtlsMode>> = {
+  [wire.MtlsMode.MTLS_UNSET]: "unset",
+  [wire.MtlsMode.MTLS_PERMISSIVE]: "permissive",
+  [wire.MtlsMode.MTLS_STRICT]: "strict",
+  [wire.MtlsMode.MTLS_DISABLE]: "disable",
+};
+const scopeNumbers = invert(scopes);
+const actionNumbers = invert(actions);
+const modeNumbers = invert(modes);
+
+function ruleFromWire(fields: Fields, at: string, rule: wire.Rule): Rule {
+  const blocks = ["ipBlocks", "notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks"] as const;
+  rule.from.forEach((source, i) => {
+    for (const key of blocks)
+      source[key].forEach((block, j) => void fields.cidr(`${at}.from[${i}].${key}[${j}]`, block));
+  });
+  rule.to.forEach((operation, i) => {
+    for (const key of ["ports", "notPorts"] as const) {
+      operation[key].forEach((port, j) => void fields.port(`${at}.to[${i}].${key}[${j}]`, portNumber(port)));
+    }
+  });
+  rule.when.forEach((condition, i) => {
+    if (condition.key === "") fields.problem(`${at}.when[${i}].key`, "is missing");
+  });
+  return {
+    from: rule.from.map(sourceOf),
+    to: rule.to.map(operationOf),
+    when: rule.when.map(({ key, values, notValues }) => ({ key, values, notValues })),
+  };
+}
+const portNumber = (text: string): number => (/^[0-9]{1,5}$/.test(text) ? Number(text) : Number.NaN);
+
+export function authorizationFromWire(message: wire.Authorization): Decoded<Authorization> {
+  const fields = checkFields();
+  return fields.finish<Authorization>({
+    name: fields.name("name", message.name),
+    namespace: fields.name("namespace", message.namespace),
+    scope: fields.oneOf("scope", message.scope, scopes, "workload"),
+    selector: message.selector,
+    action: fields.oneOf("action", message.action, actions, "deny"),
+    dryRun: message.dryRun,
+    rules: message.rules.map((rule, i) => ruleFromWire(fields, `rules[${i}]`, rule)),
+    targetServices: message.targetServices.map((service, i) =>
+      fields.parsed(`target_services[${i}]`, parseServiceName(service), "" as ServiceName),
+    ),
+  });
+}
+
+export function authorizationToWire(policy: Authorization): wire.Authorization {
+  const copy = <T>(lists: Readonly<Record<string, readonly string[]>>): T =>
+    Object.fromEntries(Object.entries(lists).map(([key, list]) => [key, [...list]])) as T;
+  return {
+    name: policy.name,
+    namespace: policy.namespace,
+    scope: scopeNumbers[policy.scope] as wire.Scope,
+    selector: sortedRecord(policy.selector),
+    action: actionNumbers[policy.action] as wire.Action,
+    dryRun: policy.dryRun,
+    rules: policy.rules.map((rule) => ({
+      from: rule.from.map((source) => copy<wire.Source>(source)),
+      to: rule.to.map((operation) => copy<wire.Operation>(operation)),
+      when: rule.when.map((c) => ({ key: c.key, values: [...c.values], notValues: [...c.notValues] })),
+    })),
+    targetServices: [...policy.targetServices],
+  };
+}
+
+export function trafficPolicyFromWire(message: wire.TrafficPolicy): Decoded<TrafficPolicy> {
+  const fields = checkFields();
+  const portModes = new Map<number, MtlsMode>();
+  for (const [key, mode] of Object.entries(message.portModes)) {
+    const port = fields.port(`port_modes[${key}]`, Number(key));
+    portModes.set(port, fields.oneOf(`port_modes[${key}]`, mode, modes, "strict"));
+  }
+  return fields.finish<TrafficPolicy>({
+    name: fields.name("name", message.name),
+    namespace: fields.name("namespace", message.namespace),
+    scope: fields.oneOf("scope", message.scope, scopes, "workload"),
+    selector: message.selector,
+    mode: fields.oneOf("mode", message.mode, modes, "strict"),
+    portModes,
+  });
+}
+
+export function trafficPolicyToWire(policy: TrafficPolicy): wire.TrafficPolicy {
+  const ports = [...policy.portModes].sort(([a], [b]) => a - b);
+  return {
+    name: policy.name,
+    namespace: policy.namespace,
+    scope: scopeNumbers[policy.scope] as wire.Scope,
+    selector: sortedRecord(policy.selector),
+    mode: modeNumbers[policy.mode] as wire.MtlsMode,
+    portModes: Object.fromEntries(ports.map(([port, mode]) => [port, modeNumbers[mode] as wire.MtlsMode])),
+  };
+}

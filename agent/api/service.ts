@@ -1,0 +1,55 @@
+// A service as agents know it: names, addresses, ports. Its endpoints are the workloads that name it (workload.ts).
+import { checkFields, type Decoded } from "./fields.ts";
+import type * as wire from "./mesh.gen.ts";
+import { type ServiceName, serviceName } from "./names.ts";
+
+export interface ServicePort {
+  readonly port: number;
+  readonly name: string;
+  /** Declared application protocol ("tcp", "http", "http2", "grpc", "tls", "mysql"...); "" means detect. */
+  readonly protocol: string;
+  /** 0 when the service has no node port. */
+  readonly nodePort: number;
+  /** The server speaks first (MySQL, SMTP...): nobody waits for the client's first bytes. */
+  readonly serverFirst: boolean;
+}
+export interface Service {
+  readonly name: string;
+  readonly namespace: string;
+  readonly hostname: string;
+  /** Cluster, external and load-balancer addresses, canonical. */
+  readonly addresses: readonly string[];
+  readonly ports: readonly ServicePort[];
+  readonly headless: boolean;
+  /** Host of an ExternalName service, else "". */
+  readonly externalName: string;
+  /** "" means the mesh's default. */
+  readonly loadBalancing: string;
+}
+
+export const serviceNameOf = (service: Pick<Service, "namespace" | "name">): ServiceName =>
+  serviceName(service.namespace, service.name);
+
+export function serviceFromWire(message: wire.Service): Decoded<Service> {
+  const fields = checkFields();
+  return fields.finish<Service>({
+    name: fields.name("name", message.name),
+    namespace: fields.name("namespace", message.namespace),
+    hostname: fields.name("hostname", message.hostname),
+    addresses: message.addresses.map((address, i) => fields.address(`addresses[${i}]`, address)),
+    ports: message.ports.map((port, i) => ({
+      port: fields.port(`ports[${i}].port`, port.port),
+      name: port.name,
+      protocol: port.protocol,
+      nodePort: fields.optionalPort(`ports[${i}].node_port`, port.nodePort, 0),
+      serverFirst: port.serverFirst,
+    })),
+    headless: message.headless,
+    externalName: fields.optionalName("external_name", message.externalName),
+    loadBalancing: message.loadBalancing,
+  });
+}
+
+export function serviceToWire(service: Service): wire.Service {
+  return { ...service, addresses: [...service.addresses], ports: service.ports.map((port) => ({ ...port })) };
+}

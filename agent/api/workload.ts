@@ -1,0 +1,117 @@
+// A workload (pod) as agents know it; wire form in mesh.proto. Membership in services lives here, not on the service (DP-30).
+import { checkFields, type Decoded, invert, sortedRecord } from "./fields.ts";
+import * as wire from "./mesh.gen.ts";
+import {
+  defaultTrustDomain,
+  type NodeName,
+  parseServiceName,
+  parseTrustDomain,
+  type ServiceName,
+  type SpiffeId,
+  type TrustDomain,
+  type WorkloadUid,
+  workloadId,
+  workloadUid,
+} from "./names.ts";
+
+/** How this workload's node can be spoken to: not at all, our tunnel, or HTTP/2 CONNECT as ztunnel does. */
+export type TunnelKind = "none" | "fairlead/1" | "hbone";
+
+export interface PortMapping {
+  readonly servicePort: number;
+  readonly targetPort: number;
+}
+export interface Membership {
+  readonly service: ServiceName;
+  readonly ports: readonly PortMapping[];
+}
+export interface Workload {
+  readonly uid: WorkloadUid;
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+  readonly trustDomain: TrustDomain;
+  /** "" while the pod is not scheduled. */
+  readonly node: NodeName | "";
+  /** Canonical texts (base/ip.ts). */
+  readonly addresses: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
+  readonly tunnel: TunnelKind;
+  readonly ready: boolean;
+  /** Being deleted: open connections go on, new ones go elsewhere. */
+  readonly draining: boolean;
+  readonly weight: number;
+  readonly region: string;
+  readonly zone: string;
+  readonly hostNetwork: boolean;
+  readonly services: readonly Membership[];
+  readonly hbonePort: number;
+}
+
+export const defaultHbonePort = 15008;
+const tunnels: Readonly<Record<number, TunnelKind>> = {
+  [wire.Tunnel.TUNNEL_NONE]: "none",
+  [wire.Tunnel.TUNNEL_FAIRLEAD_1]: "fairlead/1",
+  [wire.Tunnel.TUNNEL_HBONE]: "hbone",
+};
+const tunnelNumbers = invert(tunnels);
+
+export function identityOf(workload: Pick<Workload, "trustDomain" | "namespace" | "serviceAccount">): SpiffeId {
+  return workloadId(workload.trustDomain, workload.namespace, workload.serviceAccount);
+}
+
+export function workloadFromWire(message: wire.Workload): Decoded<Workload> {
+  const fields = checkFields();
+  const trustDomain = fields.parsed("trust_domain", parseTrustDomain(message.trustDomain), defaultTrustDomain);
+  const namespace = fields.name("namespace", message.namespace);
+  const name = fields.name("name", message.name);
+  const uid = workloadUid(trustDomain, namespace, name);
+  if (message.uid !== uid) fields.problem("uid", `must be "${uid}"`);
+  return fields.finish<Workload>({
+    uid,
+    name,
+    namespace,
+    serviceAccount: fields.name("service_account", message.serviceAccount),
+    trustDomain,
+    node: fields.optionalName("node", message.node) as NodeName | "",
+    addresses: message.addresses.map((address, i) => fields.address(`addresses[${i}]`, address)),
+    labels: message.labels,
+    tunnel: fields.oneOf("tunnel", message.tunnel, tunnels, "none"),
+    ready: message.ready,
+    draining: message.draining,
+    weight: message.weight === 0 ? 1 : message.weight,
+    region: message.region,
+    zone: message.zone,
+    hostNetwork: message.hostNetwork,
+    services: message.services.map((membership, i) => ({
+      service: fields.parsed(`services[${i}].service`, parseServiceName(membership.service), "" as ServiceName),
+      ports: membership.ports.map((port, j) => ({
+        servicePort: fields.port(`services[${i}].ports[${j}].service_port`, port.servicePort),
+        targetPort: fields.port(`services[${i}].ports[${j}].target_port`, port.targetPort),
+      })),
+    })),
+    hbonePort: fields.optionalPort("hbone_port", message.hbonePort, defaultHbonePort),
+  });
+}
+
+export function workloadToWire(workload: Workload): wire.Workload {
+  return {
+    uid: workload.uid,
+    name: workload.name,
+    namespace: workload.namespace,
+    serviceAccount: workload.serviceAccount,
+    trustDomain: workload.trustDomain,
+    node: workload.node,
+    addresses: [...workload.addresses],
+    labels: sortedRecord(workload.labels),
+    tunnel: tunnelNumbers[workload.tunnel] as wire.Tunnel,
+    ready: workload.ready,
+    draining: workload.draining,
+    weight: workload.weight,
+    region: workload.region,
+    zone: workload.zone,
+    hostNetwork: workload.hostNetwork,
+    services: workload.services.map((m) => ({ service: m.service, ports: m.ports.map((p) => ({ ...p })) })),
+    hbonePort: workload.hbonePort === defaultHbonePort ? 0 : workload.hbonePort,
+  };
+}
