@@ -2,3 +2,8 @@
 
 pub mod fault;
 pub mod seam;
+pub mod channel;
+pub mod config;
+pub mod record;
+pub mod reason;
+pub mod tls;

@@ -1,0 +1,6 @@
+//! Everything about certificates and TLS 1.3: who we are, whom we trust, one session over bytes. No sockets here.
+
+pub mod identity;
+pub mod session;
+pub mod validity;
+pub mod verify;
