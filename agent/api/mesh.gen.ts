@@ -98,6 +98,8 @@ export interface Workload {
   services: Membership[];
   /** 0 means 15008 */
   hbonePort: number;
+  /** own ports that the agent leaves to the app (annotation exclude-inbound-ports) */
+  untunnelledPorts: number[];
 }
 
 export interface Workload_LabelsEntry {
@@ -243,6 +245,8 @@ export interface MeshSettings {
   maxStaleMs: number;
   unmeshedNamespaces: string[];
   registryOnly: boolean;
+  /** where node ports are reached (rule DP-6) */
+  nodeAddresses: string[];
 }
 
 /** Routing of HTTP, carried from the HTTP lane on; agents that do not know a resource refuse it by name, never silently. */
@@ -319,6 +323,7 @@ function createBaseWorkload(): Workload {
     hostNetwork: false,
     services: [],
     hbonePort: 0,
+    untunnelledPorts: [],
   };
 }
 
@@ -374,6 +379,13 @@ export const Workload: MessageFns<Workload> = {
     }
     if (message.hbonePort !== 0) {
       writer.uint32(136).uint32(message.hbonePort);
+    }
+    if (message.untunnelledPorts.length !== 0) {
+      writer.uint32(146).fork();
+      for (const v of message.untunnelledPorts) {
+        writer.uint32(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -530,6 +542,24 @@ export const Workload: MessageFns<Workload> = {
             message.hbonePort = reader.uint32();
             continue;
           }
+          case 18: {
+            if (tag === 144) {
+              message.untunnelledPorts.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 146) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.untunnelledPorts.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -572,6 +602,7 @@ export const Workload: MessageFns<Workload> = {
     message.hostNetwork = object.hostNetwork ?? false;
     message.services = object.services?.map((e) => Membership.fromPartial(e)) || [];
     message.hbonePort = object.hbonePort ?? 0;
+    message.untunnelledPorts = object.untunnelledPorts?.map((e) => e) || [];
     return message;
   },
 };
@@ -2105,6 +2136,7 @@ function createBaseMeshSettings(): MeshSettings {
     maxStaleMs: 0,
     unmeshedNamespaces: [],
     registryOnly: false,
+    nodeAddresses: [],
   };
 }
 
@@ -2150,6 +2182,9 @@ export const MeshSettings: MessageFns<MeshSettings> = {
     }
     if (message.registryOnly !== false) {
       writer.uint32(88).bool(message.registryOnly);
+    }
+    for (const v of message.nodeAddresses) {
+      writer.uint32(98).string(v!);
     }
     return writer;
   },
@@ -2275,6 +2310,14 @@ export const MeshSettings: MessageFns<MeshSettings> = {
             message.registryOnly = reader.bool();
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.nodeAddresses.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2303,6 +2346,7 @@ export const MeshSettings: MessageFns<MeshSettings> = {
     message.maxStaleMs = object.maxStaleMs ?? 0;
     message.unmeshedNamespaces = object.unmeshedNamespaces?.map((e) => e) || [];
     message.registryOnly = object.registryOnly ?? false;
+    message.nodeAddresses = object.nodeAddresses?.map((e) => e) || [];
     return message;
   },
 };

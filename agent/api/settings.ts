@@ -18,6 +18,8 @@ export interface MeshSettings {
   readonly unmeshedNamespaces: readonly string[];
   /** Refuse destinations that the registry does not know. */
   readonly registryOnly: boolean;
+  /** Addresses of the mesh's nodes, canonical: a service's node port is reached at each of them. */
+  readonly nodeAddresses: readonly string[];
 }
 
 export const settingsName = "mesh";
@@ -34,6 +36,7 @@ export const defaultSettings: MeshSettings = {
   maxStaleMs: 86_400_000,
   unmeshedNamespaces: ["kube-system", "fairlead-system"],
   registryOnly: false,
+  nodeAddresses: [],
 };
 
 export function settingsFromWire(message: wire.MeshSettings): Decoded<MeshSettings> {
@@ -55,6 +58,7 @@ export function settingsFromWire(message: wire.MeshSettings): Decoded<MeshSettin
     maxStaleMs: message.maxStaleMs,
     unmeshedNamespaces: message.unmeshedNamespaces.map((name, i) => fields.name(`unmeshed_namespaces[${i}]`, name)),
     registryOnly: message.registryOnly,
+    nodeAddresses: message.nodeAddresses.map((address, i) => fields.address(`node_addresses[${i}]`, address)),
   });
 }
 
@@ -66,5 +70,6 @@ export function settingsToWire(settings: MeshSettings): wire.MeshSettings {
     excludedCidrs: [...settings.excludedCidrs],
     serverFirstPorts: [...settings.serverFirstPorts],
     unmeshedNamespaces: [...settings.unmeshedNamespaces],
+    nodeAddresses: [...settings.nodeAddresses],
   };
 }

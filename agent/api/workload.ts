@@ -46,6 +46,8 @@ export interface Workload {
   readonly hostNetwork: boolean;
   readonly services: readonly Membership[];
   readonly hbonePort: number;
+  /** Own ports that its agent leaves to the app: never spoken to through a tunnel. */
+  readonly untunnelledPorts: readonly number[];
 }
 
 export const defaultHbonePort = 15008;
@@ -91,6 +93,7 @@ export function workloadFromWire(message: wire.Workload): Decoded<Workload> {
       })),
     })),
     hbonePort: fields.optionalPort("hbone_port", message.hbonePort, defaultHbonePort),
+    untunnelledPorts: message.untunnelledPorts.map((port, i) => fields.port(`untunnelled_ports[${i}]`, port)),
   });
 }
 
@@ -113,5 +116,6 @@ export function workloadToWire(workload: Workload): wire.Workload {
     hostNetwork: workload.hostNetwork,
     services: workload.services.map((m) => ({ service: m.service, ports: m.ports.map((p) => ({ ...p })) })),
     hbonePort: workload.hbonePort === defaultHbonePort ? 0 : workload.hbonePort,
+    untunnelledPorts: [...workload.untunnelledPorts],
   };
 }

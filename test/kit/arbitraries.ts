@@ -46,6 +46,7 @@ export const workloads: fc.Arbitrary<Workload> = record({
   hostNetwork: fc.boolean(),
   services: list(record({ service: services, ports: list(record({ servicePort: ports, targetPort: ports })) })),
   hbonePort: ports,
+  untunnelledPorts: list(ports),
 }).map((w) => ({ ...w, uid: workloadUid(w.trustDomain, w.namespace, w.name) })) as fc.Arbitrary<Workload>;
 
 export const meshServices: fc.Arbitrary<Service> = record({
@@ -129,6 +130,7 @@ export const meshSettings: fc.Arbitrary<MeshSettings> = record({
   maxStaleMs: fc.nat(),
   unmeshedNamespaces: list(names),
   registryOnly: fc.boolean(),
+  nodeAddresses: list(addresses),
 });
 
 export const meshResources: fc.Arbitrary<MeshResource> = fc.oneof(

@@ -1,0 +1,45 @@
+// Which mTLS mode holds for a workload's port: PeerAuthentication with Istio's precedence. Pure.
+import type { MtlsMode, TrafficPolicy } from "../api/policy.ts";
+import type { MtlsPosture } from "../flow.ts";
+import type { MeshState } from "../state/mesh-state.ts";
+import type { PolicySubject } from "../state/policies.ts";
+
+export interface MtlsDecision {
+  readonly mode: MtlsPosture;
+  /** The policy that set it; absent for the default. */
+  readonly policy?: TrafficPolicy;
+}
+
+/**
+ * Port of the workload's own policy, then that policy, then the namespace's, then the mesh's; UNSET inherits; none at all is
+ * PERMISSIVE (Istio). `port` is the workload's own port. Of several policies on one level the strictest holds: Istio takes the
+ * oldest, but age is no evidence of what was meant, and erring to strict loses no secret.
+ */
+export function mtlsFor(state: MeshState, workload: PolicySubject, port: number): MtlsDecision {
+  const policies = state.trafficPolicies.inForce(workload);
+  const own = policies.filter((p) => p.scope === "workload");
+  return (
+    strictest(own, (p) => p.portModes.get(port)) ??
+    strictest(own, (p) => p.mode) ??
+    strictest(byScope(policies, "namespace"), (p) => p.mode) ??
+    strictest(byScope(policies, "mesh"), (p) => p.mode) ?? { mode: "permissive" }
+  );
+}
+
+const byScope = (policies: readonly TrafficPolicy[], scope: TrafficPolicy["scope"]): readonly TrafficPolicy[] =>
+  policies.filter((p) => p.scope === scope);
+
+const order: Readonly<Record<MtlsPosture, number>> = { disable: 0, permissive: 1, strict: 2 };
+
+function strictest(
+  policies: readonly TrafficPolicy[],
+  modeOf: (policy: TrafficPolicy) => MtlsMode | undefined,
+): MtlsDecision | undefined {
+  let best: { mode: MtlsPosture; policy: TrafficPolicy } | undefined;
+  for (const policy of policies) {
+    const mode = modeOf(policy);
+    if (mode === undefined || mode === "unset") continue;
+    if (best === undefined || order[mode] > order[best.mode]) best = { mode, policy };
+  }
+  return best;
+}
