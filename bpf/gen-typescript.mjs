@@ -48,7 +48,7 @@ ${view("bytes")}    return {\n${used.map(read).join("")}    };
 export function emitTypeScript({ version, structs, enums, maps }) {
   const structNames = new Set(structs.map((s) => s.name));
   const rows = maps
-    .filter((map) => structNames.has(map.key) && structNames.has(map.value))
+    .filter((map) => !map.kind.includes("PERCPU") && structNames.has(map.key) && structNames.has(map.value))
     .map(
       (map) =>
         `${doc(map.comment, "  ")}  ${camel(map.name)}: { name: "${map.name}", key: ${camel(map.key)}, value: ${camel(map.value)} },\n`,

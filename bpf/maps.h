@@ -23,7 +23,7 @@ MAP(syns, BPF_MAP_TYPE_HASH, 262144, struct syn_key, struct syn_value, BPF_F_NO_
 MAP(listeners, BPF_MAP_TYPE_SOCKHASH, 16384, struct listener_key, __u64, 0);
 
 /* index -> number. Native and the agent write; all hooks read. */
-MAP(settings, BPF_MAP_TYPE_ARRAY, SETTING_COUNT, struct setting_key, struct setting_value, 0);
+MAP(settings, BPF_MAP_TYPE_ARRAY, SETTING_COUNT, __u32, struct setting_value, 0);
 /* namespace cookie -> enrolled pod. Native writes. */
 MAP(pods, BPF_MAP_TYPE_HASH, 4096, struct pod_key, struct pod_value, BPF_F_NO_PREALLOC);
 /* address -> enrolled pod of this node. Native writes. */

@@ -191,7 +191,12 @@ struct sk_msg_md {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct sock_common {
+	unsigned char skc_ipv6only : 1;
+};
+
 struct sock {
+	struct sock_common __sk_common;
 	int sk_err;
 };
 

@@ -2,10 +2,13 @@
 #![allow(dead_code)]
 
 /// Changes with any change of a struct or a map.
-pub const VERSION: &str = "cda017135b58";
+pub const VERSION: &str = "0f7dfcd12a71";
 
 /// Maps that all versions share.
 pub const FROZEN: &[&str] = &["sockets", "syns", "listeners"];
+
+/// Maps that belong to one version.
+pub const VERSIONED: &[&str] = &["settings", "pods", "local_pods", "tunnel_speakers", "services", "backends", "verdicts", "probe_ports", "excluded_ports", "excluded_cidrs", "listening", "pending", "counters", "events"];
 
 /// Flags of an enrolled pod.
 pub mod pod_flag {
@@ -266,32 +269,6 @@ pub mod limit {
         (15006, "inbound_port"),
         (15008, "hbone_port"),
     ];
-}
-
-/// Key of `settings`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SettingKey {
-    pub index: u32,
-}
-
-impl SettingKey {
-    pub const SIZE: usize = 4;
-
-    pub fn encode(&self) -> [u8; 4] {
-        let mut bytes = [0; 4];
-        bytes[0..4].copy_from_slice(&self.index.to_le_bytes());
-        bytes
-    }
-
-    /// None if `bytes` is not exactly `SIZE` long.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() != Self::SIZE {
-            return None;
-        }
-        Some(Self {
-            index: u32::from_le_bytes(bytes[0..4].try_into().ok()?),
-        })
-    }
 }
 
 /// Value of `settings`.

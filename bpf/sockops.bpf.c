@@ -1,0 +1,346 @@
+/* sockops: carries what the connect hook decided to the other end (rows in `syns`), keeps `listening`, and tells the agent
+ * of ended direct connections. TCP_CONNECT_CB runs before the SYN leaves, with the source port chosen, so no SYN is ever
+ * ahead of its row. */
+#include "lib.h"
+
+static __always_inline void addresses(struct bpf_sock_ops *ctx, struct ip *local, struct ip *remote)
+{
+	if (READ(ctx, family) == AF_INET) {
+		*local = ip_from_v4(READ(ctx, local_ip4));
+		*remote = ip_from_v4(READ(ctx, remote_ip4));
+		return;
+	}
+	*local = (struct ip){{READ(ctx, local_ip6[0]), READ(ctx, local_ip6[1]), READ(ctx, local_ip6[2]), READ(ctx, local_ip6[3])}};
+	*remote = (struct ip){{READ(ctx, remote_ip6[0]), READ(ctx, remote_ip6[1]), READ(ctx, remote_ip6[2]), READ(ctx, remote_ip6[3])}};
+}
+
+static __always_inline void set_state_callback(struct bpf_sock_ops *ctx, bool on)
+{
+	__u32 flags = READ(ctx, bpf_sock_ops_cb_flags);
+
+	bpf_sock_ops_cb_flags_set(ctx, on ? flags | BPF_SOCK_OPS_STATE_CB_FLAG : flags & ~BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* One more or one less SYN row of a pod; false if it has its fill. */
+static __always_inline bool take_pending(__u64 cookie)
+{
+	struct pod_key key = {cookie};
+	struct pending_value zero = {}, *value = bpf_map_lookup_elem(&pending, &key);
+
+	if (!value) {
+		bpf_map_update_elem(&pending, &key, &zero, BPF_NOEXIST);
+		value = bpf_map_lookup_elem(&pending, &key);
+	}
+	if (!value)
+		return false;
+	if (value->count >= LIMIT_PENDING_PER_POD)
+		return false;
+	__sync_fetch_and_add(&value->count, 1);
+	return true;
+}
+
+static __always_inline void give_pending(__u64 cookie)
+{
+	struct pod_key key = {cookie};
+	struct pending_value *value = bpf_map_lookup_elem(&pending, &key);
+
+	if (value)
+		__sync_fetch_and_add(&value->count, -1);
+}
+
+/* Whoever deletes the row gives its place back, so the count is exact whichever end is first. */
+static __always_inline void delete_row(const struct syn_key *key, __u64 source_cookie)
+{
+	if (bpf_map_delete_elem(&syns, key) == 0 && source_cookie)
+		give_pending(source_cookie);
+}
+
+/* Key under which the SYN of this client socket will be looked up. */
+static __always_inline void client_key(struct bpf_sock_ops *ctx, const struct socket_state *state, struct syn_key *key)
+{
+	struct ip local, remote;
+	bool elsewhere = state->role == SOCKET_ROLE_DIRECT || state->role == SOCKET_ROLE_PROBE;
+
+	__builtin_memset(key, 0, sizeof(*key));
+	addresses(ctx, &local, &remote);
+	key->cookie = elsewhere ? state->destination_cookie : bpf_get_netns_cookie(ctx);
+	ip_store(key->source, &local);
+	ip_store(key->destination, &remote);
+	key->source_port = READ(ctx, local_port);
+	key->destination_port = bpf_ntohl(READ(ctx, remote_port));
+}
+
+/* Rules DP-7: the row is written only if nothing changed behind the connect hook's back. */
+static __always_inline bool may_admit(const struct socket_state *state, const struct syn_key *key)
+{
+	struct ip target = ip_load(state->target), destination = ip_load(key->destination), source = ip_load(key->source);
+
+	if (!ip_equal(&target, &destination) || state->target_port != key->destination_port) {
+		count(COUNTER_SYN_DESTINATION_CHANGED);
+		return false;
+	}
+	if (state->role == SOCKET_ROLE_DIRECT && local_pod(&source) != state->source_cookie) {
+		count(COUNTER_SYN_SOURCE_NOT_OWN);
+		return false;
+	}
+	return true;
+}
+
+static __always_inline void on_connect(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct socket_state *state = sk ? bpf_sk_storage_get(&sockets, sk, 0, 0) : 0;
+	struct syn_value row = {.version = 1};
+	struct syn_key key;
+
+	if (!state)
+		return;
+	if (state->role != SOCKET_ROLE_OWN_APP && state->role != SOCKET_ROLE_REDIRECTED && state->role != SOCKET_ROLE_DIRECT &&
+	    state->role != SOCKET_ROLE_PROBE)
+		return;
+	client_key(ctx, state, &key);
+	if ((state->role == SOCKET_ROLE_DIRECT || state->role == SOCKET_ROLE_PROBE) && !may_admit(state, &key)) {
+		state->role = SOCKET_ROLE_NONE;
+		return;
+	}
+	set_state_callback(ctx, true);
+	if (state->source_cookie && !take_pending(state->source_cookie)) {
+		count(COUNTER_SYN_QUOTA_EXCEEDED);
+		return;
+	}
+	row.role = state->role;
+	row.flags = state->flags;
+	row.verdict = state->verdict;
+	row.source_cookie = state->source_cookie;
+	row.generation = state->generation;
+	row.time_ns = bpf_ktime_get_ns();
+	__builtin_memcpy(row.original, state->original, 16);
+	row.original_port = state->original_port;
+	row.backend_port = state->target_port;
+	__builtin_memcpy(row.backend, state->target, 16);
+	if (bpf_map_update_elem(&syns, &key, &row, BPF_ANY)) {
+		count(COUNTER_SYN_ROW_FAILED);
+		if (state->source_cookie)
+			give_pending(state->source_cookie);
+	}
+}
+
+static __always_inline void on_active_established(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct socket_state *state = sk ? bpf_sk_storage_get(&sockets, sk, 0, 0) : 0;
+
+	if (!state)
+		return;
+	if (state->role == SOCKET_ROLE_DIRECT)
+		state->flags |= SOCKET_FLAG_ESTABLISHED;
+	else
+		/* The other end deletes the row; nothing is recorded of these here, so spare the calls. */
+		set_state_callback(ctx, false);
+}
+
+static __always_inline void on_passive_established(struct bpf_sock_ops *ctx)
+{
+	struct syn_key key = {.cookie = bpf_get_netns_cookie(ctx)};
+	struct bpf_sock *sk = ctx->sk;
+	struct socket_state *state;
+	struct ip local, remote;
+	struct syn_value *row;
+
+	if (!sk || !pod_of(key.cookie))
+		return;
+	/* Inherited from the listener; an accepted socket has nothing to tell. */
+	if (READ(ctx, bpf_sock_ops_cb_flags))
+		set_state_callback(ctx, false);
+	addresses(ctx, &local, &remote);
+	ip_store(key.source, &remote);
+	ip_store(key.destination, &local);
+	key.source_port = bpf_ntohl(READ(ctx, remote_port));
+	key.destination_port = READ(ctx, local_port);
+	row = bpf_map_lookup_elem(&syns, &key);
+	if (!row)
+		return;
+	if (row->role == SOCKET_ROLE_REDIRECTED) {
+		state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+		if (state) {
+			state->version = 1;
+			state->role = SOCKET_ROLE_ACCEPTED;
+			state->source_cookie = row->source_cookie;
+			state->generation = row->generation;
+			state->started_ns = row->time_ns;
+			__builtin_memcpy(state->original, row->original, 16);
+			__builtin_memcpy(state->target, row->backend, 16);
+			state->original_port = row->original_port;
+			state->target_port = row->backend_port;
+		}
+	}
+	delete_row(&key, row->source_cookie);
+}
+
+static __always_inline void tell_listening(const struct listening_key *key, __u32 open)
+{
+	struct event_listening *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+
+	if (!event) {
+		count(COUNTER_EVENT_LOST);
+		return;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->kind = EVENT_KIND_LISTENING;
+	event->open = open;
+	event->cookie = key->cookie;
+	__builtin_memcpy(event->ip, key->ip, 16);
+	event->port = key->port;
+	bpf_ringbuf_submit(event, 0);
+}
+
+static __always_inline void listening_key_of(struct bpf_sock_ops *ctx, struct listening_key *key)
+{
+	struct ip local, remote;
+
+	__builtin_memset(key, 0, sizeof(*key));
+	addresses(ctx, &local, &remote);
+	key->cookie = bpf_get_netns_cookie(ctx);
+	ip_store(key->ip, &local);
+	key->port = READ(ctx, local_port);
+}
+
+static __always_inline void on_listen(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct socket_state *state = sk ? bpf_sk_storage_get(&sockets, sk, 0, 0) : 0;
+	struct listening_value *row, zero = {};
+	struct listening_key key;
+	struct tcp_sock *tcp;
+
+	if (!sk || (state && state->role == SOCKET_ROLE_OWN_LISTENER))
+		return;
+	listening_key_of(ctx, &key);
+	if (!pod_of(key.cookie))
+		return;
+	row = bpf_map_lookup_elem(&listening, &key);
+	if (!row) {
+		tcp = bpf_skc_to_tcp_sock(sk);
+		zero.v6only = tcp ? BPF_CORE_READ_BITFIELD(&tcp->inet_conn.icsk_inet.sk.__sk_common, skc_ipv6only) : 0;
+		bpf_map_update_elem(&listening, &key, &zero, BPF_NOEXIST);
+		row = bpf_map_lookup_elem(&listening, &key);
+	}
+	if (!row) {
+		count(COUNTER_LISTENING_ROW_FAILED);
+		return;
+	}
+	set_state_callback(ctx, true);
+	/* Rows are not deleted here when they fall to zero: that would race with a socket that begins to listen just then. */
+	if (__sync_fetch_and_add(&row->count, 1) == 0 && !row->seeded)
+		tell_listening(&key, 1);
+}
+
+static __always_inline void on_listen_end(struct bpf_sock_ops *ctx)
+{
+	struct listening_value *row;
+	struct listening_key key;
+
+	listening_key_of(ctx, &key);
+	row = bpf_map_lookup_elem(&listening, &key);
+	if (row && __sync_fetch_and_add(&row->count, -1) == 1 && !row->seeded)
+		tell_listening(&key, 0);
+}
+
+static __always_inline void tell_closed(struct bpf_sock_ops *ctx, struct socket_state *state, const struct syn_key *key)
+{
+	struct event_direct_closed *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	__u64 acked = ctx->bytes_acked, received = ctx->bytes_received;
+	struct bpf_sock *sk = ctx->sk;
+	struct tcp_sock *tcp = sk ? bpf_skc_to_tcp_sock(sk) : 0;
+
+	if (!event) {
+		count(COUNTER_EVENT_LOST);
+		return;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->kind = EVENT_KIND_DIRECT_CLOSED;
+	event->flags = state->flags;
+	event->closed_by = state->flags & SOCKET_FLAG_CLIENT_FIRST	 ? CLOSED_BY_CLIENT
+			   : state->flags & SOCKET_FLAG_SERVER_FIRST ? CLOSED_BY_SERVER
+								     : CLOSED_BY_NOBODY;
+	event->verdict = state->verdict;
+	event->source_cookie = state->source_cookie;
+	event->destination_cookie = state->destination_cookie;
+	event->started_ns = state->started_ns;
+	event->duration_ns = bpf_ktime_get_ns() - state->started_ns;
+	/* The kernel counts the SYN and an acknowledged FIN as a byte each. */
+	acked -= acked ? 1 : 0;
+	event->sent = acked - (acked && (state->flags & SOCKET_FLAG_FIN_SENT_ACKED) ? 1 : 0);
+	event->received = received - (received && (state->flags & SOCKET_FLAG_FIN_RECEIVED) ? 1 : 0);
+	__builtin_memcpy(event->source, key->source, 16);
+	__builtin_memcpy(event->destination, state->original, 16);
+	__builtin_memcpy(event->upstream, key->destination, 16);
+	event->source_port = key->source_port;
+	event->destination_port = state->original_port;
+	event->upstream_port = key->destination_port;
+	event->identity = state->identity;
+	event->error = tcp ? tcp->inet_conn.icsk_inet.sk.sk_err : 0;
+	bpf_ringbuf_submit(event, 0);
+}
+
+/* Notes who closed first and which FINs went through: what the byte counts and the record need. */
+static __always_inline void note_transition(struct socket_state *state, __u32 from, __u32 to)
+{
+	if (from == BPF_TCP_ESTABLISHED && to == BPF_TCP_FIN_WAIT1)
+		state->flags |= SOCKET_FLAG_CLIENT_FIRST;
+	if (from == BPF_TCP_ESTABLISHED && to == BPF_TCP_CLOSE_WAIT)
+		state->flags |= SOCKET_FLAG_SERVER_FIRST | SOCKET_FLAG_FIN_RECEIVED;
+	if (from == BPF_TCP_FIN_WAIT1 && to == BPF_TCP_CLOSING)
+		state->flags |= SOCKET_FLAG_FIN_RECEIVED;
+	if (from == BPF_TCP_FIN_WAIT1 && to == BPF_TCP_FIN_WAIT2)
+		state->flags |= SOCKET_FLAG_FIN_SENT_ACKED;
+}
+
+static __always_inline void on_state(struct bpf_sock_ops *ctx)
+{
+	__u32 from = READ(ctx, args[0]), to = READ(ctx, args[1]);
+	struct bpf_sock *sk = ctx->sk;
+	struct socket_state *state;
+	struct syn_key key;
+
+	if (from == BPF_TCP_LISTEN) {
+		on_listen_end(ctx);
+		return;
+	}
+	state = sk ? bpf_sk_storage_get(&sockets, sk, 0, 0) : 0;
+	if (!state)
+		return;
+	if (state->role == SOCKET_ROLE_DIRECT)
+		note_transition(state, from, to);
+	if (to != BPF_TCP_CLOSE)
+		return;
+	client_key(ctx, state, &key);
+	delete_row(&key, state->source_cookie);
+	if (state->role == SOCKET_ROLE_DIRECT)
+		tell_closed(ctx, state, &key);
+}
+
+SEC("sockops")
+int fl_sockops(struct bpf_sock_ops *ctx)
+{
+	switch (READ(ctx, op)) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		on_connect(ctx);
+		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		on_active_established(ctx);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		on_passive_established(ctx);
+		break;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		on_listen(ctx);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		on_state(ctx);
+		break;
+	}
+	return 1;
+}
+
+char LICENSE[] SEC("license") = "GPL";
