@@ -1,0 +1,77 @@
+// The command `fairlead`: finds the command, reads its words, turns failures into one line and an exit code.
+import { type Command, Failure, helpOf, type Output, readCall, UsageError } from "./command.ts";
+import { labCommands } from "./lab.ts";
+
+const version: Command = {
+  name: "version",
+  usage: "version [--json]",
+  summary: "Prints the version.",
+  options: { json: { type: "boolean", help: "print JSON" } },
+  run: async (call) => {
+    const { default: manifest } = await import("../package.json", { with: { type: "json" } });
+    const facts = { version: manifest.version, node: process.version };
+    call.output.out(call.flag("json") ? JSON.stringify(facts) : `fairlead ${facts.version} (Node ${facts.node})`);
+    return 0;
+  },
+};
+
+const commands: readonly Command[] = [...labCommands, version];
+
+function overview(): string {
+  const lines = commands.map((c) => `  ${c.name.padEnd(22)} ${c.summary}`);
+  return `Usage: fairlead COMMAND [options]\n\nA sidecarless service mesh: one eBPF-assisted agent per node.\n\nCommands:\n${lines.join("\n")}\n\nfairlead help COMMAND tells more about one of them.`;
+}
+
+/** The command that the first words name, longest name first ("lab up" before "lab"). */
+function find(argv: readonly string[]): { readonly command: Command; readonly rest: readonly string[] } | undefined {
+  for (const length of [2, 1]) {
+    const command = commands.find((c) => c.name === argv.slice(0, length).join(" "));
+    if (command !== undefined) return { command, rest: argv.slice(length) };
+  }
+  return undefined;
+}
+
+export async function main(argv: readonly string[], output: Output): Promise<number> {
+  const wantsHelp = argv.length === 0 || ["help", "--help", "-h"].includes(argv[0] ?? "");
+  if (argv[0] === "--version") return main(["version"], output);
+  const words = wantsHelp ? argv.slice(1) : argv;
+  const found = find(words);
+  if (found === undefined) {
+    const group = commands.filter((c) => c.name.startsWith(`${words[0]} `));
+    if (group.length > 0) output.out(group.map((c) => `fairlead ${c.usage}\n    ${c.summary}`).join("\n"));
+    else if (words.length > 0) output.err(`fairlead: there is no command ${words.join(" ")}; fairlead help lists them`);
+    else output.out(overview());
+    return wantsHelp && (words.length === 0 || group.length > 0) ? 0 : 2;
+  }
+  const { command, rest } = found;
+  const beforeRest = rest.includes("--") ? rest.slice(0, rest.indexOf("--")) : rest;
+  if (wantsHelp || beforeRest.includes("--help") || beforeRest.includes("-h")) {
+    output.out(helpOf(command));
+    return 0;
+  }
+  try {
+    return await command.run(readCall(command, rest, output));
+  } catch (error) {
+    if (error instanceof UsageError) {
+      output.err(`fairlead ${command.name}: ${error.message}\nUsage: fairlead ${command.usage}`);
+      return 2;
+    }
+    if (error instanceof Failure) {
+      output.err(`fairlead ${command.name}: ${error.message}`);
+      return 1;
+    }
+    throw error;
+  }
+}
+
+if (import.meta.main) {
+  process.stdout.on("error", (e: NodeJS.ErrnoException) => {
+    if (e.code === "EPIPE") process.exit(0); // `fairlead ... | head`
+    throw e;
+  });
+  process.exitCode = await main(process.argv.slice(2), {
+    out: (line) => void process.stdout.write(`${line}\n`),
+    err: (line) => void process.stderr.write(`${line}\n`),
+    colour: process.stdout.isTTY && process.env.NO_COLOR === undefined,
+  });
+}

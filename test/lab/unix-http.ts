@@ -1,0 +1,83 @@
+// HTTP with JSON over a unix socket: how the command line, the lab, the controller and agents are asked.
+import { request } from "node:http";
+import { err, ok, type Result } from "../../agent/base/result.ts";
+
+export interface Reply {
+  readonly status: number;
+  readonly text: string;
+  readonly json: unknown;
+}
+
+export interface CallOptions {
+  readonly method?: "GET" | "POST" | "DELETE";
+  readonly body?: unknown;
+  readonly timeoutMs?: number;
+  /** Called with each line of a streamed answer. */
+  readonly onLine?: (line: string) => void;
+}
+
+const parse = (text: string): unknown => {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+};
+
+/** Asks once. The error is a sentence: nobody listens, or no answer in time. */
+export function call(socketPath: string, path: string, options: CallOptions = {}): Promise<Result<Reply, string>> {
+  const body = options.body === undefined ? undefined : JSON.stringify(options.body);
+  return new Promise((resolve) => {
+    const asked = request(
+      {
+        socketPath,
+        path,
+        method: options.method ?? "GET",
+        agent: false,
+        headers:
+          body === undefined ? {} : { "content-type": "application/json", "content-length": Buffer.byteLength(body) },
+      },
+      (response) => {
+        let text = "";
+        let line = "";
+        response.setEncoding("utf8");
+        response.on("data", (chunk: string) => {
+          text += chunk;
+          if (options.onLine === undefined) return;
+          line += chunk;
+          const lines = line.split("\n");
+          line = lines.pop() ?? "";
+          for (const l of lines) options.onLine(l);
+        });
+        response.on("end", () => resolve(ok({ status: response.statusCode ?? 0, text, json: parse(text) })));
+        response.on("error", (e) => resolve(err(`${socketPath}: ${e.message}`)));
+      },
+    );
+    const timeoutMs = options.timeoutMs ?? 10_000;
+    const timer =
+      timeoutMs === Number.POSITIVE_INFINITY
+        ? undefined
+        : setTimeout(() => asked.destroy(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
+    asked.on("close", () => clearTimeout(timer));
+    asked.on("error", (e: NodeJS.ErrnoException) => {
+      const absent = e.code === "ENOENT" || e.code === "ECONNREFUSED";
+      resolve(err(absent ? `nothing listens on ${socketPath}` : `${socketPath}: ${e.message}`));
+    });
+    asked.end(body);
+  });
+}
+
+/** Asks and expects a 2xx answer with JSON; anything else is an error sentence. */
+export async function callJson(
+  socketPath: string,
+  path: string,
+  options: CallOptions = {},
+): Promise<Result<unknown, string>> {
+  const reply = await call(socketPath, path, options);
+  if (!reply.ok) return reply;
+  if (reply.value.status >= 200 && reply.value.status < 300) return ok(reply.value.json);
+  const said = (reply.value.json as { readonly error?: unknown } | undefined)?.error;
+  return err(
+    typeof said === "string" ? said : `${path}: status ${reply.value.status} ${reply.value.text.slice(0, 300)}`.trim(),
+  );
+}
