@@ -1,0 +1,177 @@
+// `npm run bench:l4`: measures no mesh, the peers and ours in interleaved rounds and writes rows (JSON), docs/benchmarks.md and its plot.
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { agentLogs, type Mesh, startMesh } from "./mesh.ts";
+import { PROJECT } from "./peers.ts";
+import { drawPlot } from "./plot.ts";
+import { benchmarksPage, machineFacts } from "./report.ts";
+import { measures, type Row, rowOf } from "./rows.ts";
+import { type Sample, steps } from "./steps.ts";
+import { startBare, type Variant, type VariantName } from "./variants.ts";
+import { observe, type Wire } from "./wire.ts";
+
+interface Options {
+  readonly json: string | undefined;
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly only: readonly string[] | undefined;
+  readonly mesh: boolean;
+  readonly full: boolean;
+}
+
+const usage = `npm run bench:l4 -- [--json FILE] [--rounds N] [--seconds S] [--only STEP[,STEP]] [--quick] [--peers-only]
+steps: ${steps.map((s) => s.name).join(", ")}`;
+
+function options(): Options {
+  const { values } = parseArgs({
+    options: {
+      json: { type: "string" },
+      rounds: { type: "string" },
+      seconds: { type: "string" },
+      only: { type: "string" },
+      quick: { type: "boolean", default: false },
+      "peers-only": { type: "boolean", default: false },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) {
+    console.log(usage);
+    process.exit(0);
+  }
+  const count = (name: "rounds" | "seconds", fallback: number): number => {
+    const n = Number(values[name] ?? fallback);
+    if (!Number.isInteger(n) || n < 1 || n > 60)
+      throw new Error(`--${name} ${values[name]}: use a whole number from 1 to 60`);
+    return n;
+  };
+  const only = values.only?.split(",");
+  const unknown = only?.filter(
+    (name) => !steps.some((s) => s.name === name || measures.some((m) => m.measure === name && m.step === s.name)),
+  );
+  if (unknown !== undefined && unknown.length > 0)
+    throw new Error(`--only ${unknown.join(",")}: no such step\n${usage}`);
+  const quick = values.quick;
+  return {
+    json: values.json,
+    rounds: count("rounds", quick ? 1 : 3),
+    seconds: count("seconds", quick ? 1 : 3),
+    only: only?.map((name) => measures.find((m) => m.measure === name)?.step ?? name),
+    mesh: !values["peers-only"],
+    full: !quick && only === undefined && !values["peers-only"],
+  };
+}
+
+const say = (line: string): void => void process.stderr.write(`${line}\n`);
+const short = (sample: Sample): string =>
+  Object.entries(sample)
+    .map(([k, v]) => `${k} ${Number(v.toPrecision(4))}`)
+    .join("  ");
+
+/** The row that says what a capture between the nodes showed; throws if the positive control fails or a peer is not on TLS 1.3. */
+function wireRow(wires: ReadonlyMap<VariantName, Wire>): Row {
+  if ((wires.get("none")?.markers ?? 0) === 0)
+    throw new Error("the capture does not show the marker without a mesh: it proves nothing");
+  for (const [name, wire] of wires)
+    if (name !== "none" && (wire.ciphers.length === 0 || wire.olderHandshakes > 0))
+      throw new Error(`${name}: no TLS 1.3 handshake on the wire`);
+  const peers = Object.fromEntries(
+    [...wires].filter(([name]) => name !== "ours").map(([name, wire]) => [name, wire.markers]),
+  );
+  const ours = wires.get("ours")?.markers ?? Number.NaN;
+  const rounds = Object.fromEntries([...wires].map(([name, wire]) => [name, [wire.markers]]));
+  const note = [...wires]
+    .filter(([name]) => name !== "none")
+    .map(([name, wire]) => `${name} ${wire.ciphers.join("+")}`)
+    .join(", ");
+  const goal = { op: "<=", value: 0 } as const;
+  return {
+    measure: "on the wire between nodes: marker readable",
+    unit: "times",
+    ours,
+    peers,
+    goal,
+    ratio: ours,
+    met: ours === 0,
+    rounds,
+    spread: {},
+    note,
+  };
+}
+
+async function measure(o: Options, variants: readonly Variant[]): Promise<Map<string, Map<VariantName, Sample[]>>> {
+  const samples = new Map<string, Map<VariantName, Sample[]>>();
+  for (let round = 0; round < o.rounds; round++) {
+    for (const step of steps.filter((s) => o.only === undefined || o.only.includes(s.name))) {
+      const taking = variants.filter((v) => step.variants.includes(v.name));
+      // Who comes first turns from round to round, so that no one always follows the same other.
+      const order = taking.map((_, i) => taking[(i + round) % taking.length]).filter((v) => v !== undefined);
+      for (const v of order) {
+        const sample = await step.run(v, o.seconds);
+        say(`round ${round + 1}/${o.rounds} ${step.name} ${v.name}: ${short(sample)}`);
+        const ofStep = samples.get(step.name) ?? new Map<VariantName, Sample[]>();
+        samples.set(step.name, ofStep.set(v.name, [...(ofStep.get(v.name) ?? []), sample]));
+      }
+    }
+  }
+  return samples;
+}
+
+function write(o: Options, rows: readonly Row[], facts: ReturnType<typeof machineFacts>): void {
+  if (o.json !== undefined) writeFileSync(o.json, `${JSON.stringify(rows, null, 1)}\n`);
+  for (const row of rows) {
+    const peers = Object.entries(row.peers).map(([name, value]) => `${name} ${value}`);
+    say(
+      `${row.met ? "met   " : "MISSED"} ${row.measure}: ${row.ours} ${row.unit}${peers.length > 0 ? ` (${peers.join(", ")})` : ""}; ratio ${row.ratio}; goal ${JSON.stringify(row.goal)}`,
+    );
+  }
+  if (!o.full) return;
+  const page = join(PROJECT, "docs/benchmarks.md");
+  const previous = existsSync(page) ? readFileSync(page, "utf8") : "";
+  writeFileSync(page, benchmarksPage(rows, facts, o.rounds, o.seconds, previous));
+  writeFileSync(
+    join(PROJECT, "docs/benchmarks-l4.svg"),
+    drawPlot(rows, `${facts.cpu}, ${facts.cores} cores, Linux ${facts.kernel}; ${o.rounds} rounds, medians`),
+  );
+}
+
+async function main(): Promise<void> {
+  const o = options();
+  if (process.getuid?.() !== 0) throw new Error("the benchmark needs root (network namespaces and eBPF)");
+  const id = `b${process.pid}`;
+  const bare = await startBare(id);
+  let mesh: Mesh | undefined;
+  const down = async (): Promise<void> => {
+    await mesh?.down();
+    await bare.down();
+  };
+  for (const signal of ["SIGINT", "SIGTERM"] as const)
+    process.once(signal, () => void down().finally(() => process.exit(130)));
+  try {
+    const facts = machineFacts(bare.versions);
+    if (facts.load > 0.5) say(`load average ${facts.load}: something else is running; absolute numbers will suffer`);
+    if (o.mesh) mesh = await startMesh(id, bare.topology.dir, say);
+    const variants = [...bare.variants, ...(mesh?.variants ?? [])];
+    const wires = new Map<VariantName, Wire>();
+    const capture = bare.topology.onNode(1, "capture").cgroup;
+    for (const v of variants.filter((x) => x.name !== "bypass"))
+      wires.set(v.name, await observe(v, capture, bare.topology.dir));
+    const wire = wireRow(wires);
+    say(`wire: ${wire.note}; marker readable: ${JSON.stringify(wire.rounds)}`);
+    const samples = await measure(o, variants);
+    const rows = measures.map((m) => rowOf(m, samples)).filter((row) => row !== undefined);
+    write(o, o.mesh ? [...rows, wire] : rows, facts);
+  } catch (error) {
+    if (mesh !== undefined) say(await agentLogs(id));
+    throw error;
+  } finally {
+    await down();
+  }
+}
+
+try {
+  await main();
+} catch (error) {
+  say(`bench:l4: ${(error as Error).message}`);
+  process.exitCode = 1;
+}
