@@ -4,23 +4,24 @@ import { test } from "node:test";
 import { drawPlot, margin } from "./plot.ts";
 import { benchmarksPage } from "./report.ts";
 import { measures, type Row, rowOf, type Samples, spreadOf } from "./rows.ts";
-import { steps } from "./steps.ts";
+import { type Sample, steps } from "./steps.ts";
+import type { VariantName } from "./variants.ts";
 
-const samples: Samples = new Map([
+const samples: Samples = new Map<string, ReadonlyMap<VariantName, readonly Sample[]>>([
   [
     "requests-16",
-    new Map([
-      ["none" as const, [{ "requests.16": 90_000 }, { "requests.16": 100_000 }, { "requests.16": 95_000 }]],
-      ["envoy" as const, [{ "cpu-per-request.16": 50 }, { "cpu-per-request.16": 60 }, { "cpu-per-request.16": 52 }]],
-      ["haproxy" as const, [{ "cpu-per-request.16": 45 }]],
-      ["ours" as const, [{ "cpu-per-request.16": 30 }, { "cpu-per-request.16": 40 }, { "cpu-per-request.16": 31 }]],
+    new Map<VariantName, readonly Sample[]>([
+      ["none", [{ "requests.16": 90_000 }, { "requests.16": 100_000 }, { "requests.16": 95_000 }]],
+      ["envoy", [{ "cpu-per-request.16": 50 }, { "cpu-per-request.16": 60 }, { "cpu-per-request.16": 52 }]],
+      ["haproxy", [{ "cpu-per-request.16": 45 }]],
+      ["ours", [{ "cpu-per-request.16": 30 }, { "cpu-per-request.16": 40 }, { "cpu-per-request.16": 31 }]],
     ]),
   ],
   [
     "rate",
-    new Map([
-      ["none" as const, [{ "rate.p99": 0.2 }, { "rate.p99": 0.5 }]],
-      ["ours" as const, [{ "rate.p99": 0.4 }, { "rate.p99": 0.6 }]],
+    new Map<VariantName, readonly Sample[]>([
+      ["none", [{ "rate.p99": 0.2 }, { "rate.p99": 0.5 }]],
+      ["ours", [{ "rate.p99": 0.4 }, { "rate.p99": 0.6 }]],
     ]),
   ],
 ]);
