@@ -98,11 +98,7 @@ export function readLayout(object) {
     frozen: comment.includes("FROZEN"),
     comment: comment.replace(/\s*\n \*\s*/g, " ").trim(),
   }));
-  const stable = {
-    structs: structs.map(({ comment, fields, ...s }) => ({ ...s, fields: fields.map(({ comment: c, ...f }) => f) })),
-    maps,
-  };
-  const bare = JSON.stringify({ structs: stable.structs, maps: maps.map(({ comment, ...map }) => map) });
+  const bare = JSON.stringify({ structs, enums, maps }, (key, value) => (key === "comment" ? undefined : value));
   const version = createHash("sha256").update(bare).digest("hex").slice(0, 12);
   return { version, structs, enums, maps };
 }

@@ -9,10 +9,14 @@ static __always_inline bool has_listener(const struct ip *ip, __u16 port, bool n
 {
 	struct listening_key key = {.cookie = pod_cookie, .port = port};
 	struct listening_value *row;
+	struct flag_value *seed;
 
 	ip_store(key.ip, ip);
 	row = bpf_map_lookup_elem(&listening, &key);
-	return row && (row->count > 0 || row->seeded) && !(need_v4 && row->v6only);
+	if (row && row->count > 0)
+		return !(need_v4 && (row->flags & LISTENING_FLAG_V6ONLY));
+	seed = bpf_map_lookup_elem(&seeded, &key);
+	return seed && !(need_v4 && (seed->flags & LISTENING_FLAG_V6ONLY));
 }
 
 static __always_inline bool is_listening(const struct ip *ip, __u16 port)

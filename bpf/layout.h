@@ -239,6 +239,10 @@ struct flag_value {
 	__u32 flags;
 };
 
+enum listening_flag {
+	LISTENING_FLAG_V6ONLY = 1,
+};
+
 /* A listening socket of a pod. ip is :: for the IPv6 wildcard, ::ffff:0.0.0.0 for the IPv4 wildcard. */
 struct listening_key {
 	__u64 cookie;
@@ -249,10 +253,8 @@ struct listening_key {
 };
 
 struct listening_value {
-	__s32 count;    /* sockets counted by sockops since enrolment */
-	__u32 seeded;   /* 1: also seen by sock_diag; native clears it when a later dump misses it */
-	__u32 v6only;
-	__u32 pad;
+	__s32 count; /* sockets that began to listen since enrolment and still do */
+	__u32 flags; /* enum listening_flag */
 };
 
 /* Pending SYN rows of one source pod. */

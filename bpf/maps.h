@@ -42,8 +42,11 @@ MAP(probe_ports, BPF_MAP_TYPE_HASH, 16384, struct probe_port_key, struct flag_va
 MAP(excluded_ports, BPF_MAP_TYPE_HASH, 32768, struct excluded_port_key, struct flag_value, BPF_F_NO_PREALLOC);
 /* (pod, direction, range) -> left alone. Native writes at pod.enrol. */
 MAP(excluded_cidrs, BPF_MAP_TYPE_LPM_TRIE, 32768, struct excluded_cidr_key, struct flag_value, BPF_F_NO_PREALLOC);
-/* (pod, address, port) -> something listens. sockops and native (seeding) write; sk_lookup reads. */
+/* (pod, address, port) -> how many listen. sockops writes; sk_lookup reads; native deletes what stayed at zero. */
 MAP(listening, BPF_MAP_TYPE_HASH, 131072, struct listening_key, struct listening_value, BPF_F_NO_PREALLOC);
+/* (pod, address, port) -> listened already at enrolment. Native writes and sweeps, by sock_diag; sk_lookup reads. A map of
+ * its own, since replacing a row that sockops counts in would lose counts. */
+MAP(seeded, BPF_MAP_TYPE_HASH, 65536, struct listening_key, struct flag_value, BPF_F_NO_PREALLOC);
 /* pod -> SYN rows in flight. sockops writes; native corrects when it sweeps. */
 MAP(pending, BPF_MAP_TYPE_HASH, 4096, struct pod_key, struct pending_value, BPF_F_NO_PREALLOC);
 /* reason -> how often, per CPU. All hooks write; native sums. */

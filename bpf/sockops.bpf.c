@@ -221,7 +221,8 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 	row = bpf_map_lookup_elem(&listening, &key);
 	if (!row) {
 		tcp = bpf_skc_to_tcp_sock(sk);
-		zero.v6only = tcp ? BPF_CORE_READ_BITFIELD(&tcp->inet_conn.icsk_inet.sk.__sk_common, skc_ipv6only) : 0;
+		if (tcp && BPF_CORE_READ_BITFIELD(&tcp->inet_conn.icsk_inet.sk.__sk_common, skc_ipv6only))
+			zero.flags = LISTENING_FLAG_V6ONLY;
 		bpf_map_update_elem(&listening, &key, &zero, BPF_NOEXIST);
 		row = bpf_map_lookup_elem(&listening, &key);
 	}
@@ -231,7 +232,7 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 	}
 	set_state_callback(ctx, true);
 	/* Rows are not deleted here when they fall to zero: that would race with a socket that begins to listen just then. */
-	if (__sync_fetch_and_add(&row->count, 1) == 0 && !row->seeded)
+	if (__sync_fetch_and_add(&row->count, 1) == 0)
 		tell_listening(&key, 1);
 }
 
@@ -242,7 +243,7 @@ static __always_inline void on_listen_end(struct bpf_sock_ops *ctx)
 
 	listening_key_of(ctx, &key);
 	row = bpf_map_lookup_elem(&listening, &key);
-	if (row && __sync_fetch_and_add(&row->count, -1) == 1 && !row->seeded)
+	if (row && __sync_fetch_and_add(&row->count, -1) == 1)
 		tell_listening(&key, 0);
 }
 

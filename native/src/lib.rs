@@ -7,3 +7,5 @@ pub mod config;
 pub mod record;
 pub mod reason;
 pub mod tls;
+pub mod kernel;
+pub mod sys;

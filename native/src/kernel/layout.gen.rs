@@ -2,13 +2,13 @@
 #![allow(dead_code)]
 
 /// Changes with any change of a struct or a map.
-pub const VERSION: &str = "0f7dfcd12a71";
+pub const VERSION: &str = "63c7c1020b01";
 
 /// Maps that all versions share.
 pub const FROZEN: &[&str] = &["sockets", "syns", "listeners"];
 
 /// Maps that belong to one version.
-pub const VERSIONED: &[&str] = &["settings", "pods", "local_pods", "tunnel_speakers", "services", "backends", "verdicts", "probe_ports", "excluded_ports", "excluded_cidrs", "listening", "pending", "counters", "events"];
+pub const VERSIONED: &[&str] = &["settings", "pods", "local_pods", "tunnel_speakers", "services", "backends", "verdicts", "probe_ports", "excluded_ports", "excluded_cidrs", "listening", "seeded", "pending", "counters", "events"];
 
 /// Flags of an enrolled pod.
 pub mod pod_flag {
@@ -268,6 +268,14 @@ pub mod limit {
         (16384, "redirect_port_spread"),
         (15006, "inbound_port"),
         (15008, "hbone_port"),
+    ];
+}
+
+pub mod listening_flag {
+    pub const V6ONLY: u32 = 1;
+    /// Value and name of each.
+    pub const NAMES: &[(u32, &str)] = &[
+        (1, "v6only"),
     ];
 }
 
@@ -784,21 +792,19 @@ impl ListeningKey {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListeningValue {
-    /// sockets counted by sockops since enrolment
+    /// sockets that began to listen since enrolment and still do
     pub count: i32,
-    /// 1: also seen by sock_diag; native clears it when a later dump misses it
-    pub seeded: u32,
-    pub v6only: u32,
+    /// enum listening_flag
+    pub flags: u32,
 }
 
 impl ListeningValue {
-    pub const SIZE: usize = 16;
+    pub const SIZE: usize = 8;
 
-    pub fn encode(&self) -> [u8; 16] {
-        let mut bytes = [0; 16];
+    pub fn encode(&self) -> [u8; 8] {
+        let mut bytes = [0; 8];
         bytes[0..4].copy_from_slice(&self.count.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.seeded.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.v6only.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.flags.to_le_bytes());
         bytes
     }
 
@@ -809,8 +815,7 @@ impl ListeningValue {
         }
         Some(Self {
             count: i32::from_le_bytes(bytes[0..4].try_into().ok()?),
-            seeded: u32::from_le_bytes(bytes[4..8].try_into().ok()?),
-            v6only: u32::from_le_bytes(bytes[8..12].try_into().ok()?),
+            flags: u32::from_le_bytes(bytes[4..8].try_into().ok()?),
         })
     }
 }

@@ -1,0 +1,215 @@
+//! A pod into the mesh and out again: rows, routes, listeners, steering, in the order that never leaves a gap.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::config::{EnrolRequest, Enrolled, Existing};
+use super::layout::{
+    AddressKey, ExcludedCidrKey, ExcludedPortKey, FlagValue, ListeningKey, LocalPodValue, PodKey, PodValue, ProbePortKey,
+    listening_flag, pod_flag, traffic,
+};
+use super::load::Loader;
+use super::maps::Maps;
+use super::pod::{Pod, PodPlan};
+use super::{addr, diag, netns, routes};
+use crate::fault::Fault;
+use crate::sys;
+
+/// Prefix bits of an exclusion that come before the address: direction and cookie.
+const CIDR_HEAD_BITS: u32 = 96;
+
+fn os(what: &str, pod: &str) -> impl Fn(std::io::Error) -> Fault {
+    let what = format!("{pod}: {what}");
+    move |error| Fault::os("enrol_failed", &what, &error)
+}
+
+/// Opens the namespace of a request and asks for its cookie and whether it has IPv6.
+pub fn identify(request: &EnrolRequest) -> Result<(File, u64, bool), Fault> {
+    let namespace = File::open(&request.netns).map_err(os(&format!("open {}", request.netns.display()), &request.pod))?;
+    let (cookie, ipv6) = netns::within(namespace.as_fd(), || {
+        let probe = sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0)?;
+        let cookie = sys::netns_cookie(probe.as_fd())?;
+        let ipv6 = std::path::Path::new("/proc/sys/net/ipv6").exists()
+            && std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6").is_ok_and(|v| v.trim() == "0");
+        Ok((cookie, ipv6))
+    })
+    .map_err(os("enter its network namespace", &request.pod))?;
+    let host = sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0).and_then(|s| sys::netns_cookie(s.as_fd()));
+    if host.is_ok_and(|host| host == cookie) {
+        let text = format!("{}: shares the network of the agent (hostNetwork); such pods are not intercepted", request.pod);
+        return Err(Fault::new("host_network", text));
+    }
+    Ok((namespace, cookie, ipv6))
+}
+
+/// Rows that say what the pod is and what is left alone. Also for a change of flags in place.
+pub fn write_rows(maps: &Maps, request: &EnrolRequest, cookie: u64, before: Option<&EnrolRequest>) -> Result<(), Fault> {
+    if let Some(before) = before {
+        for (map, key) in side_rows(before, cookie)?.difference(&side_rows(request, cookie)?) {
+            maps.delete(map, key)?;
+        }
+    }
+    let own = |ipv6: bool| request.ips.iter().find(|ip| ip.is_ipv6() == ipv6).map_or([0; 16], |ip| addr::to_bytes(*ip));
+    for (map, key) in side_rows(request, cookie)? {
+        let value: Vec<u8> = match map {
+            "local_pods" => LocalPodValue { cookie }.encode().to_vec(),
+            _ => FlagValue { flags: 1 }.encode().to_vec(),
+        };
+        maps.put(map, &key, &value)?;
+    }
+    let value =
+        PodValue { flags: request.flags(), identity: request.identity_number, ip4: own(false), ip6: own(true) };
+    maps.put("pods", &PodKey { cookie }.encode(), &value.encode())
+}
+
+/// Every row beside the one in `pods`: (map, key).
+fn side_rows(request: &EnrolRequest, cookie: u64) -> Result<HashSet<(&'static str, Vec<u8>)>, Fault> {
+    let mut rows = HashSet::new();
+    for ip in &request.ips {
+        rows.insert(("local_pods", AddressKey { ip: addr::to_bytes(*ip) }.encode().to_vec()));
+    }
+    for port in &request.probe_ports {
+        rows.insert(("probe_ports", ProbePortKey { cookie, port: *port }.encode().to_vec()));
+    }
+    let exclude = &request.exclude;
+    for (direction, ports, cidrs) in [
+        (traffic::OUTBOUND, &exclude.outbound_ports, &exclude.outbound_cidrs),
+        (traffic::INBOUND, &exclude.inbound_ports, &exclude.inbound_cidrs),
+    ] {
+        for port in ports {
+            let key = ExcludedPortKey { cookie, port: *port, traffic: direction as u16 };
+            rows.insert(("excluded_ports", key.encode().to_vec()));
+        }
+        for cidr in cidrs {
+            let (ip, bits) = addr::parse_cidr(cidr)
+                .map_err(|e| Fault::new("bad_request", format!("{}: exclude: {e}", request.pod)))?;
+            let key = ExcludedCidrKey { prefix_bits: CIDR_HEAD_BITS + bits, traffic: direction, cookie, ip };
+            rows.insert(("excluded_cidrs", key.encode().to_vec()));
+        }
+    }
+    Ok(rows)
+}
+
+/// Writes a row for everything that listens in the namespace; returns the ports open to others.
+pub fn seed_listening(maps: &Maps, namespace: BorrowedFd<'_>, cookie: u64) -> Result<Vec<u16>, Fault> {
+    let sockets = diag::list(namespace, diag::STATES_LISTEN).map_err(|e| Fault::os("enrol_failed", "list listeners", &e))?;
+    let mut ports = Vec::new();
+    for socket in sockets.iter().filter(|socket| !socket.local.ip().is_loopback()) {
+        let (key, value) = listening_row(cookie, socket);
+        maps.put("seeded", &key, &value)?;
+        ports.push(socket.local.port());
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    Ok(ports)
+}
+
+/// Row of `seeded` for a listening socket.
+pub fn listening_row(cookie: u64, socket: &diag::Socket) -> (Vec<u8>, Vec<u8>) {
+    let key = ListeningKey { cookie, ip: addr::to_bytes(socket.local.ip()), port: socket.local.port() };
+    let flags = if socket.v6only { listening_flag::V6ONLY } else { 0 };
+    (key.encode().to_vec(), FlagValue { flags }.encode().to_vec())
+}
+
+/// Connections of the pod with others, not those within it.
+fn foreign_connections(namespace: BorrowedFd<'_>, ips: &[IpAddr]) -> Result<Vec<diag::Socket>, Fault> {
+    let mut sockets =
+        diag::list(namespace, diag::STATES_CONNECTED).map_err(|e| Fault::os("enrol_failed", "list connections", &e))?;
+    sockets.retain(|s| !s.remote.ip().is_loopback() && !ips.contains(&s.remote.ip()));
+    Ok(sockets)
+}
+
+/// What `enrol` needs of the node.
+pub struct Node<'a> {
+    pub maps: &'a Arc<Maps>,
+    pub loader: &'a Loader,
+    pub app_ports: (u16, u16),
+    pub tunnel_ports: (u16, u16),
+}
+
+/// Enrols a pod for this agent; `serve` is called when its listeners are open and before any connection comes to them.
+pub fn enrol(
+    node: &Node<'_>,
+    request: &EnrolRequest,
+    found: (File, u64, bool),
+    serve: impl FnOnce(&Arc<Pod>),
+) -> Result<(Arc<Pod>, Enrolled), Fault> {
+    let started = Instant::now();
+    let (namespace, cookie, ipv6) = found;
+    // Taken over from an agent before us: the pod is in the mesh already, nothing in it is from before.
+    let known = node.maps.find("pods", &PodKey { cookie }.encode())?.is_some();
+    let fwmark_accept =
+        routes::install(namespace.as_fd(), ipv6).map_err(os("set up policy routes", &request.pod))?;
+    let plan = PodPlan {
+        key: request.pod.clone(),
+        cookie,
+        ips: request.ips.clone(),
+        namespace,
+        ipv6,
+        fwmark_accept,
+        app_ports: node.app_ports,
+        tunnel_ports: node.tunnel_ports,
+    };
+    let pod = Arc::new(Pod::open(plan, node.maps.clone()).map_err(os("open listeners", &request.pod))?);
+    serve(&pod);
+    // The row in `pods` makes sockops count listeners, so seeding comes after it; steering comes last, or a port that is
+    // listened on would be refused meanwhile.
+    pod.steer()?;
+    write_rows(node.maps, request, cookie, None)?;
+    let listening = seed_listening(node.maps, pod.namespace.as_fd(), cookie)?;
+    node.loader.attach_inbound(cookie, pod.namespace.as_fd())?;
+    let mut existing = Vec::new();
+    if !known {
+        let sockets = foreign_connections(pod.namespace.as_fd(), &request.ips)?;
+        existing.extend(sockets.iter().map(|s| Existing { local: s.local, remote: s.remote }));
+        if request.strict {
+            diag::destroy(pod.namespace.as_fd(), &sockets).map_err(os("end existing connections", &request.pod))?;
+        }
+    }
+    Ok((pod, Enrolled { cookie, listening, existing, ms: started.elapsed().as_millis() as u64 }))
+}
+
+/// New connections of the pod are no longer intercepted; those that are open go on.
+pub fn suspend(maps: &Maps, request: &EnrolRequest, cookie: u64) -> Result<(), Fault> {
+    let key = PodKey { cookie }.encode();
+    let mut value = maps.find("pods", &key)?.and_then(|v| PodValue::decode(&v)).unwrap_or_default();
+    value.flags = request.flags() | pod_flag::SUSPENDED;
+    maps.put("pods", &key, &value.encode())
+}
+
+/// Removes everything of a pod from the maps and its steering. `restore` puts its routes back too.
+pub fn remove(maps: &Maps, loader: &Loader, pod: &Pod, request: &EnrolRequest, restore: bool) -> Result<(), Fault> {
+    loader.detach_inbound(pod.cookie)?;
+    maps.delete("pods", &PodKey { cookie: pod.cookie }.encode())?;
+    for (map, key) in side_rows(request, pod.cookie)? {
+        // An address that another pod has taken over meanwhile stays that pod's.
+        let of_other = map == "local_pods"
+            && maps.find(map, &key)?.and_then(|v| LocalPodValue::decode(&v)).is_some_and(|v| v.cookie != pod.cookie);
+        if !of_other {
+            maps.delete(map, &key)?;
+        }
+    }
+    forget_rows(maps, pod.cookie)?;
+    if restore {
+        routes::remove(pod.namespace.as_fd(), pod.ipv6, &pod.fwmark_accept).map_err(os("undo policy routes", &pod.key))?;
+    }
+    Ok(())
+}
+
+/// Rows that grow by use: listening ports and pending connections of one pod.
+pub fn forget_rows(maps: &Maps, cookie: u64) -> Result<(), Fault> {
+    let head = cookie.to_le_bytes();
+    for map in ["listening", "seeded", "syns"] {
+        for (key, _) in maps.dump(map, usize::MAX)? {
+            if key.starts_with(&head) {
+                maps.delete(map, &key)?;
+            }
+        }
+    }
+    maps.delete("pending", &PodKey { cookie }.encode())?;
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Objects of `bpf/prebuilt` into the kernel: maps pinned and shared between them, links pinned so that they outlive the
+//! agent, programs replaced in place.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use libbpf_rs::{Link, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramMut};
+
+use super::layout;
+use super::maps::pin_path;
+use crate::fault::Fault;
+use crate::sys;
+
+/// Objects whose programs are attached at the cgroup, in the order in which they are attached: the side that carries what
+/// connect decides must be there before connect decides.
+const CGROUP_OBJECTS: [&str; 2] = ["sockops.bpf.o", "connect.bpf.o"];
+const INBOUND_OBJECT: &str = "inbound.bpf.o";
+
+/// Last complaints of libbpf, for the message of a fault.
+static COMPLAINTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn note(_: PrintLevel, text: String) {
+    if let Ok(mut lines) = COMPLAINTS.lock() {
+        lines.extend(text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from));
+        let extra = lines.len().saturating_sub(12);
+        lines.drain(..extra);
+    }
+}
+
+fn fault(what: &str, error: &libbpf_rs::Error) -> Fault {
+    let lines = COMPLAINTS.lock().map(|mut l| std::mem::take(&mut *l)).unwrap_or_default();
+    Fault::new("bpf_failed", format!("{what}: {error} ({})", lines.join("; ")))
+}
+
+/// Where programs and pins are.
+#[derive(Clone, Debug)]
+pub struct Loader {
+    pub bpf_dir: PathBuf,
+    pub pin_dir: PathBuf,
+}
+
+impl Loader {
+    /// Makes the pin folders, mounting a BPF file system at the pin folder if it does not lie on one.
+    pub fn prepare(&self) -> Result<(), Fault> {
+        libbpf_rs::set_print(Some((PrintLevel::Warn, note)));
+        let make = |path: &Path| fs::create_dir_all(path).map_err(|e| Fault::os("pin_failed", path.display(), &e));
+        make(&self.pin_dir)?;
+        if !sys::is_bpffs(&self.pin_dir).map_err(|e| Fault::os("pin_failed", self.pin_dir.display(), &e))? {
+            sys::mount_bpffs(&self.pin_dir)
+                .map_err(|e| Fault::os("pin_failed", format!("mount a BPF file system at {}", self.pin_dir.display()), &e))?;
+        }
+        for folder in ["frozen", layout::VERSION, "links", "pods"] {
+            make(&self.pin_dir.join(folder))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of an object file.
+    fn read(&self, name: &str) -> Result<Vec<u8>, Fault> {
+        let path = self.bpf_dir.join(name);
+        fs::read(&path).map_err(|e| Fault::os("bpf_missing", format!("read {}", path.display()), &e))
+    }
+
+    /// Opens an object with its maps taken from the pins where there are some. A pin of another shape is refused by the
+    /// kernel's own comparison in libbpf and reported.
+    fn open(&self, name: &str, bytes: &[u8]) -> Result<OpenObject, Fault> {
+        let mut object = ObjectBuilder::default()
+            .name(name.trim_end_matches(".bpf.o"))
+            .and_then(|builder| builder.open_memory(bytes))
+            .map_err(|e| fault(&format!("open {name}"), &e))?;
+        for mut map in object.maps_mut() {
+            let map_name = map.name().to_string_lossy().into_owned();
+            if !map_name.contains('.') {
+                let path = pin_path(&self.pin_dir, &map_name);
+                map.set_pin_path(&path).map_err(|e| fault(&format!("pin map {map_name}"), &e))?;
+            }
+        }
+        Ok(object)
+    }
+
+    fn load(&self, name: &str) -> Result<Object, Fault> {
+        let bytes = self.read(name)?;
+        self.open(name, &bytes)?.load().map_err(|e| fault(&format!("load {name}"), &e))
+    }
+
+    /// Loads the programs of the cgroup and makes the maps; nothing is attached yet.
+    pub fn load_cgroup_programs(&self) -> Result<Vec<Object>, Fault> {
+        CGROUP_OBJECTS.iter().map(|name| self.load(name)).collect()
+    }
+
+    /// Attaches every program, or replaces the one that is attached; true if all were replaced.
+    pub fn attach(&self, objects: &[Object], cgroup: BorrowedFd<'_>) -> Result<bool, Fault> {
+        let mut replaced = true;
+        for program in objects.iter().flat_map(|object| object.progs_mut()) {
+            let name = program.name().to_string_lossy().into_owned();
+            let pin = self.pin_dir.join("links").join(&name);
+            replaced &= replace_or(&pin, &program, |program| program.attach_cgroup(cgroup.as_raw_fd()))
+                .map_err(|e| fault(&format!("attach {name}"), &e))?;
+        }
+        Ok(replaced)
+    }
+
+    /// Loads the pod's own copy of sk_lookup and puts it in place; the pin's name says for which pod and of which build, so
+    /// that a copy which is already the right one is left alone.
+    pub fn attach_inbound(&self, cookie: u64, namespace: BorrowedFd<'_>) -> Result<(), Fault> {
+        let bytes = self.read(INBOUND_OBJECT)?;
+        let prefix = format!("{cookie:016x}-");
+        let wanted = self.pin_dir.join("pods").join(format!("{prefix}{}-{:016x}", layout::VERSION, fingerprint(&bytes)));
+        let present = self.inbound_pin(&prefix).map_err(|e| Fault::os("pin_failed", "list pods", &e))?;
+        if present.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        let mut object = self.open(INBOUND_OBJECT, &bytes)?;
+        let mut baked = false;
+        for mut map in object.maps_mut().filter(|map| map.name().to_string_lossy().ends_with(".rodata")) {
+            if let Some(place) = map.initial_value_mut().and_then(|data| data.get_mut(..8)) {
+                place.copy_from_slice(&cookie.to_le_bytes());
+                baked = true;
+            }
+        }
+        if !baked {
+            return Err(Fault::new("bpf_failed", format!("{INBOUND_OBJECT} has no place for the cookie; run npm run gen")));
+        }
+        let object = object.load().map_err(|e| fault(&format!("load {INBOUND_OBJECT}"), &e))?;
+        let program = object.progs_mut().next();
+        let program = program.ok_or_else(|| Fault::new("bpf_failed", format!("{INBOUND_OBJECT} has no program")))?;
+        let pin = present.unwrap_or_else(|| wanted.clone());
+        replace_or(&pin, &program, |program| program.attach_netns(namespace.as_raw_fd()))
+            .map_err(|e| fault("attach sk_lookup", &e))?;
+        if pin != wanted {
+            fs::rename(&pin, &wanted).map_err(|e| Fault::os("pin_failed", wanted.display(), &e))?;
+        }
+        Ok(())
+    }
+
+    fn inbound_pin(&self, prefix: &str) -> io::Result<Option<PathBuf>> {
+        let mut found = None;
+        for entry in fs::read_dir(self.pin_dir.join("pods"))? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(prefix) {
+                found = Some(entry.path());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes a pod's sk_lookup; it ends when the pin goes.
+    pub fn detach_inbound(&self, cookie: u64) -> Result<(), Fault> {
+        let pin = self.inbound_pin(&format!("{cookie:016x}-")).map_err(|e| Fault::os("pin_failed", "list pods", &e))?;
+        pin.map_or(Ok(()), |path| fs::remove_file(&path).map_err(|e| Fault::os("pin_failed", path.display(), &e)))
+    }
+
+    /// Removes every link and pin of ours, of all versions.
+    pub fn unload(&self) -> Result<(), Fault> {
+        let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+        // Links first: programs must not run on without the maps that the agent can reach.
+        let mut folders = vec!["links".to_string(), "pods".into(), "frozen".into()];
+        let entries = fs::read_dir(&self.pin_dir).into_iter().flatten().flatten();
+        folders.extend(entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|name| is_version(name)));
+        for folder in folders {
+            let path = self.pin_dir.join(folder);
+            for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
+                fs::remove_file(entry.path()).map_err(|e| Fault::os("pin_failed", entry.path().display(), &e))?;
+            }
+            match fs::remove_dir(&path) {
+                Err(e) if !gone(&e) => return Err(Fault::os("pin_failed", path.display(), &e)),
+                _ => (),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_version(name: &str) -> bool {
+    name.len() == layout::VERSION.len() && name.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Replaces the program of a pinned link, or attaches and pins. True if replaced.
+fn replace_or(
+    pin: &Path,
+    program: &ProgramMut<'_>,
+    attach: impl FnOnce(&ProgramMut<'_>) -> libbpf_rs::Result<Link>,
+) -> libbpf_rs::Result<bool> {
+    if pin.exists() {
+        Link::open(pin)?.update_prog(program)?;
+        return Ok(true);
+    }
+    attach(program)?.pin(pin)?;
+    Ok(false)
+}
+
+/// FNV-1a of an object file: names a build, protects nothing.
+pub fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Opens a folder for use as an attach point.
+pub fn open_cgroup(path: &Path) -> Result<fs::File, Fault> {
+    fs::File::open(path).map_err(|e| Fault::os("no_cgroup", format!("open cgroup {}", path.display()), &e))
+}

@@ -1,0 +1,311 @@
+//! The kernel side: programs loaded and replaced, pods enrolled, maps read and written. The one object behind all `host.*`,
+//! `programs.*`, `map.*`, `pod.*` and `sockets.*` calls of the channel. Thread-safe.
+
+mod addr;
+mod config;
+mod diag;
+mod enrol;
+mod events;
+mod foreign;
+#[rustfmt::skip]
+#[path = "layout.gen.rs"]
+pub mod layout;
+mod load;
+mod maps;
+mod netlink;
+pub mod netns;
+mod pod;
+mod probe;
+mod routes;
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+pub use addr::{from_bytes, socket_addr, to_bytes};
+pub use config::{EnrolRequest, Enrolled, Exclusions, Existing, ForeignProgram, KernelConfig, LoadReport, Tuple};
+pub use events::{EventSink, KernelEvent};
+pub use maps::Row;
+pub use probe::{Ability, HostReport, cgroup2_mount};
+
+use crate::fault::Fault;
+use crate::seam::{PodRegistry, PodSockets};
+use crate::sys;
+use events::KernelThread;
+use layout::setting;
+use load::Loader;
+use maps::Maps;
+use pod::Pod;
+
+/// A pod that is enrolled by this agent.
+struct Member {
+    pod: Arc<Pod>,
+    request: EnrolRequest,
+    /// Being unenrolled: everything of it goes at this time.
+    leaves_at: Option<Instant>,
+}
+
+/// What the kernel thread shares with the facade.
+pub struct Inner {
+    config: KernelConfig,
+    loader: Loader,
+    maps: Arc<Maps>,
+    registry: Arc<dyn PodRegistry>,
+    members: Mutex<HashMap<String, Member>>,
+}
+
+/// The kernel side of one node. Dropping it leaves programs and pins in place: they outlive the agent on purpose.
+pub struct Kernel {
+    inner: Arc<Inner>,
+    _thread: KernelThread,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while it was held leaves the table whole: every change is one insertion or removal.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Kernel {
+    /// What this machine offers; changes nothing.
+    pub fn probe() -> HostReport {
+        probe::host_report()
+    }
+
+    /// Loads, pins and attaches the programs, or replaces those of an agent before in place. Pods are told to `registry`,
+    /// events to `sink`.
+    pub fn load(
+        config: KernelConfig,
+        registry: Arc<dyn PodRegistry>,
+        sink: EventSink,
+    ) -> Result<(Self, LoadReport), Fault> {
+        match config.interception.as_str() {
+            "ebpf" | "auto" => (),
+            "nftables" => return Err(no_nftables("it was asked for")),
+            other => {
+                let text = format!("interception is {other:?}: use auto, ebpf or nftables");
+                return Err(Fault::new("bad_config", text));
+            }
+        }
+        let report = probe::host_report();
+        if let Some(reason) = report.bpf.reason {
+            return Err(match config.interception.as_str() {
+                "auto" => no_nftables(&reason),
+                _ => Fault::new("no_bpf", reason),
+            });
+        }
+        let loader = Loader { bpf_dir: config.bpf_dir.clone(), pin_dir: config.pin_dir.clone() };
+        loader.prepare()?;
+        let cgroup = load::open_cgroup(&config.cgroup)?;
+        let objects = loader.load_cgroup_programs()?;
+        let maps = Arc::new(Maps::open(&config.pin_dir)?);
+        maps.set(setting::HEARTBEAT_NS, sys::monotonic_ns())?;
+        maps.set(setting::HEARTBEAT_DEAD_NS, config.heartbeat_dead_ms * 1_000_000)?;
+        set_kubelet(&maps, &config)?;
+        let replaced = loader.attach(&objects, cgroup.as_fd())?;
+        let members = Mutex::new(HashMap::new());
+        let inner = Arc::new(Inner { config, loader, maps: maps.clone(), registry, members });
+        let thread = KernelThread::start(Arc::downgrade(&inner), maps, sink)?;
+        let report = LoadReport {
+            version: layout::VERSION.into(),
+            replaced,
+            interception: "ebpf".into(),
+            reason: "the kernel has all that it needs".into(),
+        };
+        Ok((Self { inner, _thread: thread }, report))
+    }
+
+    /// Removes every program and pin (uninstall); enrolled pods are put back as they were.
+    pub fn unload(&self) -> Result<(), Fault> {
+        let keys: Vec<String> = locked(&self.inner.members).keys().cloned().collect();
+        for key in keys {
+            self.unenrol(&key, 0)?;
+        }
+        self.inner.loader.unload()
+    }
+
+    /// Tells the programs that the agent is alive. To be called well within `heartbeat_dead_ms`.
+    pub fn heartbeat(&self) -> Result<(), Fault> {
+        self.inner.maps.set(setting::HEARTBEAT_NS, sys::monotonic_ns())
+    }
+
+    pub fn map_put(&self, map: &str, rows: &[Row]) -> Result<usize, Fault> {
+        for (key, value) in rows {
+            self.inner.maps.put(map, key, value)?;
+        }
+        Ok(rows.len())
+    }
+
+    /// Deletes rows; absent ones are not counted and no error.
+    pub fn map_delete(&self, map: &str, keys: &[Vec<u8>]) -> Result<usize, Fault> {
+        let mut count = 0;
+        for key in keys {
+            count += usize::from(self.inner.maps.delete(map, key)?);
+        }
+        Ok(count)
+    }
+
+    pub fn map_dump(&self, map: &str, limit: usize) -> Result<Vec<Row>, Fault> {
+        self.inner.maps.dump(map, limit)
+    }
+
+    /// Everything that the programs count, by name.
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, Fault> {
+        self.inner.maps.counters()
+    }
+
+    /// Programs of others at our hooks, now.
+    pub fn foreign_programs(&self) -> Result<Vec<ForeignProgram>, Fault> {
+        foreign::programs(&self.inner.config.cgroup, &self.inner.config.pin_dir)
+    }
+
+    /// Takes a pod into the mesh, or changes it in place if it is in already.
+    pub fn enrol(&self, request: EnrolRequest) -> Result<Enrolled, Fault> {
+        let inner = &self.inner;
+        let found = enrol::identify(&request)?;
+        let cookie = found.1;
+        let mut members = locked(&inner.members);
+        if let Some(member) = members.get_mut(&request.pod).filter(|m| m.pod.cookie == cookie && m.leaves_at.is_none()) {
+            let started = Instant::now();
+            enrol::write_rows(&inner.maps, &request, cookie, Some(&member.request))?;
+            let listening = enrol::seed_listening(&inner.maps, member.pod.namespace.as_fd(), cookie)?;
+            member.request = request;
+            return Ok(Enrolled { cookie, listening, existing: Vec::new(), ms: started.elapsed().as_millis() as u64 });
+        }
+        // The same name in another namespace: the pod was made anew before anybody told of its end.
+        if let Some(old) = members.remove(&request.pod) {
+            inner.let_go(&old, old.pod.cookie == cookie, 0)?;
+        }
+        let node = enrol::Node {
+            maps: &inner.maps,
+            loader: &inner.loader,
+            app_ports: inner.config.app_ports,
+            tunnel_ports: inner.config.tunnel_ports,
+        };
+        let serve = |pod: &Arc<Pod>| inner.registry.enrolled(pod.clone());
+        match enrol::enrol(&node, &request, found, serve) {
+            Ok((pod, enrolled)) => {
+                members.insert(request.pod.clone(), Member { pod, request, leaves_at: None });
+                Ok(enrolled)
+            }
+            Err(fault) => {
+                inner.registry.unenrolled(&request.pod, 0);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Puts a pod back as it was: new connections are left alone at once, open ones have `drain_ms`, then the rest goes.
+    pub fn unenrol(&self, key: &str, drain_ms: u64) -> Result<(), Fault> {
+        let inner = &self.inner;
+        let mut members = locked(&inner.members);
+        let Some(member) = members.get_mut(key) else { return Ok(()) };
+        if drain_ms > 0 {
+            enrol::suspend(&inner.maps, &member.request, member.pod.cookie)?;
+            member.leaves_at = Some(Instant::now() + Duration::from_millis(drain_ms));
+            inner.registry.unenrolled(key, drain_ms);
+            return Ok(());
+        }
+        match members.remove(key) {
+            Some(member) => inner.let_go(&member, true, 0),
+            None => Ok(()),
+        }
+    }
+
+    /// The pod has ended: closes every socket of its namespace and forgets it; returns how many were closed.
+    pub fn pod_gone(&self, key: &str) -> Result<usize, Fault> {
+        let member = locked(&self.inner.members).remove(key);
+        member.map_or(Ok(0), |member| self.inner.end(&member))
+    }
+
+    /// Ends the given connections of a pod, seen from it: the local end is `source` or `destination`.
+    pub fn destroy_sockets(&self, key: &str, tuples: &[Tuple]) -> Result<usize, Fault> {
+        let pod = locked(&self.inner.members).get(key).map(|member| member.pod.clone());
+        let pod = pod.ok_or_else(|| Fault::new("unknown_pod", format!("pod {key} is not enrolled")))?;
+        let wanted: HashSet<_> = tuples.iter().flat_map(|t| [(t.source, t.destination), (t.destination, t.source)]).collect();
+        let failed = |e| Fault::os("destroy_failed", key, &e);
+        let mut sockets = diag::list(pod.namespace.as_fd(), diag::STATES_CONNECTED).map_err(failed)?;
+        sockets.retain(|s| wanted.contains(&(s.local, s.remote)));
+        diag::destroy(pod.namespace.as_fd(), &sockets).map_err(failed)
+    }
+
+    /// The enrolled pods.
+    pub fn pods(&self) -> Vec<Arc<dyn PodSockets>> {
+        locked(&self.inner.members).values().map(|m| m.pod.clone() as Arc<dyn PodSockets>).collect()
+    }
+}
+
+fn no_nftables(reason: &str) -> Fault {
+    let text = format!("eBPF is not used because {reason}; interception by nftables is not part of this build");
+    Fault::new("no_interception", text)
+}
+
+fn set_kubelet(maps: &Maps, config: &KernelConfig) -> Result<(), Fault> {
+    use std::os::unix::fs::MetadataExt;
+    let Some(path) = &config.kubelet_cgroup else {
+        return maps.set(setting::KUBELET_CGROUP, 0);
+    };
+    let inside = path.starts_with(&config.cgroup);
+    let metadata = std::fs::metadata(path).map_err(|e| Fault::os("bad_kubelet_cgroup", path.display(), &e))?;
+    if !inside {
+        let text = format!("{} is not below {}, so its connections are not seen", path.display(), config.cgroup.display());
+        return Err(Fault::new("bad_kubelet_cgroup", text));
+    }
+    let root = path.ancestors().take_while(|p| p.join("cgroup.procs").exists()).count();
+    // The root itself is level 0; the id of a cgroup2 folder is its inode number.
+    maps.set(setting::KUBELET_LEVEL, root.saturating_sub(1) as u64)?;
+    maps.set(setting::KUBELET_CGROUP, metadata.ino())
+}
+
+impl Inner {
+    fn pods_by_cookie(&self, cookies: &HashSet<u64>) -> Vec<Arc<Pod>> {
+        locked(&self.members).values().map(|m| &m.pod).filter(|p| cookies.contains(&p.cookie)).cloned().collect()
+    }
+
+    fn let_go(&self, member: &Member, restore: bool, drain_ms: u64) -> Result<(), Fault> {
+        self.registry.unenrolled(&member.pod.key, drain_ms);
+        enrol::remove(&self.maps, &self.loader, &member.pod, &member.request, restore)
+    }
+
+    fn end(&self, member: &Member) -> Result<usize, Fault> {
+        self.registry.unenrolled(&member.pod.key, 0);
+        let namespace = member.pod.namespace.as_fd();
+        let failed = |e| Fault::os("destroy_failed", &member.pod.key, &e);
+        let sockets = diag::list(namespace, diag::STATES_CONNECTED | diag::STATES_LISTEN).map_err(failed)?;
+        let count = diag::destroy(namespace, &sockets).map_err(failed)?;
+        enrol::remove(&self.maps, &self.loader, &member.pod, &member.request, false)?;
+        Ok(count)
+    }
+
+    /// Lets go of pods whose drain is over.
+    fn finish_leaving(&self, sink: &EventSink) {
+        let now = Instant::now();
+        let over = |m: &Member| m.leaves_at.is_some_and(|at| at <= now);
+        let leaving: Vec<Member> = {
+            let mut members = locked(&self.members);
+            let keys: Vec<String> = members.iter().filter(|(_, m)| over(m)).map(|(key, _)| key.clone()).collect();
+            keys.iter().filter_map(|key| members.remove(key)).collect()
+        };
+        for member in leaving {
+            if let Err(fault) = self.let_go(&member, true, 0) {
+                sink(KernelEvent::Failed(fault));
+            }
+        }
+    }
+
+    /// Ends pods whose namespace has lost its name: the runtime deleted them and nobody told.
+    fn find_vanished(&self, sink: &EventSink) {
+        let gone: Vec<String> = {
+            let members = locked(&self.members);
+            let vanished = members.values().filter(|m| !m.request.netns.exists());
+            vanished.map(|m| m.pod.key.clone()).collect()
+        };
+        for key in gone {
+            let member = locked(&self.members).remove(&key);
+            if let Some(Err(fault)) = member.map(|member| self.end(&member)) {
+                sink(KernelEvent::Failed(fault));
+            }
+            sink(KernelEvent::Vanished { pod: key });
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! One enrolled pod as the byte side uses it: its listeners, and sockets opened inside its namespace.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::addr;
+use super::layout::{ListenerKey, socket_role, traffic};
+use super::maps::Maps;
+use super::{netns, routes};
+use crate::fault::Fault;
+use crate::seam::{Direction, Listener, PodSockets};
+use crate::sys;
+
+/// Ports taken in turn from a range, so that a port rests as long as possible before it is used again.
+#[derive(Debug)]
+pub struct PortRange {
+    low: u16,
+    count: u32,
+    next: AtomicU32,
+}
+
+impl PortRange {
+    /// `bounds` are the first and the last port. The start is spread by `seed` so that a restarted agent begins elsewhere.
+    pub fn new(bounds: (u16, u16), seed: u64) -> Self {
+        let count = u32::from(bounds.1.saturating_sub(bounds.0)) + 1;
+        Self { low: bounds.0, count, next: AtomicU32::new((seed % u64::from(count)) as u32) }
+    }
+
+    fn take(&self) -> u16 {
+        self.low + (self.next.fetch_add(1, Ordering::Relaxed) % self.count) as u16
+    }
+}
+
+/// See [`PodSockets`]. Dropping it closes the listeners and the handle of the namespace.
+pub struct Pod {
+    pub key: String,
+    pub cookie: u64,
+    pub ips: Vec<IpAddr>,
+    pub namespace: File,
+    pub ipv6: bool,
+    pub fwmark_accept: String,
+    listeners: Vec<Listener>,
+    owned: Vec<(OwnedFd, bool)>,
+    maps: Arc<Maps>,
+    app_ports: PortRange,
+    tunnel_ports: PortRange,
+}
+
+/// What `Pod::open` needs to know.
+pub struct PodPlan {
+    pub key: String,
+    pub cookie: u64,
+    pub ips: Vec<IpAddr>,
+    pub namespace: File,
+    pub ipv6: bool,
+    pub fwmark_accept: String,
+    pub app_ports: (u16, u16),
+    pub tunnel_ports: (u16, u16),
+}
+
+fn io_error(fault: Fault) -> io::Error {
+    io::Error::other(fault.to_string())
+}
+
+/// A listener on a port that the kernel chooses: what finds it is its row, never its number (DP-5).
+fn listener(maps: &Maps, ipv6: bool) -> io::Result<OwnedFd> {
+    let fd = sys::socket(if ipv6 { libc::AF_INET6 } else { libc::AF_INET }, libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
+    if ipv6 {
+        sys::set_option(fd.as_fd(), libc::SOL_IPV6, libc::IPV6_V6ONLY, 1)?;
+    }
+    maps.mark_socket(fd.as_fd(), socket_role::OWN_LISTENER).map_err(io_error)?;
+    sys::bind(fd.as_fd(), sys::loopback(ipv6, 0))?;
+    // Cut by the namespace's net.core.somaxconn.
+    sys::listen(fd.as_fd(), 65_535)?;
+    Ok(fd)
+}
+
+impl Pod {
+    /// Opens the listeners inside the namespace; no connection reaches them before `steer`.
+    pub fn open(plan: PodPlan, maps: Arc<Maps>) -> io::Result<Self> {
+        let (listeners, owned) = netns::within(plan.namespace.as_fd(), || {
+            let (mut listeners, mut owned) = (Vec::new(), Vec::new());
+            for direction in [Direction::Outbound, Direction::Inbound] {
+                for ipv6 in if plan.ipv6 { &[false, true][..] } else { &[false] } {
+                    let fd = listener(&maps, *ipv6)?;
+                    listeners.push(Listener { fd: fd.as_raw_fd(), direction });
+                    owned.push((fd, *ipv6));
+                }
+            }
+            Ok((listeners, owned))
+        })?;
+        let seed = sys::monotonic_ns();
+        Ok(Self {
+            key: plan.key,
+            cookie: plan.cookie,
+            ips: plan.ips,
+            namespace: plan.namespace,
+            ipv6: plan.ipv6,
+            fwmark_accept: plan.fwmark_accept,
+            listeners,
+            owned,
+            maps,
+            app_ports: PortRange::new(plan.app_ports, seed),
+            tunnel_ports: PortRange::new(plan.tunnel_ports, seed),
+        })
+    }
+
+    /// From now on new connections come to these listeners; an older agent's get no more.
+    pub fn steer(&self) -> Result<(), Fault> {
+        for (listener, (fd, ipv6)) in self.listeners.iter().zip(&self.owned) {
+            let direction = if listener.direction == Direction::Outbound { traffic::OUTBOUND } else { traffic::INBOUND };
+            let key = ListenerKey { cookie: self.cookie, traffic: direction, family: if *ipv6 { 6 } else { 4 } }.encode();
+            self.maps.put("listeners", &key, &(fd.as_raw_fd() as u64).to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn socket(&self, to: SocketAddr, role: u32) -> io::Result<OwnedFd> {
+        let domain = if to.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
+        let fd = sys::socket(domain, libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
+        sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        self.maps.mark_socket(fd.as_fd(), role).map_err(io_error)?;
+        Ok(fd)
+    }
+
+    /// Binds to the next port of the range on which nothing listens. SO_REUSEADDR with an explicit port lets a connection
+    /// take over from one in TIME_WAIT (DP-2).
+    fn bind_in(&self, fd: BorrowedFd<'_>, ip: IpAddr, range: &PortRange) -> io::Result<()> {
+        sys::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        let mut last = io::Error::from_raw_os_error(libc::EADDRINUSE);
+        for _ in 0..range.count.min(4_096) {
+            match sys::bind(fd, SocketAddr::new(ip, range.take())) {
+                Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => last = e,
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+}
+
+impl PodSockets for Pod {
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    fn ips(&self) -> &[IpAddr] {
+        &self.ips
+    }
+
+    fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    fn original_destination(&self, accepted: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+        match self.maps.socket_state(accepted).map_err(io_error)? {
+            Some(state) if u32::from(state.role) == socket_role::ACCEPTED => {
+                Ok(addr::socket_addr(state.original, state.original_port))
+            }
+            _ => Err(io::Error::new(io::ErrorKind::NotFound, "the connection did not come through the connect hook")),
+        }
+    }
+
+    fn dial_socket(&self, to: SocketAddr, tunnel: bool) -> io::Result<OwnedFd> {
+        netns::within(self.namespace.as_fd(), || {
+            let fd = self.socket(to, socket_role::OWN)?;
+            if tunnel {
+                let any: IpAddr = if to.is_ipv6() { [0u16; 8].into() } else { [0u8; 4].into() };
+                self.bind_in(fd.as_fd(), any, &self.tunnel_ports)?;
+            }
+            Ok(fd)
+        })
+    }
+
+    fn app_socket(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
+        netns::within(self.namespace.as_fd(), || {
+            let fd = self.socket(to, socket_role::OWN_APP)?;
+            if self.ips.contains(&client) || client.is_loopback() || client.is_ipv6() != to.is_ipv6() {
+                return Ok(fd);
+            }
+            sys::set_transparent(fd.as_fd(), client.is_ipv6())?;
+            sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, routes::MARK as i32)?;
+            self.bind_in(fd.as_fd(), client, &self.app_ports)?;
+            Ok(fd)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_go_round_and_stay_in_range() {
+        let range = PortRange::new((100, 102), 2);
+        assert_eq!([range.take(), range.take(), range.take(), range.take()], [102, 100, 101, 102]);
+    }
+}

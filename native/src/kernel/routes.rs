@@ -1,0 +1,99 @@
+//! What keeping the client's address needs inside a pod: marked packets are delivered locally whatever address they carry,
+//! and accepted sockets inherit the mark of their SYN. No netfilter, no conntrack. Undone at unenrolment.
+
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use super::netlink::{ACK, CREATE, EXCL, Netlink, REPLACE, attribute};
+use super::netns;
+
+/// Mark of sockets that speak from a client's address. Chosen apart from the bits of kube-proxy, Cilium, Calico and Istio.
+pub const MARK: u32 = 0x000f_1ead;
+/// Routing table of marked packets.
+const TABLE: u32 = 0x000f_1ead;
+/// Before `main` (32766), after `local` (0).
+const PRIORITY: u32 = 100;
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
+const FRA_PRIORITY: u16 = 6;
+const FRA_FWMARK: u16 = 10;
+const FRA_TABLE: u16 = 15;
+const FRA_FWMASK: u16 = 16;
+const FR_ACT_TO_TBL: u8 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_TABLE: u16 = 15;
+const RT_SCOPE_HOST: u8 = 254;
+const RTN_LOCAL: u8 = 2;
+const RTPROT_STATIC: u8 = 4;
+const LO: u32 = 1;
+const IFF_UP: u32 = 1;
+const FWMARK_ACCEPT: &str = "/proc/sys/net/ipv4/tcp_fwmark_accept";
+
+fn rule(family: u8) -> Vec<u8> {
+    let mut body = vec![family, 0, 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
+    attribute(&mut body, FRA_PRIORITY, &PRIORITY.to_ne_bytes());
+    attribute(&mut body, FRA_FWMARK, &MARK.to_ne_bytes());
+    attribute(&mut body, FRA_FWMASK, &u32::MAX.to_ne_bytes());
+    attribute(&mut body, FRA_TABLE, &TABLE.to_ne_bytes());
+    body
+}
+
+fn route(family: u8) -> Vec<u8> {
+    let mut body = vec![family, 0, 0, 0, 0, RTPROT_STATIC, RT_SCOPE_HOST, RTN_LOCAL, 0, 0, 0, 0];
+    attribute(&mut body, RTA_TABLE, &TABLE.to_ne_bytes());
+    attribute(&mut body, RTA_OIF, &LO.to_ne_bytes());
+    body
+}
+
+fn families(ipv6: bool) -> &'static [i32] {
+    if ipv6 { &[libc::AF_INET, libc::AF_INET6] } else { &[libc::AF_INET] }
+}
+
+fn is(error: &io::Error, errno: i32) -> bool {
+    error.raw_os_error() == Some(errno)
+}
+
+/// Sets the namespace up; safe to repeat. Returns what `tcp_fwmark_accept` was before the mesh touched it.
+pub fn install(namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<String> {
+    netns::within(namespace, || {
+        let mut netlink = Netlink::open(libc::NETLINK_ROUTE)?;
+        let mut up = vec![0u8; 4];
+        up.extend_from_slice(&LO.to_ne_bytes());
+        up.extend_from_slice(&IFF_UP.to_ne_bytes());
+        up.extend_from_slice(&IFF_UP.to_ne_bytes());
+        netlink.command(RTM_NEWLINK, 0, &up)?;
+        let mut before = fs::read_to_string(FWMARK_ACCEPT)?.trim().to_string();
+        for family in families(ipv6) {
+            netlink.command(RTM_NEWROUTE, CREATE | REPLACE, &route(*family as u8))?;
+            match netlink.command(RTM_NEWRULE, CREATE | EXCL, &rule(*family as u8)) {
+                Ok(()) => (),
+                // Ours from before a restart: so was the sysctl.
+                Err(e) if is(&e, libc::EEXIST) => before = "0".into(),
+                Err(e) => return Err(e),
+            }
+        }
+        fs::write(FWMARK_ACCEPT, "1")?;
+        Ok(before)
+    })
+}
+
+/// Puts the namespace back as it was.
+pub fn remove(namespace: BorrowedFd<'_>, ipv6: bool, fwmark_accept: &str) -> io::Result<()> {
+    netns::within(namespace, || {
+        let mut netlink = Netlink::open(libc::NETLINK_ROUTE)?;
+        for family in families(ipv6) {
+            for (kind, body) in [(RTM_DELRULE, rule(*family as u8)), (RTM_DELROUTE, route(*family as u8))] {
+                match netlink.command(kind, ACK, &body) {
+                    Err(e) if !is(&e, libc::ENOENT) && !is(&e, libc::ESRCH) => return Err(e),
+                    _ => (),
+                }
+            }
+        }
+        fs::write(FWMARK_ACCEPT, fwmark_accept)
+    })
+}

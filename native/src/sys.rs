@@ -1,0 +1,188 @@
+//! Raw system calls that neither std nor a dependency offers safely, each behind a checked function. With `lib.rs` the only
+//! file that may use `unsafe`.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::mem::size_of;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+/// Magic number of a BPF file system (linux/magic.h).
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// `SO_NETNS_COOKIE` (asm-generic/socket.h, Linux 5.14).
+const SO_NETNS_COOKIE: i32 = 71;
+/// `IPV6_TRANSPARENT` (linux/in6.h).
+const IPV6_TRANSPARENT: i32 = 75;
+/// `CGROUP_ATTACH` query flag: programs attached at this level, not the effective ones.
+const QUERY_OWN_LEVEL: u32 = 0;
+
+fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Moves the calling thread into a network namespace.
+pub fn set_netns(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: plain system call on a descriptor that lives as long as the borrow.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// A non-blocking, close-on-exec socket in the calling thread's network namespace.
+pub fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: returns a new descriptor that nobody else owns.
+    let fd = check(unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, protocol) })?;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets an integer socket option.
+pub fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let bytes = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the option's value is an integer that outlives the call.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), bytes) }).map(drop)
+}
+
+/// Cookie of the network namespace that a socket belongs to.
+pub fn netns_cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let mut bytes = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: value and length point at locals of the announced size.
+    check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut bytes)
+    })?;
+    Ok(cookie)
+}
+
+/// Lets a socket bind to and speak from an address that is not the namespace's own. Needs CAP_NET_ADMIN or CAP_NET_RAW.
+pub fn set_transparent(fd: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+    match ipv6 {
+        true => set_option(fd, libc::SOL_IPV6, IPV6_TRANSPARENT, 1),
+        false => set_option(fd, libc::SOL_IP, libc::IP_TRANSPARENT, 1),
+    }
+}
+
+/// Binds to an address.
+pub fn bind(fd: BorrowedFd<'_>, to: SocketAddr) -> io::Result<()> {
+    match to {
+        SocketAddr::V4(v4) => {
+            // SAFETY: all-zero bytes are a valid sockaddr_in.
+            let mut raw: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+            raw.sin_family = libc::AF_INET as u16;
+            raw.sin_port = v4.port().to_be();
+            raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+            // SAFETY: pointer and length describe the local above.
+            check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), size_of_val(&raw) as u32) }).map(drop)
+        }
+        SocketAddr::V6(v6) => {
+            // SAFETY: all-zero bytes are a valid sockaddr_in6.
+            let mut raw: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+            raw.sin6_family = libc::AF_INET6 as u16;
+            raw.sin6_port = v6.port().to_be();
+            raw.sin6_addr.s6_addr = v6.ip().octets();
+            raw.sin6_scope_id = v6.scope_id();
+            // SAFETY: pointer and length describe the local above.
+            check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), size_of_val(&raw) as u32) }).map(drop)
+        }
+    }
+}
+
+/// Begins to listen.
+pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    // SAFETY: plain system call.
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(drop)
+}
+
+/// Receive timeout of a (blocking) socket.
+pub fn set_receive_timeout(fd: BorrowedFd<'_>, ms: i64) -> io::Result<()> {
+    let time = libc::timeval { tv_sec: ms / 1000, tv_usec: ms % 1000 * 1000 };
+    // SAFETY: the option's value is a timeval that outlives the call.
+    check(unsafe {
+        let bytes = size_of_val(&time) as libc::socklen_t;
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const time).cast(), bytes)
+    })
+    .map(drop)
+}
+
+/// A blocking netlink socket of the given family in the calling thread's network namespace, with a receive timeout.
+pub fn netlink_socket(protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: returns a new descriptor that nobody else owns.
+    let fd = check(unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) })?;
+    // SAFETY: as above.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    use std::os::fd::AsFd;
+    set_receive_timeout(fd.as_fd(), 2_000)?;
+    Ok(fd)
+}
+
+/// True if `path` lies on a BPF file system.
+pub fn is_bpffs(path: &Path) -> io::Result<bool> {
+    let path = c_string(path)?;
+    // SAFETY: all-zero bytes are a valid statfs; the path is terminated.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    check(unsafe { libc::statfs(path.as_ptr(), &raw mut stat) })?;
+    #[allow(clippy::unnecessary_cast)]
+    Ok(stat.f_type as i64 == BPF_FS_MAGIC)
+}
+
+/// Mounts a BPF file system at `path`.
+pub fn mount_bpffs(path: &Path) -> io::Result<()> {
+    let path = c_string(path)?;
+    // SAFETY: all strings are terminated and outlive the call.
+    check(unsafe { libc::mount(c"bpf".as_ptr(), path.as_ptr(), c"bpf".as_ptr(), 0, c"mode=0700".as_ptr().cast()) }).map(drop)
+}
+
+fn c_string(path: &Path) -> io::Result<CString> {
+    use std::os::unix::ffi::OsStrExt;
+    CString::new(path.as_os_str().as_bytes()).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+}
+
+/// Now on the clock that BPF programs read (`bpf_ktime_get_ns`).
+pub fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: points at a local; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Ids of the programs attached at exactly this cgroup, in the order in which they run. Empty if the kernel does not know
+/// the attach type.
+pub fn query_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    let mut ids = [0u32; 64];
+    let (mut flags, mut count) = (0u32, ids.len() as u32);
+    // SAFETY: the kernel writes at most `count` ids into the array.
+    let result = unsafe {
+        libbpf_rs::libbpf_sys::bpf_prog_query(
+            cgroup.as_raw_fd(),
+            attach_type,
+            QUERY_OWN_LEVEL,
+            &raw mut flags,
+            ids.as_mut_ptr(),
+            &raw mut count,
+        )
+    };
+    match result {
+        0 => Ok(ids[..(count as usize).min(ids.len())].to_vec()),
+        e if e == -libc::EINVAL => Ok(Vec::new()),
+        e => Err(io::Error::from_raw_os_error(-e)),
+    }
+}
+
+/// Whether the kernel lets this process create an io_uring (it may be switched off by sysctl or seccomp).
+pub fn has_io_uring() -> bool {
+    let mut params = [0u8; 256];
+    // SAFETY: io_uring_params is 120 bytes; the zeroed buffer is larger.
+    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 2, params.as_mut_ptr()) };
+    if fd < 0 {
+        return false;
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    drop(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
+    true
+}
+
+/// Wildcard or loopback address with a port, by family.
+pub fn loopback(ipv6: bool, port: u16) -> SocketAddr {
+    let ip: IpAddr = if ipv6 { std::net::Ipv6Addr::LOCALHOST.into() } else { std::net::Ipv4Addr::LOCALHOST.into() };
+    SocketAddr::new(ip, port)
+}
