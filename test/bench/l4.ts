@@ -2,12 +2,13 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { agentLogs, type Mesh, startMesh } from "./mesh.ts";
+import { type Mesh, startMesh } from "./mesh.ts";
 import { PROJECT } from "./peers.ts";
 import { drawPlot } from "./plot.ts";
 import { benchmarksPage, machineFacts } from "./report.ts";
 import { measures, type Row, rowOf } from "./rows.ts";
 import { type Sample, steps } from "./steps.ts";
+import { removeLeftovers } from "./topology.ts";
 import { startBare, type Variant, type VariantName } from "./variants.ts";
 import { observe, type Wire } from "./wire.ts";
 
@@ -138,8 +139,8 @@ function write(o: Options, rows: readonly Row[], facts: ReturnType<typeof machin
 async function main(): Promise<void> {
   const o = options();
   if (process.getuid?.() !== 0) throw new Error("the benchmark needs root (network namespaces and eBPF)");
-  const id = `b${process.pid}`;
-  const bare = await startBare(id);
+  await removeLeftovers();
+  const bare = await startBare(say);
   let mesh: Mesh | undefined;
   const down = async (): Promise<void> => {
     await mesh?.down();
@@ -150,7 +151,7 @@ async function main(): Promise<void> {
   try {
     const facts = machineFacts(bare.versions);
     if (facts.load > 0.5) say(`load average ${facts.load}: something else is running; absolute numbers will suffer`);
-    if (o.mesh) mesh = await startMesh(id, bare.topology.dir, say);
+    if (o.mesh) mesh = await startMesh(say);
     const variants = [...bare.variants, ...(mesh?.variants ?? [])];
     const wires = new Map<VariantName, Wire>();
     const capture = bare.topology.onNode(1, "capture").cgroup;
@@ -162,7 +163,7 @@ async function main(): Promise<void> {
     const rows = measures.map((m) => rowOf(m, samples)).filter((row) => row !== undefined);
     write(o, o.mesh ? [...rows, wire] : rows, facts);
   } catch (error) {
-    if (mesh !== undefined) say(await agentLogs(id));
+    if (mesh !== undefined) say(mesh.logs());
     throw error;
   } finally {
     await down();

@@ -1,23 +1,58 @@
-// The benchmark's own two nodes without agents, for "no mesh" and the peers: the same links and routes as the lab's, built by the lab's own functions.
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+// The pods of the benchmark and the labs they live in: one with agents for ours, one without for "no mesh" and the peers. Links, routes and node rules are the lab's for both.
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { linkNode, nodePodGateway, podAddress } from "../lab/addresses.ts";
-import { buildNode, buildPod, buildRouter, namespacesOf, removeNamespace } from "../lab/network.ts";
-import { cgroup2Mount } from "../lab/paths.ts";
-import { endCgroup, newCgroup, type Place } from "./place.ts";
+import { linkNode, nodePodGateway } from "../lab/addresses.ts";
+import { labDown, labNames, labUp } from "../lab/client.ts";
+import { defaultOptions, type LabStatus } from "../lab/lab-options.ts";
+import { newCgroup, type Place } from "./place.ts";
 
-/** Host numbers of the pods, chosen so that both topologies look alike. */
-export const PODS = {
+interface PodPlan {
+  readonly node: 1 | 2;
+  /** Host number, the same in both labs, so that addresses are too. */
+  readonly host: number;
+  readonly bypass?: true;
+}
+
+const pods = {
   client: { node: 1, host: 10 },
   server: { node: 2, host: 10 },
   near: { node: 2, host: 11 },
-} as const;
-export type PodName = keyof typeof PODS;
+  "bypass-server": { node: 2, host: 12, bypass: true },
+  "bypass-near": { node: 2, host: 13, bypass: true },
+} as const satisfies Readonly<Record<string, PodPlan>>;
+export type PodName = keyof typeof pods;
+
+/** Pods that only exist: the benchmark starts its programs inside them. */
+function manifests(): string {
+  const documents: unknown[] = [
+    { apiVersion: "v1", kind: "Namespace", metadata: { name: "bench", labels: { "fairlead.dev/mesh": "enabled" } } },
+  ];
+  for (const [name, plan] of Object.entries<PodPlan>(pods)) {
+    const annotations = {
+      "fairlead.dev/lab-address": String(plan.host),
+      ...(plan.bypass ? { "fairlead.dev/bypass": "enabled" } : {}),
+    };
+    const containers = [{ name: "wait", command: ["sleep", "infinity"] }];
+    documents.push(
+      { apiVersion: "v1", kind: "ServiceAccount", metadata: { namespace: "bench", name } },
+      {
+        apiVersion: "v1",
+        kind: "Pod",
+        metadata: { namespace: "bench", name, annotations },
+        spec: { nodeName: `node${plan.node}`, serviceAccountName: name, containers },
+      },
+    );
+  }
+  return documents.map((d) => JSON.stringify(d)).join("\n---\n");
+}
 
 export interface Topology {
+  readonly name: string;
+  readonly status: LabStatus;
   /** Scratch folder for configurations, certificates and logs. */
   readonly dir: string;
+  /** Namespace in which all traffic between the nodes passes. */
   readonly router: string;
   pod(name: PodName): Place & { readonly ip: string };
   /** A place on the node itself, in a cgroup of its own. */
@@ -25,56 +60,72 @@ export interface Topology {
   down(): Promise<void>;
 }
 
-/** @param name short and unique on the machine; names of namespaces and the cgroup come from it */
-export async function buildTopology(name: string): Promise<Topology> {
-  const mount = cgroup2Mount();
-  if (!mount.ok) throw new Error(mount.error);
-  const prefix = `flb-${name}-`;
-  const root = join(mount.value, `flb-${name}`);
-  const dir = mkdtempSync(join(tmpdir(), `flb-${name}-`));
-  const netns = (part: string): string => prefix + part;
+const labOf = (kind: "bare" | "mesh"): string => `bench${process.pid}${kind}`;
+
+/** Removes labs of benchmarks that were killed before they could. */
+export async function removeLeftovers(): Promise<void> {
+  for (const name of labNames()) {
+    const owner = /^bench(\d+)(bare|mesh)$/.exec(name)?.[1];
+    if (owner === undefined || Number(owner) === process.pid) continue;
+    try {
+      process.kill(Number(owner), 0);
+    } catch {
+      await labDown(name);
+    }
+  }
+}
+
+/** @param agentEnv settings of the agents; without it the lab has neither agents nor a controller */
+export async function buildTopology(
+  agentEnv: Readonly<Record<string, string>> | undefined,
+  say: (line: string) => void,
+): Promise<Topology> {
+  const name = labOf(agentEnv === undefined ? "bare" : "mesh");
+  const dir = mkdtempSync(join(tmpdir(), `fairlead-${name}-`));
+  mkdirSync(join(dir, "manifests"));
+  mkdirSync(join(dir, "log"));
+  writeFileSync(join(dir, "manifests/bench.yaml"), manifests());
+  const options = {
+    ...defaultOptions,
+    name,
+    manifests: join(dir, "manifests"),
+    nodes: 2,
+    agents: agentEnv !== undefined,
+    agentEnv: agentEnv ?? {},
+  };
+  const up = await labUp(options, say);
   const down = async (): Promise<void> => {
-    await endCgroup(root);
-    for (const each of await namespacesOf(prefix)) await removeNamespace(each);
+    await labDown(name);
     rmSync(dir, { recursive: true, force: true });
   };
-  const groupOf = (part: string): string => {
-    const path = join(root, part);
-    newCgroup(path);
-    return path;
-  };
-  try {
-    mkdirSync(join(dir, "log"));
-    newCgroup(root);
-    await buildRouter(netns("net"));
-    for (const n of [1, 2]) await buildNode(netns("net"), netns(`node${n}`), n);
-    for (const [pod, at] of Object.entries(PODS)) {
-      await buildPod({
-        nodeNetns: netns(`node${at.node}`),
-        podNetns: netns(pod),
-        node: at.node,
-        host: at.host,
-        address: podAddress(at.node, at.host),
-      });
-    }
-  } catch (error) {
+  if (!up.ok) {
     await down();
-    throw error;
+    throw new Error(up.error);
   }
+  const status = up.value;
+  const nodeOf = (node: 1 | 2) => {
+    const found = status.nodes.find((n) => n.name === `node${node}`);
+    if (found === undefined) throw new Error(`lab ${name} has no node${node}`);
+    return found;
+  };
   return {
+    name,
+    status,
     dir,
-    router: netns("net"),
-    pod: (pod) => ({
-      cgroup: groupOf(`pod-${pod}`),
-      netns: netns(pod),
-      ip: podAddress(PODS[pod].node, PODS[pod].host).v4,
-    }),
-    onNode: (node, group) => ({
-      cgroup: groupOf(`node${node}-${group}`),
-      netns: netns(`node${node}`),
-      ip: linkNode(node).v4,
-      podGateway: nodePodGateway(node).v4,
-    }),
+    router: status.routerNetns,
+    pod(pod) {
+      const found = status.pods.find((p) => p.name === pod);
+      if (found?.ready !== true)
+        throw new Error(`pod bench/${pod} is not ready: ${found?.reason ?? "missing"} ${found?.message ?? ""}`);
+      if (agentEnv !== undefined && !found.meshed)
+        throw new Error(`pod bench/${pod} is not in the mesh: ${found.enrolled}`);
+      return { cgroup: found.cgroup, netns: found.netns, ip: found.ips.find((ip) => !ip.includes(":")) ?? "" };
+    },
+    onNode(node, group) {
+      const cgroup = join(nodeOf(node).cgroup, group);
+      newCgroup(cgroup);
+      return { cgroup, netns: nodeOf(node).netns, ip: linkNode(node).v4, podGateway: nodePodGateway(node).v4 };
+    },
     down,
   };
 }

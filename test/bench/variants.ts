@@ -51,8 +51,8 @@ async function untilServing(place: Place, target: string): Promise<void> {
 }
 
 /** No mesh and the peers: one topology, one pair of servers; the proxies wait idle while another is measured. */
-export async function startBare(name: string): Promise<Bare> {
-  const topology = await buildTopology(name);
+export async function startBare(say: (line: string) => void): Promise<Bare> {
+  const topology = await buildTopology(undefined, say);
   try {
     const servers = await startServers(topology.pod("server"), topology.dir);
     const certs = await makeCertificates(topology.dir);
