@@ -43,7 +43,7 @@ test("[DIS-9] every wrong field is named in one answer", () => {
     uid: "x",
     namespace: "Bad_Name",
     name: "web",
-    serviceAccount: "",
+    serviceAccount: "A B",
     trustDomain: "cluster.local",
     addresses: ["10.0.0.1", "300.0.0.1"],
     tunnel: 9 as wire.Tunnel,

@@ -29,6 +29,7 @@ export interface Workload {
   readonly uid: WorkloadUid;
   readonly name: string;
   readonly namespace: string;
+  /** "" for an endpoint outside the mesh, which has no identity. */
   readonly serviceAccount: string;
   readonly trustDomain: TrustDomain;
   /** "" while the pod is not scheduled. */
@@ -73,7 +74,7 @@ export function workloadFromWire(message: wire.Workload): Decoded<Workload> {
     uid,
     name,
     namespace,
-    serviceAccount: fields.name("service_account", message.serviceAccount),
+    serviceAccount: fields.optionalName("service_account", message.serviceAccount),
     trustDomain,
     node: fields.optionalName("node", message.node) as NodeName | "",
     addresses: message.addresses.map((address, i) => fields.address(`addresses[${i}]`, address)),

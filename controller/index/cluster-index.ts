@@ -1,0 +1,82 @@
+// Every object in force, by kind and name; fed by apply/delete/reset from any source. Pure and synchronous.
+import {
+  type MeshObject,
+  type ObjectKind,
+  type ObjectOf,
+  type ObjectRef,
+  type Origin,
+  refKey,
+  refOf,
+} from "../sources/types.ts";
+
+export interface Indexed<O extends MeshObject = MeshObject> {
+  readonly object: O;
+  readonly origin: Origin;
+  /** Order of first appearance: who came later loses a contest. */
+  readonly sequence: number;
+}
+
+export class ClusterIndex {
+  readonly #entries = new Map<string, Indexed>();
+  readonly #byKind = new Map<ObjectKind, Map<string, Indexed>>();
+  #sequence = 0;
+  #generation = 0;
+
+  /** Grows with every change. */
+  get generation(): number {
+    return this.#generation;
+  }
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  apply(object: MeshObject, origin: Origin): void {
+    const key = refKey(refOf(object));
+    const sequence = this.#entries.get(key)?.sequence ?? ++this.#sequence;
+    const entry: Indexed = { object, origin, sequence };
+    this.#entries.set(key, entry);
+    let ofKind = this.#byKind.get(object.kind);
+    if (ofKind === undefined) {
+      ofKind = new Map();
+      this.#byKind.set(object.kind, ofKind);
+    }
+    ofKind.set(key, entry);
+    this.#generation += 1;
+  }
+
+  delete(ref: ObjectRef): boolean {
+    const key = refKey(ref);
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return false;
+    this.#entries.delete(key);
+    this.#byKind.get(entry.object.kind)?.delete(key);
+    this.#generation += 1;
+    return true;
+  }
+
+  /** Makes `objects` the whole content; what is already there keeps its sequence. */
+  reset(objects: Iterable<readonly [MeshObject, Origin]>): void {
+    const kept = new Set<string>();
+    for (const [object, origin] of objects) {
+      kept.add(refKey(refOf(object)));
+      this.apply(object, origin);
+    }
+    for (const { object } of [...this.#entries.values()]) {
+      if (!kept.has(refKey(refOf(object)))) this.delete(refOf(object));
+    }
+  }
+
+  get<K extends ObjectKind>(kind: K, namespace: string, name: string): Indexed<ObjectOf<K>> | undefined {
+    return this.#entries.get(refKey({ kind, namespace, name })) as Indexed<ObjectOf<K>> | undefined;
+  }
+
+  /** All objects of a kind, in order of their first appearance. */
+  all<K extends ObjectKind>(kind: K): readonly Indexed<ObjectOf<K>>[] {
+    const found = [...(this.#byKind.get(kind)?.values() ?? [])] as Indexed<ObjectOf<K>>[];
+    return found.sort((a, b) => a.sequence - b.sequence);
+  }
+
+  entries(): Iterable<Indexed> {
+    return this.#entries.values();
+  }
+}

@@ -1,0 +1,200 @@
+// The shape of every kind that we read, and the names of those that we know but do not act on.
+
+import * as policy from "./policy-kinds.ts";
+import {
+  type Field,
+  flag,
+  labels,
+  list,
+  object,
+  optional,
+  type Path,
+  port,
+  type Reader,
+  type Report,
+  required,
+  text,
+} from "./schema.ts";
+import { services, slices } from "./service-kinds.ts";
+import type { MeshObject, ObjectMeta, PodObject } from "./types.ts";
+
+export interface Kind {
+  readonly apiVersions: readonly string[];
+  readonly isNamespaced: boolean;
+  /** Reads a whole document; kind and apiVersion are already checked. */
+  readonly read: Reader<MeshObject>;
+}
+
+const objectName: Reader<string> = (value, path, report) => {
+  if (typeof value === "string" && /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/.test(value)) return value;
+  report.problem(
+    path,
+    `is ${JSON.stringify(value)?.slice(0, 60)}, not a name`,
+    "use lower-case letters, digits, dashes and dots",
+  );
+  return "x";
+};
+
+export const meta: Reader<ObjectMeta> = object<ObjectMeta>(
+  {
+    name: required(objectName, ""),
+    namespace: optional(objectName, ""),
+    uid: optional(text, ""),
+    labels: optional(labels, {}),
+    annotations: optional(labels, {}),
+    deletionTimestamp: optional(text, ""),
+  },
+  [
+    "generateName",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+    "selfLink",
+  ],
+);
+export const emptyMeta: ObjectMeta = {
+  name: "",
+  namespace: "",
+  uid: "",
+  labels: {},
+  annotations: {},
+  deletionTimestamp: "",
+};
+
+/** A reader of a document with metadata and the given other fields. */
+function document<O extends MeshObject>(
+  kind: O["kind"],
+  fields: { readonly [K in Exclude<keyof O, "kind" | "metadata">]: Field<O[K]> },
+  alsoKnown: readonly string[] = [],
+): Reader<MeshObject> {
+  const spec = { metadata: required(meta, emptyMeta), ...fields };
+  const read = object(spec as unknown as Record<string, Field<unknown>>, ["apiVersion", "kind", ...alsoKnown]);
+  return (value: unknown, path: Path, report: Report) =>
+    ({ ...read(value, path, report), kind }) as unknown as MeshObject;
+}
+
+type Container = PodObject["spec"]["containers"][number];
+const container = object<Container>(
+  {
+    name: required(text, ""),
+    ports: optional(
+      list(
+        object({ name: optional(text, ""), containerPort: required(port, 1), protocol: optional(text, "TCP") }, [
+          "hostPort",
+          "hostIP",
+        ]),
+      ),
+      [],
+    ),
+  },
+  (
+    "image command args workingDir envFrom env resources resizePolicy restartPolicy restartPolicyRules volumeMounts volumeDevices livenessProbe " +
+    "readinessProbe startupProbe lifecycle terminationMessagePath terminationMessagePolicy imagePullPolicy securityContext stdin stdinOnce tty"
+  ).split(" "),
+);
+const podSpec = object<PodObject["spec"]>(
+  {
+    nodeName: optional(text, ""),
+    serviceAccountName: optional(text, "default"),
+    hostNetwork: optional(flag, false),
+    containers: required(list(container), []),
+    initContainers: optional(list(container), []),
+  },
+  (
+    "volumes ephemeralContainers restartPolicy terminationGracePeriodSeconds activeDeadlineSeconds dnsPolicy nodeSelector serviceAccount " +
+    "automountServiceAccountToken hostPID hostIPC hostUsers hostnameOverride shareProcessNamespace securityContext imagePullSecrets hostname subdomain affinity " +
+    "schedulerName tolerations hostAliases priorityClassName priority dnsConfig readinessGates runtimeClassName enableServiceLinks " +
+    "preemptionPolicy overhead topologySpreadConstraints setHostnameAsFQDN os schedulingGates resourceClaims resources"
+  ).split(" "),
+);
+const ips = list(object({ ip: required(text, "") }));
+export const noPodStatus: PodObject["status"] = {
+  phase: "",
+  podIP: "",
+  podIPs: [],
+  hostIP: "",
+  hostIPs: [],
+  conditions: [],
+};
+const podStatus = object<PodObject["status"]>(
+  {
+    phase: optional(text, ""),
+    podIP: optional(text, ""),
+    podIPs: optional(ips, []),
+    hostIP: optional(text, ""),
+    hostIPs: optional(ips, []),
+    conditions: optional(
+      list(
+        object({ type: required(text, ""), status: required(text, "") }, [
+          "reason",
+          "message",
+          "lastProbeTime",
+          "lastTransitionTime",
+          "observedGeneration",
+        ]),
+      ),
+      [],
+    ),
+  },
+  (
+    "reason message nominatedNodeName startTime initContainerStatuses containerStatuses qosClass ephemeralContainerStatuses " +
+    "resize resourceClaimStatuses observedGeneration"
+  ).split(" "),
+);
+const noPodSpec: PodObject["spec"] = {
+  nodeName: "",
+  serviceAccountName: "default",
+  hostNetwork: false,
+  containers: [],
+  initContainers: [],
+};
+
+const core = ["v1"];
+const istio = ["security.istio.io/v1", "security.istio.io/v1beta1"];
+
+export const kinds: Readonly<Record<string, Kind>> = {
+  Namespace: { apiVersions: core, isNamespaced: false, read: document("Namespace", {}, ["spec", "status"]) },
+  ServiceAccount: {
+    apiVersions: core,
+    isNamespaced: true,
+    read: document("ServiceAccount", {}, ["secrets", "imagePullSecrets", "automountServiceAccountToken"]),
+  },
+  Pod: {
+    apiVersions: core,
+    isNamespaced: true,
+    read: document<PodObject>("Pod", { spec: required(podSpec, noPodSpec), status: optional(podStatus, noPodStatus) }),
+  },
+  Service: { apiVersions: core, isNamespaced: true, read: document("Service", services) },
+  EndpointSlice: { apiVersions: ["discovery.k8s.io/v1"], isNamespaced: true, read: document("EndpointSlice", slices) },
+  AuthorizationPolicy: {
+    apiVersions: istio,
+    isNamespaced: true,
+    read: document("AuthorizationPolicy", policy.authorization, ["status"]),
+  },
+  PeerAuthentication: {
+    apiVersions: istio,
+    isNamespaced: true,
+    read: document("PeerAuthentication", policy.peerAuthentication, ["status"]),
+  },
+  MeshSettings: {
+    apiVersions: ["mesh.fairlead.dev/v1alpha1"],
+    isNamespaced: false,
+    read: document("MeshSettings", policy.meshSettings, ["status"]),
+  },
+};
+
+/** Kinds that belong in such folders but change nothing in the mesh: a note, not a problem. */
+export const ignoredKinds: ReadonlySet<string> = new Set(
+  (
+    "ConfigMap Secret Deployment StatefulSet DaemonSet ReplicaSet Job CronJob Ingress NetworkPolicy PersistentVolume PersistentVolumeClaim " +
+    "StorageClass Role RoleBinding ClusterRole ClusterRoleBinding CustomResourceDefinition HorizontalPodAutoscaler PodDisruptionBudget " +
+    "PriorityClass Endpoints Node Event Lease LimitRange ResourceQuota Kustomization"
+  ).split(" "),
+);
+export const clusterScopedIgnored: ReadonlySet<string> = new Set(
+  "PersistentVolume StorageClass ClusterRole ClusterRoleBinding CustomResourceDefinition PriorityClass Node".split(" "),
+);

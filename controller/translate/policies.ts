@@ -1,0 +1,215 @@
+// AuthorizationPolicy and PeerAuthentication -> Authorization and TrafficPolicy records. Pure.
+import { type ServiceName, serviceName } from "../../agent/api/names.ts";
+import {
+  type Action,
+  type Authorization,
+  isL7Rule,
+  type MtlsMode,
+  operationOf,
+  policyNameOf,
+  type Rule,
+  type Scope,
+  sourceOf,
+  type TrafficPolicy,
+} from "../../agent/api/policy.ts";
+import type { Workload } from "../../agent/api/workload.ts";
+import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
+import type {
+  AuthorizationPolicyObject,
+  AuthorizationRule,
+  MtlsModeName,
+  PeerAuthenticationObject,
+} from "../sources/types.ts";
+import { accepted, type Condition } from "./conditions.ts";
+import { selects } from "./memberships.ts";
+import type { Namespaces } from "./namespaces.ts";
+import { showLabels } from "./services.ts";
+
+export interface TranslatedPolicies {
+  readonly authorizations: readonly Authorization[];
+  readonly trafficPolicies: readonly TrafficPolicy[];
+  readonly conditions: readonly Condition[];
+}
+
+export function translatePolicies(
+  index: ClusterIndex,
+  namespaces: Namespaces,
+  rootNamespace: string,
+  workloads: readonly Workload[],
+): TranslatedPolicies {
+  const authorizations: Authorization[] = [];
+  const trafficPolicies: TrafficPolicy[] = [];
+  const conditions: Condition[] = [];
+  for (const entry of index.all("AuthorizationPolicy")) {
+    const missing = namespaces.missing(entry);
+    if (missing !== undefined) {
+      conditions.push(missing);
+      continue;
+    }
+    const record = toAuthorization(entry.object, rootNamespace);
+    authorizations.push(record);
+    conditions.push(authorizationCondition(entry, record, index, workloads));
+  }
+  for (const entry of index.all("PeerAuthentication")) {
+    const missing = namespaces.missing(entry);
+    if (missing !== undefined) {
+      conditions.push(missing);
+      continue;
+    }
+    const record = toTrafficPolicy(entry.object, rootNamespace);
+    trafficPolicies.push(record);
+    conditions.push(trafficCondition(entry, record, workloads));
+  }
+  return { authorizations, trafficPolicies, conditions };
+}
+
+/** In the root namespace a policy holds for the whole mesh, with a selector for what it selects anywhere. */
+function scopeOf(namespace: string, rootNamespace: string, selector: Readonly<Record<string, string>>): Scope {
+  if (namespace === rootNamespace) return "mesh";
+  return Object.keys(selector).length === 0 ? "namespace" : "workload";
+}
+
+function toAuthorization(policy: AuthorizationPolicyObject, rootNamespace: string): Authorization {
+  const { name, namespace, annotations } = policy.metadata;
+  const { selector, action, rules, targetRef, targetRefs } = policy.spec;
+  const targets = [...(targetRef === undefined ? [] : [targetRef]), ...targetRefs];
+  return {
+    name,
+    namespace,
+    scope: targets.length > 0 ? "workload" : scopeOf(namespace, rootNamespace, selector.matchLabels),
+    selector: selector.matchLabels,
+    action: action.toLowerCase() as Action,
+    dryRun: annotations["istio.io/dry-run"] === "true",
+    rules: rules.map(toRule),
+    targetServices: targets.map((target) => serviceName(namespace, target.name)),
+  };
+}
+
+function toRule(rule: AuthorizationRule): Rule {
+  return {
+    from: rule.from.map((f) => sourceOf(f.source)),
+    to: rule.to.map((t) => operationOf(t.operation)),
+    when: rule.when.map(({ key, values, notValues }) => ({ key, values, notValues })),
+  };
+}
+
+/** Whether a policy of this scope has the workload under it. */
+function covers(
+  policy: { readonly namespace: string; readonly scope: Scope; readonly selector: Readonly<Record<string, string>> },
+  targets: readonly ServiceName[],
+  workload: Workload,
+): boolean {
+  if (policy.scope !== "mesh" && workload.namespace !== policy.namespace) return false;
+  if (targets.length > 0) return workload.services.some((m) => targets.includes(m.service));
+  return Object.keys(policy.selector).length === 0 || selects(policy.selector, workload.labels);
+}
+
+function authorizationCondition(
+  entry: Indexed<AuthorizationPolicyObject>,
+  record: Authorization,
+  index: ClusterIndex,
+  workloads: readonly Workload[],
+): Condition {
+  const resources = [{ kind: "Authorization", name: policyNameOf(record) }];
+  const lost = record.targetServices.find(
+    (name) => index.get("Service", record.namespace, name.split("/")[1] ?? "") === undefined,
+  );
+  if (lost !== undefined) {
+    const message = `there is no Service ${lost}`;
+    return accepted(
+      entry,
+      { resources, field: "spec.targetRefs", message, fix: "add it or correct the name" },
+      "TargetMissing",
+    );
+  }
+  if (record.action === "custom") {
+    return accepted(
+      entry,
+      {
+        resources,
+        field: "spec.action",
+        message: "CUSTOM needs an external authorizer, which this version does not call: what it selects is refused",
+        fix: "use ALLOW or DENY",
+      },
+      "NotSupported",
+    );
+  }
+  const l7 = record.rules.findIndex(isL7Rule);
+  if (l7 >= 0) {
+    return accepted(
+      entry,
+      {
+        resources,
+        field: `spec.rules[${l7}]`,
+        message:
+          "needs a parsed request: where connections are carried as TCP, ALLOW matches nothing and DENY applies without these fields",
+        fix: "use L4 fields (principals, namespaces, ipBlocks, ports) for TCP",
+      },
+      "NeedsHttp",
+    );
+  }
+  if (!workloads.some((workload) => covers(record, record.targetServices, workload)))
+    return selectsNothing(entry, resources, record);
+  return accepted(entry, { resources });
+}
+
+function selectsNothing(
+  entry: Indexed,
+  resources: Condition["resources"],
+  record: { readonly scope: Scope; readonly namespace: string; readonly selector: Readonly<Record<string, string>> },
+): Condition {
+  const where = record.scope === "mesh" ? "the mesh" : `the namespace "${record.namespace}"`;
+  const labels = showLabels(record.selector);
+  return accepted(
+    entry,
+    {
+      resources,
+      field: "spec.selector",
+      message: labels === "" ? `no pod of ${where} is under it` : `no pod of ${where} has the labels ${labels}`,
+      fix: "correct the selector or the namespace, or start such a pod",
+    },
+    "SelectsNothing",
+  );
+}
+
+const modeNames: Readonly<Record<MtlsModeName, MtlsMode>> = {
+  UNSET: "unset",
+  PERMISSIVE: "permissive",
+  STRICT: "strict",
+  DISABLE: "disable",
+};
+
+function toTrafficPolicy(policy: PeerAuthenticationObject, rootNamespace: string): TrafficPolicy {
+  const { name, namespace } = policy.metadata;
+  const { selector, mtls, portLevelMtls } = policy.spec;
+  const scope = scopeOf(namespace, rootNamespace, selector.matchLabels);
+  // As in Istio, ports count only on a policy with a selector.
+  const hasSelector = Object.keys(selector.matchLabels).length > 0;
+  const ports = [...portLevelMtls].map(([port, mode]) => [port, modeNames[mode]] as const);
+  return {
+    name,
+    namespace,
+    scope,
+    selector: selector.matchLabels,
+    mode: modeNames[mtls.mode],
+    portModes: new Map(hasSelector ? ports : []),
+  };
+}
+
+function trafficCondition(
+  entry: Indexed<PeerAuthenticationObject>,
+  record: TrafficPolicy,
+  workloads: readonly Workload[],
+): Condition {
+  const resources = [{ kind: "TrafficPolicy", name: policyNameOf(record) }];
+  if (entry.object.spec.portLevelMtls.size > 0 && record.portModes.size === 0) {
+    const message = "ports without a selector have no effect";
+    return accepted(
+      entry,
+      { resources, field: "spec.portLevelMtls", message, fix: "add spec.selector.matchLabels" },
+      "NotSupported",
+    );
+  }
+  if (!workloads.some((workload) => covers(record, [], workload))) return selectsNothing(entry, resources, record);
+  return accepted(entry, { resources });
+}

@@ -1,0 +1,176 @@
+// Service objects -> Service records: addresses (given or allocated), ports, declared protocols. Pure.
+import { serviceName } from "../../agent/api/names.ts";
+import type { Service, ServicePort } from "../../agent/api/service.ts";
+import type { MeshSettings } from "../../agent/api/settings.ts";
+import { canonicalIp } from "../../agent/base/ip.ts";
+import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
+import { refOf, type ServiceObject, type ServicePortSpec, showRef } from "../sources/types.ts";
+import { allocate, type Pools } from "./cluster-ips.ts";
+import { accepted, type Condition, refused } from "./conditions.ts";
+import type { Namespaces } from "./namespaces.ts";
+
+type Entry = Indexed<ServiceObject>;
+export interface TranslatedServices {
+  readonly services: ReadonlyMap<string, { readonly record: Service; readonly entry: Entry }>;
+  readonly refusals: readonly Condition[];
+  /** Addresses given out, by service, to be handed in again next time so that none ever moves. */
+  readonly allocations: ReadonlyMap<string, readonly string[]>;
+}
+
+/** Protocols whose server sends the first bytes. */
+const serverFirstProtocols = new Set(["mysql", "smtp", "ftp", "pop3", "imap", "ssh"]);
+const knownProtocols = new Set(
+  "tcp http http2 grpc grpc-web https tls mysql mongo redis postgresql postgres kafka smtp ftp pop3 imap ssh ws wss udp".split(
+    " ",
+  ),
+);
+
+export function translateServices(
+  index: ClusterIndex,
+  namespaces: Namespaces,
+  settings: MeshSettings,
+  pools: Pools,
+  earlier: ReadonlyMap<string, readonly string[]>,
+): TranslatedServices {
+  const services = new Map<string, { record: Service; entry: Entry }>();
+  const refusals: Condition[] = [];
+  const owners = new Map<string, Entry>();
+  const allocations = new Map<string, readonly string[]>();
+  const candidates: Entry[] = [];
+  for (const entry of index.all("Service")) {
+    const missing = namespaces.missing(entry);
+    if (missing !== undefined) refusals.push(missing);
+    else candidates.push(entry);
+  }
+  // Given addresses first: an allocated one makes way, a given one cannot.
+  const fine: Entry[] = [];
+  for (const entry of candidates) {
+    const given = givenAddresses(entry.object);
+    const [taken, owner] = given.map((ip) => [ip, owners.get(ip)] as const).find(([, o]) => o !== undefined) ?? [];
+    if (owner !== undefined) {
+      refusals.push(
+        refused(entry, "AddressTaken", {
+          field: "spec.clusterIP",
+          message: `the address ${taken} belongs to ${showRef(refOf(owner.object))} (${owner.origin.file}:${owner.origin.line})`,
+          fix: "give one of the two another address, or none: then one is chosen",
+        }),
+      );
+      continue;
+    }
+    for (const ip of given) owners.set(ip, entry);
+    fine.push(entry);
+  }
+  const taken = new Set(owners.keys());
+  for (const entry of fine) {
+    const name = keyOf(entry.object);
+    const kept = (earlier.get(name) ?? []).filter(
+      (ip) => !taken.has(ip) && wantedFamilies(entry.object).has(familyOf(ip)),
+    );
+    for (const ip of kept) taken.add(ip);
+    if (kept.length > 0) allocations.set(name, kept);
+  }
+  for (const entry of fine) {
+    const name = keyOf(entry.object);
+    const own = [...(allocations.get(name) ?? [])];
+    const missing = [...wantedFamilies(entry.object)].filter((family) => !own.some((ip) => familyOf(ip) === family));
+    const fresh = missing.map((family) => allocate(family === "IPv4" ? pools.v4 : pools.v6, name, taken));
+    if (fresh.includes(undefined)) {
+      refusals.push(
+        refused(entry, "AddressesExhausted", {
+          field: "spec.clusterIP",
+          message: `no address is left in ${pools.v4} or ${pools.v6}`,
+          fix: "remove services or give this one an address",
+        }),
+      );
+      continue;
+    }
+    for (const ip of fresh) if (ip !== undefined) own.push(ip);
+    for (const ip of own) taken.add(ip);
+    if (own.length > 0) allocations.set(name, own);
+    services.set(name, { record: toRecord(entry.object, own, settings), entry });
+  }
+  return { services, refusals, allocations };
+}
+
+export const keyOf = (service: ServiceObject): string => serviceName(service.metadata.namespace, service.metadata.name);
+const familyOf = (ip: string): string => (ip.includes(":") ? "IPv6" : "IPv4");
+const isHeadless = (service: ServiceObject): boolean =>
+  service.spec.clusterIP === "None" || service.spec.clusterIPs.includes("None");
+
+function givenAddresses(service: ServiceObject): readonly string[] {
+  const { clusterIP, clusterIPs, externalIPs } = service.spec;
+  const ingress = service.status.loadBalancer.ingress.map((i) => canonicalIp(i.ip) ?? "");
+  const all = [clusterIP, ...clusterIPs, ...externalIPs, ...ingress];
+  return [...new Set(all.filter((ip) => ip !== "" && ip !== "None"))];
+}
+
+/** Families that still need an address: both, unless the manifest names one, gives one, or wants none. */
+function wantedFamilies(service: ServiceObject): ReadonlySet<string> {
+  const { type, clusterIP, clusterIPs, ipFamilies } = service.spec;
+  if (type === "ExternalName" || isHeadless(service) || clusterIP !== "" || clusterIPs.length > 0) return new Set();
+  return new Set(ipFamilies.length > 0 ? ipFamilies : ["IPv4", "IPv6"]);
+}
+
+function toRecord(service: ServiceObject, allocated: readonly string[], settings: MeshSettings): Service {
+  const { name, namespace } = service.metadata;
+  return {
+    name,
+    namespace,
+    hostname: `${name}.${namespace}.svc.${settings.clusterDomain}`,
+    addresses: [...new Set([...givenAddresses(service), ...allocated])],
+    ports: service.spec.ports.filter((p) => p.protocol === "TCP").map((p) => toPort(p, settings)),
+    headless: isHeadless(service),
+    externalName: service.spec.type === "ExternalName" ? service.spec.externalName : "",
+    loadBalancing: service.metadata.annotations["fairlead.dev/load-balancing"] ?? "",
+  };
+}
+
+function toPort(spec: ServicePortSpec, settings: MeshSettings): ServicePort {
+  const protocol = declaredProtocol(spec);
+  const isServerFirst =
+    serverFirstProtocols.has(protocol) || (protocol === "" && settings.serverFirstPorts.includes(spec.port));
+  return { port: spec.port, name: spec.name, protocol, nodePort: spec.nodePort, serverFirst: isServerFirst };
+}
+
+/** appProtocol, else the port name's first part when it is a protocol, else "" (INT-8). */
+export function declaredProtocol(spec: Pick<ServicePortSpec, "appProtocol" | "name">): string {
+  const declared = spec.appProtocol.toLowerCase().replace(/^kubernetes[.]io\//, "");
+  const fromName = spec.name.split("-")[0] ?? "";
+  const protocol = declared !== "" ? declared : knownProtocols.has(fromName) ? fromName : "";
+  switch (protocol) {
+    case "h2c":
+      return "http2";
+    case "ws":
+    case "grpc-web":
+      return "http";
+    case "https":
+    case "wss":
+      return "tls";
+    default:
+      return protocol;
+  }
+}
+
+/** The condition of a service that is in force. */
+export function serviceCondition(entry: Entry, record: Service, endpoints: number): Condition {
+  const resources = [{ kind: "Service", name: keyOf(entry.object) }];
+  if (endpoints > 0 || record.externalName !== "") return accepted(entry, { resources });
+  const hasSelector = Object.keys(entry.object.spec.selector).length > 0;
+  return accepted(
+    entry,
+    {
+      resources,
+      field: "spec.selector",
+      message: hasSelector
+        ? `no running pod of the namespace "${record.namespace}" has the labels ${showLabels(entry.object.spec.selector)}`
+        : "has neither a selector nor an EndpointSlice",
+      fix: hasSelector ? "correct the selector or start such a pod" : "add a selector or an EndpointSlice",
+    },
+    "NoEndpoints",
+  );
+}
+
+export const showLabels = (labels: Readonly<Record<string, string>>): string =>
+  Object.entries(labels)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(",");

@@ -1,0 +1,172 @@
+// Pods and external endpoints -> Workload records with their service memberships (DP-30). Pure.
+import { type NodeName, workloadUid } from "../../agent/api/names.ts";
+import type { MeshSettings } from "../../agent/api/settings.ts";
+import {
+  defaultHbonePort,
+  type Membership,
+  type PortMapping,
+  type TunnelKind,
+  type Workload,
+} from "../../agent/api/workload.ts";
+import { canonicalIp } from "../../agent/base/ip.ts";
+import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
+import { type PodObject, refOf, showRef } from "../sources/types.ts";
+import { accepted, type Condition, refused } from "./conditions.ts";
+import { type ExternalEndpoint, type Memberships, numberedPort } from "./memberships.ts";
+import { type Namespaces, protocolAnnotation } from "./namespaces.ts";
+
+export interface TranslatedWorkloads {
+  readonly workloads: readonly Workload[];
+  readonly conditions: readonly Condition[];
+}
+/** Pods that their node's agent says it could not enrol, by "namespace/name": no tunnel is announced for them (DP-9). */
+export type Unenrolled = ReadonlyMap<string, string>;
+
+export function translateWorkloads(
+  index: ClusterIndex,
+  namespaces: Namespaces,
+  settings: MeshSettings,
+  memberships: Memberships,
+  unenrolled: Unenrolled,
+): TranslatedWorkloads {
+  const workloads: Workload[] = [];
+  const conditions: Condition[] = [];
+  const owners = new Map<string, Indexed<PodObject>>();
+  for (const entry of index.all("Pod")) {
+    const missing = namespaces.missing(entry);
+    if (missing !== undefined) {
+      conditions.push(missing);
+      continue;
+    }
+    const pod = entry.object;
+    if (isOver(pod)) {
+      conditions.push(accepted(entry, { message: `has ended (${pod.status.phase})` }));
+      continue;
+    }
+    const addresses = addressesOf(pod);
+    // Pods on the host's network share the node's addresses; everybody else's are their own.
+    const clash = pod.spec.hostNetwork ? undefined : addresses.find((ip) => owners.has(ip));
+    const owner = clash === undefined ? undefined : owners.get(clash);
+    if (owner !== undefined) {
+      conditions.push(
+        refused(entry, "AddressTaken", {
+          field: "status.podIPs",
+          message: `the address ${clash} belongs to ${showRef(refOf(owner.object))} (${owner.origin.file})`,
+          fix: "one of the two pods is gone or misreported: remove its record",
+        }),
+      );
+      continue;
+    }
+    if (!pod.spec.hostNetwork) for (const ip of addresses) owners.set(ip, entry);
+    const isMeshed = namespaces.isMeshed(pod);
+    const problem = unenrolled.get(`${pod.metadata.namespace}/${pod.metadata.name}`);
+    const workload = toWorkload(
+      pod,
+      addresses,
+      settings,
+      memberships.ofPod(pod),
+      tunnelOf(pod, isMeshed && problem === undefined),
+    );
+    workloads.push(workload);
+    const detail = { resources: [{ kind: "Workload", name: workload.uid }] };
+    const account = workload.serviceAccount;
+    if (isMeshed && problem !== undefined) {
+      conditions.push(
+        accepted(entry, {
+          ...detail,
+          message: `is not in the mesh: ${problem}`,
+          fix: "see the agent's log of its node",
+        }),
+      );
+    } else if (account !== "default" && index.get("ServiceAccount", workload.namespace, account) === undefined) {
+      conditions.push(
+        accepted(
+          entry,
+          {
+            ...detail,
+            field: "spec.serviceAccountName",
+            message: `there is no ServiceAccount "${account}" in the namespace "${workload.namespace}"`,
+            fix: "add it or correct the name",
+          },
+          "ServiceAccountMissing",
+        ),
+      );
+    } else {
+      conditions.push(accepted(entry, detail));
+    }
+  }
+  for (const external of memberships.externals) {
+    if (owners.has(external.address)) continue;
+    workloads.push(externalWorkload(external, settings));
+  }
+  return { workloads, conditions };
+}
+
+/** Ended for good: it has neither an address nor an identity any more. */
+export const isOver = (pod: PodObject): boolean => pod.status.phase === "Succeeded" || pod.status.phase === "Failed";
+
+function addressesOf(pod: PodObject): readonly string[] {
+  const all = [pod.status.podIP, ...pod.status.podIPs.map((entry) => entry.ip)];
+  return [...new Set(all.flatMap((ip) => canonicalIp(ip) ?? []))];
+}
+
+function tunnelOf(pod: PodObject, isMeshed: boolean): TunnelKind {
+  if (pod.metadata.annotations[protocolAnnotation] === "hbone") return "hbone";
+  return isMeshed ? "fairlead/1" : "none";
+}
+
+function toWorkload(
+  pod: PodObject,
+  addresses: readonly string[],
+  settings: MeshSettings,
+  services: readonly Membership[],
+  tunnel: TunnelKind,
+): Workload {
+  const { namespace, name, labels, annotations } = pod.metadata;
+  return {
+    uid: workloadUid(settings.trustDomain, namespace, name),
+    name,
+    namespace,
+    serviceAccount: pod.spec.serviceAccountName || "default",
+    trustDomain: settings.trustDomain,
+    node: pod.spec.nodeName as NodeName | "",
+    addresses,
+    labels,
+    tunnel,
+    ready: pod.status.conditions.some((c) => c.type === "Ready" && c.status === "True"),
+    draining: pod.metadata.deletionTimestamp !== "",
+    weight: Math.max(1, Math.min(65535, Number.parseInt(annotations["fairlead.dev/weight"] ?? "1", 10) || 1)),
+    region: labels["topology.kubernetes.io/region"] ?? "",
+    zone: labels["topology.kubernetes.io/zone"] ?? "",
+    hostNetwork: pod.spec.hostNetwork,
+    services,
+    hbonePort: numberedPort(annotations["fairlead.dev/hbone-port"] ?? "") ?? defaultHbonePort,
+    untunnelledPorts: (annotations["fairlead.dev/exclude-inbound-ports"] ?? "")
+      .split(",")
+      .flatMap((text) => numberedPort(text.trim()) ?? []),
+  };
+}
+
+function externalWorkload(external: ExternalEndpoint, settings: MeshSettings): Workload {
+  const name = `endpoint-${external.address.replaceAll(/[.:]+/g, "-").replaceAll(/^-|-$/g, "")}`;
+  return {
+    uid: workloadUid(settings.trustDomain, external.namespace, name),
+    name,
+    namespace: external.namespace,
+    serviceAccount: "",
+    trustDomain: settings.trustDomain,
+    node: "",
+    addresses: [external.address],
+    labels: {},
+    tunnel: "none",
+    ready: external.isReady,
+    draining: false,
+    weight: 1,
+    region: "",
+    zone: external.zone,
+    hostNetwork: false,
+    services: external.services,
+    hbonePort: defaultHbonePort,
+    untunnelledPorts: [],
+  };
+}
