@@ -22,6 +22,7 @@ export const closeReasons = {
   21: "connect_timeout",
   22: "connect_unreachable",
   23: "connect_failed",
+  24: "policies_stale",
   30: "tls_handshake_timeout",
   31: "tls_expired",
   32: "tls_not_yet_valid",
@@ -151,13 +152,19 @@ export interface VerdictNote {
   readonly rule?: number;
 }
 
+export interface ServiceFacts {
+  readonly namespace: string;
+  readonly name: string;
+  readonly hostname: string;
+}
+
 /** Facts behind a plan or verdict number, kept for its records. */
 export interface PlanFacts {
   readonly kind: "plan";
   readonly source: Workload;
   readonly sourceIdentity: SpiffeId;
   readonly destination: Endpoint;
-  readonly service?: { readonly namespace: string; readonly name: string; readonly hostname: string };
+  readonly service?: ServiceFacts;
   readonly protocol: string;
   readonly targets: readonly { readonly mode: EndpointMode; readonly workload?: Workload }[];
   readonly refused?: Verdict;
@@ -172,7 +179,7 @@ export interface VerdictFacts {
   readonly destinationIdentity: SpiffeId;
   readonly port: number;
   readonly tunnel: "fairlead/1" | "hbone" | "plain" | "local";
-  readonly service?: { readonly namespace: string; readonly name: string; readonly hostname: string };
+  readonly service?: ServiceFacts;
   readonly verdict: Verdict;
   /** Source workload known because both ends are on this node: the record then speaks for both. */
   readonly direct: boolean;

@@ -49,14 +49,19 @@ export interface PodEnrolment {
   readonly pod: string;
   readonly netns: string;
   readonly ips: readonly string[];
-  readonly flags: number;
   readonly identity: string;
-  readonly failOpen: boolean;
+  /** Key of the pod's verdict rows. */
+  readonly identityNumber: number;
   readonly strict: boolean;
+  readonly failOpen: boolean;
+  readonly bypass: boolean;
   readonly probePorts: readonly number[];
-  readonly excludedOutboundPorts: readonly number[];
-  readonly excludedOutboundCidrs: readonly string[];
-  readonly excludedInboundPorts: readonly number[];
+  readonly exclude: {
+    readonly outboundPorts: readonly number[];
+    readonly inboundPorts: readonly number[];
+    readonly outboundCidrs: readonly string[];
+    readonly inboundCidrs: readonly string[];
+  };
 }
 
 export interface PodEnrolled {

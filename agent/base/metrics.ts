@@ -23,6 +23,11 @@ export interface MetricSpec<L extends string> {
 }
 export interface Metrics {
   counter<L extends string>(spec: MetricSpec<L>): CounterMetric<L>;
+  /** A counter whose values are kept elsewhere (a hot path without label hashing); `collect` writes all of them at each scrape. */
+  counterOf<L extends string>(
+    spec: MetricSpec<L>,
+    collect: (set: (labels: Labels<L>, total: number) => void) => void,
+  ): void;
   gauge<L extends string>(spec: MetricSpec<L>): GaugeMetric<L>;
   /** `collect` runs before each scrape. */
   gaugeOf<L extends string>(spec: MetricSpec<L>, collect: (gauge: GaugeMetric<L>) => void): void;
@@ -53,6 +58,18 @@ export function createMetrics(withProcess = false): Metrics {
       const counter = new Counter<L>(config(spec));
       if (spec.labels.length === 0) counter.inc(0);
       return { add: (labels, by = 1) => counter.inc(labels, by) };
+    },
+    counterOf<L extends string>(
+      spec: MetricSpec<L>,
+      collect: (set: (labels: Labels<L>, total: number) => void) => void,
+    ) {
+      const counter = new Counter({
+        ...config(spec),
+        collect() {
+          counter.reset();
+          collect((labels, total) => counter.inc(labels as Record<L, string>, total));
+        },
+      });
     },
     gauge: (spec) => wrapGauge(new Gauge(config(spec))),
     gaugeOf<L extends string>(spec: MetricSpec<L>, collect: (gauge: GaugeMetric<L>) => void): void {

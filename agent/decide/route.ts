@@ -2,26 +2,31 @@
 import type { Service, ServicePort } from "../api/service.ts";
 import type { Workload } from "../api/workload.ts";
 import { cidrContains, parseCidr, parseIp } from "../base/ip.ts";
-import type { Endpoint } from "../flow.ts";
+import type { Endpoint, LocalPods } from "../flow.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 
 export type Route =
-  | { readonly kind: "service"; readonly service: Service; readonly port: ServicePort; readonly via: "address" | "node_port" }
+  | {
+      readonly kind: "service";
+      readonly service: Service;
+      readonly port: ServicePort;
+      readonly via: "address" | "node_port";
+    }
   | { readonly kind: "workload"; readonly workload: Workload }
   | { readonly kind: "passthrough"; readonly why: "excluded_by_mesh" | "unknown_host" | "host_network" }
   | { readonly kind: "refuse"; readonly why: "unknown_destination" };
 
 /**
  * `destination` is what the app asked for. The order: what the mesh leaves out, addresses of services, node ports on known
- * nodes (DP-6), addresses of workloads, and last what the registry does not know (DIS-7), which `registryOnly` refuses.
+ * nodes (DP-6), addresses of workloads (those of this node known by the node itself, DP-22), and last what the registry does not know (DIS-7), which `registryOnly` refuses.
  */
-export function routeOf(state: MeshState, destination: Endpoint): Route {
+export function routeOf(state: MeshState, locals: LocalPods, destination: Endpoint): Route {
   if (isExcluded(state, destination)) return { kind: "passthrough", why: "excluded_by_mesh" };
   const at = state.services.byAddress(destination.ip, destination.port);
   if (at !== undefined) return { kind: "service", service: at.service, port: at.port, via: "address" };
   // A known service without that port: nobody else can have the address, so nothing is there to pass through to.
   if (state.services.hasAddress(destination.ip)) return { kind: "refuse", why: "unknown_destination" };
-  const workload = state.workloads.byAddress(destination.ip);
+  const workload = locals.byAddress(destination.ip)?.workload ?? state.workloads.byAddress(destination.ip);
   if (workload !== undefined && !workload.hostNetwork) return { kind: "workload", workload };
   if (state.isNodeAddress(destination.ip)) {
     const behind = state.services.byNodePort(destination.port);

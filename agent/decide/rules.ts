@@ -1,5 +1,5 @@
 // Does a rule of an AuthorizationPolicy match a connection, by what is known at L4? Pure; the order of policies is authorize.ts.
-import { partsOf, type SpiffeId, splitPair, type PolicyName } from "../api/names.ts";
+import { type PolicyName, partsOf, type SpiffeId, splitPair } from "../api/names.ts";
 import {
   type Authorization,
   type Condition,

@@ -2,8 +2,8 @@
 import type { PolicyName, ServiceName, TrustDomain, WorkloadUid } from "../api/names.ts";
 import { type Authorization, policyNameOf, type TrafficPolicy } from "../api/policy.ts";
 import { type MeshResource, type ResourceKind, resourceKinds } from "../api/resources.ts";
-import { defaultSettings, type MeshSettings } from "../api/settings.ts";
 import { serviceNameOf } from "../api/service.ts";
+import { defaultSettings, type MeshSettings } from "../api/settings.ts";
 import type { TrustBundle } from "../api/trust.ts";
 import type { Workload } from "../api/workload.ts";
 import { PolicyIndex } from "./policies.ts";
@@ -41,9 +41,16 @@ export class MeshState {
   readonly authorizations = new PolicyIndex<Authorization>();
   readonly trafficPolicies = new PolicyIndex<TrafficPolicy>();
   readonly #bundles = new Map<TrustDomain, TrustBundle>();
-  #settings: MeshSettings = defaultSettings;
+  readonly #defaults: MeshSettings;
+  #settings: MeshSettings;
   #generation = 1;
   #hasSettings = false;
+
+  /** `defaults` hold until the controller's settings are known, and again if it withdraws them. */
+  constructor(defaults: MeshSettings = defaultSettings) {
+    this.#defaults = defaults;
+    this.#settings = defaults;
+  }
 
   /** Grows with every update that changed anything; verdicts made under another generation are void. */
   get generation(): number {
@@ -142,7 +149,7 @@ export class MeshState {
         return this.#bundles.delete(name as TrustDomain);
       case "MeshSettings": {
         const had = this.#hasSettings;
-        this.#settings = defaultSettings;
+        this.#settings = this.#defaults;
         this.#hasSettings = false;
         return had;
       }

@@ -72,7 +72,10 @@ const byName = (a: Scoped, b: Scoped): number => {
 };
 
 /** A selector in the mesh's root namespace selects in every namespace (Istio). */
-function applies(policy: Scoped & { readonly targetServices?: readonly ServiceName[] }, subject: PolicySubject): boolean {
+function applies(
+  policy: Scoped & { readonly targetServices?: readonly ServiceName[] },
+  subject: PolicySubject,
+): boolean {
   const targets = policy.targetServices ?? [];
   if (targets.length > 0) return subject.services.some((m) => targets.includes(m.service));
   return selects(policy.selector, subject.labels);

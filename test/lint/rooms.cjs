@@ -23,7 +23,9 @@ const table = {
   "agent/flow.ts": ["agent/api", "agent/base"],
   "agent/threads.ts": ["agent/api", "agent/base"],
   "agent/config.ts": ["agent/base"],
+  "agent/connection-facts.ts": ["agent/decide", "agent/state", "agent/flow.ts", "agent/api", "agent/base"],
   "agent/connection.ts": [
+    "agent/connection-facts.ts",
     "agent/intercept",
     "agent/identify",
     "agent/decide",

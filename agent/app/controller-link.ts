@@ -1,0 +1,124 @@
+// Connections to the controller: TLS 1.3 with its roots, the node's credential as the client certificate, keepalive on.
+import { readFileSync } from "node:fs";
+import { type ChannelCredentials, type ClientOptions, credentials, Metadata } from "@grpc/grpc-js";
+import { AggregatedDiscoveryServiceClient } from "../api/discovery.gen.ts";
+import { CertificateServiceClient, type JoinResponse, NodeServiceClient } from "../api/mesh.gen.ts";
+import { messageOf } from "../base/log.ts";
+import { err, ok, type Result } from "../base/result.ts";
+import type { Config } from "../config.ts";
+import type { DiscoveryStream } from "../discover/controller-source.ts";
+import type { JoinService, NodeCredential } from "../identify/node-credential.ts";
+
+export class ControllerLink {
+  readonly #config: Config;
+  readonly #now: () => number;
+  #credential: NodeCredential | undefined;
+  #services: { readonly node: NodeServiceClient; readonly certificates: CertificateServiceClient } | undefined;
+
+  constructor(config: Config, now: () => number) {
+    this.#config = config;
+    this.#now = now;
+  }
+
+  get address(): string {
+    const { host, port } = this.#config.controller;
+    return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+  }
+
+  /** From now on calls present this credential; open streams keep theirs. */
+  setCredential(credential: NodeCredential): void {
+    this.#credential = credential;
+    this.close();
+  }
+
+  /** The join service, which the controller answers without (join) or with (renew) a client certificate. */
+  readonly joinService: JoinService = {
+    join: (request) => this.#joinCall("join", request, undefined),
+    renew: (request, current) => this.#joinCall("renew", request, current),
+  };
+
+  /** A discovery stream over a connection of its own, so that a new attempt never waits for an old one's pause. */
+  openStream(): Result<{ readonly stream: DiscoveryStream; readonly close: () => void }, string> {
+    const secure = this.#credentials(this.#credential);
+    if (!secure.ok) return secure;
+    if (this.#credential === undefined) return err("this node has not joined yet");
+    const client = new AggregatedDiscoveryServiceClient(this.address, secure.value, this.#options());
+    return ok({ stream: client.deltaAggregatedResources(), close: () => client.close() });
+  }
+
+  certificates(): Result<CertificateServiceClient, string> {
+    const services = this.#open();
+    return services.ok ? ok(services.value.certificates) : services;
+  }
+
+  node(): Result<NodeServiceClient, string> {
+    const services = this.#open();
+    return services.ok ? ok(services.value.node) : services;
+  }
+
+  close(): void {
+    this.#services?.node.close();
+    this.#services?.certificates.close();
+    this.#services = undefined;
+  }
+
+  #open() {
+    if (this.#services !== undefined) return ok(this.#services);
+    if (this.#credential === undefined) return err("this node has not joined yet");
+    const secure = this.#credentials(this.#credential);
+    if (!secure.ok) return secure;
+    const node = new NodeServiceClient(this.address, secure.value, this.#options());
+    const certificates = new CertificateServiceClient(this.address, secure.value, this.#options());
+    this.#services = { node, certificates };
+    return ok(this.#services);
+  }
+
+  /** Roots: those the node was given at set-up, and those that the controller sent with the credential. */
+  #credentials(credential: NodeCredential | undefined): Result<ChannelCredentials, string> {
+    const { caFile } = this.#config;
+    let roots = credential?.rootsPem ?? "";
+    try {
+      if (caFile !== "") roots = `${readFileSync(caFile, "utf8")}\n${roots}`;
+    } catch (error) {
+      if (roots === "") return err(`FAIRLEAD_CA_FILE: ${messageOf(error)}`);
+    }
+    if (roots.trim() === "") return err("no roots for the controller's certificate: set FAIRLEAD_CA_FILE");
+    const key = credential === undefined ? null : Buffer.from(credential.keyPem);
+    const chain = credential === undefined ? null : Buffer.from(credential.chainPem);
+    return ok(credentials.createSsl(Buffer.from(roots), key, chain));
+  }
+
+  #options(): ClientOptions {
+    const { controllerName, keepaliveMs, keepaliveWaitMs } = this.#config;
+    return {
+      "grpc.keepalive_time_ms": keepaliveMs,
+      "grpc.keepalive_timeout_ms": keepaliveWaitMs,
+      "grpc.keepalive_permit_without_calls": 1,
+      "grpc.max_receive_message_length": 256 * 1024 * 1024,
+      "grpc.initial_reconnect_backoff_ms": 100,
+      "grpc.min_reconnect_backoff_ms": 100,
+      "grpc.max_reconnect_backoff_ms": 500,
+      // Attempts of one client must not inherit the pauses of another.
+      "grpc.use_local_subchannel_pool": 1,
+      "grpc.enable_http_proxy": 0,
+      ...(controllerName === "" ? {} : { "grpc.ssl_target_name_override": controllerName }),
+    };
+  }
+
+  #joinCall(
+    method: "join" | "renew",
+    request: Parameters<JoinService["join"]>[0],
+    credential: NodeCredential | undefined,
+  ): Promise<Result<JoinResponse, string>> {
+    const secure = this.#credentials(credential);
+    if (!secure.ok) return Promise.resolve(secure);
+    const client = new NodeServiceClient(this.address, secure.value, this.#options());
+    return new Promise((resolve) => {
+      const deadline = this.#now() + this.#config.callMs;
+      client[method](request, new Metadata(), { deadline }, (error, response) => {
+        client.close();
+        resolve(error === null ? ok(response) : err(error.details || error.message));
+      });
+    });
+  }
+}

@@ -1,0 +1,115 @@
+// Environment -> frozen Config: name, default and reason of every knob. The only reader of the environment. The admin page
+// prints all of it; none of it is secret (tokens and keys are files, and only their paths stand here).
+import { availableParallelism, hostname } from "node:os";
+import { join } from "node:path";
+import { type NodeName, parseNodeName, parseTrustDomain, type TrustDomain } from "./api/names.ts";
+import { readEnv } from "./base/env.ts";
+import { logLevels } from "./base/log.ts";
+import type { Result } from "./base/result.ts";
+
+export type Config = ReturnType<typeof collect>;
+
+/** Every problem is reported at once, each with the variable's name. */
+export function readConfig(
+  environment: Readonly<Record<string, string | undefined>>,
+  projectDir: string,
+): Result<Config, readonly string[]> {
+  const env = readEnv(environment);
+  return env.finish(Object.freeze(collect(env, projectDir)));
+}
+
+function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
+  const path = (name: string, fallback: string): string => env.string(name, fallback);
+  const named = <T>(name: string, parse: (text: string) => Result<T, string>, fallback: string): T => {
+    const parsed = parse(env.string(name, fallback));
+    if (parsed.ok) return parsed.value;
+    env.problem(name, parsed.error);
+    return fallback as T;
+  };
+  const range = (name: string, low: number, high: number): readonly [number, number] => {
+    const match = /^([0-9]{1,5})-([0-9]{1,5})$/.exec(env.string(name, `${low}-${high}`));
+    const [from, to] = [Number(match?.[1]), Number(match?.[2])];
+    if (match !== null && from >= 1024 && to <= 65535 && from < to) return [from, to];
+    env.problem(name, `"${env.string(name, "")}" is not a port range (as 10000-19999, ports 1024 to 65535)`);
+    return [low, high];
+  };
+  const runDir = path("FAIRLEAD_RUN_DIR", "/run/fairlead");
+  return {
+    // Who and where.
+    node: named<NodeName>("FAIRLEAD_NODE", parseNodeName, hostname().toLowerCase()),
+    trustDomain: named<TrustDomain>("FAIRLEAD_TRUST_DOMAIN", parseTrustDomain, "cluster.local"),
+    podsDir: path("FAIRLEAD_PODS_DIR", "/run/fairlead/pods"),
+    /** tmpfs: keys survive the agent, not the node (DP-20). */
+    runDir,
+    /** Disk: discovery survives the node. */
+    cacheDir: path("FAIRLEAD_CACHE_DIR", "/var/lib/fairlead"),
+    logLevel: env.oneOf("FAIRLEAD_LOG_LEVEL", logLevels, "info"),
+
+    // The controller.
+    controller: env.hostPort("FAIRLEAD_CONTROLLER", "fairlead-controller.fairlead-system.svc:15012"),
+    /** Name to check in the controller's certificate when the address above is not in it; "" checks the address. */
+    controllerName: env.string("FAIRLEAD_CONTROLLER_NAME", ""),
+    joinTokenFile: path("FAIRLEAD_JOIN_TOKEN_FILE", ""),
+    caFile: path("FAIRLEAD_CA_FILE", ""),
+    /** At most this long until the next try, so that a controller that is back is used within a second (DIS-5). */
+    reconnectMaxMs: env.durationMs("FAIRLEAD_RECONNECT_MAX_MS", 800, 50, 60_000),
+    /** Ping after this much silence and give up after the wait: together well under 30 s (DIS-4). */
+    keepaliveMs: env.durationMs("FAIRLEAD_KEEPALIVE_MS", 10_000, 1_000, 25_000),
+    keepaliveWaitMs: env.durationMs("FAIRLEAD_KEEPALIVE_WAIT_MS", 5_000, 500, 25_000),
+    callMs: env.durationMs("FAIRLEAD_CALL_MS", 5_000, 100, 60_000),
+
+    // What is known, and for how long.
+    cacheTtlMs: env.durationMs("FAIRLEAD_CACHE_TTL_MS", 300_000, 1_000),
+    cacheDelayMs: env.durationMs("FAIRLEAD_CACHE_DELAY_MS", 500, 0, 60_000),
+
+    // Pods.
+    podRescanMs: env.durationMs("FAIRLEAD_POD_RESCAN_MS", 2_000, 100, 600_000),
+    /** How long an answer to /v1/pods/sync waits for a new pod's SVID: its first connection then finds one. */
+    svidWaitMs: env.durationMs("FAIRLEAD_SVID_WAIT_MS", 3_000, 0, 60_000),
+    svidGraceMs: env.durationMs("FAIRLEAD_SVID_GRACE_MS", 60_000, 0, 86_400_000),
+    withdrawMs: env.durationMs("FAIRLEAD_WITHDRAW_MS", 5_000, 0, 300_000),
+
+    // Life cycle.
+    /** Long, because connections are: an idle one must survive the replacement of the agent (DP-19). */
+    drainMs: env.durationMs("FAIRLEAD_DRAIN_MS", 300_000, 0, 86_400_000),
+    heartbeatMs: env.durationMs("FAIRLEAD_HEARTBEAT_MS", 250, 10, 10_000),
+    /** Twenty missed beats: a long garbage collection is not a hung agent. */
+    heartbeatDeadMs: env.durationMs("FAIRLEAD_HEARTBEAT_DEAD_MS", 5_000, 100, 600_000),
+    takeoverMs: env.durationMs("FAIRLEAD_TAKEOVER_MS", 10_000, 100, 600_000),
+
+    // Native.
+    libraryPath: path("FAIRLEAD_NATIVE_LIB", join(projectDir, "native/target/release/libfairlead.so")),
+    workers: env.integer("FAIRLEAD_WORKERS", Math.min(4, availableParallelism()), 1, 256),
+    bpfDir: path("FAIRLEAD_BPF_DIR", join(projectDir, "bpf/prebuilt")),
+    pinDir: path("FAIRLEAD_BPF_PIN_DIR", "/sys/fs/bpf/fairlead"),
+    cgroup: path("FAIRLEAD_CGROUP", ""),
+    kubeletCgroup: path("FAIRLEAD_KUBELET_CGROUP", ""),
+    interception: env.oneOf("FAIRLEAD_INTERCEPTION", ["auto", "ebpf", "nftables"], "auto"),
+    /** Below the kernel's usual 32768-60999, and apart from each other (DP-1). */
+    appPorts: range("FAIRLEAD_APP_PORTS", 20_000, 31_999),
+    tunnelPorts: range("FAIRLEAD_TUNNEL_PORTS", 10_000, 19_999),
+    questionTimeoutMs: env.durationMs("FAIRLEAD_QUESTION_TIMEOUT_MS", 1_000, 10, 60_000),
+    handshakeTimeoutMs: env.durationMs("FAIRLEAD_HANDSHAKE_TIMEOUT_MS", 5_000, 100, 60_000),
+    connectTimeoutMs: env.durationMs("FAIRLEAD_CONNECT_TIMEOUT_MS", 5_000, 100, 120_000),
+    tunnelIdleMs: env.durationMs("FAIRLEAD_TUNNEL_IDLE_MS", 30_000, 100),
+    /** A change of NetworkPolicy reaches streams on reused tunnels within this age (DP-15). */
+    tunnelMaxAgeMs: env.durationMs("FAIRLEAD_TUNNEL_MAX_AGE_MS", 300_000, 1_000),
+    tunnelMaxAgeJitterMs: env.durationMs("FAIRLEAD_TUNNEL_MAX_AGE_JITTER_MS", 60_000, 0),
+    maxTunnelsPerPair: env.integer("FAIRLEAD_MAX_TUNNELS_PER_PAIR", 4_096, 1, 65_536),
+    bufferBytes: env.integer("FAIRLEAD_BUFFER_BYTES", 65_536, 4_096, 4_194_304),
+    /** Wait for first bytes where no protocol is declared (INT-7). */
+    detectMs: env.durationMs("FAIRLEAD_DETECT_MS", 100, 0, 10_000),
+    /** Wait for a tunnel hello from a possible speaker under PERMISSIVE (DP-8). */
+    permissiveWaitMs: env.durationMs("FAIRLEAD_PERMISSIVE_WAIT_MS", 100, 0, 10_000),
+
+    // What is told.
+    adminSocket: path("FAIRLEAD_ADMIN_SOCKET", join(runDir, "agent.sock")),
+    metricsListen: env.hostPort("FAIRLEAD_METRICS_LISTEN", "0.0.0.0:15020"),
+    accessLog: env.string("FAIRLEAD_ACCESS_LOG", "off"),
+    recordsKept: env.integer("FAIRLEAD_RECORDS_KEPT", 1_024, 0, 65_536),
+    /** Distinct label sets of connection metrics; beyond it everything counts under "other" (OBS-1). */
+    metricSeries: env.integer("FAIRLEAD_METRIC_SERIES", 10_000, 100, 1_000_000),
+    /** Data threads of the HTTP lane; 0: HTTP is carried as TCP by native. */
+    dataThreads: env.integer("FAIRLEAD_DATA_THREADS", 0, 0, 64),
+  };
+}

@@ -1,0 +1,83 @@
+// The decision about a connection that arrives at a pod of this node, and about what to expect of its peer (DP-8). Pure.
+import type { SpiffeId } from "../api/names.ts";
+import { policyNameOf } from "../api/policy.ts";
+import type { Workload } from "../api/workload.ts";
+import type { Endpoint, LocalPod, LocalPods, PeerAnswer, Verdict } from "../flow.ts";
+import type { MeshState } from "../state/mesh-state.ts";
+import { authorize } from "./authorize.ts";
+import { mtlsFor } from "./mtls.ts";
+
+export interface Arrival {
+  readonly destination: Endpoint;
+  readonly sourceIp: string;
+  /** Proven by the tunnel, or by enrolment on this node; null for plaintext. */
+  readonly identity: SpiffeId | null;
+  readonly tunnel: "fairlead/1" | "hbone" | "plain" | "local";
+}
+
+/** mTLS first, since without it the source's identity is unknown to every rule; then authorization. */
+export function decideInbound(state: MeshState, pod: LocalPod, arrival: Arrival, stale: boolean): Verdict {
+  const subject = subjectOf(state, pod);
+  const mtls = mtlsFor(state, subject, arrival.destination.port);
+  if (mtls.mode === "strict") {
+    const policy = mtls.policy === undefined ? {} : { policy: policyNameOf(mtls.policy) };
+    if (stale) return { allow: false, reason: "policies_stale", ...policy, notes: [] };
+    if (arrival.tunnel === "plain") return { allow: false, reason: "plaintext_refused", ...policy, notes: [] };
+  }
+  return authorize(state, {
+    destination: subject,
+    identity: arrival.identity,
+    sourceIp: arrival.sourceIp,
+    destinationIp: arrival.destination.ip,
+    port: arrival.destination.port,
+  });
+}
+
+/** The pod with the node's own knowledge of it (labels, addresses), and discovery's of what it serves. */
+export function subjectOf(state: MeshState, pod: LocalPod): Workload {
+  const known = state.workloads.byUid(pod.workload.uid);
+  return known === undefined ? pod.workload : { ...pod.workload, services: known.services };
+}
+
+export interface PeerWaits {
+  /** At most this long for a tunnel hello under PERMISSIVE, ms. */
+  readonly permissiveMs: number;
+  /** And under STRICT, ms: the handshake's own timeout. */
+  readonly strictMs: number;
+}
+
+/** A peer's address is a hint for waiting, never proof: bytes decide what it is, this only says how long to wait for them. */
+export function decidePeer(
+  state: MeshState,
+  locals: LocalPods,
+  pod: LocalPod,
+  sourceIp: string,
+  port: number,
+  waits: PeerWaits,
+): PeerAnswer {
+  const subject = subjectOf(state, pod);
+  const { mode } = mtlsFor(state, subject, port);
+  const speaker = isSpeaker(state, locals, sourceIp);
+  if (mode === "disable") return { speaker, mode, waitMs: 0 };
+  if (mode === "strict") return { speaker, mode, waitMs: waits.strictMs };
+  const waitMs = !speaker && servesFirst(state, subject, port) ? 0 : waits.permissiveMs;
+  return { speaker, mode, waitMs };
+}
+
+export function isSpeaker(state: MeshState, locals: LocalPods, ip: string): boolean {
+  if (locals.byAddress(ip) !== undefined) return true;
+  const workload = state.workloads.byAddress(ip);
+  return workload !== undefined && !workload.hostNetwork && workload.tunnel !== "none";
+}
+
+/** Whether some service says that this port's server greets first. */
+function servesFirst(state: MeshState, workload: Workload, port: number): boolean {
+  if (state.settings.serverFirstPorts.includes(port)) return true;
+  return workload.services.some((membership) =>
+    membership.ports.some((mapping) => {
+      if (mapping.targetPort !== port) return false;
+      const service = state.services.byName(membership.service);
+      return service?.ports.find((p) => p.port === mapping.servicePort)?.serverFirst === true;
+    }),
+  );
+}

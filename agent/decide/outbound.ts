@@ -1,0 +1,129 @@
+// The whole decision about a connection of a pod outwards: route, ways to go on, verdict of what is on this node. Pure.
+import type { PolicyName } from "../api/names.ts";
+import type { CloseReason, Endpoint, LocalPod, LocalPods, Verdict } from "../flow.ts";
+import type { MeshState } from "../state/mesh-state.ts";
+import { decideInbound } from "./inbound.ts";
+import { type Route, routeOf } from "./route.ts";
+import { serviceUpstreams, type Upstream, upstreamTo } from "./upstreams.ts";
+
+export interface DecideSettings {
+  /** Policies known are older than the mesh allows (DP-20). */
+  readonly stale: boolean;
+  /** How long first bytes may be waited for where no protocol is declared, ms (INT-7). */
+  readonly detectMs: number;
+}
+
+export type OutboundDecision =
+  | {
+      readonly kind: "refuse";
+      readonly reason: CloseReason;
+      readonly policy?: PolicyName;
+      readonly route: Route;
+      readonly verdict?: Verdict;
+    }
+  | {
+      readonly kind: "forward";
+      readonly route: Route;
+      readonly upstreams: readonly Upstream[];
+      /** Verdicts of the upstreams that are on this node, by index. */
+      readonly verdicts: readonly (Verdict | undefined)[];
+      /** Declared protocol, "" if none. */
+      readonly protocol: string;
+      readonly detectMs: number;
+    };
+
+export function decideOutbound(
+  state: MeshState,
+  locals: LocalPods,
+  source: LocalPod,
+  sourceIp: string,
+  destination: Endpoint,
+  settings: DecideSettings,
+): OutboundDecision {
+  const route = routeOf(state, locals, destination);
+  if (route.kind === "refuse") return { kind: "refuse", reason: route.why, route };
+  if (route.kind === "passthrough") {
+    const upstream: Upstream = {
+      ...destination,
+      mode: "plain",
+      workload: outsider(destination),
+      identities: [],
+      weight: 1,
+    };
+    const detectMs = isServerFirst(state, destination.port) ? 0 : settings.detectMs;
+    return { kind: "forward", route, upstreams: [upstream], verdicts: [undefined], protocol: "", detectMs };
+  }
+  const family = destination.ip.includes(":") ? 6 : 4;
+  const candidates =
+    route.kind === "service"
+      ? serviceUpstreams(state, locals, route.service, route.port, family)
+      : [upstreamTo(state, locals, route.workload, destination)];
+  if (candidates.length === 0) return { kind: "refuse", reason: "no_endpoints", route };
+
+  const judged = candidates.map((upstream) => ({
+    upstream,
+    verdict: upstream.local && localVerdict(state, source, sourceIp, upstream, upstream.local, settings),
+  }));
+  const open = judged.filter(({ verdict }) => verdict?.allow !== false);
+  if (open.length === 0) {
+    const verdict = judged[0]?.verdict as Verdict;
+    const policy = verdict.policy === undefined ? {} : { policy: verdict.policy };
+    return { kind: "refuse", reason: verdict.reason as CloseReason, ...policy, route, verdict };
+  }
+  const port = route.kind === "service" ? route.port : undefined;
+  const protocol = port?.protocol ?? "";
+  const serverFirst = port?.serverFirst === true || isServerFirst(state, destination.port);
+  return {
+    kind: "forward",
+    route,
+    upstreams: open.map((o) => o.upstream),
+    verdicts: open.map((o) => o.verdict),
+    protocol,
+    detectMs: protocol !== "" || serverFirst ? 0 : settings.detectMs,
+  };
+}
+
+/** Both ends are on this node: what the destination would decide is decided here, with the identity that enrolment knows. */
+function localVerdict(
+  state: MeshState,
+  source: LocalPod,
+  sourceIp: string,
+  upstream: Upstream,
+  pod: LocalPod,
+  settings: DecideSettings,
+): Verdict {
+  const destination = { ip: upstream.ip, port: upstream.port };
+  return decideInbound(
+    state,
+    pod,
+    { destination, sourceIp, identity: source.identity, tunnel: "local" },
+    settings.stale,
+  );
+}
+
+export const isServerFirst = (state: MeshState, port: number): boolean =>
+  state.settings.serverFirstPorts.includes(port);
+
+/** What stands in a record for a destination that discovery does not know. */
+function outsider(destination: Endpoint): Upstream["workload"] {
+  return {
+    uid: "" as Upstream["workload"]["uid"],
+    name: "",
+    namespace: "",
+    serviceAccount: "",
+    trustDomain: "" as Upstream["workload"]["trustDomain"],
+    node: "",
+    addresses: [destination.ip],
+    labels: {},
+    tunnel: "none",
+    ready: true,
+    draining: false,
+    weight: 1,
+    region: "",
+    zone: "",
+    hostNetwork: false,
+    services: [],
+    hbonePort: 15008,
+    untunnelledPorts: [],
+  };
+}

@@ -1,0 +1,75 @@
+// The ways to go on to a service or workload, each with how it is spoken to: on this node, through a tunnel, or plainly. Pure.
+import type { SpiffeId } from "../api/names.ts";
+import { type Service, type ServicePort, serviceNameOf } from "../api/service.ts";
+import { identityOf, type Workload } from "../api/workload.ts";
+import type { Endpoint, EndpointMode, LocalPod, LocalPods } from "../flow.ts";
+import type { MeshState } from "../state/mesh-state.ts";
+import { mtlsFor } from "./mtls.ts";
+
+export interface Upstream {
+  readonly ip: string;
+  readonly port: number;
+  readonly mode: EndpointMode;
+  readonly workload: Workload;
+  /** Whom the TLS peer may be; empty unless a tunnel is used. */
+  readonly identities: readonly SpiffeId[];
+  readonly tunnelAddress?: Endpoint;
+  readonly weight: number;
+  /** The pod, when it is enrolled on this node. */
+  readonly local?: LocalPod;
+}
+
+/** Endpoints of a service's port, best tier only: ready ones, else those that still serve while they end. */
+export function serviceUpstreams(
+  state: MeshState,
+  locals: LocalPods,
+  service: Service,
+  port: ServicePort,
+  family: 4 | 6,
+): readonly Upstream[] {
+  const name = serviceNameOf(service);
+  const ready: Upstream[] = [];
+  const ending: Upstream[] = [];
+  for (const workload of state.workloads.membersOf(name)) {
+    if (!workload.ready) continue;
+    const target = targetPort(workload, name, port.port);
+    const ip = addressOf(workload, family);
+    if (target === undefined || ip === undefined) continue;
+    (workload.draining ? ending : ready).push(upstreamTo(state, locals, workload, { ip, port: target }));
+  }
+  return ready.length > 0 ? ready : ending;
+}
+
+/** How a workload is reached at one of its own addresses and ports. */
+export function upstreamTo(state: MeshState, locals: LocalPods, workload: Workload, to: Endpoint): Upstream {
+  const local = workload.hostNetwork ? undefined : locals.byAddress(to.ip);
+  const base = { ...to, workload, identities: [], weight: workload.weight };
+  if (local !== undefined) return { ...base, mode: "local", local };
+  const kind = tunnelFor(state, workload, to.port);
+  if (kind === "plain") return { ...base, mode: "plain" };
+  const identities = [identityOf(workload)];
+  if (kind === "fairlead/1") return { ...base, mode: kind, identities };
+  return { ...base, mode: kind, identities, tunnelAddress: { ip: to.ip, port: workload.hbonePort } };
+}
+
+/**
+ * A destination that announces a tunnel is spoken to through it and in no other way: a tunnel that fails is a failed connection,
+ * never plaintext (DP-9). Plain is what the destination itself asks for: no tunnel announced, mTLS DISABLE, or a port left out.
+ */
+function tunnelFor(state: MeshState, workload: Workload, port: number): "fairlead/1" | "hbone" | "plain" {
+  if (workload.tunnel === "none" || workload.hostNetwork || workload.untunnelledPorts.includes(port)) return "plain";
+  return mtlsFor(state, workload, port).mode === "disable" ? "plain" : workload.tunnel;
+}
+
+function targetPort(workload: Workload, service: string, servicePort: number): number | undefined {
+  for (const membership of workload.services) {
+    if (membership.service !== service) continue;
+    return membership.ports.find((p) => p.servicePort === servicePort)?.targetPort;
+  }
+  return undefined;
+}
+
+/** The address of the family that the client used, so that the wire shows one family from end to end; else any. */
+function addressOf(workload: Workload, family: 4 | 6): string | undefined {
+  return workload.addresses.find((a) => a.includes(":") === (family === 6)) ?? workload.addresses[0];
+}

@@ -1,0 +1,137 @@
+// The node's own credential: a join token once, then a certificate that renews itself. Kept in the run directory; it opens the
+// discovery stream and the certificate service.
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { JoinRequest, JoinResponse } from "../api/mesh.gen.ts";
+import { type NodeName, nodeId, type TrustDomain } from "../api/names.ts";
+import { createBackoff } from "../base/backoff.ts";
+import type { Clock } from "../base/clock.ts";
+import { type Logger, messageOf } from "../base/log.ts";
+import type { Random } from "../base/random.ts";
+import { err, ok, type Result } from "../base/result.ts";
+import { makeKeyAndRequest, validityOf } from "./keys.ts";
+import { writeSecret } from "./svid-files.ts";
+
+export interface NodeCredential {
+  readonly keyPem: string;
+  readonly chainPem: string;
+  /** Roots that the controller's own certificate chains to. */
+  readonly rootsPem: string;
+  readonly issuedAtMs: number;
+  readonly notAfterMs: number;
+}
+
+/** The two calls of the controller that need no credential, or the current one. */
+export interface JoinService {
+  join(request: JoinRequest): Promise<Result<JoinResponse, string>>;
+  renew(request: JoinRequest, current: NodeCredential): Promise<Result<JoinResponse, string>>;
+}
+export interface NodeCredentialParts {
+  readonly node: NodeName;
+  readonly trustDomain: TrustDomain;
+  readonly runDir: string;
+  /** "" when the agent is given none: then only a kept credential helps. */
+  readonly tokenFile: string;
+  readonly service: JoinService;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly changed: (credential: NodeCredential) => void;
+}
+
+/** Renewed at half of its life, so that a controller that is away for hours costs nothing. */
+const renewAt = 0.5;
+
+export class NodeCredentials {
+  readonly #parts: NodeCredentialParts;
+  readonly #path: string;
+  #current: NodeCredential | undefined;
+  #problem = "not joined yet";
+
+  constructor(parts: NodeCredentialParts) {
+    this.#parts = parts;
+    this.#path = join(parts.runDir, "node-credential.json");
+  }
+
+  /** The credential, or why there is none. */
+  current(): Result<NodeCredential, string> {
+    return this.#current === undefined ? err(this.#problem) : ok(this.#current);
+  }
+
+  /** Reads what an earlier agent left; false if there is nothing that still holds. */
+  async load(): Promise<boolean> {
+    try {
+      const kept = JSON.parse(await readFile(this.#path, "utf8")) as NodeCredential;
+      if (!(kept.notAfterMs > this.#parts.clock.now()) || kept.keyPem === "") return false;
+      this.#set(kept);
+      return true;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT")
+        this.#parts.log.warn("node_credential_unreadable", { path: this.#path, message: messageOf(error) });
+      return false;
+    }
+  }
+
+  /** Joins and renews until the signal aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, random, log } = this.#parts;
+    const backoff = createBackoff({ baseMs: 100, maxMs: 1_000 }, random);
+    while (!signal.aborted) {
+      const current = this.#current;
+      if (current !== undefined && clock.now() < renewalTime(current)) {
+        await clock.sleep(renewalTime(current) - clock.now(), signal);
+        continue;
+      }
+      const got = await this.#obtain(current);
+      if (got.ok) {
+        backoff.reset();
+        continue;
+      }
+      this.#problem = got.error;
+      const retryMs = backoff.nextMs();
+      // The first failures are the controller still starting; the log shows each reason once a while.
+      if (backoff.attempts === 1 || backoff.attempts % 30 === 0)
+        log.warn(current === undefined ? "join_failed" : "node_renewal_failed", { message: got.error });
+      if (current !== undefined && clock.now() >= current.notAfterMs) this.#current = undefined;
+      await clock.sleep(retryMs, signal);
+    }
+  }
+
+  async #obtain(current: NodeCredential | undefined): Promise<Result<void, string>> {
+    const { node, trustDomain, service, clock, log } = this.#parts;
+    const token = current === undefined ? await this.#token() : ok("");
+    if (!token.ok) return token;
+    const { keyPem, csrPem } = await makeKeyAndRequest(nodeId(trustDomain, node));
+    const request = { node, token: token.value, csrPem };
+    const answer = current === undefined ? await service.join(request) : await service.renew(request, current);
+    if (!answer.ok) return answer;
+    const { chainPem, rootsPem } = answer.value;
+    const { notAfterMs } = validityOf(chainPem);
+    const credential = { keyPem, chainPem, rootsPem, issuedAtMs: clock.now(), notAfterMs };
+    this.#set(credential);
+    log.info(current === undefined ? "node_joined" : "node_renewed", { node, notAfterMs });
+    await writeSecret(this.#path, JSON.stringify(credential)).catch((error: Error) =>
+      log.error("node_credential_not_kept", { path: this.#path, error }),
+    );
+    return ok(undefined);
+  }
+
+  async #token(): Promise<Result<string, string>> {
+    const { tokenFile } = this.#parts;
+    if (tokenFile === "") return err("no join token: set FAIRLEAD_JOIN_TOKEN_FILE");
+    try {
+      const token = (await readFile(tokenFile, "utf8")).trim();
+      return token === "" ? err(`${tokenFile} is empty`) : ok(token);
+    } catch (error) {
+      return err(`join token: ${messageOf(error)}`);
+    }
+  }
+
+  #set(credential: NodeCredential): void {
+    this.#current = credential;
+    this.#parts.changed(credential);
+  }
+}
+
+const renewalTime = (credential: NodeCredential): number =>
+  credential.issuedAtMs + (credential.notAfterMs - credential.issuedAtMs) * renewAt;

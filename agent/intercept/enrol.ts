@@ -1,0 +1,211 @@
+// Pods of this node in and out of the mesh: what the node says of them, compared with what native holds. Never waits for the
+// controller (DP-22). A pod's way: accepts both -> announced (the controller hears of it) -> strict; and back in reverse (DP-9).
+import type { PodName, TrustDomain } from "../api/names.ts";
+import type { MeshSettings } from "../api/settings.ts";
+import type { Clock } from "../base/clock.ts";
+import type { Logger } from "../base/log.ts";
+import type { LocalPod, LocalPods } from "../flow.ts";
+import type { Native } from "../native.ts";
+import type { PodEnrolment } from "../native-calls.ts";
+import type { PodFolderRead } from "./pod-folder.ts";
+import { localPodOf, type PodOptions, type PodRecord, podNameOf, podOptions, wantsMesh } from "./pod-record.ts";
+
+export interface EnrolledPod extends LocalPod {
+  /** Number of the pod in verdict rows; unlike any that another process gave out. */
+  readonly number: number;
+  readonly cookie: bigint;
+  readonly listening: ReadonlySet<number>;
+  readonly options: PodOptions;
+}
+export interface PodStatus {
+  readonly pod: PodName;
+  readonly enrolled: boolean;
+  readonly reason: string;
+  readonly identity?: string;
+  readonly listening?: readonly number[];
+}
+
+export interface EnrolParts {
+  readonly native: Native;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly node: string;
+  readonly trustDomain: TrustDomain;
+  readonly settings: () => MeshSettings;
+  readonly isStrict: (pod: LocalPod) => boolean;
+  /** Whether other nodes are still told that this pod speaks the tunnel. */
+  readonly isAnnounced: (pod: LocalPod) => boolean;
+  /** The enrolled set, a pod's listening ports or its options changed. */
+  readonly changed: (pods: readonly PodName[]) => void;
+  /** First number for pods: random per process, so that rows of an earlier agent never mean a pod of this one. */
+  readonly firstNumber: number;
+  /** How long unenrolment waits for the announcement to be withdrawn, ms. */
+  readonly withdrawMs: number;
+  readonly drainMs: number;
+  /** Connections that were open when the pod was enrolled (DP-23). */
+  readonly existing: (pod: LocalPod, strict: boolean, sockets: readonly { local: string; remote: string }[]) => void;
+}
+
+interface Entry {
+  pod: EnrolledPod;
+  /** What native was told, to see whether it must be told again. */
+  told: string;
+  state: "enrolled" | "unenrolling";
+  readonly ports: Set<number>;
+}
+
+export class Enrolment implements LocalPods {
+  readonly #parts: EnrolParts;
+  readonly #entries = new Map<PodName, Entry>();
+  readonly #byAddress = new Map<string, EnrolledPod>();
+  #statuses = new Map<PodName, PodStatus>();
+  #nextNumber: number;
+
+  constructor(parts: EnrolParts) {
+    this.#parts = parts;
+    this.#nextNumber = parts.firstNumber;
+  }
+
+  byName(name: PodName): EnrolledPod | undefined {
+    return this.#entries.get(name)?.pod;
+  }
+  byAddress(address: string): EnrolledPod | undefined {
+    return this.#byAddress.get(address);
+  }
+  all(): readonly EnrolledPod[] {
+    return [...this.#entries.values()].map((entry) => entry.pod);
+  }
+  statuses(): readonly PodStatus[] {
+    return [...this.#statuses.values()];
+  }
+
+  /** Brings native in line with what the node says. Pods are independent: one that fails is reported and tried again next time. */
+  async sync(read: PodFolderRead): Promise<readonly PodStatus[]> {
+    const seen = new Set(read.records.map(podNameOf));
+    const statuses = new Map<PodName, PodStatus>();
+    const changed: PodName[] = [];
+    const gone = [...this.#entries.keys()].filter((name) => !seen.has(name));
+    await Promise.all(gone.map((name) => this.#gone(name, changed)));
+    await Promise.all(
+      read.records.map(async (record) => {
+        const status = await this.#one(record, changed);
+        statuses.set(status.pod, status);
+      }),
+    );
+    this.#statuses = statuses;
+    if (changed.length > 0) this.#parts.changed(changed);
+    return this.statuses();
+  }
+
+  /** Native saw a pod begin or cease to listen on a port. */
+  listening(name: PodName, port: number, open: boolean): void {
+    const entry = this.#entries.get(name);
+    if (entry === undefined || entry.ports.has(port) === open) return;
+    if (open) entry.ports.add(port);
+    else entry.ports.delete(port);
+    this.#parts.changed([name]);
+  }
+
+  async #one(record: PodRecord, changed: PodName[]): Promise<PodStatus> {
+    const name = podNameOf(record);
+    const wish = wantsMesh(record, this.#parts.settings());
+    if (!wish.enrol) {
+      const entry = this.#entries.get(name);
+      if (entry?.state === "enrolled") void this.#unenrol(entry);
+      return { pod: name, enrolled: false, reason: wish.reason };
+    }
+    return this.#enrol(record, wish.reason, changed);
+  }
+
+  async #enrol(record: PodRecord, reason: string, changed: PodName[]): Promise<PodStatus> {
+    const { native, log, node, trustDomain, settings, isStrict } = this.#parts;
+    const local = localPodOf(record, trustDomain, node);
+    const before = this.#entries.get(local.name);
+    const options = podOptions(record);
+    const strict = isStrict(local);
+    const number = before?.pod.number ?? this.#nextNumber++;
+    const { excludedPorts, excludedCidrs } = settings();
+    const ask: PodEnrolment = {
+      pod: local.name,
+      netns: record.netns,
+      ips: record.ips,
+      identity: local.identity,
+      identityNumber: number,
+      strict,
+      failOpen: !strict && (options.failOpen ?? true),
+      bypass: options.bypass,
+      probePorts: record.probePorts,
+      exclude: {
+        outboundPorts: [...excludedPorts, ...options.outboundPorts],
+        inboundPorts: options.inboundPorts,
+        outboundCidrs: [...excludedCidrs, ...options.outboundCidrs],
+        inboundCidrs: [],
+      },
+    };
+    const told = JSON.stringify([ask, record.uid, record.labels]);
+    const trouble = options.problems.length === 0 ? "" : `; ${options.problems.join("; ")}`;
+    if (before?.told === told && before.state === "enrolled") return statusOf(before, reason + trouble);
+    const reply = await native.call("pod.enrol", ask);
+    if (!reply.ok) {
+      log.error("pod_not_enrolled", { pod: local.name, ...reply.error });
+      return { pod: local.name, enrolled: false, reason: `${reply.error.code}: ${reply.error.message}` };
+    }
+    const ports = before?.ports ?? new Set<number>();
+    for (const port of reply.value.listening) ports.add(port);
+    const pod = { ...local, number, cookie: BigInt(reply.value.cookie), listening: ports, options };
+    const entry: Entry = { pod, told, state: "enrolled", ports };
+    if (before !== undefined) this.#forgetAddresses(before.pod);
+    this.#entries.set(local.name, entry);
+    for (const ip of record.ips) this.#byAddress.set(ip, pod);
+    changed.push(local.name);
+    if (before === undefined) {
+      log.info("pod_enrolled", { pod: local.name, identity: local.identity, strict, ms: reply.value.ms });
+      if (reply.value.existing.length > 0) this.#parts.existing(local, strict, reply.value.existing);
+    }
+    return statusOf(entry, reason + trouble);
+  }
+
+  /** Announcement first, tunnels next, steering last (DP-9): nobody is left speaking a tunnel to a pod that cannot hear it. */
+  async #unenrol(entry: Entry): Promise<void> {
+    const { clock, native, log, isAnnounced, withdrawMs, drainMs } = this.#parts;
+    const { name } = entry.pod;
+    entry.state = "unenrolling";
+    const deadline = clock.monotonicMs() + withdrawMs;
+    while (isAnnounced(entry.pod) && clock.monotonicMs() < deadline) await clock.sleep(50);
+    if (this.#entries.get(name) !== entry || entry.state !== "unenrolling") return; // came back or went meanwhile
+    const done = await native.call("pod.unenrol", { pod: name, drainMs });
+    if (!done.ok) {
+      log.error("pod_not_unenrolled", { pod: name, ...done.error });
+      entry.state = "enrolled"; // tried again at the next sync
+      return;
+    }
+    this.#forget(entry.pod);
+    log.info("pod_unenrolled", { pod: name });
+    this.#parts.changed([name]);
+  }
+
+  async #gone(name: PodName, changed: PodName[]): Promise<void> {
+    const entry = this.#entries.get(name);
+    if (entry === undefined) return;
+    this.#forget(entry.pod);
+    changed.push(name);
+    const done = await this.#parts.native.call("pod.gone", { pod: name });
+    if (done.ok) this.#parts.log.info("pod_gone", { pod: name, closed: done.value.closed });
+    else this.#parts.log.error("pod_gone_failed", { pod: name, ...done.error });
+  }
+
+  #forget(pod: EnrolledPod): void {
+    this.#entries.delete(pod.name);
+    this.#forgetAddresses(pod);
+  }
+
+  /** An address may already belong to another pod: only rows that still mean this one go. */
+  #forgetAddresses(pod: EnrolledPod): void {
+    for (const ip of pod.workload.addresses) if (this.#byAddress.get(ip)?.name === pod.name) this.#byAddress.delete(ip);
+  }
+}
+
+function statusOf(entry: Entry, reason: string): PodStatus {
+  const listening = [...entry.ports].sort((a, b) => a - b);
+  return { pod: entry.pod.name, enrolled: true, reason, identity: entry.pod.identity, listening };
+}

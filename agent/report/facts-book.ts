@@ -1,0 +1,56 @@
+// Numbers for plans and verdicts, and the facts behind them until long after their records can still come. Bounded.
+import type { FactsBook, PlanFacts, VerdictFacts } from "../flow.ts";
+
+/** How many of each are kept; the oldest go first. A record whose facts are gone is counted and labelled unknown. */
+const kept = 65_536;
+
+class Numbered<F> {
+  readonly #byKey = new Map<string, number>();
+  readonly #facts = new Map<number, { readonly key: string; readonly facts: F }>();
+  #next = 1;
+
+  number(key: string, facts: F): number {
+    const known = this.#byKey.get(key);
+    if (known !== undefined) return known;
+    const id = this.#next++;
+    this.#byKey.set(key, id);
+    this.#facts.set(id, { key, facts });
+    if (this.#facts.size > kept) this.#dropOldest();
+    return id;
+  }
+
+  get(id: number): F | undefined {
+    return this.#facts.get(id)?.facts;
+  }
+
+  get size(): number {
+    return this.#facts.size;
+  }
+
+  #dropOldest(): void {
+    const oldest = this.#facts.entries().next().value;
+    if (oldest === undefined) return;
+    this.#facts.delete(oldest[0]);
+    this.#byKey.delete(oldest[1].key);
+  }
+}
+
+export interface Book extends FactsBook {
+  planFacts(id: number): PlanFacts | undefined;
+  verdictFacts(id: number): VerdictFacts | undefined;
+  readonly sizes: { readonly plans: number; readonly verdicts: number };
+}
+
+export function createFactsBook(): Book {
+  const plans = new Numbered<PlanFacts>();
+  const verdicts = new Numbered<VerdictFacts>();
+  return {
+    plan: (key, facts) => plans.number(key, facts),
+    verdict: (key, facts) => verdicts.number(key, facts),
+    planFacts: (id) => plans.get(id),
+    verdictFacts: (id) => verdicts.get(id),
+    get sizes() {
+      return { plans: plans.size, verdicts: verdicts.size };
+    },
+  };
+}

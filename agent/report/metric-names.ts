@@ -1,0 +1,82 @@
+// Every metric of the agent in one table: name, help, labels. The istio_* names and labels are those that existing dashboards use.
+import type { MetricSpec } from "../base/metrics.ts";
+
+export const tcpLabels = [
+  "reporter",
+  "source_workload",
+  "source_workload_namespace",
+  "source_principal",
+  "source_app",
+  "source_version",
+  "source_canonical_service",
+  "source_cluster",
+  "destination_workload",
+  "destination_workload_namespace",
+  "destination_principal",
+  "destination_app",
+  "destination_version",
+  "destination_canonical_service",
+  "destination_service",
+  "destination_service_name",
+  "destination_service_namespace",
+  "destination_cluster",
+  "request_protocol",
+  "response_flags",
+  "connection_security_policy",
+] as const;
+export type TcpLabel = (typeof tcpLabels)[number];
+
+const spec = <L extends string>(name: string, help: string, labels: readonly L[] = []): MetricSpec<L> => ({
+  name,
+  help,
+  labels,
+});
+
+export const metricNames = {
+  opened: spec("istio_tcp_connections_opened_total", "Connections opened, counted when they end", tcpLabels),
+  closed: spec("istio_tcp_connections_closed_total", "Connections closed", tcpLabels),
+  sent: spec("istio_tcp_sent_bytes_total", "Bytes sent to the client (Istio: response bytes)", tcpLabels),
+  received: spec("istio_tcp_received_bytes_total", "Bytes received from the client (Istio: request bytes)", tcpLabels),
+  connections: spec("fairlead_connections_total", "Ended connections by lane and reason", [
+    "direction",
+    "lane",
+    "reason",
+  ]),
+  readySeconds: spec("fairlead_connection_ready_seconds", "Accepted to upstream ready", ["lane"]),
+  refused: spec("fairlead_handshakes_refused_total", "Connections refused before a plan, by reason", [
+    "direction",
+    "reason",
+  ]),
+  notes: spec("fairlead_policy_notes_total", "AUDIT matches, dry-run differences and policies that need L7", [
+    "kind",
+    "policy",
+  ]),
+  passthrough: spec("fairlead_passthrough_total", "Connections past the mesh, by why", ["why"]),
+  unknownFacts: spec("fairlead_records_without_facts_total", "Records whose plan or verdict is no longer known"),
+  seriesDropped: spec("fairlead_metric_series_overflow_total", "Connections counted under other: too many label sets"),
+  questions: spec("fairlead_questions_total", "Questions of native, by kind and outcome", ["ask", "outcome"]),
+  accessLogDropped: spec("fairlead_access_log_dropped_total", "Access log lines dropped because the writer was behind"),
+  nativeCounters: spec("fairlead_native", "Counters of the native library and the BPF programs", ["counter"]),
+  svidExpiry: spec("fairlead_svid_expiry_timestamp_seconds", "End of life of each SVID of this node", ["identity"]),
+  svidFailures: spec("fairlead_svid_fetch_failures_total", "SVID fetches and renewals that failed"),
+  svidRotations: spec("fairlead_svid_rotations_total", "SVIDs renewed"),
+  nodeCredentialExpiry: spec("fairlead_node_credential_expiry_timestamp_seconds", "End of life of the node credential"),
+  controllerConnected: spec("fairlead_controller_connected", "1 while the discovery stream is up"),
+  controllerConnects: spec("fairlead_controller_connect_attempts_total", "Attempts to reach the controller"),
+  discoveryAge: spec("fairlead_discovery_age_seconds", "Time since the controller was last heard, 0 while connected"),
+  discoveryEntries: spec("fairlead_discovery_entries", "Resources known", ["kind"]),
+  discoveryStale: spec("fairlead_discovery_stale_entries", "Resources served past their TTL while disconnected"),
+  resourcesRefused: spec("fairlead_discovery_resources_refused", "Resources refused, the last good one stays", [
+    "type",
+  ]),
+  cacheFailures: spec("fairlead_cache_write_failures_total", "Discovery cache writes that failed"),
+  podsEnrolled: spec("fairlead_pods", "Pods of this node by state", ["state"]),
+  kernelRows: spec("fairlead_kernel_rows", "Rows wanted in BPF maps", ["map"]),
+  kernelFailures: spec(
+    "fairlead_kernel_update_failures_total",
+    "BPF map updates that failed and were made up for later",
+  ),
+  generation: spec("fairlead_policy_generation", "Generation of decisions"),
+  reevaluated: spec("fairlead_connections_reset_by_policy_total", "Open connections ended by a change of policy"),
+  workersDied: spec("fairlead_native_workers_died_total", "Native worker threads that died"),
+} as const;
