@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { labAsk, labDown, labNames, labStatus, labUp, pathsOf, spawnInPod } from "../test/lab/client.ts";
 import { ended } from "../test/lab/command.ts";
 import { readText } from "../test/lab/files.ts";
-import type { LabStatus } from "../test/lab/lab-options.ts";
+import { defaultOptions, type LabStatus } from "../test/lab/lab-options.ts";
 import { parseManifest } from "../test/lab/objects.ts";
 import { type LabPaths, nodePaths } from "../test/lab/paths.ts";
 import { type Call, type Command, Failure, pairs, UsageError, wholeNumber } from "./command.ts";
@@ -53,6 +53,7 @@ const up: Command = {
     if (mode !== undefined && !["ebpf", "nftables", "auto"].includes(mode))
       throw new UsageError(`--interception ${mode}: use ebpf, nftables or auto`);
     const options = {
+      ...defaultOptions,
       name: call.text("name") ?? "lab",
       manifests,
       nodes: wholeNumber(call, "nodes", 0, 1, 200),

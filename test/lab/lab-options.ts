@@ -10,7 +10,11 @@ export interface LabOptions {
   readonly agents: boolean;
   readonly agentEnv: Readonly<Record<string, string>>;
   readonly controllerEnv: Readonly<Record<string, string>>;
+  /** How long `up` waits for pods to be ready; what is not ready by then is said, and is no failure. */
+  readonly waitReadyMs: number;
 }
+
+export const defaultOptions = { nodes: 0, agents: true, agentEnv: {}, controllerEnv: {}, waitReadyMs: 45_000 } as const;
 
 export interface PodStatus {
   readonly namespace: string;

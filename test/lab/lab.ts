@@ -89,7 +89,7 @@ export class Lab {
 
   /** Waits until every pod is ready or clearly will not be soon; says so on the way. */
   async #podsReady(): Promise<void> {
-    const deadline = Date.now() + 45_000;
+    const deadline = Date.now() + this.options.waitReadyMs;
     let before = -1;
     while (Date.now() < deadline) {
       const all = [...this.pods.values()];

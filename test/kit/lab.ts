@@ -1,0 +1,217 @@
+// Labs for tests: a name of their own, always taken down, pods by a short form, programs run and watched inside pods.
+import type { ChildProcess } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import { labAsk, labDown, labStatus, labUp, missingForLab, pathsOf, spawnInPod } from "../lab/client.ts";
+import { ended, exitCode, type Finished } from "../lab/command.ts";
+import { defaultOptions, type LabOptions, type LabStatus, type PodStatus } from "../lab/lab-options.ts";
+import { type LabPaths, type NodePaths, nodePaths, PROJECT_DIR } from "../lab/paths.ts";
+import { callJson } from "../lab/unix-http.ts";
+
+/** Reason for skipping lab tests here, or false. */
+export const skipLab: string | false = missingForLab() ?? false;
+
+/** Calls until the answer is neither undefined nor false. @throws Error naming what was waited for, with the last answer */
+export async function waitFor<T>(
+  what: string,
+  ask: () => Promise<T | undefined | false> | T | undefined | false,
+  timeoutMs = 10_000,
+): Promise<T> {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    const answer = await ask();
+    if (answer !== undefined && answer !== false) return answer;
+    if (Date.now() > deadline) throw new Error(`waited ${timeoutMs} ms in vain: ${what}`);
+    await sleep(25);
+  }
+}
+
+/** A program running in a pod that talks in lines of JSON. */
+export class PodProgram {
+  readonly child: ChildProcess;
+  readonly #lines: unknown[] = [];
+  #stderr = "";
+  #wake: () => void = () => undefined;
+
+  constructor(child: ChildProcess) {
+    this.child = child;
+    if (child.stdout !== null) {
+      createInterface({ input: child.stdout }).on("line", (line) => {
+        this.#lines.push(JSON.parse(line));
+        this.#wake();
+      });
+    }
+    child.stderr?.on("data", (b: Buffer) => {
+      this.#stderr += b.toString();
+    });
+  }
+
+  /** The next line it prints. */
+  async next(timeoutMs = 60_000): Promise<Record<string, unknown>> {
+    const deadline = Date.now() + timeoutMs;
+    while (this.#lines.length === 0) {
+      if (Date.now() > deadline) throw new Error(`program in pod said nothing within ${timeoutMs} ms; ${this.#stderr}`);
+      if (this.child.exitCode !== null) {
+        await sleep(50);
+        if (this.#lines.length === 0)
+          throw new Error(`program in pod ended with ${this.child.exitCode}: ${this.#stderr}`);
+        break;
+      }
+      await Promise.race([sleep(200), new Promise<void>((resolve) => (this.#wake = resolve))]);
+    }
+    return this.#lines.shift() as Record<string, unknown>;
+  }
+
+  async ask(line: string, timeoutMs?: number): Promise<Record<string, unknown>> {
+    this.child.stdin?.write(`${line}\n`);
+    return this.next(timeoutMs);
+  }
+
+  async end(line: string): Promise<number> {
+    this.child.stdin?.end(`${line}\n`);
+    return ended(this.child);
+  }
+}
+
+/** A lab that is up. */
+export class TestLab {
+  readonly name: string;
+  readonly paths: LabPaths;
+  readonly manifests: string;
+
+  constructor(name: string, paths: LabPaths, manifests: string) {
+    this.name = name;
+    this.paths = paths;
+    this.manifests = manifests;
+  }
+
+  node(name: string): NodePaths {
+    return nodePaths(this.paths, name);
+  }
+
+  async status(): Promise<LabStatus> {
+    return okOr(await labStatus(this.name));
+  }
+
+  async pod(key: string): Promise<PodStatus> {
+    const found = (await this.status()).pods.find((p) => `${p.namespace}/${p.name}` === key);
+    if (found === undefined) throw new Error(`no pod ${key}`);
+    return found;
+  }
+
+  /** Waits for a pod that is there and ready. */
+  ready(key: string, timeoutMs = 20_000): Promise<PodStatus> {
+    return waitFor(
+      `pod ${key} ready`,
+      async () => (await this.status()).pods.find((p) => `${p.namespace}/${p.name}` === key && p.ready),
+      timeoutMs,
+    );
+  }
+
+  /** Runs a command in a pod to its end. */
+  async run(pod: string, command: readonly string[], timeoutMs = 60_000): Promise<Finished> {
+    const child = okOr(await spawnInPod(this.name, pod, command, { stdio: ["ignore", "pipe", "pipe"] }));
+    const [out, bad] = [[], []] as [Buffer[], Buffer[]];
+    child.stdout?.on("data", (b: Buffer) => out.push(b));
+    child.stderr?.on("data", (b: Buffer) => bad.push(b));
+    const timer = setTimeout(() => child.kill("SIGKILL"), timeoutMs);
+    const code = await new Promise<number>((resolve) => child.once("close", (c, s) => resolve(exitCode(c, s))));
+    clearTimeout(timer);
+    return { code, stdout: Buffer.concat(out).toString(), stderr: Buffer.concat(bad).toString() };
+  }
+
+  /** Runs one of the traffic programs of test/kit in a pod and returns its single report. */
+  async traffic(pod: string, args: readonly string[], timeoutMs = 300_000): Promise<Record<string, unknown>> {
+    const done = await this.run(pod, trafficCommand("client", args), timeoutMs);
+    const last = done.stdout.trim().split("\n").at(-1) ?? "";
+    if (done.code !== 0 || last === "")
+      throw new Error(`traffic client in ${pod}: exit code ${done.code}: ${done.stderr}`);
+    return JSON.parse(last) as Record<string, unknown>;
+  }
+
+  /** Starts a program that is talked to in lines. */
+  async start(pod: string, command: readonly string[]): Promise<PodProgram> {
+    return new PodProgram(okOr(await spawnInPod(this.name, pod, command, { stdio: ["pipe", "pipe", "pipe"] })));
+  }
+
+  startTraffic(pod: string, args: readonly string[]): Promise<PodProgram> {
+    return this.start(pod, trafficCommand("client", args));
+  }
+
+  async ask(path: string, body: unknown): Promise<Record<string, unknown>> {
+    return okOr(await labAsk(this.name, path, body)) as Record<string, unknown>;
+  }
+
+  agent(
+    node: string,
+    action: "replace" | "kill-start" | "stop" | "kill" | "start" | "freeze" | "thaw",
+    env?: Readonly<Record<string, string>>,
+  ): Promise<Record<string, unknown>> {
+    return this.ask("/v1/agent", { node, action, ...(env === undefined ? {} : { env }) });
+  }
+
+  controller(action: "stop" | "kill" | "start"): Promise<Record<string, unknown>> {
+    return this.ask("/v1/controller", { action });
+  }
+
+  /** Asks a node's agent. */
+  async askAgent(node: string, path: string, method: "GET" | "POST" = "GET"): Promise<Record<string, unknown>> {
+    return okOr(await callJson(this.node(node).adminSocket, path, { method })) as Record<string, unknown>;
+  }
+
+  async askController(path: string, method: "GET" | "POST" = "GET", body?: unknown): Promise<Record<string, unknown>> {
+    return okOr(
+      await callJson(this.paths.controllerSocket, path, { method, ...(body === undefined ? {} : { body }) }),
+    ) as Record<string, unknown>;
+  }
+
+  apply(manifest: string): Promise<Record<string, unknown>> {
+    return this.ask("/v1/apply", { manifest, file: "test" });
+  }
+
+  /** Writes a file of the manifests folder; the lab takes it over by itself. */
+  write(file: string, text: string): void {
+    const path = join(this.manifests, file);
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, text);
+  }
+}
+
+export const trafficCommand = (which: "client" | "server", args: readonly string[]): string[] => [
+  process.execPath,
+  "--disable-warning=ExperimentalWarning",
+  join(PROJECT_DIR, `test/kit/traffic-${which}.ts`),
+  ...args,
+];
+
+function okOr<T>(result: { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: string }): T {
+  if (result.ok) return result.value;
+  throw new Error(result.error);
+}
+
+export type WithLabOptions = Partial<Omit<LabOptions, "name" | "manifests">>;
+
+/** Brings a lab up from manifest files (name -> text), runs `body`, and takes it down whatever happens. */
+export async function withLab(
+  manifests: Readonly<Record<string, string>>,
+  options: WithLabOptions,
+  body: (lab: TestLab) => Promise<void>,
+): Promise<void> {
+  const name = `t${randomBytes(4).toString("hex")}`;
+  const dir = mkdtempSync(join(tmpdir(), "fairlead-lab-"));
+  const paths = okOr(pathsOf(name));
+  const lab = new TestLab(name, paths, dir);
+  for (const [file, text] of Object.entries(manifests)) lab.write(file, text);
+  const lines: string[] = [];
+  try {
+    okOr(await labUp({ ...defaultOptions, ...options, name, manifests: dir }, (line) => lines.push(line)));
+    await body(lab);
+  } finally {
+    await labDown(name);
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
