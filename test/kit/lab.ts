@@ -1,15 +1,13 @@
-// Labs for tests: a name of their own, always taken down, pods by a short form, programs run and watched inside pods.
-import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
-import { labAsk, labDown, labStatus, labUp, missingForLab, pathsOf, spawnInPod } from "../lab/client.ts";
-import { ended, exitCode, type Finished } from "../lab/command.ts";
+import { labAsk, labDown, labStatus, labUp, missingForLab, pathsOf } from "../lab/client.ts";
+import type { Finished } from "../lab/command.ts";
 import { defaultOptions, type LabOptions, type LabStatus, type PodStatus } from "../lab/lab-options.ts";
-import { type LabPaths, type NodePaths, nodePaths, PROJECT_DIR } from "../lab/paths.ts";
+import { type LabPaths, type NodePaths, nodePaths } from "../lab/paths.ts";
+import { PodProgram, runInPod, trafficCommand } from "../lab/programs.ts";
 import { callJson } from "../lab/unix-http.ts";
 
 /** Reason for skipping lab tests here, or false. */
@@ -27,53 +25,6 @@ export async function waitFor<T>(
     if (answer !== undefined && answer !== false) return answer;
     if (Date.now() > deadline) throw new Error(`waited ${timeoutMs} ms in vain: ${what}`);
     await sleep(25);
-  }
-}
-
-/** A program running in a pod that talks in lines of JSON. */
-export class PodProgram {
-  readonly child: ChildProcess;
-  readonly #lines: unknown[] = [];
-  #stderr = "";
-  #wake: () => void = () => undefined;
-
-  constructor(child: ChildProcess) {
-    this.child = child;
-    if (child.stdout !== null) {
-      createInterface({ input: child.stdout }).on("line", (line) => {
-        this.#lines.push(JSON.parse(line));
-        this.#wake();
-      });
-    }
-    child.stderr?.on("data", (b: Buffer) => {
-      this.#stderr += b.toString();
-    });
-  }
-
-  /** The next line it prints. */
-  async next(timeoutMs = 60_000): Promise<Record<string, unknown>> {
-    const deadline = Date.now() + timeoutMs;
-    while (this.#lines.length === 0) {
-      if (Date.now() > deadline) throw new Error(`program in pod said nothing within ${timeoutMs} ms; ${this.#stderr}`);
-      if (this.child.exitCode !== null) {
-        await sleep(50);
-        if (this.#lines.length === 0)
-          throw new Error(`program in pod ended with ${this.child.exitCode}: ${this.#stderr}`);
-        break;
-      }
-      await Promise.race([sleep(200), new Promise<void>((resolve) => (this.#wake = resolve))]);
-    }
-    return this.#lines.shift() as Record<string, unknown>;
-  }
-
-  async ask(line: string, timeoutMs?: number): Promise<Record<string, unknown>> {
-    this.child.stdin?.write(`${line}\n`);
-    return this.next(timeoutMs);
-  }
-
-  async end(line: string): Promise<number> {
-    this.child.stdin?.end(`${line}\n`);
-    return ended(this.child);
   }
 }
 
@@ -113,15 +64,8 @@ export class TestLab {
   }
 
   /** Runs a command in a pod to its end. */
-  async run(pod: string, command: readonly string[], timeoutMs = 60_000): Promise<Finished> {
-    const child = okOr(await spawnInPod(this.name, pod, command, { stdio: ["ignore", "pipe", "pipe"] }));
-    const [out, bad] = [[], []] as [Buffer[], Buffer[]];
-    child.stdout?.on("data", (b: Buffer) => out.push(b));
-    child.stderr?.on("data", (b: Buffer) => bad.push(b));
-    const timer = setTimeout(() => child.kill("SIGKILL"), timeoutMs);
-    const code = await new Promise<number>((resolve) => child.once("close", (c, s) => resolve(exitCode(c, s))));
-    clearTimeout(timer);
-    return { code, stdout: Buffer.concat(out).toString(), stderr: Buffer.concat(bad).toString() };
+  run(pod: string, command: readonly string[], timeoutMs = 60_000): Promise<Finished> {
+    return runInPod(this.name, pod, command, timeoutMs);
   }
 
   /** Runs one of the traffic programs of test/kit in a pod and returns its single report. */
@@ -134,8 +78,8 @@ export class TestLab {
   }
 
   /** Starts a program that is talked to in lines. */
-  async start(pod: string, command: readonly string[]): Promise<PodProgram> {
-    return new PodProgram(okOr(await spawnInPod(this.name, pod, command, { stdio: ["pipe", "pipe", "pipe"] })));
+  start(pod: string, command: readonly string[]): Promise<PodProgram> {
+    return PodProgram.start(this.name, pod, command);
   }
 
   startTraffic(pod: string, args: readonly string[]): Promise<PodProgram> {
@@ -180,13 +124,6 @@ export class TestLab {
     writeFileSync(path, text);
   }
 }
-
-export const trafficCommand = (which: "client" | "server", args: readonly string[]): string[] => [
-  process.execPath,
-  "--disable-warning=ExperimentalWarning",
-  join(PROJECT_DIR, `test/kit/traffic-${which}.ts`),
-  ...args,
-];
 
 function okOr<T>(result: { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: string }): T {
   if (result.ok) return result.value;

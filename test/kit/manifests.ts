@@ -1,6 +1,6 @@
 // Manifests for tests in a short form: namespaces, pods, services, policies as text.
 import { stringify } from "yaml";
-import { trafficCommand } from "./lab.ts";
+import { trafficCommand } from "../lab/programs.ts";
 
 /** Several objects as one manifest. */
 export const manifest = (...objects: readonly unknown[]): string => objects.map((o) => stringify(o)).join("---\n");

@@ -54,7 +54,7 @@ export class ControllerRuntime {
   }
 
   /** Addresses of every service by "namespace/name", given out by the controller where a manifest names none. */
-  async serviceAddresses(): Promise<Map<string, readonly string[]> | undefined> {
+  async serviceAddresses(): Promise<ReadonlyMap<string, readonly string[]>> {
     if (!this.daemon.isReady) return this.#known;
     const answer = await callJson(this.#paths.controllerSocket, "/v1/services", { timeoutMs: 2000 });
     if (!answer.ok) return this.#known;
@@ -64,5 +64,5 @@ export class ControllerRuntime {
     );
     return this.#known;
   }
-  #known: Map<string, readonly string[]> | undefined;
+  #known: ReadonlyMap<string, readonly string[]> = new Map();
 }

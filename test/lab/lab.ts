@@ -15,7 +15,7 @@ import { type LabPaths, netnsPath } from "./paths.ts";
 import { PodRuntime } from "./pod.ts";
 import type { NamespaceFacts } from "./pod-record.ts";
 import { type PodSpec, parsePod, podIdentity, podKey } from "./pod-spec.ts";
-import { hostsLines, namedPorts, proxyRules, type ServiceView, viewServices } from "./services.ts";
+import { hostsLines, namedPorts, ownAddresses, proxyRules, type ServiceView, viewServices } from "./services.ts";
 
 const LOG_LIMIT_BYTES = 32 << 20;
 
@@ -228,7 +228,8 @@ export class Lab {
       ready: p.condition.ready,
       ports: namedPorts(p.spec.source),
     }));
-    const addresses = (await this.controller?.serviceAddresses()) ?? new Map<string, readonly string[]>();
+    const addresses =
+      this.controller === undefined ? ownAddresses(this.mirror.objects()) : await this.controller.serviceAddresses();
     const services = viewServices(this.mirror.objects(), pods, addresses);
     const same = JSON.stringify(services) === JSON.stringify(this.#services);
     this.#services = services;

@@ -11,7 +11,7 @@ import { makeDir, removePath, replaceFile, rewriteInPlace } from "./files.ts";
 import { startHolder } from "./holder.ts";
 import { buildPod, removePod } from "./network.ts";
 import type { NodeRuntime } from "./node.ts";
-import { type LabPaths, netnsPath, podFile, podNetns } from "./paths.ts";
+import { type LabPaths, netnsPath, PROJECT_DIR, podFile, podNetns } from "./paths.ts";
 import {
   conditionOf,
   livePod,
@@ -37,6 +37,9 @@ const baseEnv = {
   HOME: "/root",
   LANG: "C.UTF-8",
   TERM: "xterm",
+  // For manifests that run programs of this checkout: command: ["$(FAIRLEAD_LAB_NODE)", "$(FAIRLEAD_LAB_DIR)/..."]
+  FAIRLEAD_LAB_NODE: process.execPath,
+  FAIRLEAD_LAB_DIR: PROJECT_DIR,
 } as const;
 
 export class PodRuntime {

@@ -9,7 +9,14 @@ export interface EndpointPod {
   readonly labels: Readonly<Record<string, string>>;
   readonly ips: readonly string[];
   readonly ready: boolean;
-  /** Container ports by name. */
+  /** Cluster addresses for a lab without controller: in order of name, which is as good as any where nothing is remembered. */
+export function ownAddresses(objects: readonly KubeObject[]): Map<string, readonly string[]> {
+  const bare = objects.filter((o) => o.kind === "Service" && fieldsAt(o.fields.spec).clusterIP === undefined);
+  const names = bare.map((o) => `${o.namespace}/${o.name}`).sort();
+  return new Map(names.map((name, i) => [name, [`10.96.255.${i + 1}`, `fd00:96::ff${(i + 1).toString(16).padStart(2, "0")}`]]));
+}
+
+/** Container ports by name. */
   readonly ports: Readonly<Record<string, number>>;
 }
 
@@ -164,6 +171,13 @@ export function proxyRules(services: readonly ServiceView[]): string {
     })
     .join("\n")
     .concat("\n");
+}
+
+/** Cluster addresses for a lab without controller: in order of name, which is as good as any where nothing is remembered. */
+export function ownAddresses(objects: readonly KubeObject[]): Map<string, readonly string[]> {
+  const bare = objects.filter((o) => o.kind === "Service" && fieldsAt(o.fields.spec).clusterIP === undefined);
+  const names = bare.map((o) => `${o.namespace}/${o.name}`).sort();
+  return new Map(names.map((name, i) => [name, [`10.96.255.${i + 1}`, `fd00:96::ff${(i + 1).toString(16).padStart(2, "0")}`]]));
 }
 
 /** Container ports by name, of a pod manifest. */
