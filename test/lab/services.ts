@@ -9,14 +9,7 @@ export interface EndpointPod {
   readonly labels: Readonly<Record<string, string>>;
   readonly ips: readonly string[];
   readonly ready: boolean;
-  /** Cluster addresses for a lab without controller: in order of name, which is as good as any where nothing is remembered. */
-export function ownAddresses(objects: readonly KubeObject[]): Map<string, readonly string[]> {
-  const bare = objects.filter((o) => o.kind === "Service" && fieldsAt(o.fields.spec).clusterIP === undefined);
-  const names = bare.map((o) => `${o.namespace}/${o.name}`).sort();
-  return new Map(names.map((name, i) => [name, [`10.96.255.${i + 1}`, `fd00:96::ff${(i + 1).toString(16).padStart(2, "0")}`]]));
-}
-
-/** Container ports by name. */
+  /** Container ports by name. */
   readonly ports: Readonly<Record<string, number>>;
 }
 
@@ -177,7 +170,18 @@ export function proxyRules(services: readonly ServiceView[]): string {
 export function ownAddresses(objects: readonly KubeObject[]): Map<string, readonly string[]> {
   const bare = objects.filter((o) => o.kind === "Service" && fieldsAt(o.fields.spec).clusterIP === undefined);
   const names = bare.map((o) => `${o.namespace}/${o.name}`).sort();
-  return new Map(names.map((name, i) => [name, [`10.96.255.${i + 1}`, `fd00:96::ff${(i + 1).toString(16).padStart(2, "0")}`]]));
+  return new Map(
+    names.map((name, i) => [name, [`10.96.255.${i + 1}`, `fd00:96::ff${(i + 1).toString(16).padStart(2, "0")}`]]),
+  );
+}
+
+/** Cluster addresses for a lab without controller: in order of name, which is as good as any where nothing is remembered. */
+export function ownAddresses(objects: readonly KubeObject[]): Map<string, readonly string[]> {
+  const bare = objects.filter((o) => o.kind === "Service" && fieldsAt(o.fields.spec).clusterIP === undefined);
+  const names = bare.map((o) => `${o.namespace}/${o.name}`).sort();
+  return new Map(
+    names.map((name, i) => [name, [`10.96.255.${i + 1}`, `fd00:96::ff${(i + 1).toString(16).padStart(2, "0")}`]]),
+  );
 }
 
 /** Container ports by name, of a pod manifest. */
