@@ -175,15 +175,6 @@ export function ownAddresses(objects: readonly KubeObject[]): Map<string, readon
   );
 }
 
-/** Cluster addresses for a lab without controller: in order of name, which is as good as any where nothing is remembered. */
-export function ownAddresses(objects: readonly KubeObject[]): Map<string, readonly string[]> {
-  const bare = objects.filter((o) => o.kind === "Service" && fieldsAt(o.fields.spec).clusterIP === undefined);
-  const names = bare.map((o) => `${o.namespace}/${o.name}`).sort();
-  return new Map(
-    names.map((name, i) => [name, [`10.96.255.${i + 1}`, `fd00:96::ff${(i + 1).toString(16).padStart(2, "0")}`]]),
-  );
-}
-
 /** Container ports by name, of a pod manifest. */
 export function namedPorts(object: KubeObject): Record<string, number> {
   const out: Record<string, number> = {};
