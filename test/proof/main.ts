@@ -1,0 +1,52 @@
+// `npm run prove -- [NAME...] [--scale F] [--json FILE]`: the long runs that the documents promise, one after the other. Needs root.
+import { writeFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { controller } from "./controller.ts";
+import type { Proof } from "./proof.ts";
+import { renewals } from "./renewals.ts";
+import { restarts } from "./restarts.ts";
+import { traffic } from "./traffic.ts";
+
+const all: readonly Proof[] = [traffic, restarts, controller, renewals];
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    scale: { type: "string", default: "1" },
+    json: { type: "string" },
+    help: { type: "boolean", default: false },
+  },
+});
+if (values.help) {
+  console.log("npm run prove -- [NAME...] [--scale 0.05] [--json FILE]\n");
+  for (const p of all) console.log(`  ${p.name.padEnd(12)} ${p.about}`);
+  process.exit(0);
+}
+const unknown = positionals.filter((n) => !all.some((p) => p.name === n));
+if (unknown.length > 0) {
+  console.error(`no such proof: ${unknown.join(", ")}; there are: ${all.map((p) => p.name).join(", ")}`);
+  process.exit(2);
+}
+const scale = Number(values.scale);
+const results: Record<string, unknown> = {};
+let passed = 0;
+let failed = 0;
+for (const proof of all.filter((p) => positionals.length === 0 || positionals.includes(p.name))) {
+  const began = performance.now();
+  const say = (line: string): void => console.error(`${proof.name}: ${line}`);
+  try {
+    const facts = await proof.run({ scale, say });
+    results[proof.name] = { held: true, facts };
+    passed++;
+    say(`held (${((performance.now() - began) / 1000).toFixed(0)} s)`);
+  } catch (e) {
+    const reason = e instanceof Error ? e.message : String(e);
+    results[proof.name] = { held: false, reason };
+    failed++;
+    say(`DOES NOT HOLD: ${reason}`);
+  }
+}
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results, null, 2)}\n`);
+else console.log(JSON.stringify(results, null, 2));
+console.error(`${passed} passed, ${failed} failed`);
+process.exitCode = failed === 0 ? 0 : 1;

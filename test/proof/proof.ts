@@ -1,0 +1,18 @@
+// What a proof is: a long run against a real lab that throws when something does not hold, and returns the facts that it saw.
+
+export interface ProofContext {
+  /** 1 is what the documents promise; smaller for a quick look. */
+  readonly scale: number;
+  readonly say: (line: string) => void;
+}
+
+export interface Proof {
+  readonly name: string;
+  readonly about: string;
+  run(context: ProofContext): Promise<Record<string, unknown>>;
+}
+
+/** @throws Error with the evidence when the condition does not hold */
+export function check(holds: boolean, evidence: string): void {
+  if (!holds) throw new Error(evidence);
+}
