@@ -7,7 +7,7 @@ import type { LabStatus } from "../lab/lab-options.ts";
 import { callJson } from "../lab/unix-http.ts";
 import { newConnections } from "./loads.ts";
 import { type Servers, startServers } from "./server.ts";
-import { buildTopology, type PodName, type Topology } from "./topology.ts";
+import { buildTopology, type PodName, TEAMS, type Topology } from "./topology.ts";
 import type { Variant, VariantName } from "./variants.ts";
 
 export interface Mesh {
@@ -98,7 +98,12 @@ async function knowWorkloads(lab: string, status: LabStatus, count: number): Pro
   const pod = (i: number): unknown => ({
     apiVersion: "v1",
     kind: "Pod",
-    metadata: { namespace: `team-${i % 100}`, name: `app-${i}`, uid: `bench-${i}`, labels: { app: `app-${i % 500}` } },
+    metadata: {
+      namespace: `team-${i % TEAMS}`,
+      name: `app-${i}`,
+      uid: `bench-${i}`,
+      labels: { app: `app-${i % 500}` },
+    },
     spec: { nodeName: "node9", serviceAccountName: `app-${i % 500}`, containers: [{ name: "app" }] },
     status: {
       phase: "Running",
@@ -107,12 +112,7 @@ async function knowWorkloads(lab: string, status: LabStatus, count: number): Pro
       conditions: [{ type: "Ready", status: "True" }],
     },
   });
-  const namespaces = Array.from({ length: 100 }, (_, i) => ({
-    apiVersion: "v1",
-    kind: "Namespace",
-    metadata: { name: `team-${i}`, labels: { "fairlead.dev/mesh": "enabled" } },
-  }));
-  const items = [...namespaces, ...Array.from({ length: count }, (_, i) => pod(i))];
+  const items = Array.from({ length: count }, (_, i) => pod(i));
   writeFileSync(file, JSON.stringify({ apiVersion: "v1", kind: "List", items }));
   await untilKnown(status, (n) => n >= count);
   return async () => {

@@ -21,6 +21,8 @@ const pods = {
   "bypass-server": { node: 2, host: 12, bypass: true },
   "bypass-near": { node: 2, host: 13, bypass: true },
 } as const satisfies Readonly<Record<string, PodPlan>>;
+/** Namespaces `team-N` for workloads that only have to be known. */
+export const TEAMS = 100;
 export type PodName = keyof typeof pods;
 
 /** Pods that only exist: the benchmark starts its programs inside them. */
@@ -28,6 +30,10 @@ function manifests(): string {
   const documents: unknown[] = [
     { apiVersion: "v1", kind: "Namespace", metadata: { name: "bench", labels: { "fairlead.dev/mesh": "enabled" } } },
   ];
+  for (let team = 0; team < TEAMS; team++) {
+    const labels = { "fairlead.dev/mesh": "enabled" };
+    documents.push({ apiVersion: "v1", kind: "Namespace", metadata: { name: `team-${team}`, labels } });
+  }
   for (const [name, plan] of Object.entries<PodPlan>(pods)) {
     const annotations = {
       "fairlead.dev/lab-address": String(plan.host),
