@@ -16,6 +16,7 @@
 #define SOL_SOCKET 1
 #define SO_BINDTOIFINDEX 62
 #define ECONNREFUSED 111
+#define ECONNRESET 104
 #define SECOND_NS 1000000000ull
 
 /* A 32-bit field of the context. In assembly, since the verifier refuses what the compiler makes of plain C here: merged

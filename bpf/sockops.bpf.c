@@ -247,6 +247,29 @@ static __always_inline void on_listen_end(struct bpf_sock_ops *ctx)
 		tell_listening(&key, 0);
 }
 
+/* Notes who closed first and whether a FIN went out: what the record needs. */
+static __always_inline void note_transition(struct socket_state *state, __u32 from, __u32 to)
+{
+	if (to == BPF_TCP_FIN_WAIT1 || to == BPF_TCP_LAST_ACK)
+		state->flags |= SOCKET_FLAG_FIN_SENT;
+	if (from == BPF_TCP_ESTABLISHED && to == BPF_TCP_FIN_WAIT1)
+		state->flags |= SOCKET_FLAG_CLIENT_FIRST;
+	if (from == BPF_TCP_ESTABLISHED && to == BPF_TCP_CLOSE_WAIT)
+		state->flags |= SOCKET_FLAG_SERVER_FIRST;
+}
+
+/* Without a FIN on either side it was a reset: ours (no error, unread data) or the other's. */
+static __always_inline __u32 closed_by(const struct socket_state *state, int error)
+{
+	if (state->flags & SOCKET_FLAG_CLIENT_FIRST)
+		return CLOSED_BY_CLIENT;
+	if (state->flags & SOCKET_FLAG_SERVER_FIRST)
+		return CLOSED_BY_SERVER;
+	if (!(state->flags & SOCKET_FLAG_ESTABLISHED))
+		return CLOSED_BY_NOBODY;
+	return !error ? CLOSED_BY_CLIENT : error == ECONNRESET ? CLOSED_BY_SERVER : CLOSED_BY_NOBODY;
+}
+
 static __always_inline void tell_closed(struct bpf_sock_ops *ctx, struct socket_state *state, const struct syn_key *key)
 {
 	struct event_direct_closed *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
@@ -259,20 +282,22 @@ static __always_inline void tell_closed(struct bpf_sock_ops *ctx, struct socket_
 		return;
 	}
 	__builtin_memset(event, 0, sizeof(*event));
+	if (tcp && tcp->inet_conn.icsk_inet.sk.sk_flags >> SOCK_DONE_BIT & 1)
+		state->flags |= SOCKET_FLAG_FIN_RECEIVED;
+	event->error = tcp ? tcp->inet_conn.icsk_inet.sk.sk_err : 0;
 	event->kind = EVENT_KIND_DIRECT_CLOSED;
 	event->flags = state->flags;
-	event->closed_by = state->flags & SOCKET_FLAG_CLIENT_FIRST	 ? CLOSED_BY_CLIENT
-			   : state->flags & SOCKET_FLAG_SERVER_FIRST ? CLOSED_BY_SERVER
-								     : CLOSED_BY_NOBODY;
+	event->closed_by = closed_by(state, event->error);
 	event->verdict = state->verdict;
 	event->source_cookie = state->source_cookie;
 	event->destination_cookie = state->destination_cookie;
 	event->started_ns = state->started_ns;
 	event->duration_ns = bpf_ktime_get_ns() - state->started_ns;
-	/* The kernel counts the SYN and an acknowledged FIN as a byte each. */
-	acked -= acked ? 1 : 0;
-	event->sent = acked - (acked && (state->flags & SOCKET_FLAG_FIN_SENT_ACKED) ? 1 : 0);
-	event->received = received - (received && (state->flags & SOCKET_FLAG_FIN_RECEIVED) ? 1 : 0);
+	/* The kernel counts an acknowledged SYN, an acknowledged FIN and a received FIN as a byte each. */
+	if (acked && (state->flags & SOCKET_FLAG_FIN_SENT) && READ(ctx, snd_una) == READ(ctx, snd_nxt))
+		acked--;
+	event->sent = acked ? acked - 1 : 0;
+	event->received = received && (state->flags & SOCKET_FLAG_FIN_RECEIVED) ? received - 1 : received;
 	__builtin_memcpy(event->source, key->source, 16);
 	__builtin_memcpy(event->destination, state->original, 16);
 	__builtin_memcpy(event->upstream, key->destination, 16);
@@ -280,21 +305,7 @@ static __always_inline void tell_closed(struct bpf_sock_ops *ctx, struct socket_
 	event->destination_port = state->original_port;
 	event->upstream_port = key->destination_port;
 	event->identity = state->identity;
-	event->error = tcp ? tcp->inet_conn.icsk_inet.sk.sk_err : 0;
 	bpf_ringbuf_submit(event, 0);
-}
-
-/* Notes who closed first and which FINs went through: what the byte counts and the record need. */
-static __always_inline void note_transition(struct socket_state *state, __u32 from, __u32 to)
-{
-	if (from == BPF_TCP_ESTABLISHED && to == BPF_TCP_FIN_WAIT1)
-		state->flags |= SOCKET_FLAG_CLIENT_FIRST;
-	if (from == BPF_TCP_ESTABLISHED && to == BPF_TCP_CLOSE_WAIT)
-		state->flags |= SOCKET_FLAG_SERVER_FIRST | SOCKET_FLAG_FIN_RECEIVED;
-	if (from == BPF_TCP_FIN_WAIT1 && to == BPF_TCP_CLOSING)
-		state->flags |= SOCKET_FLAG_FIN_RECEIVED;
-	if (from == BPF_TCP_FIN_WAIT1 && to == BPF_TCP_FIN_WAIT2)
-		state->flags |= SOCKET_FLAG_FIN_SENT_ACKED;
 }
 
 static __always_inline void on_state(struct bpf_sock_ops *ctx)

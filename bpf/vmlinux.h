@@ -189,6 +189,9 @@ struct sk_msg_md {
 	};
 };
 
+/* enum sock_flags of net/sock.h: a FIN has been received. */
+#define SOCK_DONE_BIT 1
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct sock_common {
@@ -197,6 +200,7 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	unsigned long sk_flags;
 	int sk_err;
 };
 

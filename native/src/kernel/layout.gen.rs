@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 /// Changes with any change of a struct or a map.
-pub const VERSION: &str = "63c7c1020b01";
+pub const VERSION: &str = "619532b3427b";
 
 /// Maps that all versions share.
 pub const FROZEN: &[&str] = &["sockets", "syns", "listeners"];
@@ -124,7 +124,7 @@ pub mod socket_role {
 
 pub mod socket_flag {
     pub const BYPASS: u32 = 1;
-    pub const FIN_SENT_ACKED: u32 = 2;
+    pub const FIN_SENT: u32 = 2;
     pub const FIN_RECEIVED: u32 = 4;
     pub const CLIENT_FIRST: u32 = 8;
     pub const SERVER_FIRST: u32 = 16;
@@ -132,7 +132,7 @@ pub mod socket_flag {
     /// Value and name of each.
     pub const NAMES: &[(u32, &str)] = &[
         (1, "bypass"),
-        (2, "fin_sent_acked"),
+        (2, "fin_sent"),
         (4, "fin_received"),
         (8, "client_first"),
         (16, "server_first"),

@@ -1,0 +1,180 @@
+//! The direct lane: pods of one node, straight to each other where a verdict says so.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use fairlead::kernel::layout::{EventDirectClosed, SynKey, SynValue, setting, socket_role};
+use fairlead::kernel::{self, KernelEvent, Tuple};
+use fairlead::seam::Direction;
+
+use crate::Case;
+use crate::lab::{self, Lab, eventually, put};
+use crate::outbound::{pending, service};
+
+pub const CASES: &[Case] = &[
+    ("[SEC-2] [INT-3] [INT-5] an allowed pair connects straight, both families, also by service address", straight),
+    ("[SEC-2] without a verdict, or with one of an older generation, the agent decides", generation),
+    ("[OBS-1] an ended direct connection is told once, with bytes both ways and who closed first", record),
+    ("[DP-7] a row of another generation, another namespace or too old an age admits nothing", stale_rows),
+    ("[DP-7] a pod has a fill of pending rows, and no other pod suffers", quota),
+    ("[SEC-2] open direct connections can be ended", destroy),
+];
+
+fn straight(lab: &Lab) {
+    let kernel = lab.start(&["a", "b"]);
+    for (to, vip) in [
+        (lab.addr4("b", 8080), "10.96.0.10:80".parse::<SocketAddr>().unwrap()),
+        (lab.addr6("b", 8080), "[fd00:96::10]:81".parse().unwrap()),
+    ] {
+        lab.serve("b", to);
+        service(&kernel, vip, Some(to));
+        lab.allow_direct(&kernel, "a", to, 0);
+        for asked in [to, vip] {
+            let met = lab.dial("a", asked).unwrap();
+            assert_eq!((met.client_peer, met.local, met.peer), (asked, to, met.client_local));
+        }
+    }
+    assert!(lab.relay.seen.lock().unwrap().is_empty(), "the agent saw nothing");
+    assert_eq!((lab.counter(&kernel, "out_direct"), lab.counter(&kernel, "in_pass_direct")), (4, 4));
+    eventually("no row is left", || kernel.map_dump("syns", 10).unwrap().is_empty());
+    assert_eq!(pending(&kernel), 0);
+}
+
+fn generation(lab: &Lab) {
+    let kernel = lab.start(&["a", "b"]);
+    let to = lab.addr4("b", 8080);
+    lab.serve("b", to);
+    let agent_saw = || lab.relay.of(Direction::Outbound).len();
+    lab.dial("a", to).unwrap();
+    assert_eq!(agent_saw(), 1, "no verdict");
+    lab.allow_direct(&kernel, "a", to, 5);
+    put(&kernel, "settings", setting::POLICY_GENERATION.to_le_bytes(), 5u64.to_le_bytes());
+    lab.dial("a", to).unwrap();
+    assert_eq!(agent_saw(), 1, "direct");
+    put(&kernel, "settings", setting::POLICY_GENERATION.to_le_bytes(), 6u64.to_le_bytes());
+    lab.dial("a", to).unwrap();
+    assert_eq!(agent_saw(), 2, "an older generation");
+    lab.allow_direct(&kernel, "b", to, 6);
+    lab.dial("a", to).unwrap();
+    assert_eq!(agent_saw(), 3, "another identity's verdict");
+}
+
+fn closed(lab: &Lab) -> Vec<EventDirectClosed> {
+    let events = lab.events.lock().unwrap();
+    events.iter().filter_map(|e| if let KernelEvent::DirectClosed(e) = e { Some(**e) } else { None }).collect()
+}
+
+fn record(lab: &Lab) {
+    let kernel = lab.start(&["a", "b"]);
+    let to = lab.addr4("b", 8080);
+    let listener = lab.inside("b", move || std::net::TcpListener::bind(to)).unwrap();
+    lab.allow_direct(&kernel, "a", to, 0);
+    for (round, (up, down, client_first)) in [(100_000usize, 7usize, true), (3, 200_000, false), (0, 0, true), (0, 0, false)].into_iter().enumerate() {
+        let client = lab.spawn_inside("a", move || {
+            let mut stream = TcpStream::connect(to).unwrap();
+            stream.write_all(&vec![1; up]).unwrap();
+            if client_first {
+                stream.shutdown(Shutdown::Write).unwrap();
+            }
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).unwrap();
+            (got.len(), stream.local_addr().unwrap())
+        });
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut got = vec![0; up];
+        stream.read_exact(&mut got).unwrap();
+        if client_first {
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        }
+        stream.write_all(&vec![2; down]).unwrap();
+        drop(stream);
+        let (received, source) = client.join().unwrap();
+        assert_eq!(received, down);
+        eventually("an event", || closed(lab).len() > round);
+        let event = closed(lab)[round];
+        assert_eq!((event.sent, event.received), (up as u64, down as u64), "round {round}");
+        assert_eq!(event.closed_by, if client_first { 1 } else { 2 }, "round {round}");
+        assert_eq!((kernel::socket_addr(event.source, event.source_port), event.verdict), (source, 77));
+        assert_eq!(kernel::socket_addr(event.destination, event.destination_port), to);
+        assert_eq!(event.identity, lab::identity("a"));
+        assert!(event.duration_ns > 0);
+    }
+    // A connection that nobody takes is told as well, with its error.
+    lab.allow_direct(&kernel, "a", lab.addr4("b", 9), 0);
+    assert!(lab.dial("a", lab.addr4("b", 9)).is_err());
+    eventually("an event of the failure", || closed(lab).len() == 5);
+    assert_eq!((closed(lab)[4].error, closed(lab)[4].sent), (libc::ECONNREFUSED as u32, 0));
+}
+
+fn stale_rows(lab: &Lab) {
+    let kernel = lab.start(&["a", "b"]);
+    let to = lab.addr4("b", 8080);
+    lab.serve("b", to);
+    let cookies: Vec<(String, u64)> = kernel.pods().iter().map(|p| (p.key().to_string(), p.cookie())).collect();
+    let cookie = |pod: &str| cookies.iter().find(|(key, _)| key == pod).unwrap().1;
+    put(&kernel, "settings", setting::POLICY_GENERATION.to_le_bytes(), 5u64.to_le_bytes());
+    let now = fairlead::sys::monotonic_ns();
+    let try_row = |port: u16, destination_cookie: u64, generation: u64, time_ns: u64| {
+        let source = lab.addr4("x", port);
+        let key = SynKey {
+            cookie: destination_cookie,
+            source: kernel::to_bytes(source.ip()),
+            destination: kernel::to_bytes(to.ip()),
+            source_port: port,
+            destination_port: to.port(),
+        };
+        let value = SynValue { version: 1, role: socket_role::DIRECT as u8, source_cookie: 1, generation, time_ns, ..Default::default() };
+        put(&kernel, "syns", key.encode(), value.encode());
+        lab.relay.clear();
+        lab.inside("x", move || {
+            use std::os::fd::AsFd;
+            let fd = fairlead::sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
+            fairlead::sys::bind(fd.as_fd(), source).unwrap();
+            let stream = TcpStream::from(fd);
+            stream.set_nonblocking(false).unwrap();
+            rustix::net::connect(&stream, &to).unwrap();
+            lab::meet(&mut { stream }).unwrap();
+        });
+        lab.relay.of(Direction::Inbound).is_empty()
+    };
+    assert!(try_row(41_000, cookie("test/b"), 5, now), "the positive control: a row that is right admits");
+    assert!(!try_row(41_001, cookie("test/b"), 4, now), "older generation");
+    assert!(!try_row(41_002, cookie("test/a"), 5, now), "another namespace");
+    assert!(!try_row(41_003, cookie("test/b"), 5, now - 71_000_000_000), "too old");
+    assert_eq!(lab.counter(&kernel, "in_admission_stale"), 2);
+}
+
+fn quota(lab: &Lab) {
+    let kernel = lab.start(&["a", "b"]);
+    let to = lab.addr4("b", 8080);
+    lab.allow_direct(&kernel, "a", to, 0);
+    let cookie = kernel.pods().iter().find(|p| p.key() == "test/a").unwrap().cookie();
+    // As after 8,192 connects whose SYN nobody answered.
+    put(&kernel, "pending", cookie.to_le_bytes(), 8_192i64.to_le_bytes());
+    lab.serve("b", to);
+    lab.serve("x", lab.addr4("x", 8080));
+    let before = lab.relay.of(Direction::Inbound).len();
+    lab.dial("a", to).unwrap();
+    assert_eq!(lab.counter(&kernel, "syn_quota_exceeded"), 1);
+    assert_eq!(lab.relay.of(Direction::Inbound).len(), before + 1, "not admitted: the destination's agent decides");
+    lab.dial("b", lab.addr4("x", 8080)).unwrap();
+    eventually("the sweep finds the true number", || pending(&kernel) == 0);
+    lab.dial("a", to).unwrap();
+    assert_eq!(lab.counter(&kernel, "syn_quota_exceeded"), 1);
+}
+
+fn destroy(lab: &Lab) {
+    let kernel = lab.start(&["a", "b"]);
+    let to = lab.addr4("b", 8080);
+    lab.serve("b", to);
+    lab.allow_direct(&kernel, "a", to, 0);
+    let mut streams: Vec<TcpStream> = (0..2).map(|_| lab.inside("a", move || TcpStream::connect(to)).unwrap()).collect();
+    for stream in &mut streams {
+        lab::meet(stream).unwrap();
+    }
+    let tuple = Tuple { source: streams[0].local_addr().unwrap(), destination: to };
+    assert_eq!(kernel.destroy_sockets("test/a", &[tuple]).unwrap(), 1);
+    let works = |s: &mut TcpStream| s.write_all(b"x").and_then(|()| s.read_exact(&mut [0])).is_ok();
+    assert!(!works(&mut streams[0]) && works(&mut streams[1]));
+    eventually("an event", || closed(lab).len() == 1);
+}

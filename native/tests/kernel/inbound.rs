@@ -1,0 +1,180 @@
+//! Connections that come to a pod: steered to the agent, passed or refused.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fairlead::kernel::KernelEvent;
+use fairlead::seam::Direction;
+
+use crate::Case;
+use crate::lab::{self, Lab, eventually};
+use crate::outbound::is_refused;
+
+pub const CASES: &[Case] = &[
+    ("[INT-2] [INT-3] [INT-5] inbound goes to the agent, and the app sees the client's own address", steered),
+    ("[INT-2] [DP-4] a port that nobody listens on stays closed", closed_port),
+    ("[DP-4] what listens on localhost only stays closed from outside", localhost_only),
+    ("[DP-4] listeners of one address, one family and both families are told apart", families),
+    ("[INT-2] listeners opened before and after enrolment, and closed again", listening_follows),
+    ("[INT-4] the agent's socket toward the app is not steered back to the agent", no_loop),
+    ("[DP-1] ports toward the app come from the app range and skip what the pod listens on", app_ports),
+    ("[DP-10] the kubelet's probes pass on declared ports and nobody else's", probes),
+    ("[INT-13] excluded inbound ports and sources are left alone", exclusions),
+    ("[DP-23] connections from before enrolment are listed, and ended under STRICT", existing),
+    ("[INT-2] a pod without the mesh is not touched", not_enrolled),
+];
+
+fn steered(lab: &Lab) {
+    let kernel = lab.start(&["b"]);
+    for to in [lab.addr4("b", 8080), lab.addr6("b", 8080)] {
+        lab.serve("b", to);
+        lab.relay.clear();
+        let met = lab.dial("x", to).unwrap();
+        let client = if to.is_ipv6() { lab.ip6("x") } else { lab.ip4("x") };
+        assert_eq!((met.peer.ip(), met.local), (client, to), "what the app sees");
+        let seen = lab.relay.of(Direction::Inbound);
+        assert_eq!((seen.len(), seen[0].destination, seen[0].source), (1, Some(to), met.client_local));
+    }
+    assert_eq!(lab.counter(&kernel, "in_steered"), 2);
+    eventually("no row is left", || kernel.map_dump("syns", 10).unwrap().is_empty());
+}
+
+fn closed_port(lab: &Lab) {
+    let kernel = lab.start(&["b"]);
+    for to in [lab.addr4("b", 9), lab.addr6("b", 9)] {
+        assert!(is_refused(&lab.dial("x", to)));
+    }
+    assert!(lab.relay.seen.lock().unwrap().is_empty());
+    assert_eq!(lab.counter(&kernel, "in_refused_not_listening"), 2);
+}
+
+fn localhost_only(lab: &Lab) {
+    lab.serve("b", "127.0.0.1:7000".parse().unwrap());
+    let _kernel = lab.start(&["b"]);
+    lab.serve("b", "127.0.0.1:7001".parse().unwrap());
+    lab.serve("b", "[::1]:7001".parse().unwrap());
+    for to in [lab.addr4("b", 7000), lab.addr4("b", 7001), lab.addr6("b", 7001)] {
+        assert!(is_refused(&lab.dial("x", to)), "{to}");
+    }
+    lab.dial("b", "127.0.0.1:7001".parse().unwrap()).unwrap();
+}
+
+fn families(lab: &Lab) {
+    let _kernel = lab.start(&["b"]);
+    lab.serve("b", "0.0.0.0:7001".parse().unwrap());
+    lab.serve("b", lab.addr6("b", 7002));
+    lab.serve("b", "[::]:7003".parse().unwrap());
+    for (port, v4, v6) in [(7001, true, false), (7002, false, true), (7003, true, true)] {
+        assert_eq!(lab.dial("x", lab.addr4("b", port)).is_ok(), v4, "IPv4 {port}");
+        assert_eq!(lab.dial("x", lab.addr6("b", port)).is_ok(), v6, "IPv6 {port}");
+    }
+}
+
+fn listening_follows(lab: &Lab) {
+    let at: SocketAddr = "0.0.0.0:7001".parse().unwrap();
+    lab.serve("b", at);
+    let short = lab.inside("b", || TcpListener::bind("[::]:7002")).unwrap();
+    let kernel = lab.load().0;
+    let enrolled = lab.enrol(&kernel, "b", |_| ());
+    assert_eq!(enrolled.listening, [7001, 7002]);
+    lab.dial("x", lab.addr4("b", 7001)).unwrap();
+    drop(short);
+    eventually("the sweep closes a seeded port", || is_refused(&lab.dial("x", lab.addr4("b", 7002))));
+    for _ in 0..3 {
+        let one = lab.inside("b", || TcpListener::bind("0.0.0.0:7003")).unwrap();
+        lab.inside("x", { let to = lab.addr4("b", 7003); move || std::net::TcpStream::connect_timeout(&to, Duration::from_secs(5)) }).unwrap();
+        drop(one);
+        assert!(is_refused(&lab.dial("x", lab.addr4("b", 7003))));
+    }
+    eventually("events tell of it", || {
+        let events = lab.events.lock().unwrap();
+        let of = |wanted| events.iter().filter(|e| matches!(e, KernelEvent::Listening { port: 7003, open, .. } if *open == wanted)).count();
+        (of(true), of(false)) == (3, 3)
+    });
+}
+
+fn no_loop(lab: &Lab) {
+    let kernel = lab.start(&["b"]);
+    let to = lab.addr4("b", 8080);
+    lab.serve("b", to);
+    for _ in 0..20 {
+        lab.dial("x", to).unwrap();
+    }
+    // The pod calling itself by its own address is no business of the agent; nor is a client with an address of the pod.
+    lab.dial("b", to).unwrap();
+    assert_eq!(lab.relay.of(Direction::Inbound).len(), 20);
+    assert_eq!(lab.counter(&kernel, "in_pass_own"), 20);
+}
+
+fn app_ports(lab: &Lab) {
+    let kernel = lab.start(&["b"]);
+    let to = lab.addr4("b", 8080);
+    lab.serve("b", to);
+    lab.serve("b", "0.0.0.0:20500".parse().unwrap());
+    let pod = kernel.pods().remove(0);
+    let mut ports = std::collections::HashSet::new();
+    for _ in 0..12_000 {
+        let fd = pod.app_socket(to, lab.ip4("x")).unwrap();
+        ports.insert(std::net::TcpStream::from(fd).local_addr().unwrap().port());
+    }
+    assert_eq!(ports.len(), 11_999, "every port of the range but the one that is listened on");
+    assert!(ports.iter().all(|p| (20_000..32_000).contains(p)) && !ports.contains(&20_500));
+}
+
+fn probes(lab: &Lab) {
+    let kernel = lab.load().0;
+    lab.relay.refuse.store(true, Ordering::Relaxed);
+    lab.serve("b", "[::]:8080".parse().unwrap());
+    lab.serve("b", "[::]:8081".parse().unwrap());
+    lab.enrol(&kernel, "b", |r| {
+        r.strict = true;
+        r.probe_ports = vec![8080];
+    });
+    for to in [lab.addr4("b", 8080), lab.addr6("b", 8080)] {
+        assert!(lab.probe_from("kubelet", to), "the kubelet on a probe port");
+        assert!(!lab.probe_from("", to), "somebody else on a probe port");
+    }
+    assert!(!lab.probe_from("kubelet", lab.addr4("b", 8081)), "the kubelet on another port");
+    assert_eq!(lab.counter(&kernel, "in_pass_probe"), 2);
+    eventually("rows are used up", || kernel.map_dump("syns", 10).unwrap().is_empty());
+}
+
+fn exclusions(lab: &Lab) {
+    let kernel = lab.load().0;
+    lab.serve("b", "[::]:8080".parse().unwrap());
+    lab.serve("b", "[::]:8081".parse().unwrap());
+    lab.enrol(&kernel, "b", |r| r.exclude.inbound_ports = vec![8080]);
+    lab.dial("x", lab.addr4("b", 8080)).unwrap();
+    assert!(lab.relay.seen.lock().unwrap().is_empty());
+    lab.enrol(&kernel, "b", |r| r.exclude.inbound_cidrs = vec!["fd77::9/128".into()]);
+    lab.dial("x", lab.addr6("b", 8081)).unwrap();
+    assert!(lab.relay.seen.lock().unwrap().is_empty());
+    lab.dial("x", lab.addr4("b", 8081)).unwrap();
+    assert_eq!(lab.relay.of(Direction::Inbound).len(), 1);
+}
+
+fn existing(lab: &Lab) {
+    let to = lab.addr4("b", 8080);
+    lab.serve("b", "[::]:8080".parse().unwrap());
+    let kernel = lab.load().0;
+    for strict in [false, true] {
+        let mut old = lab.inside("x", move || std::net::TcpStream::connect(to)).unwrap();
+        lab::meet(&mut old).unwrap();
+        let enrolled = lab.enrol(&kernel, "b", |r| r.strict = strict);
+        let own = old.local_addr().unwrap();
+        assert!(enrolled.existing.iter().any(|e| e.local == to && e.remote == own), "{:?}", enrolled.existing);
+        use std::io::{Read, Write};
+        let alive = old.write_all(b"still").and_then(|()| old.read_exact(&mut [0; 5])).is_ok();
+        assert_eq!(alive, !strict);
+        kernel.unenrol("test/b", 0).unwrap();
+    }
+}
+
+fn not_enrolled(lab: &Lab) {
+    let kernel = lab.start(&["a"]);
+    let to = lab.addr4("b", 8080);
+    lab.serve("b", to);
+    assert_eq!(lab.dial("x", to).unwrap().peer.ip(), lab.ip4("x"));
+    assert_eq!(lab.counter(&kernel, "in_steered") + lab.counter(&kernel, "out_redirected"), 0);
+}

@@ -1,0 +1,262 @@
+//! Agents that die, hang, come back and are replaced; pods that leave.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fairlead::kernel::layout::setting;
+use fairlead::kernel::{Kernel, KernelEvent};
+use fairlead::seam::Direction;
+
+use crate::Case;
+use crate::lab::{self, Lab, eventually, put};
+use crate::outbound::{is_refused, speaker};
+use crate::relay::Relay;
+
+pub const CASES: &[Case] = &[
+    ("[INT-14] without an agent a pod fails closed by default, both directions", fail_closed),
+    ("[INT-14] [DP-9] fail-open passes plain connections, but not toward or from tunnel speakers, never under STRICT", fail_open),
+    ("[INT-14] a hung agent counts as dead and traffic resumes with the heartbeat", hung),
+    ("[DP-18] [INT-14] an agent takes over from another: nothing refused, old connections and their addresses live on", takeover),
+    ("[INT-11] unenrolling puts the pod back as it was", unenrol),
+    ("[DP-21] a pod's end closes every socket of its namespace", pod_gone),
+    ("[DP-21] a pod that vanished without a word is found", vanished),
+    ("[DP-18] unload removes every link and pin", unload),
+    ("[INT-6] auto without eBPF says why, nftables is named", no_bpf),
+    ("[DP-13] programs of others at our hooks are found", foreign),
+    ("[DP-31] direct pairs go on for the grace time after the agent died", grace),
+];
+
+/// Ends an agent as SIGKILL would: its listeners close, programs and pins stay.
+fn kill(lab: &Lab, kernel: Kernel) {
+    use fairlead::seam::PodRegistry;
+    let keys: Vec<String> = kernel.pods().iter().map(|p| p.key().to_string()).collect();
+    for key in keys {
+        lab.relay.unenrolled(&key, 0);
+    }
+    drop(kernel);
+    // The accept loops of the test's byte side let go of their copies.
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+fn fail_closed(lab: &Lab) {
+    let kernel = lab.start(&["a"]);
+    for to in [lab.addr4("x", 8080), lab.addr6("x", 8080), lab.addr4("a", 8080), lab.addr6("a", 8080)] {
+        lab.serve(if to.ip() == lab.ip4("x") || to.ip() == lab.ip6("x") { "x" } else { "a" }, to);
+    }
+    lab.dial("a", lab.addr4("x", 8080)).unwrap();
+    kill(lab, kernel);
+    for to in [lab.addr4("x", 8080), lab.addr6("x", 8080)] {
+        assert!(is_refused(&lab.dial("a", to)));
+    }
+    for to in [lab.addr4("a", 8080), lab.addr6("a", 8080)] {
+        assert!(is_refused(&lab.dial("x", to)));
+    }
+    let kernel = lab.start(&["a"]);
+    lab.dial("a", lab.addr6("x", 8080)).unwrap();
+    lab.dial("x", lab.addr4("a", 8080)).unwrap();
+    assert!(lab.counter(&kernel, "out_refused_no_agent") >= 2);
+}
+
+fn fail_open(lab: &Lab) {
+    for strict in [false, true] {
+        let kernel = lab.load().0;
+        lab.enrol(&kernel, "a", |r| {
+            r.fail_open = true;
+            r.strict = strict;
+        });
+        if !strict {
+            lab.serve("x", "[::]:8080".parse().unwrap());
+            lab.serve("b", "[::]:8080".parse().unwrap());
+            lab.serve("a", "[::]:8080".parse().unwrap());
+            speaker(&kernel, lab.ip4("b"));
+        }
+        kill(lab, kernel);
+        for to in [lab.addr4("x", 8080), lab.addr6("x", 8080)] {
+            assert_eq!(lab.dial("a", to).is_ok(), !strict, "{to} {strict}");
+        }
+        for to in [lab.addr4("a", 8080), lab.addr6("a", 8080)] {
+            assert_eq!(lab.dial("x", to).is_ok(), !strict, "{to} {strict}");
+        }
+        assert!(is_refused(&lab.dial("a", lab.addr4("b", 8080))), "toward a speaker");
+        assert!(is_refused(&lab.dial("b", lab.addr4("a", 8080))), "from a speaker");
+    }
+}
+
+fn hung(lab: &Lab) {
+    let kernel = lab.start(&["a"]);
+    let to = lab.addr4("x", 8080);
+    lab.serve("x", to);
+    lab.dial("a", to).unwrap();
+    put(&kernel, "settings", setting::HEARTBEAT_DEAD_NS.to_le_bytes(), 200_000_000u64.to_le_bytes());
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(is_refused(&lab.dial("a", to)));
+    kernel.heartbeat().unwrap();
+    lab.dial("a", to).unwrap();
+}
+
+fn takeover(lab: &Lab) {
+    let first = lab.start(&["a", "b"]);
+    let targets = [lab.addr4("b", 8080), lab.addr6("b", 8080)];
+    targets.iter().for_each(|to| lab.serve("b", *to));
+    let mut old: Vec<TcpStream> = targets.iter().map(|to| { let to = *to; lab.inside("a", move || TcpStream::connect(to)).unwrap() }).collect();
+    old.iter_mut().for_each(|s| drop(lab::meet(s).unwrap()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicUsize::new(0));
+    let workers: Vec<_> = targets
+        .iter()
+        .map(|to| {
+            let (to, stop, done) = (*to, stop.clone(), done.clone());
+            lab.spawn_inside("a", move || {
+                while !stop.load(Ordering::Relaxed) {
+                    lab::dial(to).expect("no connection fails during the take-over");
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let mut agents = vec![first];
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(200));
+        let relay = Relay::new();
+        let (next, report) = lab.load_for(relay.clone());
+        assert!(report.replaced);
+        for pod in ["a", "b"] {
+            next.enrol(lab.request(pod)).unwrap();
+        }
+        let before = done.load(Ordering::Relaxed);
+        eventually("connections through the new agent", || done.load(Ordering::Relaxed) > before + 20);
+        assert!(!relay.of(Direction::Outbound).is_empty() && !relay.of(Direction::Inbound).is_empty());
+        agents.push(next);
+    }
+    stop.store(true, Ordering::Relaxed);
+    workers.into_iter().for_each(|w| w.join().unwrap());
+    for (stream, to) in old.iter_mut().zip(targets) {
+        stream.write_all(b"still").unwrap();
+        let mut echo = [0; 5];
+        stream.read_exact(&mut echo).unwrap();
+        assert_eq!((&echo, stream.peer_addr().unwrap()), (b"still", to));
+    }
+    assert!(done.load(Ordering::Relaxed) > 100);
+}
+
+fn unenrol(lab: &Lab) {
+    let state = |lab: &Lab| {
+        lab.inside("a", || {
+            let rules = std::process::Command::new("sh").args(["-c", "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all"]).output();
+            let mark = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_fwmark_accept").unwrap();
+            (String::from_utf8(rules.unwrap().stdout).unwrap(), mark)
+        })
+    };
+    let before = state(lab);
+    let kernel = lab.start(&["a"]);
+    assert_ne!(state(lab), before);
+    let to = lab.addr4("x", 8080);
+    lab.serve("x", to);
+    let mut open = lab.inside("a", move || TcpStream::connect(to)).unwrap();
+    lab::meet(&mut open).unwrap();
+    kernel.unenrol("test/a", 300).unwrap();
+    lab.dial("a", to).unwrap();
+    assert_eq!(lab.relay.of(Direction::Outbound).len(), 1, "new connections are left alone");
+    open.write_all(b"y").and_then(|()| open.read_exact(&mut [0])).expect("an open one goes on");
+    eventually("everything is back", || state(lab) == before);
+    for map in ["pods", "local_pods", "listening", "seeded", "syns", "pending"] {
+        assert!(kernel.map_dump(map, 10).unwrap().is_empty(), "{map}");
+    }
+    lab.serve("a", lab.addr4("a", 8081));
+    lab.dial("x", lab.addr4("a", 8081)).unwrap();
+    assert!(lab.relay.of(Direction::Inbound).is_empty());
+    kernel.enrol(lab.request("a")).unwrap();
+    lab.dial("a", to).unwrap();
+    assert_eq!(lab.relay.of(Direction::Outbound).len(), 2, "and it can come back");
+}
+
+fn pod_gone(lab: &Lab) {
+    let kernel = lab.start(&["a", "b"]);
+    let to = lab.addr4("b", 8080);
+    lab.serve("b", to);
+    lab.allow_direct(&kernel, "a", to, 0);
+    let mut streams: Vec<TcpStream> = (0..20).map(|_| lab.inside("a", move || TcpStream::connect(to)).unwrap()).collect();
+    streams.iter_mut().for_each(|s| drop(lab::meet(s).unwrap()));
+    let started = Instant::now();
+    let closed = kernel.pod_gone("test/b").unwrap();
+    assert!(closed > 20, "{closed}");
+    for stream in &mut streams {
+        assert!(stream.read(&mut [0]).is_err(), "reset, not silence");
+    }
+    assert!(started.elapsed() < Duration::from_secs(1));
+    assert_eq!(kernel.pods().len(), 1);
+    assert_eq!(kernel.pod_gone("test/b").unwrap(), 0, "a second time is no error");
+}
+
+fn vanished(lab: &Lab) {
+    let kernel = lab.start(&["a", "b"]);
+    let gone = lab.netns("b");
+    let name = gone.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(std::process::Command::new("ip").args(["netns", "del", &name]).status().unwrap().success());
+    eventually("the pod is found gone", || {
+        lab.events.lock().unwrap().iter().any(|e| matches!(e, KernelEvent::Vanished { pod } if pod == "test/b"))
+    });
+    assert_eq!(kernel.pods().len(), 1);
+    assert_eq!(kernel.map_dump("pods", 10).unwrap().len(), 1);
+}
+
+fn unload(lab: &Lab) {
+    let kernel = lab.start(&["a"]);
+    let pins = lab.config().pin_dir;
+    assert!(pins.join("links/fl_connect4").exists());
+    kernel.unload().unwrap();
+    // What is there on every BPF file system stays.
+    let left = std::fs::read_dir(&pins).unwrap().flatten().filter(|e| !e.file_name().to_string_lossy().ends_with(".debug"));
+    assert_eq!(left.count(), 0);
+    drop(kernel);
+    let to = lab.addr4("x", 8080);
+    lab.serve("x", to);
+    lab.dial("a", to).unwrap();
+    assert!(lab.relay.seen.lock().unwrap().is_empty());
+    let (_kernel, report) = lab.load();
+    assert!(!report.replaced);
+}
+
+fn no_bpf(lab: &Lab) {
+    let mut config = lab.config();
+    config.interception = "sometimes".into();
+    let fault = Kernel::load(config.clone(), lab.relay.clone(), Arc::new(|_| ())).err().unwrap();
+    assert!(fault.message.contains("sometimes") && fault.message.contains("nftables"));
+    config.interception = "ebpf".into();
+    config.bpf_dir = "/nowhere".into();
+    let fault = Kernel::load(config.clone(), lab.relay.clone(), Arc::new(|_| ())).err().unwrap();
+    assert_eq!(fault.code, "bpf_missing");
+    let report = Kernel::probe();
+    assert!(report.bpf.ok && report.missing.is_empty() && !report.cgroup2.is_empty(), "{report:?}");
+}
+
+fn foreign(lab: &Lab) {
+    let kernel = lab.start(&["a"]);
+    assert!(kernel.foreign_programs().unwrap().is_empty());
+    // Another copy of our own programs, from another pin folder, is somebody else's.
+    let mut other = lab.config();
+    other.pin_dir = other.pin_dir.parent().unwrap().join("bpf2");
+    let (second, _) = Kernel::load(other.clone(), lab.relay.clone(), Arc::new(|_| ())).unwrap();
+    let found = kernel.foreign_programs().unwrap();
+    assert!(found.iter().any(|p| p.hook == "connect4" && p.name == "fl_connect4" && p.position == 1 && p.ours_at == Some(0)), "{found:?}");
+    second.unload().unwrap();
+    drop(second);
+    assert!(std::process::Command::new("umount").arg(&other.pin_dir).status().unwrap().success());
+    assert!(kernel.foreign_programs().unwrap().is_empty());
+}
+
+fn grace(lab: &Lab) {
+    let kernel = lab.start(&["a", "b"]);
+    let to: SocketAddr = lab.addr4("b", 8080);
+    lab.serve("b", to);
+    lab.allow_direct(&kernel, "a", to, 0);
+    put(&kernel, "settings", setting::DIRECT_GRACE_NS.to_le_bytes(), 1_500_000_000u64.to_le_bytes());
+    kernel.heartbeat().unwrap();
+    kill(lab, kernel);
+    lab.dial("a", to).expect("within the grace time");
+    std::thread::sleep(Duration::from_millis(1_600));
+    assert!(is_refused(&lab.dial("a", to)), "after it, closed");
+}
