@@ -95,12 +95,15 @@ export class NativeChannel implements Native {
   }
 
   #frame(kind: number, payload: Buffer): void {
-    if (kind === Kind.records) return this.#listener.records(payload);
-    const message = JSON.parse(payload.toString()) as Record<string, unknown>;
-    if (kind === Kind.reply) return this.#reply(message);
-    if (kind === Kind.question) return this.#question(message as WireQuestion);
-    if (kind === Kind.event) return this.#listener.event(message as WireEvent);
-    throw new RangeError(`frame of unknown kind ${kind}`);
+    if (kind === Kind.records) this.#listener.records(payload);
+    else this.#message(kind, JSON.parse(payload.toString()) as Record<string, unknown>);
+  }
+
+  #message(kind: number, message: Record<string, unknown>): void {
+    if (kind === Kind.reply) this.#reply(message);
+    else if (kind === Kind.question) this.#question(message as WireQuestion);
+    else if (kind === Kind.event) this.#listener.event(message as WireEvent);
+    else throw new RangeError(`frame of unknown kind ${kind}`);
   }
 
   #question(question: WireQuestion): void {

@@ -56,7 +56,10 @@ export interface AdminServerOptions {
   readonly limits?: AdminLimits;
   readonly tls?: AdminTls;
 }
-export type AdminAddress = { readonly path: string } | { readonly host: string; readonly port: number };
+/** `reusePort`: two processes may listen at once, as while one replaces the other. */
+export type AdminAddress =
+  | { readonly path: string }
+  | { readonly host: string; readonly port: number; readonly reusePort?: boolean };
 export interface AdminServer {
   /** Starts listening; a unix socket is made root-only. Resolves to the port (0 for a socket). */
   listen(address: AdminAddress): Promise<number>;

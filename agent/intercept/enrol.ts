@@ -97,6 +97,14 @@ export class Enrolment implements LocalPods {
     return this.statuses();
   }
 
+  /** While draining, pods are the successor's; only what is gone must end here too (DP-21). */
+  async syncGone(read: PodFolderRead): Promise<readonly PodStatus[]> {
+    const seen = new Set(read.records.map(podNameOf));
+    const changed: PodName[] = [];
+    await Promise.all([...this.#entries.keys()].filter((n) => !seen.has(n)).map((n) => this.#gone(n, changed)));
+    return this.statuses();
+  }
+
   /** Native saw a pod begin or cease to listen on a port. */
   listening(name: PodName, port: number, open: boolean): void {
     const entry = this.#entries.get(name);

@@ -22,7 +22,8 @@ const table = {
   "agent/native-calls.ts": [],
   "agent/flow.ts": ["agent/api", "agent/base"],
   "agent/threads.ts": ["agent/api", "agent/base"],
-  "agent/config.ts": ["agent/base"],
+  "agent/config.ts": ["agent/api", "agent/base"],
+  "agent/version.ts": [],
   "agent/connection-facts.ts": ["agent/decide", "agent/state", "agent/flow.ts", "agent/api", "agent/base"],
   "agent/connection.ts": [
     "agent/connection-facts.ts",

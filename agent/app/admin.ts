@@ -1,0 +1,94 @@
+// The agent's admin paths (docs/lab.md) on the unix socket: what it knows, does and would do. Reads; the only change is a drain.
+import { json, problem, type Route } from "../base/admin-server.ts";
+import { type Health, healthRoutes } from "../base/health.ts";
+import type { Metrics } from "../base/metrics.ts";
+import type { Result } from "../base/result.ts";
+import type { Config } from "../config.ts";
+import type { SvidStatus } from "../identify/svid-store.ts";
+import type { PodStatus } from "../intercept/enrol.ts";
+import type { Native } from "../native.ts";
+import type { CallFault } from "../native-calls.ts";
+import { describeRecord } from "../report/access-log.ts";
+import type { Book } from "../report/facts-book.ts";
+import type { RecentRecords } from "../report/recent.ts";
+import { type ExplainParts, explain } from "./explain.ts";
+
+export interface AdminParts {
+  readonly config: Config;
+  readonly native: Native;
+  readonly health: Health;
+  readonly metrics: Metrics;
+  readonly book: Book;
+  readonly recent: RecentRecords;
+  readonly explain: ExplainParts;
+  readonly status: () => Readonly<Record<string, unknown>>;
+  readonly pods: () => readonly PodStatus[];
+  readonly sync: () => Promise<readonly PodStatus[]>;
+  readonly certs: () => { readonly svids: readonly SvidStatus[] } & Readonly<Record<string, unknown>>;
+  readonly drain: () => void;
+}
+
+export function adminRoutes(parts: AdminParts): readonly Route[] {
+  const get = (path: string, handle: Route["handle"]): Route => ({ method: "GET", path, handle });
+  const passOn = <T extends object>(result: Result<T, CallFault>) =>
+    result.ok ? json(result.value) : problem(503, result.error.code, result.error.message);
+  return [
+    get("/v1/status", () => json(parts.status())),
+    get("/v1/pods", () => json({ pods: parts.pods() })),
+    { method: "POST", path: "/v1/pods/sync", handle: async () => json({ pods: await parts.sync() }) },
+    get("/v1/connections", async () => {
+      const listed = await parts.native.call("connections.list", {});
+      if (!listed.ok) return passOn(listed);
+      return json({ connections: listed.value.connections.map((c) => ({ ...c, ...names(parts.book, c) })) });
+    }),
+    get("/v1/tunnels", async () => passOn(await parts.native.call("tunnels.list", {}))),
+    get("/v1/counters", async () => passOn(await parts.native.call("counters", {}))),
+    get("/v1/certs", () => json(parts.certs())),
+    get("/v1/records", ({ query }) => {
+      const limit = Number(query.get("limit") ?? 100);
+      if (!Number.isInteger(limit) || limit < 1)
+        return problem(400, "bad_limit", "limit: is not a whole number above 0");
+      return json({ records: parts.recent.last(limit).map((b) => describeRecord(b, 0, parts.book)) });
+    }),
+    get("/v1/explain", ({ query }) => {
+      const source = query.get("source");
+      const destination = query.get("destination");
+      if (source === null || destination === null)
+        return problem(400, "bad_query", "needs source=NAMESPACE/POD and destination=NAMESPACE/SERVICE:PORT");
+      const told = explain(parts.explain, source, destination);
+      return told.ok ? json(told.value) : problem(404, "not_explained", told.error);
+    }),
+    get("/v1/config", () => json(parts.config)),
+    {
+      method: "POST",
+      path: "/v1/drain",
+      handle() {
+        parts.drain();
+        return json({ draining: true }, 202);
+      },
+    },
+    ...healthRoutes(parts.health, parts.metrics),
+  ];
+}
+
+/** The names behind a connection's numbers. */
+function names(
+  book: Book,
+  connection: { readonly planId: number; readonly verdictId: number; readonly endpoint: number },
+) {
+  const plan = book.planFacts(connection.planId);
+  const verdict = book.verdictFacts(connection.verdictId);
+  const target = plan?.targets[connection.endpoint]?.workload;
+  const source = verdict?.source ?? plan?.source;
+  const destination = verdict?.destination ?? (target?.name === "" ? undefined : target);
+  const service = plan?.service ?? verdict?.service;
+  const pair = (w: { namespace: string; name: string } | undefined) =>
+    w === undefined ? null : `${w.namespace}/${w.name}`;
+  return {
+    sourceWorkload: pair(source),
+    destinationWorkload: pair(destination),
+    service: pair(service),
+    sourceIdentity: verdict === undefined ? (plan?.sourceIdentity ?? null) : verdict.sourceIdentity,
+    destinationIdentity: verdict?.destinationIdentity ?? null,
+  };
+}

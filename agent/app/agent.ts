@@ -1,0 +1,341 @@
+// The only constructor of the agent's parts; start and stop order. A start is also a replacement: everything is in place and
+// ready before the old agent is told to go (docs/takeover.md).
+import { randomInt } from "node:crypto";
+import { mkdirSync } from "node:fs";
+import type { PodName } from "../api/names.ts";
+import { defaultSettings } from "../api/settings.ts";
+import type { Clock } from "../base/clock.ts";
+import { every } from "../base/clock.ts";
+import type { Logger } from "../base/log.ts";
+import { createMetrics } from "../base/metrics.ts";
+import type { Random } from "../base/random.ts";
+import { err, ok, type Result } from "../base/result.ts";
+import type { Config } from "../config.ts";
+import { answerQuestion, type ConnectionParts } from "../connection.ts";
+import type { DirectSettings } from "../decide/direct-rows.ts";
+import { mtlsFor } from "../decide/mtls.ts";
+import type { DecideSettings } from "../decide/outbound.ts";
+import type { LocalPod, Question } from "../flow.ts";
+import { Enrolment, type PodStatus } from "../intercept/enrol.ts";
+import { KernelView } from "../intercept/kernel-view.ts";
+import { readPodFolder, watchPodFolder } from "../intercept/pod-folder.ts";
+import { type NativeChannel, type NativeListener, startNative } from "../native.ts";
+import { openAccessLog } from "../report/access-log.ts";
+import { ConnectionReport } from "../report/connection-report.ts";
+import { createFactsBook } from "../report/facts-book.ts";
+import { metricNames } from "../report/metric-names.ts";
+import { type Changes, MeshState } from "../state/mesh-state.ts";
+import { Certificates } from "./certificates.ts";
+import { ControllerLink } from "./controller-link.ts";
+import { Discovery } from "./discovery.ts";
+import { Endpoints } from "./endpoints.ts";
+import { routeEvents } from "./native-events.ts";
+import { nativeSettings } from "./native-settings.ts";
+import { PolicyChange } from "./policy-change.ts";
+import { Takeover } from "./takeover.ts";
+import { ViewSync } from "./view-sync.ts";
+
+export interface AgentParts {
+  readonly config: Config;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly version: string;
+  /** The agent has ended; `code` is the exit code. */
+  readonly ended: (code: number) => void;
+}
+export interface Agent {
+  /** Stops taking connections, lets open ones end within the drain time, then ends. */
+  drain(why: string): void;
+}
+
+/** Starts everything. The error is one line that says what is missing. */
+export async function startAgent(parts: AgentParts): Promise<Result<Agent, string>> {
+  const { config, clock, random, log, version } = parts;
+  mkdirSync(config.runDir, { recursive: true, mode: 0o700 });
+  const takeover = new Takeover({
+    runDir: config.runDir,
+    pid: process.pid,
+    version,
+    clock,
+    log,
+    answerMs: config.takeoverMs,
+    yieldTo: (pid) => yieldTo(pid),
+  });
+  const claimed = await takeover.claim();
+  if (!claimed.ok) return claimed;
+
+  const metrics = createMetrics(true);
+  const state = new MeshState({ ...defaultSettings, trustDomain: config.trustDomain });
+  const book = createFactsBook();
+  const accessLogDropped = metrics.counter(metricNames.accessLogDropped);
+  const openedLog = openAccessLog(config.accessLog, () => accessLogDropped.add({}));
+  if (!openedLog.ok) return err(`FAIRLEAD_ACCESS_LOG: ${openedLog.error}`);
+  const accessLog = openedLog.value;
+  const report = new ConnectionReport({
+    book,
+    metrics,
+    seriesLimit: config.metricSeries,
+    recordsKept: config.recordsKept,
+    accessLog,
+  });
+  const questions = metrics.counter(metricNames.questions);
+  const kernelFailures = metrics.counter(metricNames.kernelFailures);
+  const resets = metrics.counter(metricNames.reevaluated);
+  const cacheFailures = metrics.counter(metricNames.cacheFailures);
+
+  let phase: "starting" | "ready" | "draining" = "starting";
+  let interception = "none";
+  let onDrained: () => void = () => {};
+  const decideSettings = (): DecideSettings => ({ stale: discovery.expired, detectMs: config.detectMs });
+  const directSettings = (): DirectSettings => ({ stale: discovery.expired, l7Telemetry: config.dataThreads > 0 });
+
+  const listener: NativeListener = {
+    question(question) {
+      const answer = answerQuestion(flow, question as Question);
+      questions.add({ ask: question.ask, outcome: answer === null ? "failed" : "answered" });
+      return answer;
+    },
+    records: (frame) => report.records(frame),
+    event: routeEvents({ log, metrics, pods: () => pods, drained: () => onDrained() }),
+    closed(reason) {
+      log.error("native_lost", { reason });
+      parts.ended(1);
+    },
+  };
+  const started = startNative(config.libraryPath, nativeSettings(config), listener, clock);
+  if (!started.ok) {
+    takeover.close();
+    return started;
+  }
+  const native: NativeChannel = started.value.channel;
+  const stopBeating = every(clock, config.heartbeatMs, () => void native.call("heartbeat", {}, config.heartbeatDeadMs));
+
+  const pods = new Enrolment({
+    native,
+    clock,
+    log,
+    node: config.node,
+    trustDomain: config.trustDomain,
+    settings: () => state.settings,
+    isStrict: (pod) => isStrict(state, pod),
+    isAnnounced: (pod) => (state.workloads.byUid(pod.workload.uid)?.tunnel ?? "none") !== "none",
+    changed: (names) => podsChanged(names),
+    firstNumber: randomInt(1, 2 ** 31),
+    withdrawMs: config.withdrawMs,
+    drainMs: config.drainMs,
+    existing(pod, strict, sockets) {
+      log.warn(strict ? "existing_connections_ended" : "existing_connections", {
+        pod: pod.name,
+        count: sockets.length,
+        sockets,
+      });
+      if (!strict) return;
+      const tuples = sockets.map(({ local, remote }) => ({ source: local, destination: remote }));
+      void native.call("sockets.destroy", { pod: pod.name, tuples });
+    },
+  });
+  const flow: ConnectionParts = {
+    state,
+    pods,
+    facts: book,
+    settings: decideSettings,
+    waits: { permissiveMs: config.permissiveWaitMs, strictMs: config.handshakeTimeoutMs },
+    handover: () => undefined,
+    failed: (question, error) => log.error("question_failed", { ask: question.ask, pod: question.pod, error }),
+  };
+  // Above anything that an agent before this one wrote into maps that outlive it: time only goes forward between agents.
+  const epoch = clock.now();
+  const view = new KernelView(native, log, BigInt(epoch) * 1_000_000n, randomInt(1, 2 ** 31));
+  const policyChange = new PolicyChange({
+    state,
+    pods,
+    book,
+    native,
+    clock,
+    log,
+    stale: () => discovery.expired,
+    reset: (count) => resets.add({}, count),
+  });
+  const sync = new ViewSync({
+    state,
+    pods,
+    view,
+    facts: book,
+    clock,
+    direct: directSettings,
+    withdrawn: (source, _destination, rows) => void policyChange.destroyDirect(source, rows),
+    failed: () => kernelFailures.add({}),
+  });
+  const link = new ControllerLink(config, clock.now);
+  const certificates = new Certificates({ config, clock, random, log, metrics, native, state, link });
+  const discovery: Discovery = new Discovery({
+    config,
+    clock,
+    random,
+    log,
+    state,
+    link,
+    agentVersion: version,
+    interception: () => interception,
+    pods: () => pods.statuses(),
+    changed: (changes) => stateChanged(changes),
+    connected: () => certificates.svids.retryNow(),
+    expiredChanged: () => {
+      if (phase === "starting") return;
+      state.bump();
+      void allChanged();
+    },
+    cacheFailed: () => cacheFailures.add({}),
+  });
+  const endpoints = new Endpoints({
+    config,
+    clock,
+    log,
+    metrics,
+    native,
+    nativeVersion: started.value.version,
+    version,
+    state,
+    book,
+    report,
+    pods,
+    view,
+    certificates,
+    discovery,
+    phase: () => phase,
+    interception: () => interception,
+    explain: { state, pods, decide: decideSettings, direct: directSettings },
+    sync: () => syncPods(true),
+    drain: () => drain("asked on the admin socket"),
+  });
+
+  function stateChanged(changes: Changes): void {
+    void native.call("generation.set", { generation: state.generation });
+    if (changes.names.TrustBundle.size + changes.names.MeshSettings.size > 0) void certificates.trustChanged();
+    const policies =
+      changes.names.Authorization.size + changes.names.TrafficPolicy.size + changes.names.MeshSettings.size;
+    if (policies > 0) {
+      policyChange.schedule();
+      if (phase !== "draining") void syncPods(false);
+    }
+    if (phase !== "draining") void sync.changed(changes);
+  }
+  function allChanged(): Promise<void> {
+    void native.call("generation.set", { generation: state.generation });
+    policyChange.schedule();
+    return phase === "draining" ? Promise.resolve() : sync.all();
+  }
+  function podsChanged(names: readonly PodName[]): void {
+    certificates.want(pods.all());
+    void native.call("generation.set", { generation: state.bump() });
+    if (phase !== "draining") void sync.podsChanged(names);
+    discovery.reportSoon();
+  }
+  let syncing: Promise<readonly PodStatus[]> = Promise.resolve([]);
+  /** One at a time; `wait` also waits for the SVIDs of what is in. */
+  function syncPods(wait: boolean): Promise<readonly PodStatus[]> {
+    syncing = syncing.then(async () => {
+      const read = await readPodFolder(config.podsDir);
+      for (const { file, message } of read.problems) log.warn("pod_record_refused", { file, message });
+      return phase === "draining" ? pods.syncGone(read) : pods.sync(read);
+    });
+    if (!wait) return syncing;
+    return syncing.then(async (statuses) => {
+      await certificates.ready(
+        pods.all().map((pod) => pod.identity),
+        config.svidWaitMs,
+      );
+      await sync.flush();
+      return statuses;
+    });
+  }
+
+  let stopWatching: () => void = () => {};
+  async function yieldTo(pid: number): Promise<void> {
+    phase = "draining";
+    log.info("yielding", { to: pid });
+    stopBeating();
+    certificates.stop();
+    await discovery.yieldFiles();
+    await endpoints.close();
+    drain(`replaced by ${pid}`);
+  }
+
+  let draining = false;
+  function drain(why: string): void {
+    if (draining) return;
+    draining = true;
+    phase = "draining";
+    log.info("draining", { why, deadlineMs: config.drainMs });
+    const deadline = new AbortController();
+    onDrained = () => deadline.abort();
+    void (async () => {
+      await native.call("drain", { deadlineMs: config.drainMs });
+      // Native ends what is left at its deadline and says so; a little longer, and it is taken for dead.
+      await clock.sleep(config.drainMs + 2_000, deadline.signal);
+      await stop();
+      parts.ended(0);
+    })();
+  }
+  async function stop(): Promise<void> {
+    stopBeating();
+    stopWatching();
+    takeover.close();
+    certificates.stop();
+    await discovery.stop();
+    await endpoints.close();
+    await accessLog.close();
+    await native.call("stop", {}, 2_000);
+    native.close();
+    link.close();
+    log.flush();
+  }
+
+  const begun = await begin();
+  if (!begun.ok) {
+    await stop();
+    return begun;
+  }
+  return ok({ drain });
+
+  /** Everything up to the moment when the old agent may go. */
+  async function begin(): Promise<Result<void, string>> {
+    const host = await native.call("host.probe", {});
+    if (!host.ok) return err(`host.probe: ${host.error.message}`);
+    if (host.value.missing.length > 0) log.warn("capabilities_missing", { missing: host.value.missing });
+    const programs = await native.call("programs.load", {}, 30_000);
+    if (!programs.ok) return err(`programs: ${programs.error.code}: ${programs.error.message}`);
+    interception = programs.value.interception;
+    log.info("interception", { ...programs.value, kernel: host.value.kernel });
+    await discovery.load();
+    await native.call("generation.set", { generation: state.generation });
+    await certificates.load();
+    await syncPods(false);
+    await sync.all();
+    // SVIDs from the run directory are already in; only an agent that has none waits for the controller, and not for long.
+    certificates.start();
+    discovery.start();
+    if (takeover.predecessor !== 0)
+      await certificates.ready(
+        pods.all().map((p) => p.identity),
+        config.svidWaitMs,
+      );
+    const listening = await endpoints.listen();
+    if (!listening.ok) return listening;
+    const serving = await takeover.serve();
+    if (!serving.ok) return serving;
+    phase = "ready";
+    stopWatching = watchPodFolder(config.podsDir, clock, log, () => void syncPods(false), config.podRescanMs);
+    await syncPods(false);
+    log.info("ready", { node: config.node, pods: pods.all().length, interception, replaced: takeover.predecessor });
+    return ok(undefined);
+  }
+}
+
+/** A pod is strict if any of its ports is: what fails open would fail open for all of them. */
+function isStrict(state: MeshState, pod: LocalPod): boolean {
+  if (mtlsFor(state, pod.workload, 0).mode === "strict") return true;
+  const policies = state.trafficPolicies.inForce(pod.workload);
+  return policies.some((policy) => [...policy.portModes.values()].includes("strict"));
+}

@@ -1,0 +1,210 @@
+// Discovery as one part: what is on disk first, then the stream; freshness, refused resources, and what the controller is told back.
+import { Metadata } from "@grpc/grpc-js";
+import type { Enforcement, PodState } from "../api/mesh.gen.ts";
+import { policyNameOf } from "../api/policy.ts";
+import { codecs } from "../api/resources.ts";
+import { type Clock, every } from "../base/clock.ts";
+import { type Logger, messageOf } from "../base/log.ts";
+import type { Random } from "../base/random.ts";
+import type { Config } from "../config.ts";
+import { needsL7 } from "../decide/rules.ts";
+import { DiscoveryCache } from "../discover/cache.ts";
+import { ControllerSource, newVersions, type Refused } from "../discover/controller-source.ts";
+import { ageMs, type Freshness, isExpired, isStale } from "../discover/freshness.ts";
+import type { PodStatus } from "../intercept/enrol.ts";
+import type { Changes, MeshState, MeshUpdate } from "../state/mesh-state.ts";
+import type { ControllerLink } from "./controller-link.ts";
+
+export interface DiscoveryParts {
+  readonly config: Config;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly state: MeshState;
+  readonly link: ControllerLink;
+  readonly agentVersion: string;
+  readonly interception: () => string;
+  readonly pods: () => readonly PodStatus[];
+  readonly changed: (changes: Changes) => void;
+  readonly connected: () => void;
+  /** Policies became too old for STRICT workloads, or fresh again. */
+  readonly expiredChanged: (expired: boolean) => void;
+  readonly cacheFailed: () => void;
+}
+
+/** How often age is looked at, and how often the file's time is set while connected. */
+const tickMs = 500;
+const touchMs = 10_000;
+
+export class Discovery {
+  readonly #parts: DiscoveryParts;
+  readonly #versions = newVersions();
+  readonly #freshness: Freshness = { connected: false, lastContactMs: 0 };
+  readonly #cache: DiscoveryCache;
+  readonly #source: ControllerSource;
+  readonly #stop = new AbortController();
+  #expired = false;
+  #touchedMs = 0;
+  #reported = "";
+  #reporting: (() => void) | undefined;
+  #isReporter = true;
+
+  constructor(parts: DiscoveryParts) {
+    this.#parts = parts;
+    const { clock, log, random, config, state, link } = parts;
+    this.#cache = new DiscoveryCache({
+      folder: config.cacheDir,
+      clock,
+      log,
+      delayMs: config.cacheDelayMs,
+      snapshot: () => state.snapshot(),
+      versions: this.#versions,
+      failed: parts.cacheFailed,
+    });
+    this.#source = new ControllerSource({
+      node: config.node,
+      open: () => link.openStream(),
+      clock,
+      random,
+      log,
+      backoff: { baseMs: 100, maxMs: config.reconnectMaxMs },
+      versions: this.#versions,
+      apply: (update) => this.#apply(update),
+      connected: (connected) => this.#connected(connected),
+      heard: () => this.#heard(),
+      refusedChanged: () => this.reportSoon(),
+    });
+  }
+
+  get status() {
+    const { clock, config, state } = this.#parts;
+    const age = ageMs(this.#freshness, clock);
+    return {
+      ...this.#source.status,
+      ageMs: this.#freshness.lastContactMs === 0 ? null : age,
+      stale: isStale(this.#freshness, clock, config.cacheTtlMs),
+      expired: this.#expired,
+      entries: state.counts(),
+      cache: this.#cache.status,
+    };
+  }
+  get expired(): boolean {
+    return this.#expired;
+  }
+
+  /** Applies what an earlier agent left on disk; false if there was nothing. */
+  async load(): Promise<boolean> {
+    const loaded = await this.#cache.load();
+    if (loaded === undefined) return false;
+    for (const [kind, names] of loaded.versions)
+      for (const [name, version] of names) this.#versions.get(kind)?.set(name, version);
+    this.#freshness.lastContactMs = loaded.lastContactMs;
+    this.#parts.state.apply({ changed: loaded.resources, removed: [] });
+    const ageSeconds = Math.round(ageMs(this.#freshness, this.#parts.clock) / 1000);
+    this.#parts.log.info("cache_loaded", { entries: loaded.resources.length, skipped: loaded.skipped, ageSeconds });
+    this.#tick();
+    return true;
+  }
+
+  /** Runs until `stop`. */
+  start(): void {
+    const cancel = every(this.#parts.clock, tickMs, () => this.#tick());
+    this.#stop.signal.addEventListener("abort", cancel);
+    void this.#source.run(this.#stop.signal);
+  }
+
+  /** The successor owns the cache file and speaks for the node; the stream goes on for the connections that still drain. */
+  async yieldFiles(): Promise<void> {
+    this.#isReporter = false;
+    await this.#cache.disown();
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#cache.flush();
+  }
+
+  /** Tells the controller what is not enforced and which pods are in, if that changed. */
+  reportSoon(): void {
+    this.#reporting ??= this.#parts.clock.after(20, () => {
+      this.#reporting = undefined;
+      this.#report();
+    });
+  }
+
+  #apply(update: MeshUpdate): void {
+    const changes = this.#parts.state.apply(update);
+    if (!changes.any) return;
+    this.#cache.changed();
+    this.#parts.changed(changes);
+    this.reportSoon();
+  }
+
+  #connected(connected: boolean): void {
+    this.#freshness.connected = connected;
+    this.#freshness.lastContactMs = this.#parts.clock.now();
+    this.#tick();
+    if (!connected) return;
+    this.#reported = ""; // a controller that restarted knows nothing of us
+    this.reportSoon();
+    this.#parts.connected();
+  }
+
+  #heard(): void {
+    this.#freshness.lastContactMs = this.#parts.clock.now();
+  }
+
+  #tick(): void {
+    const { clock, state } = this.#parts;
+    if (this.#freshness.connected && clock.now() - this.#touchedMs >= touchMs) {
+      this.#touchedMs = clock.now();
+      void this.#cache.touch();
+    }
+    const expired = isExpired(this.#freshness, clock, state.settings.maxStaleMs);
+    if (expired === this.#expired) return;
+    this.#expired = expired;
+    this.#parts.log[expired ? "error" : "info"](expired ? "policies_expired" : "policies_fresh");
+    this.#parts.expiredChanged(expired);
+  }
+
+  #report(): void {
+    const { link, config, agentVersion, interception, log } = this.#parts;
+    if (!this.#freshness.connected || !this.#isReporter) return;
+    const pods: PodState[] = this.#parts.pods().map(({ pod, enrolled, reason }) => ({ pod, enrolled, reason }));
+    const enforcements = this.#unenforced(this.#source.status.refused);
+    const request = { node: config.node, agentVersion, enforcements, interception: interception(), pods };
+    const text = JSON.stringify(request);
+    if (text === this.#reported) return;
+    const node = link.node();
+    if (!node.ok) return;
+    this.#reported = text;
+    const deadline = this.#parts.clock.now() + config.callMs;
+    node.value.report(request, new Metadata(), { deadline }, (error) => {
+      if (error === null) return;
+      log.warn("report_failed", { message: messageOf(error) });
+      this.#reported = "";
+      this.#parts.clock.after(1_000, () => this.reportSoon());
+    });
+  }
+
+  #unenforced(refused: readonly Refused[]): Enforcement[] {
+    const found: Enforcement[] = refused.map(({ typeUrl, name, reason }) => ({
+      typeUrl,
+      resource: name,
+      enforced: false,
+      reason,
+    }));
+    for (const policy of this.#parts.state.authorizations.all())
+      if (needsL7(policy))
+        found.push({
+          typeUrl: codecs.Authorization.typeUrl,
+          resource: policyNameOf(policy),
+          enforced: false,
+          reason:
+            policy.action === "custom"
+              ? "CUSTOM needs the HTTP lane: what it covers is refused"
+              : "has rules about requests, which need the HTTP lane: they fail closed",
+        });
+    return found;
+  }
+}

@@ -1,0 +1,54 @@
+// Process entry of the node agent: config -> agent -> signals -> exit code. 0 drained, 1 lost native, 2 bad configuration, 3 could not start.
+import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
+import { startAgent } from "./app/agent.ts";
+import { systemClock } from "./base/clock.ts";
+import { createLogger } from "./base/log.ts";
+import { systemRandom } from "./base/random.ts";
+import { readConfig } from "./config.ts";
+import { agentVersion } from "./version.ts";
+
+const projectDir = dirname(dirname(fileURLToPath(import.meta.url)));
+const config = readConfig(process.env, projectDir);
+if (!config.ok) {
+  for (const problem of config.error) process.stderr.write(`fairlead agent: ${problem}\n`);
+  process.exit(2);
+}
+const log = createLogger(config.value.logLevel, "agent").with({ node: config.value.node, pid: process.pid });
+const end = (code: number): void => {
+  log.info("ended", { code });
+  log.flush();
+  process.exit(code);
+};
+process.on("uncaughtException", (error) => {
+  log.error("uncaught", { error });
+  end(1);
+});
+process.on("unhandledRejection", (error) => {
+  log.error("uncaught", { error });
+  end(1);
+});
+
+const started = await startAgent({
+  config: config.value,
+  clock: systemClock,
+  random: systemRandom,
+  log,
+  version: agentVersion,
+  ended: end,
+});
+if (!started.ok) {
+  log.error("not_started", { reason: started.error });
+  end(3);
+} else {
+  // Without a successor this is a drain all the same: what is open ends in its own time. A second signal does not wait.
+  let asked = false;
+  for (const signal of ["SIGTERM", "SIGINT"] as const)
+    process.on(signal, () => {
+      if (asked) end(0);
+      asked = true;
+      started.value.drain(signal);
+    });
+  // The clock's timers do not keep the process alive; the channel to native does, but only once it reads.
+  process.stdin.unref();
+}
