@@ -282,7 +282,7 @@ static __always_inline void tell_closed(struct bpf_sock_ops *ctx, struct socket_
 		return;
 	}
 	__builtin_memset(event, 0, sizeof(*event));
-	if (tcp && tcp->inet_conn.icsk_inet.sk.sk_flags >> SOCK_DONE_BIT & 1)
+	if (tcp && tcp->inet_conn.icsk_inet.sk.__sk_common.skc_flags >> SOCK_DONE_BIT & 1)
 		state->flags |= SOCKET_FLAG_FIN_RECEIVED;
 	event->error = tcp ? tcp->inet_conn.icsk_inet.sk.sk_err : 0;
 	event->kind = EVENT_KIND_DIRECT_CLOSED;

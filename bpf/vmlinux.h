@@ -196,11 +196,11 @@ struct sk_msg_md {
 
 struct sock_common {
 	unsigned char skc_ipv6only : 1;
+	unsigned long skc_flags;
 };
 
 struct sock {
 	struct sock_common __sk_common;
-	unsigned long sk_flags;
 	int sk_err;
 };
 
