@@ -51,6 +51,8 @@ reasons! {
     ConnectTimeout = 21 "connect_timeout";
     ConnectUnreachable = 22 "connect_unreachable";
     ConnectFailed = 23 "connect_failed";
+    /// The policies that are known are older than the mesh allows for a STRICT workload.
+    PoliciesStale = 24 "policies_stale";
     HandshakeTimeout = 30 "tls_handshake_timeout";
     CertificateExpired = 31 "tls_expired";
     CertificateNotYetValid = 32 "tls_not_yet_valid";
