@@ -1,5 +1,6 @@
 // The command `fairlead`: finds the command, reads its words, turns failures into one line and an exit code.
 import { type Command, Failure, helpOf, type Output, readCall, UsageError } from "./command.ts";
+import { demo } from "./demo.ts";
 import { labCommands } from "./lab.ts";
 
 const version: Command = {
@@ -15,7 +16,7 @@ const version: Command = {
   },
 };
 
-const commands: readonly Command[] = [...labCommands, version];
+const commands: readonly Command[] = [demo, ...labCommands, version];
 
 function overview(): string {
   const lines = commands.map((c) => `  ${c.name.padEnd(22)} ${c.summary}`);

@@ -76,8 +76,7 @@ export async function callJson(
   const reply = await call(socketPath, path, options);
   if (!reply.ok) return reply;
   if (reply.value.status >= 200 && reply.value.status < 300) return ok(reply.value.json);
-  const said = (reply.value.json as { readonly error?: unknown } | undefined)?.error;
-  return err(
-    typeof said === "string" ? said : `${path}: status ${reply.value.status} ${reply.value.text.slice(0, 300)}`.trim(),
-  );
+  const said = (reply.value.json as { readonly error?: string | { readonly message?: string } } | undefined)?.error;
+  const text = typeof said === "string" ? said : said?.message;
+  return err(text ?? `${path}: status ${reply.value.status} ${reply.value.text.slice(0, 300)}`.trim());
 }
