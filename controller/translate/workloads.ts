@@ -1,13 +1,7 @@
 // Pods and external endpoints -> Workload records with their service memberships (DP-30). Pure.
 import { type NodeName, workloadUid } from "../../agent/api/names.ts";
 import type { MeshSettings } from "../../agent/api/settings.ts";
-import {
-  defaultHbonePort,
-  type Membership,
-  type PortMapping,
-  type TunnelKind,
-  type Workload,
-} from "../../agent/api/workload.ts";
+import { defaultHbonePort, type Membership, type TunnelKind, type Workload } from "../../agent/api/workload.ts";
 import { canonicalIp } from "../../agent/base/ip.ts";
 import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
 import { type PodObject, refOf, showRef } from "../sources/types.ts";

@@ -1,0 +1,255 @@
+// Builds the controller's parts in order and says how they start and stop. Nothing else constructs them.
+import { readFileSync } from "node:fs";
+import { AggregatedDiscoveryServiceService } from "../agent/api/discovery.gen.ts";
+import { CertificateServiceService, NodeServiceService } from "../agent/api/mesh.gen.ts";
+import { defaultSettings, type MeshSettings } from "../agent/api/settings.ts";
+import { createAdminServer } from "../agent/base/admin-server.ts";
+import { type Clock, every } from "../agent/base/clock.ts";
+import { healthRoutes } from "../agent/base/health.ts";
+import { formatEndpoint } from "../agent/base/ip.ts";
+import { createLifecycle, type Lifecycle } from "../agent/base/lifecycle.ts";
+import { type Logger, messageOf } from "../agent/base/log.ts";
+import { createMetrics } from "../agent/base/metrics.ts";
+import { adminRoutes } from "./app/admin-routes.ts";
+import { discoveryService } from "./app/discovery-service.ts";
+import { Ledger } from "./app/ledger.ts";
+import { Mesh } from "./app/mesh.ts";
+import { nodeServices } from "./app/node-services.ts";
+import { isDue, makeServerIdentity } from "./app/server-identity.ts";
+import { type Config, machineName } from "./config.ts";
+import { Authority } from "./issue/authority.ts";
+import { JoinTokens } from "./issue/join-tokens.ts";
+import { openStateFiles } from "./issue/state-files.ts";
+import { readSuppliedCa } from "./issue/supplied.ts";
+import { controllerMetrics } from "./report/metrics.ts";
+import { AgentRegistry } from "./serve/registry.ts";
+import { createGrpcServer, type ServerTls } from "./serve/server.ts";
+import { createFolderSource } from "./sources/folder.ts";
+import { AgentReports } from "./status/agents.ts";
+
+export interface Controller extends Lifecycle {
+  /** Ports actually bound, for configurations with port 0. */
+  readonly ports: { readonly grpc: number; readonly health: number; readonly admin: number };
+}
+const housekeepingMs = 5000;
+const intermediateMarginMs = 60 * 86_400_000;
+
+/** Throws StateError (one line for the operator) when the state folder or the supplied CA cannot be used. */
+export async function createController(config: Config, clock: Clock, log: Logger): Promise<Controller> {
+  const now = (): number => clock.now();
+  const registryMetrics = createMetrics(true);
+  const metrics = controllerMetrics(registryMetrics);
+  const files = openStateFiles(config.stateDir);
+  const supplied = readSuppliedCa({
+    rootCert: config.caRootCertFile,
+    rootKey: config.caRootKeyFile,
+    intermediateCert: config.caIntermediateCertFile,
+    intermediateKey: config.caIntermediateKeyFile,
+  });
+  const authority = await Authority.open({ trustDomain: config.trustDomain, files, now, supplied });
+  const tokens = new JoinTokens(files, now);
+  const registry = new AgentRegistry();
+  const reports = new AgentReports();
+  const ledger = new Ledger(now);
+  const settings: MeshSettings = {
+    ...defaultSettings,
+    trustDomain: config.trustDomain,
+    svidTtlMs: config.svidTtlMs,
+    renewAt: config.renewAt,
+  };
+  const unenrolled = (): ReadonlyMap<string, string> =>
+    new Map([...reports.all().values()].flatMap((report) => [...report.unenrolled]));
+  const mesh = new Mesh({
+    settings,
+    rootNamespace: config.rootNamespace,
+    authority,
+    files,
+    clock,
+    log,
+    metrics,
+    unenrolled,
+  });
+  const source = createFolderSource(
+    { folders: config.manifests, liveDir: config.liveDir, settleMs: config.settleMs, pollMs: config.pollMs },
+    mesh.sink,
+    clock,
+    log,
+  );
+
+  const identityOptions = {
+    trustDomain: config.trustDomain,
+    names: [...config.serverNames, machineName()],
+    lifeMs: config.nodeTtlMs,
+    now,
+  };
+  let identity = await makeServerIdentity(authority, identityOptions);
+  const adminClientRoots = config.adminClientCaFile === undefined ? "" : readFileSync(config.adminClientCaFile, "utf8");
+  const grpcTls = (): ServerTls => ({ ...identity, clientRootsPem: authority.rootsPem });
+  const adminTls = () => ({
+    certPem: identity.certPem,
+    keyPem: identity.keyPem,
+    clientRootsPem: authority.rootsPem.join("") + adminClientRoots,
+    allowedSanPrefixes: config.adminSanPrefixes,
+  });
+  const grpc = createGrpcServer(grpcTls());
+
+  const services = nodeServices({
+    mesh,
+    authority,
+    tokens,
+    reports,
+    ledger,
+    clock,
+    log,
+    metrics,
+    svidTtlMs: config.svidTtlMs,
+    nodeTtlMs: config.nodeTtlMs,
+    rescan: () => void source.rescan(),
+  });
+  grpc.server.addService(AggregatedDiscoveryServiceService, discoveryService({ mesh, registry, metrics, clock, log }));
+  grpc.server.addService(NodeServiceService, services.node);
+  grpc.server.addService(CertificateServiceService, services.certificates);
+
+  const admin = adminRoutes({
+    mesh,
+    authority,
+    tokens,
+    registry,
+    reports,
+    ledger,
+    clock,
+    log,
+    joinTokenTtlMs: config.joinTokenTtlMs,
+    longestLifeMs: Math.max(config.svidTtlMs, config.nodeTtlMs),
+    rescan: () => source.rescan(),
+    config: { ...config },
+  });
+  let isUp = false;
+  const health = healthRoutes(
+    {
+      notReady() {
+        if (!isUp) return "starting or stopping";
+        const [fault] = source.faults;
+        return fault === undefined ? undefined : `folder ${fault[0]}: ${fault[1]}`;
+      },
+      details: () => ({
+        agents: registry.size,
+        objects: mesh.index.size,
+        problems: mesh.problems.length,
+        generation: mesh.snapshot.generation,
+        ca: { phase: authority.phase, intermediateNotAfter: new Date(authority.intermediateNotAfterMs).toISOString() },
+      }),
+    },
+    registryMetrics,
+  );
+  const healthServer = createAdminServer({ routes: health, log });
+  const socketServer = createAdminServer({ routes: [...admin, ...health], log });
+  const tlsServer = createAdminServer({ routes: [...admin, ...health], log, tls: adminTls() });
+
+  registryMetrics.gaugeOf(
+    {
+      name: "fairlead_ca_expiry_seconds",
+      help: "Time until a certificate of the controller ends",
+      labels: ["certificate"],
+    },
+    (gauge) => {
+      gauge.clear();
+      gauge.set({ certificate: "intermediate" }, (authority.intermediateNotAfterMs - now()) / 1000);
+      gauge.set({ certificate: "server" }, (identity.notAfterMs - now()) / 1000);
+      for (const root of authority.describe())
+        gauge.set({ certificate: `root-${root.number}` }, (root.notAfterMs - now()) / 1000);
+    },
+  );
+  registryMetrics.gaugeOf(
+    {
+      name: "fairlead_certificate_soonest_expiry_seconds",
+      help: "Time until the first workload certificate in force ends; 0 without any",
+      labels: [],
+    },
+    (gauge) => gauge.set({}, Math.max(0, ((ledger.living()[0]?.notAfterMs ?? now()) - now()) / 1000)),
+  );
+
+  const setTls = (): void => {
+    grpc.setTls(grpcTls());
+    tlsServer.setTls(adminTls());
+  };
+  /** Keeps the controller's own certificates fresh; a failure is counted, logged and tried again. */
+  let isBusy = false;
+  const keepFresh = async (): Promise<void> => {
+    if (isBusy) return;
+    isBusy = true;
+    try {
+      if (await authority.renewIntermediate(intermediateMarginMs)) log.info("intermediate_renewed", {});
+      if (isDue(identity, authority, identityOptions)) {
+        identity = await makeServerIdentity(authority, identityOptions);
+        setTls();
+      }
+    } catch (error) {
+      metrics.rotationFailures.add({ what: "own_certificates" });
+      log.error("own_certificates_not_renewed", { reason: messageOf(error) });
+    } finally {
+      isBusy = false;
+    }
+  };
+
+  const ports = { grpc: 0, health: 0, admin: 0 };
+  const lifecycle = createLifecycle(clock, log);
+  lifecycle.add({
+    name: "health",
+    async start() {
+      ports.health = await healthServer.listen(config.healthListen);
+    },
+    stop: () => healthServer.close(),
+  });
+  lifecycle.add({ name: "manifests", start: () => source.start(), stop: () => source.stop() });
+  let stopHousekeeping = (): void => {};
+  lifecycle.add({
+    name: "housekeeping",
+    start() {
+      const stopTicks = every(clock, housekeepingMs, () => void keepFresh());
+      const stopListening = mesh.snapshot.onChange(() => {
+        // A changed trust bundle changes whom the listeners believe.
+        if (identity.generation !== authority.generation) {
+          setTls();
+          void keepFresh();
+        }
+      });
+      stopHousekeeping = () => {
+        stopTicks();
+        stopListening();
+      };
+    },
+    stop: () => stopHousekeeping(),
+  });
+  lifecycle.add({
+    name: "agents listener",
+    async start() {
+      ports.grpc = await grpc.listen(formatEndpoint(config.listen.host, config.listen.port));
+    },
+    async drain(deadline) {
+      isUp = false;
+      registry.endAll();
+      await grpc.close(deadline);
+    },
+    stop: () => grpc.server.forceShutdown(),
+  });
+  if (config.adminListen !== undefined) {
+    const address = config.adminListen;
+    lifecycle.add({
+      name: "admin listener",
+      async start() {
+        ports.admin = await tlsServer.listen(address);
+      },
+      stop: () => tlsServer.close(),
+    });
+  }
+  lifecycle.add({
+    name: "admin socket",
+    async start() {
+      if (config.adminSocket !== undefined) await socketServer.listen({ path: config.adminSocket });
+      isUp = true;
+    },
+    stop: () => socketServer.close(),
+  });
+  return Object.assign(lifecycle, { ports });
+}

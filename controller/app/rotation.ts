@@ -1,0 +1,61 @@
+// The three steps of a root's rotation, each refused while it would cut somebody off (unless forced).
+import { codecs } from "../../agent/api/resources.ts";
+import { err, type Result } from "../../agent/base/result.ts";
+import type { Authority } from "../issue/authority.ts";
+import type { AgentRegistry } from "../serve/registry.ts";
+import type { Ledger } from "./ledger.ts";
+
+export interface RotationParts {
+  readonly authority: Authority;
+  readonly registry: AgentRegistry;
+  readonly ledger: Ledger;
+  readonly trustDomain: string;
+  readonly now: () => number;
+  /** Longest life of any certificate that agents hold. */
+  readonly longestLifeMs: number;
+}
+export const rotationPhases = ["begin", "switch", "finish"] as const;
+export type RotationStep = (typeof rotationPhases)[number];
+
+/** Takes one step. The error says what is missing. */
+export async function rotate(
+  step: RotationStep,
+  isForced: boolean,
+  parts: RotationParts,
+): Promise<Result<void, string>> {
+  const { authority } = parts;
+  const hindrance = isForced ? undefined : hindranceTo(step, parts);
+  if (hindrance !== undefined) return err(`${hindrance}; or give "force": true`);
+  switch (step) {
+    case "begin":
+      return authority.beginRotation();
+    case "switch":
+      return authority.switchRoot();
+    case "finish":
+      return authority.finishRotation();
+  }
+}
+
+function hindranceTo(step: RotationStep, parts: RotationParts): string | undefined {
+  const { authority, registry, ledger } = parts;
+  if (step === "begin") return undefined;
+  const { typeUrl } = codecs.TrustBundle;
+  const behind = registry.current().filter((stream) => !stream.stateOf(typeUrl, parts.trustDomain).isCurrent);
+  if (behind.length > 0)
+    return `agents have not taken the trust bundle yet: ${behind
+      .map((s) => s.node)
+      .slice(0, 10)
+      .join(", ")}`;
+  if (step === "switch" || authority.phase !== "switched") return undefined;
+  const old = ledger.underOtherRoots(authority.activeRoot);
+  if (old.length > 0) {
+    const names = old.slice(0, 5).map((entry) => `${entry.identity} on ${entry.node}`);
+    return `${old.length} certificates of the old root are in force (${names.join(", ")})`;
+  }
+  // A controller that started after the switch does not know what was issued before it.
+  const endMs = authority.switchedAtMs + parts.longestLifeMs;
+  if (ledger.startedAtMs > authority.switchedAtMs && parts.now() < endMs) {
+    return `certificates of the old root may be in force until ${new Date(endMs).toISOString()}`;
+  }
+  return undefined;
+}

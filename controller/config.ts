@@ -1,0 +1,110 @@
+// Environment -> frozen configuration of the controller: every knob with name, default and reason. The only reader of the environment.
+import { hostname } from "node:os";
+import { defaultTrustDomain, parseTrustDomain, type TrustDomain } from "../agent/api/names.ts";
+import { type HostPort, readEnv } from "../agent/base/env.ts";
+import { type LogLevel, logLevels } from "../agent/base/log.ts";
+import { err, type Result } from "../agent/base/result.ts";
+
+export interface Config {
+  /** FAIRLEAD_MANIFESTS: folders of Kubernetes manifests, separated by ":". */
+  readonly manifests: readonly string[];
+  /** FAIRLEAD_LIVE_DIR: Pods with status, as a kubelet would report them. */
+  readonly liveDir: string | undefined;
+  /** FAIRLEAD_STATE_DIR: keys of the CA, tokens, given addresses; 0700. */
+  readonly stateDir: string;
+  /** FAIRLEAD_LISTEN: discovery and certificates for agents (gRPC). */
+  readonly listen: HostPort;
+  /** FAIRLEAD_HEALTH_LISTEN: health and metrics, plain HTTP. */
+  readonly healthListen: HostPort;
+  /** FAIRLEAD_ADMIN_LISTEN: admin over TLS with client certificates; "off" for none. */
+  readonly adminListen: HostPort | undefined;
+  /** FAIRLEAD_ADMIN_SOCKET: admin for root on this machine. */
+  readonly adminSocket: string | undefined;
+  /** FAIRLEAD_ADMIN_SAN_PREFIXES: identities that may use the admin endpoint over the network. */
+  readonly adminSanPrefixes: readonly string[];
+  /** FAIRLEAD_ADMIN_CLIENT_CA_FILE: roots of admin callers beside the mesh's own. */
+  readonly adminClientCaFile: string | undefined;
+  readonly trustDomain: TrustDomain;
+  /** FAIRLEAD_SVID_TTL_MS: life of workload certificates. Short: revocation is expiry. */
+  readonly svidTtlMs: number;
+  /** FAIRLEAD_RENEW_AT: share of the life after which agents renew; at most 0.8 leaves time to retry. */
+  readonly renewAt: number;
+  /** FAIRLEAD_NODE_TTL_MS: life of node credentials. */
+  readonly nodeTtlMs: number;
+  /** FAIRLEAD_JOIN_TOKEN_TTL_MS: how long a join token may wait for its node. */
+  readonly joinTokenTtlMs: number;
+  /** FAIRLEAD_ROOT_NAMESPACE: policies in it hold for the whole mesh (Istio's name for it by default). */
+  readonly rootNamespace: string;
+  /** FAIRLEAD_SERVER_NAMES: further names and addresses that agents call this controller by. */
+  readonly serverNames: readonly string[];
+  readonly caRootCertFile: string | undefined;
+  readonly caRootKeyFile: string | undefined;
+  readonly caIntermediateCertFile: string | undefined;
+  readonly caIntermediateKeyFile: string | undefined;
+  /** FAIRLEAD_SETTLE_MS: quiet time before changed files are read. */
+  readonly settleMs: number;
+  /** FAIRLEAD_POLL_MS: how often folders are looked at without a notice of change. */
+  readonly pollMs: number;
+  /** FAIRLEAD_DRAIN_MS: how long open calls may go on at shutdown. */
+  readonly drainMs: number;
+  readonly logLevel: LogLevel;
+}
+
+const dayMs = 86_400_000;
+
+/** Reads and checks everything; the error holds one line for each variable that is wrong. */
+export function readConfig(env: Readonly<Record<string, string | undefined>>): Result<Config, readonly string[]> {
+  const e = readEnv(env);
+  const optional = (name: string): string | undefined => e.string(name, "") || undefined;
+  const domain = parseTrustDomain(e.string("FAIRLEAD_TRUST_DOMAIN", defaultTrustDomain));
+  if (!domain.ok) e.problem("FAIRLEAD_TRUST_DOMAIN", domain.error);
+  const trustDomain = domain.ok ? domain.value : defaultTrustDomain;
+  const manifests = e.list("FAIRLEAD_MANIFESTS", [], ":");
+  if (manifests.length === 0)
+    e.problem("FAIRLEAD_MANIFESTS", "is not set: name the folders of manifests, separated by ':'");
+  const hasAdmin = e.string("FAIRLEAD_ADMIN_LISTEN", "") !== "off";
+  const config: Config = {
+    manifests,
+    liveDir: optional("FAIRLEAD_LIVE_DIR"),
+    stateDir: e.required("FAIRLEAD_STATE_DIR", "name a folder for the keys of the CA"),
+    listen: e.hostPort("FAIRLEAD_LISTEN", "0.0.0.0:15012"),
+    healthListen: e.hostPort("FAIRLEAD_HEALTH_LISTEN", "0.0.0.0:15014"),
+    adminListen: hasAdmin ? e.hostPort("FAIRLEAD_ADMIN_LISTEN", "0.0.0.0:8443") : undefined,
+    adminSocket: optional("FAIRLEAD_ADMIN_SOCKET"),
+    adminSanPrefixes: e.list("FAIRLEAD_ADMIN_SAN_PREFIXES", [`spiffe://${trustDomain}/ns/fairlead-system/sa/`]),
+    adminClientCaFile: optional("FAIRLEAD_ADMIN_CLIENT_CA_FILE"),
+    trustDomain,
+    svidTtlMs: e.durationMs("FAIRLEAD_SVID_TTL_MS", dayMs, 1000, 90 * dayMs),
+    renewAt: e.number("FAIRLEAD_RENEW_AT", 0.5, 0.1, 0.8),
+    nodeTtlMs: e.durationMs("FAIRLEAD_NODE_TTL_MS", dayMs, 1000, 90 * dayMs),
+    joinTokenTtlMs: e.durationMs("FAIRLEAD_JOIN_TOKEN_TTL_MS", 3_600_000, 1000, 7 * dayMs),
+    rootNamespace: e.string("FAIRLEAD_ROOT_NAMESPACE", "istio-system"),
+    serverNames: e.list("FAIRLEAD_SERVER_NAMES", []),
+    caRootCertFile: optional("FAIRLEAD_CA_ROOT_CERT_FILE"),
+    caRootKeyFile: optional("FAIRLEAD_CA_ROOT_KEY_FILE"),
+    caIntermediateCertFile: optional("FAIRLEAD_CA_INTERMEDIATE_CERT_FILE"),
+    caIntermediateKeyFile: optional("FAIRLEAD_CA_INTERMEDIATE_KEY_FILE"),
+    settleMs: e.durationMs("FAIRLEAD_SETTLE_MS", 30, 0, 60_000),
+    pollMs: e.durationMs("FAIRLEAD_POLL_MS", 2000, 50, 600_000),
+    drainMs: e.durationMs("FAIRLEAD_DRAIN_MS", 2000, 0, 600_000),
+    logLevel: e.oneOf<LogLevel>("FAIRLEAD_LOG_LEVEL", logLevels, "info"),
+  };
+  const { caRootCertFile, caRootKeyFile, caIntermediateCertFile, caIntermediateKeyFile } = config;
+  if ((caIntermediateCertFile === undefined) !== (caIntermediateKeyFile === undefined)) {
+    e.problem(
+      "FAIRLEAD_CA_INTERMEDIATE_CERT_FILE",
+      "goes together with FAIRLEAD_CA_INTERMEDIATE_KEY_FILE: set both or none",
+    );
+  }
+  if (caRootCertFile === undefined && (caRootKeyFile ?? caIntermediateCertFile) !== undefined) {
+    e.problem("FAIRLEAD_CA_ROOT_CERT_FILE", "is not set, though other files of the CA are");
+  }
+  if (caRootCertFile !== undefined && caRootKeyFile === undefined && caIntermediateCertFile === undefined) {
+    e.problem("FAIRLEAD_CA_ROOT_KEY_FILE", "is not set: give the root's key, or an intermediate with its key");
+  }
+  const result = e.finish(config);
+  return result.ok ? { ok: true, value: Object.freeze(result.value) } : err(result.error);
+}
+
+/** The name of this machine, one of the names of the server's certificate. */
+export const machineName = (): string => hostname();

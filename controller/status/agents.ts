@@ -1,0 +1,41 @@
+// What each node's agent reported last: what it could not enforce, which pods it has enrolled.
+import type { ReportRequest } from "../../agent/api/mesh.gen.ts";
+import type { NodeName } from "../../agent/api/names.ts";
+
+export interface AgentReport {
+  readonly agentVersion: string;
+  readonly interception: string;
+  /** Reason by "type URL/resource name" of what is not enforced. */
+  readonly notEnforced: ReadonlyMap<string, string>;
+  /** Pods that should be enrolled and are not, with the reason. */
+  readonly unenrolled: ReadonlyMap<string, string>;
+  readonly enrolled: number;
+  readonly atMs: number;
+}
+
+const most = 20_000;
+const bounded = (text: string): string => text.slice(0, 300);
+
+export class AgentReports {
+  readonly #reports = new Map<NodeName, AgentReport>();
+
+  put(node: NodeName, report: ReportRequest, nowMs: number): void {
+    const failed = report.enforcements.slice(0, most).filter((e) => !e.enforced);
+    const pods = report.pods.slice(0, most);
+    this.#reports.set(node, {
+      agentVersion: bounded(report.agentVersion),
+      interception: bounded(report.interception),
+      notEnforced: new Map(failed.map((e) => [`${e.typeUrl}/${e.resource}`, bounded(e.reason)])),
+      // Without a reason the pod is not meant to be in the mesh.
+      unenrolled: new Map(pods.filter((p) => !p.enrolled && p.reason !== "").map((p) => [p.pod, bounded(p.reason)])),
+      enrolled: pods.filter((p) => p.enrolled).length,
+      atMs: nowMs,
+    });
+  }
+  get(node: NodeName): AgentReport | undefined {
+    return this.#reports.get(node);
+  }
+  all(): ReadonlyMap<NodeName, AgentReport> {
+    return this.#reports;
+  }
+}
