@@ -6,7 +6,7 @@ import { type Mesh, startMesh } from "./mesh.ts";
 import { PROJECT } from "./peers.ts";
 import { drawPlot } from "./plot.ts";
 import { benchmarksPage, machineFacts } from "./report.ts";
-import { measures, type Row, rowOf } from "./rows.ts";
+import { measures, medians, type Row, rowOf } from "./rows.ts";
 import { type Sample, steps } from "./steps.ts";
 import { removeLeftovers } from "./topology.ts";
 import { startBare, type Variant, type VariantName } from "./variants.ts";
@@ -107,11 +107,15 @@ async function measure(o: Options, variants: readonly Variant[]): Promise<Map<st
       const taking = variants.filter((v) => step.variants.includes(v.name));
       // Who comes first turns from round to round, so that no one always follows the same other.
       const order = taking.map((_, i) => taking[(i + round) % taking.length]).filter((v) => v !== undefined);
-      for (const v of order) {
-        const sample = await step.run(v, o.seconds);
-        say(`round ${round + 1}/${o.rounds} ${step.name} ${v.name}: ${short(sample)}`);
-        const ofStep = samples.get(step.name) ?? new Map<VariantName, Sample[]>();
-        samples.set(step.name, ofStep.set(v.name, [...(ofStep.get(v.name) ?? []), sample]));
+      const turns = new Map<VariantName, Sample[]>();
+      for (let turn = 0; turn < (step.turns ?? 1); turn++)
+        for (const v of order) turns.set(v.name, [...(turns.get(v.name) ?? []), await step.run(v, o.seconds)]);
+      const ofStep = samples.get(step.name) ?? new Map<VariantName, Sample[]>();
+      samples.set(step.name, ofStep);
+      for (const [name, list] of turns) {
+        const sample = medians(list);
+        say(`round ${round + 1}/${o.rounds} ${step.name} ${name}: ${short(sample)}`);
+        ofStep.set(name, [...(ofStep.get(name) ?? []), sample]);
       }
     }
   }

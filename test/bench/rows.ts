@@ -136,6 +136,12 @@ export function spreadOf(values: readonly number[]): Spread {
   };
 }
 
+/** Median of each number over several samples. */
+export function medians(samples: readonly Sample[]): Sample {
+  const names = Object.keys(samples[0] ?? {});
+  return Object.fromEntries(names.map((name) => [name, spreadOf(samples.map((s) => s[name] ?? Number.NaN)).median]));
+}
+
 /** Five significant digits: more would be noise in the file. */
 const tidy = (n: number): number => (Number.isInteger(n) ? n : Number(n.toPrecision(5)));
 
