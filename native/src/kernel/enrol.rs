@@ -142,7 +142,7 @@ pub fn enrol(
     let (namespace, cookie, ipv6) = found;
     // Taken over from an agent before us: the pod is in the mesh already, nothing in it is from before.
     let known = node.maps.find("pods", &PodKey { cookie }.encode())?.is_some();
-    let fwmark_accept =
+    let sysctls_before =
         routes::install(namespace.as_fd(), ipv6).map_err(os("set up policy routes", &request.pod))?;
     let plan = PodPlan {
         key: request.pod.clone(),
@@ -150,7 +150,7 @@ pub fn enrol(
         ips: request.ips.clone(),
         namespace,
         ipv6,
-        fwmark_accept,
+        sysctls_before,
         app_ports: node.app_ports,
         tunnel_ports: node.tunnel_ports,
     };
@@ -195,7 +195,7 @@ pub fn remove(maps: &Maps, loader: &Loader, pod: &Pod, request: &EnrolRequest, r
     }
     forget_rows(maps, pod.cookie)?;
     if restore {
-        routes::remove(pod.namespace.as_fd(), pod.ipv6, &pod.fwmark_accept).map_err(os("undo policy routes", &pod.key))?;
+        routes::remove(pod.namespace.as_fd(), pod.ipv6, &pod.sysctls_before).map_err(os("undo policy routes", &pod.key))?;
     }
     Ok(())
 }

@@ -189,8 +189,9 @@ impl Sweeper {
                 inner.maps.delete("seeded", key)?;
             }
             // A socket that began to listen between the look and the deletion above has lost its row: seed it.
-            for (key, value) in rows {
-                if inner.maps.find("listening", &key)?.is_none() && !sockets.is_empty() {
+            for socket in sockets.iter().filter(|s| !s.local.ip().is_loopback()) {
+                let (key, value) = enrol::listening_row(pod.cookie, socket);
+                if inner.maps.find("listening", &key)?.is_none() {
                     inner.maps.put("seeded", &key, &value)?;
                 }
             }

@@ -42,7 +42,7 @@ pub struct Pod {
     pub ips: Vec<IpAddr>,
     pub namespace: File,
     pub ipv6: bool,
-    pub fwmark_accept: String,
+    pub sysctls_before: routes::Before,
     listeners: Vec<Listener>,
     owned: Vec<(OwnedFd, bool)>,
     maps: Arc<Maps>,
@@ -57,7 +57,7 @@ pub struct PodPlan {
     pub ips: Vec<IpAddr>,
     pub namespace: File,
     pub ipv6: bool,
-    pub fwmark_accept: String,
+    pub sysctls_before: routes::Before,
     pub app_ports: (u16, u16),
     pub tunnel_ports: (u16, u16),
 }
@@ -72,6 +72,9 @@ fn listener(maps: &Maps, ipv6: bool) -> io::Result<OwnedFd> {
     if ipv6 {
         sys::set_option(fd.as_fd(), libc::SOL_IPV6, libc::IPV6_V6ONLY, 1)?;
     }
+    // Inherited by what is accepted, which takes up the app's own port: without it an app could not bind again after a
+    // restart while such a connection is open.
+    sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     maps.mark_socket(fd.as_fd(), socket_role::OWN_LISTENER).map_err(io_error)?;
     sys::bind(fd.as_fd(), sys::loopback(ipv6, 0))?;
     // Cut by the namespace's net.core.somaxconn.
@@ -100,7 +103,7 @@ impl Pod {
             ips: plan.ips,
             namespace: plan.namespace,
             ipv6: plan.ipv6,
-            fwmark_accept: plan.fwmark_accept,
+            sysctls_before: plan.sysctls_before,
             listeners,
             owned,
             maps,

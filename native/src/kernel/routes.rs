@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use super::netlink::{ACK, CREATE, EXCL, Netlink, REPLACE, attribute};
 use super::netns;
@@ -32,7 +33,16 @@ const RTN_LOCAL: u8 = 2;
 const RTPROT_STATIC: u8 = 4;
 const LO: u32 = 1;
 const IFF_UP: u32 = 1;
-const FWMARK_ACCEPT: &str = "/proc/sys/net/ipv4/tcp_fwmark_accept";
+/// Accepted sockets inherit the mark of their SYN (both families); resets for a port that just closed carry it too, or the
+/// agent would wait for one that went to the real client.
+const SYSCTLS: [&str; 3] = [
+    "/proc/sys/net/ipv4/tcp_fwmark_accept",
+    "/proc/sys/net/ipv4/fwmark_reflect",
+    "/proc/sys/net/ipv6/fwmark_reflect",
+];
+
+/// What the sysctls were before the mesh touched them.
+pub type Before = Vec<(&'static str, String)>;
 
 fn rule(family: u8) -> Vec<u8> {
     let mut body = vec![family, 0, 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
@@ -58,8 +68,8 @@ fn is(error: &io::Error, errno: i32) -> bool {
     error.raw_os_error() == Some(errno)
 }
 
-/// Sets the namespace up; safe to repeat. Returns what `tcp_fwmark_accept` was before the mesh touched it.
-pub fn install(namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<String> {
+/// Sets the namespace up; safe to repeat.
+pub fn install(namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<Before> {
     netns::within(namespace, || {
         let mut netlink = Netlink::open(libc::NETLINK_ROUTE)?;
         let mut up = vec![0u8; 4];
@@ -67,23 +77,26 @@ pub fn install(namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<String> {
         up.extend_from_slice(&IFF_UP.to_ne_bytes());
         up.extend_from_slice(&IFF_UP.to_ne_bytes());
         netlink.command(RTM_NEWLINK, 0, &up)?;
-        let mut before = fs::read_to_string(FWMARK_ACCEPT)?.trim().to_string();
+        let mut before: Before = Vec::new();
+        for path in SYSCTLS.iter().filter(|path| Path::new(path).exists()) {
+            before.push((path, fs::read_to_string(path)?.trim().to_string()));
+        }
         for family in families(ipv6) {
             netlink.command(RTM_NEWROUTE, CREATE | REPLACE, &route(*family as u8))?;
             match netlink.command(RTM_NEWRULE, CREATE | EXCL, &rule(*family as u8)) {
                 Ok(()) => (),
-                // Ours from before a restart: so was the sysctl.
-                Err(e) if is(&e, libc::EEXIST) => before = "0".into(),
+                // Ours from before a restart: so were the sysctls, whose default is 0.
+                Err(e) if is(&e, libc::EEXIST) => before.iter_mut().for_each(|(_, value)| *value = "0".into()),
                 Err(e) => return Err(e),
             }
         }
-        fs::write(FWMARK_ACCEPT, "1")?;
+        before.iter().try_for_each(|(path, _)| fs::write(path, "1"))?;
         Ok(before)
     })
 }
 
 /// Puts the namespace back as it was.
-pub fn remove(namespace: BorrowedFd<'_>, ipv6: bool, fwmark_accept: &str) -> io::Result<()> {
+pub fn remove(namespace: BorrowedFd<'_>, ipv6: bool, before: &Before) -> io::Result<()> {
     netns::within(namespace, || {
         let mut netlink = Netlink::open(libc::NETLINK_ROUTE)?;
         for family in families(ipv6) {
@@ -94,6 +107,6 @@ pub fn remove(namespace: BorrowedFd<'_>, ipv6: bool, fwmark_accept: &str) -> io:
                 }
             }
         }
-        fs::write(FWMARK_ACCEPT, fwmark_accept)
+        before.iter().try_for_each(|(path, value)| fs::write(path, value))
     })
 }

@@ -19,6 +19,8 @@ pub const CASES: &[Case] = &[
     ("[INT-2] listeners opened before and after enrolment, and closed again", listening_follows),
     ("[INT-4] the agent's socket toward the app is not steered back to the agent", no_loop),
     ("[DP-1] ports toward the app come from the app range and skip what the pod listens on", app_ports),
+    ("[INT-2] an app can restart and bind its port while its connections are open in the agent", rebind),
+    ("[DP-31] a port that closed without the mesh's knowledge is a quick refusal, not a wait", closed_behind),
     ("[DP-10] the kubelet's probes pass on declared ports and nobody else's", probes),
     ("[INT-13] excluded inbound ports and sources are left alone", exclusions),
     ("[DP-23] connections from before enrolment are listed, and ended under STRICT", existing),
@@ -120,6 +122,33 @@ fn app_ports(lab: &Lab) {
     }
     assert_eq!(ports.len(), 11_999, "every port of the range but the one that is listened on");
     assert!(ports.iter().all(|p| (20_000..32_000).contains(p)) && !ports.contains(&20_500));
+}
+
+fn rebind(lab: &Lab) {
+    let kernel = lab.start(&["a", "b"]);
+    for at in ["0.0.0.0:7001", "[::]:7002"] {
+        let at: SocketAddr = at.parse().unwrap();
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            let server = lab.inside("b", move || TcpListener::bind(at)).expect("bind again");
+            let to = lab.addr4("b", at.port());
+            held.push(lab.inside("a", move || std::net::TcpStream::connect(to)).unwrap());
+            held.push(server.accept().unwrap().0);
+        }
+    }
+    // Nor are the ports that redirected connections seem to go to taken.
+    lab.inside("a", || TcpListener::bind("0.0.0.0:15001")).unwrap();
+    drop(kernel);
+}
+
+fn closed_behind(lab: &Lab) {
+    let kernel = lab.start(&["b"]);
+    let pod = kernel.pods().remove(0);
+    for (to, client) in [(lab.addr4("b", 9), lab.ip4("x")), (lab.addr6("b", 9), lab.ip6("x"))] {
+        let started = std::time::Instant::now();
+        assert!(is_refused(&crate::relay::connect(&*pod, Direction::Inbound, to, client)));
+        assert!(started.elapsed() < Duration::from_millis(500));
+    }
 }
 
 fn probes(lab: &Lab) {

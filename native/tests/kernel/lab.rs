@@ -22,7 +22,6 @@ pub struct Lab {
     cgroup: PathBuf,
     pub relay: Arc<Relay>,
     pub events: Arc<Mutex<Vec<KernelEvent>>>,
-    kernel: Mutex<Option<Kernel>>,
 }
 
 fn sh(command: &str) {
@@ -81,7 +80,6 @@ impl Lab {
             cgroup,
             relay: Relay::new(),
             events: Arc::default(),
-            kernel: Mutex::new(None),
         }
     }
 
@@ -194,10 +192,6 @@ impl Lab {
         put(kernel, "verdicts", key.encode(), value.encode());
     }
 
-    pub fn keep(&self, kernel: Kernel) {
-        *self.kernel.lock().unwrap() = Some(kernel);
-    }
-
     pub fn counter(&self, kernel: &Kernel, name: &str) -> u64 {
         kernel.counters().unwrap().into_iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no counter {name}")).1
     }
@@ -208,14 +202,6 @@ impl Lab {
         let own = std::env::current_exe().unwrap();
         let args = ["--probe".to_string(), procs.display().to_string(), self.netns("x").display().to_string(), to.to_string()];
         Command::new(own).args(args).status().expect("run a probe").success()
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if let Some(kernel) = self.kernel.lock().unwrap().take() {
-            drop(kernel);
-        }
     }
 }
 

@@ -146,8 +146,9 @@ fn unenrol(lab: &Lab) {
     let state = |lab: &Lab| {
         lab.inside("a", || {
             let rules = std::process::Command::new("sh").args(["-c", "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all"]).output();
-            let mark = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_fwmark_accept").unwrap();
-            (String::from_utf8(rules.unwrap().stdout).unwrap(), mark)
+            let sysctls = ["ipv4/tcp_fwmark_accept", "ipv4/fwmark_reflect", "ipv6/fwmark_reflect"];
+            let values = sysctls.map(|name| std::fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap());
+            (String::from_utf8(rules.unwrap().stdout).unwrap(), values)
         })
     };
     let before = state(lab);
