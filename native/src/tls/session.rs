@@ -1,16 +1,17 @@
-//! One TLS 1.3 session over byte buffers (rustls, unbuffered): bytes of the peer are decrypted where they lie, bytes for
-//! the peer are appended to an output buffer. It never touches a socket and never resumes (rule DP-16).
+//! One TLS 1.3 handshake over byte buffers (rustls, unbuffered), which ends in a record layer (`records.rs`). It never
+//! touches a socket and never resumes (rule DP-16).
 
 use std::sync::Arc;
 
 use rustls::client::{Resumption, UnbufferedClientConnection};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus};
 use rustls::{ClientConfig, Error, ServerConfig};
 
 use super::identity::{Identities, Snapshot, Svid};
+use super::records::{Keys, Records};
 use super::validity::not_after_ms;
 use super::verify::{Checks, PeerVerifier, identity_of, refusal_of};
 use crate::reason::Reason;
@@ -40,17 +41,6 @@ enum Side {
     Server(Box<UnbufferedServerConnection>),
 }
 
-/// What `receive` came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// Everything given was used up to an incomplete record.
-    NeedMore,
-    /// The consumer asked to pause; the rest of the input is still encrypted.
-    Paused,
-    /// close_notify: the peer will send no more.
-    Closed,
-}
-
 /// A failed session: the reason and, for certificates, both identities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -60,9 +50,23 @@ pub struct Failure {
     pub text: String,
 }
 
-pub struct Session {
-    side: Side,
-    established: bool,
+impl Failure {
+    pub fn new(reason: Reason, text: impl Into<String>) -> Self {
+        Self { reason, expected: Vec::new(), got: None, text: text.into() }
+    }
+}
+
+/// A handshake under way. When it is done it becomes `Established`.
+pub struct Handshake {
+    side: Option<Side>,
+    started: bool,
+}
+
+/// A finished handshake: who the peer is, and the record layer. A client does not know yet whether the server takes its certificate.
+pub struct Established {
+    pub records: Records,
+    pub peer: String,
+    pub peer_not_after_ms: u64,
 }
 
 /// Client settings of one SVID and one set of expected identities; shared by the tunnels of a plan.
@@ -77,6 +81,7 @@ pub fn client_config(ids: &Identities, snapshot: &Snapshot, svid: &Svid, expecte
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
     config.enable_early_data = false;
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
@@ -92,6 +97,7 @@ pub fn server_config(ids: &Identities, snapshot: &Snapshot, svid: &Svid) -> Resu
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config.ignore_client_order = true;
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
@@ -105,107 +111,78 @@ fn verifier(ids: &Identities, snapshot: &Snapshot, expected: Arc<[String]>, chec
     }
 }
 
-/// Grows `out` until `write` fits, then keeps what it wrote.
-fn append<E>(out: &mut Vec<u8>, guess: usize, mut write: impl FnMut(&mut [u8]) -> Result<usize, E>, room: impl Fn(&E) -> Option<usize>) -> Result<(), E> {
-    let start = out.len();
-    let mut size = guess;
-    loop {
-        out.resize(start + size, 0);
-        match write(&mut out[start..]) {
-            Ok(n) => {
-                out.truncate(start + n);
-                return Ok(());
-            }
-            Err(e) => match room(&e) {
-                Some(required) if required > size => size = required,
-                _ => {
-                    out.truncate(start);
-                    return Err(e);
-                }
-            },
-        }
-    }
-}
-
-/// Bytes that TLS 1.3 adds to one record: header, content type and tag.
-const RECORD_OVERHEAD: usize = 5 + 1 + 16;
-
-impl Session {
+impl Handshake {
     pub fn client(config: Arc<ClientConfig>) -> Result<Self, Error> {
         // SNI is off, so the name is only a key that rustls wants.
         let name = ServerName::try_from("fairlead.invalid").map_err(|_| Error::General("server name".into()))?;
-        Ok(Self { side: Side::Client(Box::new(UnbufferedClientConnection::new(config, name)?)), established: false })
+        Ok(Self { side: Some(Side::Client(Box::new(UnbufferedClientConnection::new(config, name)?))), started: false })
     }
 
     pub fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        Ok(Self { side: Side::Server(Box::new(UnbufferedServerConnection::new(config)?)), established: false })
+        Ok(Self { side: Some(Side::Server(Box::new(UnbufferedServerConnection::new(config)?))), started: false })
     }
 
-    /// Handshake done, both certificates checked (for a client: the server may still refuse ours).
-    pub fn established(&self) -> bool {
-        self.established
-    }
-
-    /// Identity and `notAfter` (Unix ms) of the peer's leaf.
-    pub fn peer(&self) -> Option<(String, u64)> {
-        let certificates: Option<&[CertificateDer<'static>]> = match &self.side {
-            Side::Client(c) => c.peer_certificates(),
-            Side::Server(s) => s.peer_certificates(),
-        };
-        let leaf = certificates?.first()?;
-        Some((identity_of(leaf)?, not_after_ms(leaf)?))
-    }
-
-    pub fn alpn(&self) -> Option<&[u8]> {
-        match &self.side {
-            Side::Client(c) => c.alpn_protocol(),
-            Side::Server(s) => s.alpn_protocol(),
-        }
-    }
-
-    /// Feeds bytes of the peer. `consumed` is how far into `input` they are used up; plaintext goes to `on_data`, which
-    /// returns false to pause after that record. Replies (handshake, alerts) are appended to `out`.
-    pub fn receive(&mut self, input: &mut [u8], consumed: &mut usize, out: &mut Vec<u8>, on_data: &mut dyn FnMut(&[u8]) -> bool) -> Result<Progress, Failure> {
-        let result = match &mut self.side {
-            Side::Client(c) => drive(c.as_mut(), input, consumed, out, on_data),
-            Side::Server(s) => drive(s.as_mut(), input, consumed, out, on_data),
-        };
-        let progress = result.map_err(|error| {
-            // rustls holds an alert for the peer: send it, so that the other side can name the cause.
-            match &mut self.side {
-                Side::Client(c) => take_alert(c.as_mut(), out),
-                Side::Server(s) => take_alert(s.as_mut(), out),
+    /// Feeds bytes of the peer (none at first for a client). `consumed` is how far into `input` they are used up: what lies
+    /// behind the handshake is left for the record layer. Replies, alerts too, are appended to `out`.
+    pub fn advance(&mut self, input: &mut [u8], consumed: &mut usize, out: &mut Vec<u8>) -> Result<Option<Established>, Failure> {
+        let mut end = *consumed;
+        loop {
+            // One record more at a time, so that rustls never sees application data.
+            match record_end(&input[end..]) {
+                Some(length) => end += length,
+                None if self.started => return Ok(None),
+                None => {}
             }
-            failure(&error)
-        })?;
-        if !self.established {
-            self.established = match &self.side {
+            self.started = true;
+            let Some(side) = &mut self.side else { return Ok(None) };
+            let result = match side {
+                Side::Client(c) => drive(c.as_mut(), &mut input[..end], consumed, out),
+                Side::Server(s) => drive(s.as_mut(), &mut input[..end], consumed, out),
+            };
+            if let Err(error) = result {
+                // rustls holds an alert for the peer: send it, so that the other side can name the cause.
+                match side {
+                    Side::Client(c) => take_alert(c.as_mut(), out),
+                    Side::Server(s) => take_alert(s.as_mut(), out),
+                }
+                return Err(failure(&error));
+            }
+            let done = match side {
                 Side::Client(c) => !c.is_handshaking(),
                 Side::Server(s) => !s.is_handshaking(),
             };
-            if self.established && self.alpn() != Some(ALPN) {
-                return Err(Failure { reason: Reason::NoCommonAlpn, expected: vec![], got: None, text: "peer chose no ALPN fairlead/1".into() });
+            if done {
+                return self.finish().map(Some);
             }
         }
-        Ok(progress)
     }
 
-    /// Encrypts `plain` (frames and data, any length) and appends the records to `out`.
-    pub fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
-        match &mut self.side {
-            Side::Client(c) => encrypt(c.as_mut(), plain, out),
-            Side::Server(s) => encrypt(s.as_mut(), plain, out),
+    fn finish(&mut self) -> Result<Established, Failure> {
+        let Some(side) = self.side.take() else { return Err(failure(&Error::HandshakeNotComplete)) };
+        let (alpn, leaf) = match &side {
+            Side::Client(c) => (c.alpn_protocol(), c.peer_certificates().and_then(|p| p.first())),
+            Side::Server(s) => (s.alpn_protocol(), s.peer_certificates().and_then(|p| p.first())),
+        };
+        if alpn != Some(ALPN) {
+            return Err(Failure { reason: Reason::NoCommonAlpn, expected: vec![], got: None, text: "the peer does not speak fairlead/1".into() });
         }
-        .map_err(|e| failure(&e))
+        let Some((peer, peer_not_after_ms)) = leaf.and_then(|l| Some((identity_of(l)?, not_after_ms(l)?))) else {
+            return Err(Failure { reason: Reason::NoCertificate, expected: vec![], got: None, text: "no readable certificate".into() });
+        };
+        let records = match side {
+            Side::Client(c) => c.dangerous_into_kernel_connection().and_then(|(s, k)| Records::new(s, Keys::Client(k))),
+            Side::Server(c) => c.dangerous_into_kernel_connection().and_then(|(s, k)| Records::new(s, Keys::Server(k))),
+        }
+        .map_err(|e| failure(&e))?;
+        Ok(Established { records, peer, peer_not_after_ms })
     }
+}
 
-    /// Appends close_notify.
-    pub fn close(&mut self, out: &mut Vec<u8>) {
-        match &mut self.side {
-            Side::Client(c) => close_notify(c.as_mut(), out),
-            Side::Server(s) => close_notify(s.as_mut(), out),
-        }
-    }
+/// Length of the record at the start, if it is all there.
+fn record_end(input: &[u8]) -> Option<usize> {
+    let head = input.first_chunk::<5>()?;
+    let length = 5 + usize::from(u16::from_be_bytes([head[3], head[4]]));
+    (input.len() >= length).then_some(length)
 }
 
 /// What both kinds of unbuffered connection have in common.
@@ -228,45 +205,48 @@ impl Engine for UnbufferedServerConnection {
     }
 }
 
-fn drive<E: Engine>(engine: &mut E, input: &mut [u8], consumed: &mut usize, out: &mut Vec<u8>, on_data: &mut dyn FnMut(&[u8]) -> bool) -> Result<Progress, Error> {
+fn drive<E: Engine>(engine: &mut E, input: &mut [u8], consumed: &mut usize, out: &mut Vec<u8>) -> Result<(), Error> {
     loop {
-        let UnbufferedStatus { mut discard, state } = engine.process(&mut input[*consumed..]);
-        let mut end = None;
-        match state {
-            Err(error) => {
-                *consumed += discard;
-                return Err(error);
+        let UnbufferedStatus { discard, state } = engine.process(&mut input[*consumed..]);
+        let mut wait = false;
+        let result = match state {
+            Err(error) => Err(error),
+            Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, out),
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done();
+                Ok(())
             }
-            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                let mut go_on = true;
-                while let Some(record) = traffic.next_record() {
-                    let record = record?;
-                    discard += record.discard;
-                    go_on &= on_data(record.payload);
-                }
-                if !go_on {
-                    end = Some(Progress::Paused);
-                }
+            Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => {
+                wait = true;
+                Ok(())
             }
-            Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, out)?,
-            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-            Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => end = Some(Progress::NeedMore),
-            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => end = Some(Progress::Closed),
-            Ok(_) => return Err(Error::General("early data is never accepted".into())),
-        }
+            Ok(_) => Err(Error::General("data or close inside the handshake".into())),
+        };
         *consumed += discard;
-        if let Some(progress) = end {
-            return Ok(progress);
+        result?;
+        if wait {
+            return Ok(());
         }
     }
 }
 
-fn encode<D>(data: &mut rustls::unbuffered::EncodeTlsData<'_, D>, out: &mut Vec<u8>) -> Result<(), Error> {
-    append(out, 4_096, |room| data.encode(room), |e| match e {
-        EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
-        EncodeError::AlreadyEncoded => None,
-    })
-    .map_err(|e| Error::General(e.to_string()))
+fn encode<D>(data: &mut EncodeTlsData<'_, D>, out: &mut Vec<u8>) -> Result<(), Error> {
+    let start = out.len();
+    let mut size = 4_096;
+    loop {
+        out.resize(start + size, 0);
+        match data.encode(&mut out[start..]) {
+            Ok(n) => {
+                out.truncate(start + n);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) if required_size > size => size = required_size,
+            Err(error) => {
+                out.truncate(start);
+                return Err(Error::General(error.to_string()));
+            }
+        }
+    }
 }
 
 fn take_alert<E: Engine>(engine: &mut E, out: &mut Vec<u8>) {
@@ -283,33 +263,8 @@ fn take_alert<E: Engine>(engine: &mut E, out: &mut Vec<u8>) {
     }
 }
 
-fn encrypt<E: Engine>(engine: &mut E, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-    let guess = plain.len() + plain.len().div_ceil(16_384).max(1) * RECORD_OVERHEAD;
-    loop {
-        match engine.process(&mut []).state? {
-            ConnectionState::WriteTraffic(mut traffic) => return append(out, guess, |room| traffic.encrypt(plain, room), room_needed).map_err(|e| Error::General(e.to_string())),
-            ConnectionState::EncodeTlsData(mut data) => encode(&mut data, out)?,
-            ConnectionState::TransmitTlsData(data) => data.done(),
-            _ => return Err(Error::HandshakeNotComplete),
-        }
-    }
-}
-
-fn close_notify<E: Engine>(engine: &mut E, out: &mut Vec<u8>) {
-    if let Ok(ConnectionState::WriteTraffic(mut traffic)) = engine.process(&mut []).state {
-        let _ = append(out, 64, |room| traffic.queue_close_notify(room), room_needed);
-    }
-}
-
-fn room_needed(error: &EncryptError) -> Option<usize> {
-    match error {
-        EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
-        EncryptError::EncryptExhausted => None,
-    }
-}
-
 /// Stable reason of a failed handshake or record.
-fn failure(error: &Error) -> Failure {
+pub fn failure(error: &Error) -> Failure {
     if let Some(refusal) = refusal_of(error) {
         return Failure { reason: refusal.reason, expected: refusal.expected, got: refusal.got, text: error.to_string() };
     }

@@ -1,0 +1,224 @@
+//! The calls of `docs/native-channel.md` that concern identities, connections and life cycle; those of the kernel side are in
+//! `kernel_calls.rs`. One call at a time.
+
+use std::collections::HashMap;
+use std::os::fd::IntoRawFd;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::channel::Channel;
+use crate::fault::Fault;
+use crate::kernel::Kernel;
+use crate::reason::Reason;
+use crate::relay::shared::{Message, Pod, Shared};
+use crate::seam::{PodRegistry, PodSockets};
+
+/// Longest wait for the workers to answer a list or a reset.
+const WORKER_WAIT: Duration = Duration::from_secs(2);
+
+/// The enrolled pods as the workers know them, with the identities that the agent gave. Also takes pods from the kernel side.
+pub struct Pods {
+    shared: Arc<Shared>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    next: u32,
+    identities: HashMap<String, Arc<str>>,
+    pods: HashMap<String, Arc<Pod>>,
+}
+
+impl Pods {
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self { shared, table: Mutex::default() })
+    }
+
+    /// Sets whose SVID the tunnels of a pod present; before or after the pod is enrolled.
+    pub fn set_identity(&self, pod: &str, identity: &str) {
+        let Ok(mut table) = self.table.lock() else { return };
+        let identity: Arc<str> = identity.into();
+        table.identities.insert(pod.to_owned(), identity.clone());
+        if let Some(pod) = table.pods.get(pod)
+            && let Ok(mut current) = pod.identity.write()
+        {
+            *current = Some(identity);
+        }
+    }
+
+    /// Name of the pod with a network namespace cookie.
+    pub fn by_cookie(&self, cookie: u64) -> Option<String> {
+        let table = self.table.lock().ok()?;
+        table.pods.values().find(|p| p.sockets.cookie() == cookie).map(|p| p.name.to_string())
+    }
+}
+
+impl PodRegistry for Pods {
+    fn enrolled(&self, sockets: Arc<dyn PodSockets>) {
+        let Ok(mut table) = self.table.lock() else { return };
+        table.next += 1;
+        let name = sockets.key().to_owned();
+        let identity = RwLock::new(table.identities.get(&name).cloned());
+        let pod = Arc::new(Pod { number: table.next, name: name.as_str().into(), sockets, identity });
+        table.pods.insert(name, pod.clone());
+        self.shared.broadcast(|| Message::Enrolled(pod.clone()));
+    }
+
+    fn unenrolled(&self, key: &str, drain_ms: u64) {
+        if let Ok(mut table) = self.table.lock() {
+            table.pods.remove(key);
+            table.identities.remove(key);
+        }
+        self.shared.broadcast(|| Message::Unenrolled { pod: key.to_owned(), drain_ms });
+    }
+}
+
+pub struct Calls {
+    pub shared: Arc<Shared>,
+    pub pods: Arc<Pods>,
+    pub kernel: Option<Kernel>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SvidPut {
+    identity: String,
+    chain_pem: String,
+    key_pem: String,
+    #[serde(default)]
+    generation: u64,
+    #[serde(default)]
+    not_after_ms: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Bundle {
+    trust_domain: String,
+    roots_pem: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct TrustPut {
+    bundles: Vec<Bundle>,
+    #[serde(default)]
+    aliases: Vec<String>,
+    #[serde(default)]
+    generation: u64,
+}
+
+#[derive(Deserialize)]
+struct ResetParams {
+    ids: Vec<u64>,
+    #[serde(default)]
+    reason: String,
+}
+
+/// Parameters of a call as a type; the error names call and field.
+pub fn params<T: DeserializeOwned>(method: &str, value: &Value) -> Result<T, Fault> {
+    T::deserialize(value).map_err(|e| Fault::new("bad_params", format!("{method}: {e}")))
+}
+
+impl Calls {
+    pub fn new(shared: Arc<Shared>, pods: Arc<Pods>) -> Self {
+        Self { shared, pods, kernel: None }
+    }
+
+    pub fn call(&mut self, method: &str, args: &Value) -> Result<Value, Fault> {
+        match method {
+            "svid.put" => {
+                let p: SvidPut = params(method, args)?;
+                self.shared.identities.put_svid(&p.identity, &p.chain_pem, &p.key_pem, p.generation, p.not_after_ms)?;
+                Ok(json!({}))
+            }
+            "svid.remove" => {
+                let identity = args["identity"].as_str().ok_or_else(|| Fault::new("bad_params", "svid.remove: identity must be a string"))?;
+                self.shared.identities.remove_svid(identity);
+                Ok(json!({}))
+            }
+            "trust.put" => {
+                let p: TrustPut = params(method, args)?;
+                let bundles: Vec<_> = p.bundles.into_iter().map(|b| (b.trust_domain, b.roots_pem)).collect();
+                self.shared.identities.put_trust(&bundles, p.aliases, p.generation)?;
+                Ok(json!({}))
+            }
+            "peers.put" => Ok(json!({})),
+            "connections.list" => {
+                let rows = self.gather(Message::Connections)?;
+                Ok(json!({"connections": rows.into_iter().flatten().collect::<Vec<_>>()}))
+            }
+            "connections.reset" => {
+                let p: ResetParams = params(method, args)?;
+                let reason = Reason::parse(&p.reason).unwrap_or(Reason::Administrative);
+                let ids: Arc<[u64]> = p.ids.into();
+                let counts = self.gather(|done| Message::Reset { ids: ids.clone(), reason, done })?;
+                Ok(json!({"count": counts.into_iter().sum::<usize>()}))
+            }
+            "tunnels.list" => {
+                let rows = self.gather(Message::Tunnels)?;
+                Ok(json!({"tunnels": rows.into_iter().flatten().collect::<Vec<_>>()}))
+            }
+            "drain" => {
+                let deadline_ms = args["deadlineMs"].as_u64().unwrap_or(self.shared.config.drain_ms);
+                self.shared.broadcast(|| Message::Drain { deadline_ms });
+                Ok(json!({}))
+            }
+            "stop" => {
+                self.shared.broadcast(|| Message::Stop);
+                self.kernel = None;
+                Ok(json!({}))
+            }
+            "handover.attach" => self.attach(args),
+            "counters" => self.counters(),
+            _ => self.kernel_call(method, args),
+        }
+    }
+
+    /// Asks every worker and collects what comes back in time.
+    fn gather<T>(&self, message: impl Fn(Sender<T>) -> Message) -> Result<Vec<T>, Fault> {
+        let (sender, receiver) = channel();
+        self.shared.broadcast(|| message(sender.clone()));
+        drop(sender);
+        let mut all = Vec::new();
+        while all.len() < self.shared.inboxes.len() {
+            match receiver.recv_timeout(WORKER_WAIT) {
+                Ok(part) => all.push(part),
+                Err(_) => return Err(Fault::new("worker_silent", "a worker did not answer in time; the agent should be restarted")),
+            }
+        }
+        Ok(all)
+    }
+
+    fn attach(&self, args: &Value) -> Result<Value, Fault> {
+        let thread = args["thread"].as_u64().and_then(|t| u32::try_from(t).ok());
+        let thread = thread.ok_or_else(|| Fault::new("bad_params", "handover.attach: thread must be a number"))?;
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(std::io::Error::from);
+        let (theirs, ours) = pair.map_err(|e| Fault::os("handover", "socketpair", &e))?;
+        let channel = Channel::new(ours).map_err(|e| Fault::os("handover", "eventfd", &e))?;
+        if let Ok(mut handovers) = self.shared.handovers.write() {
+            handovers.insert(thread, Arc::new(channel));
+        }
+        Ok(json!({"fd": theirs.into_raw_fd()}))
+    }
+
+    fn counters(&self) -> Result<Value, Fault> {
+        let mut all = serde_json::Map::new();
+        for (name, count) in self.shared.counters.all() {
+            all.insert(name.into(), count.into());
+        }
+        all.insert("channel_dropped".into(), self.shared.channel.dropped().into());
+        if let Some(kernel) = &self.kernel {
+            for (name, count) in kernel.counters()? {
+                all.insert(name.into(), count.into());
+            }
+        }
+        Ok(Value::Object(all))
+    }
+}

@@ -1,0 +1,145 @@
+//! The control thread: reads the channel, gives answers to the workers at once and calls to a thread of their own, so that
+//! enrolling a pod never delays a decision. Ends everything when the agent closes its end.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use serde_json::{Value, json};
+
+use crate::calls::{Calls, Pods};
+use crate::channel::{ANSWER, CALL, Channel, FrameReader, REPLY};
+use crate::config::Config;
+use crate::fault::Fault;
+use crate::relay::orders::worker_of;
+use crate::relay::shared::{Message, Shared};
+use crate::relay::sock::{self, Io};
+use crate::relay::worker::Worker;
+
+/// A running native side: the agent's end of the channel and what the threads share.
+pub struct Started {
+    pub agent: OwnedFd,
+    pub shared: Arc<Shared>,
+    /// Takes the pods whose connections are carried.
+    pub pods: Arc<Pods>,
+}
+
+/// Starts workers, call thread and control thread. They end when the agent's end of the channel is closed or at `stop`.
+pub fn start(config: Config) -> io::Result<Started> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (agent, ours) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&ours, 1 << 20);
+    let shared = Arc::new(Shared::new(config, Arc::new(Channel::new(ours)?))?);
+    for index in 0..shared.config.workers {
+        let mut worker = Worker::new(index, shared.clone())?;
+        let shared = shared.clone();
+        thread::Builder::new().name(format!("relay-{index}")).spawn(move || {
+            // A panic in one worker must not take the agent down silently: it is told, and the agent decides.
+            if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
+                shared.event("worker_died", json!({"worker": index}));
+            }
+        })?;
+    }
+    let (calls, queue) = channel();
+    let pods = Pods::new(shared.clone());
+    let table = Calls::new(shared.clone(), pods.clone());
+    thread::Builder::new().name("calls".into()).spawn(move || run_calls(table, &queue))?;
+    let reader = shared.clone();
+    thread::Builder::new().name("control".into()).spawn(move || run(&reader, &calls))?;
+    Ok(Started { agent, shared, pods })
+}
+
+fn run(shared: &Shared, calls: &Sender<Value>) {
+    let channel = &shared.channel;
+    let mut reader = FrameReader::default();
+    let mut room = vec![0; 1 << 16];
+    let mut flushed = true;
+    loop {
+        let wants = if flushed { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
+        let (socket, wake) = (channel.socket(), channel.wake_fd());
+        let mut fds = [PollFd::from_borrowed_fd(socket, wants), PollFd::from_borrowed_fd(wake, PollFlags::IN)];
+        if poll(&mut fds, None).is_err_and(|e| e != rustix::io::Errno::INTR) {
+            break;
+        }
+        let mut count = [0u8; 8];
+        let _ = rustix::io::read(wake, &mut count);
+        flushed = channel.flush();
+        loop {
+            match sock::recv(socket.as_fd(), &mut room) {
+                Io::Done(0) | Io::Failed(_) => return stop_all(shared),
+                Io::Done(n) => reader.push(&room[..n]),
+                Io::WouldBlock => break,
+            }
+            loop {
+                match reader.next_frame() {
+                    Ok(Some((kind, payload))) => receive(shared, calls, kind, &payload),
+                    Ok(None) => break,
+                    Err(error) => {
+                        shared.log("error", &error, json!({}));
+                        return stop_all(shared);
+                    }
+                }
+            }
+        }
+    }
+    stop_all(shared);
+}
+
+fn stop_all(shared: &Shared) {
+    shared.channel.close();
+    shared.broadcast(|| Message::Stop);
+}
+
+fn receive(shared: &Shared, calls: &Sender<Value>, kind: u8, payload: &[u8]) {
+    let Ok(message) = serde_json::from_slice::<Value>(payload) else {
+        shared.counters.add("bad_frame", 1);
+        return;
+    };
+    match kind {
+        ANSWER => {
+            let worker = message["id"].as_u64().map_or(usize::MAX, worker_of);
+            if let Some(inbox) = shared.inboxes.get(worker) {
+                inbox.post(Message::Answer(message));
+            }
+        }
+        // Here and not on the call thread: it must take effect in order with the answers around it.
+        CALL if message["method"] == "generation.set" => {
+            let result = match message["params"]["generation"].as_u64() {
+                Some(generation) => {
+                    shared.generation.fetch_max(generation, Ordering::AcqRel);
+                    Ok(json!({}))
+                }
+                None => Err(Fault::new("bad_params", "generation.set: params.generation must be a number")),
+            };
+            reply(shared, &message["id"], result);
+        }
+        CALL => {
+            let _ = calls.send(message);
+        }
+        _ => shared.counters.add("bad_frame", 1),
+    }
+}
+
+fn run_calls(mut calls: Calls, queue: &Receiver<Value>) {
+    let shared = calls.shared.clone();
+    while let Ok(call) = queue.recv() {
+        let method = call["method"].as_str().unwrap_or("").to_owned();
+        let result = catch_unwind(AssertUnwindSafe(|| calls.call(&method, &call["params"])))
+            .unwrap_or_else(|_| Err(Fault::new("panic", format!("{method} panicked: this is a bug of the native library"))));
+        reply(&shared, &call["id"], result);
+    }
+}
+
+fn reply(shared: &Shared, id: &Value, result: Result<Value, Fault>) {
+    let body = match result {
+        Ok(value) => json!({"id": id, "ok": value}),
+        Err(fault) => json!({"id": id, "error": {"code": fault.code, "message": fault.message}}),
+    };
+    shared.channel.send_json(REPLY, &body);
+}

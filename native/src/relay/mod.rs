@@ -1,0 +1,19 @@
+//! The byte side: worker threads that accept in pods, ask for plans and verdicts, and carry bytes.
+
+pub mod accept;
+pub mod buffers;
+pub mod conn;
+pub mod handover;
+pub mod inbound;
+pub mod orders;
+pub mod outbound;
+pub mod pair;
+pub mod plan;
+pub mod questions;
+pub mod shared;
+pub mod slab;
+pub mod sock;
+pub mod stream;
+pub mod timers;
+pub mod tunnels;
+pub mod worker;

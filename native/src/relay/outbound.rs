@@ -1,0 +1,177 @@
+//! Connections that a pod makes: original destination, plan, endpoint, socket or tunnel.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use serde_json::json;
+
+use super::conn::{End, State};
+use super::plan::{Mode, Plan};
+use super::questions::{Ask, Resolved};
+use super::shared::Pod;
+use super::slab::Key;
+use super::sock;
+use super::timers::Timer;
+use super::worker::Worker;
+use crate::reason::Reason;
+use crate::record::{Closer, FLAG_RETRIED, Lane};
+use crate::tunnel::hbone;
+
+/// Stable reason of a failed connect.
+pub fn connect_reason(error: Errno) -> Reason {
+    match error {
+        Errno::CONNREFUSED | Errno::CONNRESET => Reason::ConnectRefused,
+        Errno::TIMEDOUT => Reason::ConnectTimeout,
+        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN | Errno::ACCESS | Errno::PERM => Reason::ConnectUnreachable,
+        _ => Reason::ConnectFailed,
+    }
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::INVAL, Errno::from_raw_os_error)
+}
+
+impl Worker {
+    pub fn start_outbound(&mut self, pod: Arc<Pod>, fd: OwnedFd, peer: SocketAddr) {
+        let original = pod.sockets.original_destination(fd.as_fd());
+        let destination = match &original {
+            Ok(address) => SocketAddr::new(address.ip().to_canonical(), address.port()),
+            Err(_) => sock::local(fd.as_fd()).unwrap_or(peer),
+        };
+        // The app's socket is bound to loopback by the redirect; on the wire it is the pod.
+        let own = pod.sockets.ips().iter().find(|ip| ip.is_ipv4() == destination.is_ipv4()).copied();
+        let source = SocketAddr::new(if peer.ip().is_loopback() { own.unwrap_or(peer.ip()) } else { peer.ip() }, peer.port());
+        let number = pod.number;
+        let name = pod.name.clone();
+        let conn = self.new_conn(pod, false, source, destination);
+        let key = self.keep_conn(conn, fd);
+        if original.is_err() {
+            self.shared.counters.add("not_intercepted", 1);
+            return self.refuse(key, Reason::NotIntercepted);
+        }
+        let body = || json!({
+            "ask": "outbound", "pod": &*name,
+            "destination": {"ip": destination.ip(), "port": destination.port()},
+            "source": {"ip": source.ip(), "port": source.port()},
+        });
+        if let Some(Resolved::Plan(plan)) = self.ask(Ask::Outbound { pod: number, destination }, key, body) {
+            self.with_plan(key, plan);
+        }
+    }
+
+    pub fn with_plan(&mut self, key: Key, plan: Arc<Plan>) {
+        let Some(conn) = self.conns.get_mut(key).filter(|c| c.state == State::Asking) else { return };
+        conn.plan = Some(plan.clone());
+        if self.act(key, &plan.action) {
+            self.next_endpoint(key);
+        }
+    }
+
+    /// Goes on with the next endpoint of the plan that has not been tried; without one the client gets its RST.
+    pub fn next_endpoint(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.up = None;
+        conn.tunnel = None;
+        conn.state = State::Connecting;
+        conn.step += 1;
+        let Some(plan) = conn.plan.clone() else { return };
+        let Some(index) = plan.pick(&conn.tried) else {
+            let reason = conn.failure.unwrap_or(Reason::NoEndpoints);
+            return self.refuse(key, reason);
+        };
+        if !conn.tried.is_empty() {
+            conn.flags |= FLAG_RETRIED;
+        }
+        conn.tried.push(index);
+        conn.endpoint = index;
+        let endpoint = &plan.endpoints[usize::from(index)];
+        conn.upstream = Some(endpoint.address);
+        match endpoint.mode {
+            Mode::Fairlead => self.use_tunnel(key, &plan, endpoint),
+            Mode::Hbone => self.endpoint_failed(key, hbone::UNSUPPORTED),
+            Mode::Plain => {
+                conn.lane = Lane::Plain;
+                let socket = conn.pod.sockets.dial_socket(endpoint.address, false);
+                self.dial(key, socket, endpoint.address);
+            }
+            Mode::Local => {
+                conn.lane = Lane::Local;
+                conn.verdict = endpoint.verdict;
+                let source = conn.source.ip();
+                let target = endpoint.pod.as_ref().and_then(|p| self.pods.get(p)).map(|p| p.sockets.clone());
+                match target {
+                    Some(pod) => self.dial(key, pod.app_socket(endpoint.address, source), endpoint.address),
+                    None => self.endpoint_failed(key, Reason::UnknownDestination),
+                }
+            }
+        }
+    }
+
+    pub fn endpoint_failed(&mut self, key: Key, reason: Reason) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.failure = Some(reason);
+        self.shared.counters.add("endpoint_failed", 1);
+        self.next_endpoint(key);
+    }
+
+    /// Connects the socket towards the server; used for plain and local endpoints and for the app side of inbound.
+    pub fn dial(&mut self, key: Key, socket: std::io::Result<OwnedFd>, to: SocketAddr) {
+        let result = socket.map_err(|e| errno(&e)).and_then(|fd| {
+            sock::tune(&fd, false);
+            sock::connect(fd.as_fd(), to).map(|done| (fd, done))
+        });
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        match result {
+            Err(error) => self.dial_failed(key, connect_reason(error)),
+            Ok((fd, done)) => {
+                conn.state = State::Connecting;
+                conn.step += 1;
+                let step = conn.step;
+                conn.up = Some(End::new(fd, false));
+                self.watch_up(key);
+                if done {
+                    self.dialled(key);
+                } else {
+                    self.timers.set(self.now_us / 1_000, self.shared.config.connect_timeout_ms, Timer::conn(key, step));
+                }
+            }
+        }
+    }
+
+    /// Readiness of a connecting socket.
+    pub fn on_dial(&mut self, key: Key) {
+        let Some(up) = self.conns.get(key).and_then(|c| c.up.as_ref()) else { return };
+        if let Some(error) = sock::take_error(up.fd.as_fd()) {
+            return self.dial_failed(key, connect_reason(error));
+        }
+        if sock::connected(up.fd.as_fd()) {
+            self.dialled(key);
+        }
+    }
+
+    pub fn dial_failed(&mut self, key: Key, reason: Reason) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if !conn.inbound {
+            return self.endpoint_failed(key, reason);
+        }
+        conn.close_first(Closer::Server);
+        self.refuse(key, reason);
+    }
+
+    fn dialled(&mut self, key: Key) {
+        let now = self.now_us;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.state = State::Open;
+        conn.step += 1;
+        conn.ready_us = now;
+        if let Some(up) = &mut conn.up {
+            up.writable = true;
+        }
+        match conn.tunnel {
+            Some(tunnel) => self.app_connected(tunnel),
+            None => self.pump_pair(key),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Answers of TypeScript as the workers use them: plans (outbound), verdicts (inbound), waiting rules (peer).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::reason::Reason;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Mode {
+    #[serde(rename = "fairlead/1")]
+    Fairlead,
+    #[serde(rename = "hbone")]
+    Hbone,
+    #[serde(rename = "plain")]
+    Plain,
+    #[serde(rename = "local")]
+    Local,
+}
+
+#[derive(Debug)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    pub mode: Mode,
+    pub identities: Arc<[String]>,
+    pub pod: Option<String>,
+    pub verdict: u32,
+    pub tunnel_address: Option<SocketAddr>,
+    weight: i64,
+    /// Smooth weighted round robin (the running score of this endpoint).
+    score: AtomicI64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    Forward,
+    Refuse { reason: Reason, policy: String },
+    Handover { thread: u32 },
+}
+
+#[derive(Debug)]
+pub struct Plan {
+    pub id: u32,
+    pub action: Action,
+    pub identity: Option<Arc<str>>,
+    pub service: Option<String>,
+    pub endpoints: Vec<Endpoint>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub id: u32,
+    pub action: Action,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerRule {
+    /// Whether the source is known to speak the tunnel.
+    pub speaker: bool,
+    pub strict: bool,
+    pub wait_ms: u64,
+}
+
+/// An answer with what governs its use: the generation it was made for and whether it may be kept.
+#[derive(Debug)]
+pub struct Answer<T> {
+    pub value: T,
+    pub generation: u64,
+    pub cache: bool,
+}
+
+#[derive(Deserialize)]
+struct Address {
+    ip: IpAddr,
+    port: u16,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireEndpoint {
+    ip: IpAddr,
+    port: u16,
+    mode: Mode,
+    #[serde(default)]
+    identities: Vec<String>,
+    pod: Option<String>,
+    #[serde(default)]
+    verdict_id: u32,
+    tunnel_address: Option<Address>,
+    weight: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire {
+    #[serde(default)]
+    plan_id: u32,
+    #[serde(default)]
+    verdict_id: u32,
+    #[serde(default)]
+    generation: u64,
+    cache: Option<bool>,
+    #[serde(default)]
+    action: String,
+    reason: Option<String>,
+    policy: Option<String>,
+    identity: Option<String>,
+    service: Option<String>,
+    #[serde(default)]
+    endpoints: Vec<WireEndpoint>,
+    thread: Option<u32>,
+    speaker: Option<bool>,
+    mode: Option<String>,
+    wait_ms: Option<u64>,
+}
+
+fn action(wire: &Wire) -> Result<Action, String> {
+    match wire.action.as_str() {
+        "forward" => Ok(Action::Forward),
+        "handover" => Ok(Action::Handover { thread: wire.thread.unwrap_or(0) }),
+        "refuse" => Ok(Action::Refuse {
+            reason: wire.reason.as_deref().and_then(Reason::parse).unwrap_or(Reason::PolicyDenied),
+            policy: wire.policy.clone().unwrap_or_default(),
+        }),
+        other => Err(format!("answer.action is {other:?}: use forward, refuse or handover")),
+    }
+}
+
+fn wire(answer: &Value) -> Result<Wire, String> {
+    Wire::deserialize(answer).map_err(|e| format!("answer: {e}"))
+}
+
+impl Plan {
+    pub fn parse(answer: &Value) -> Result<Answer<Plan>, String> {
+        let wire = wire(answer)?;
+        let action = action(&wire)?;
+        let endpoints = wire.endpoints.into_iter().map(|e| Endpoint {
+            address: SocketAddr::new(e.ip.to_canonical(), e.port),
+            mode: e.mode,
+            identities: e.identities.into(),
+            pod: e.pod,
+            verdict: e.verdict_id,
+            tunnel_address: e.tunnel_address.map(|a| SocketAddr::new(a.ip.to_canonical(), a.port)),
+            weight: i64::from(e.weight.unwrap_or(1)),
+            score: AtomicI64::new(0),
+        });
+        let plan = Plan { id: wire.plan_id, action, identity: wire.identity.map(Into::into), service: wire.service, endpoints: endpoints.collect() };
+        Ok(Answer { value: plan, generation: wire.generation, cache: wire.cache.unwrap_or(true) })
+    }
+
+    /// Next endpoint by smooth weighted round robin, leaving out those already tried. Weight 0 is a last resort.
+    pub fn pick(&self, tried: &[u16]) -> Option<u16> {
+        let open = |i: usize| !tried.contains(&(i as u16));
+        let total: i64 = self.endpoints.iter().enumerate().filter(|(i, _)| open(*i)).map(|(_, e)| e.weight).sum();
+        let mut best: Option<usize> = None;
+        for (i, e) in self.endpoints.iter().enumerate().filter(|(i, _)| open(*i)) {
+            let score = e.score.fetch_add(e.weight, Relaxed) + e.weight;
+            if best.is_none_or(|b| score > self.endpoints[b].score.load(Relaxed)) {
+                best = Some(i);
+            }
+        }
+        let best = best?;
+        self.endpoints[best].score.fetch_sub(total, Relaxed);
+        Some(best as u16)
+    }
+}
+
+impl Verdict {
+    pub fn parse(answer: &Value) -> Result<Answer<Verdict>, String> {
+        let wire = wire(answer)?;
+        let verdict = Verdict { id: wire.verdict_id, action: action(&wire)? };
+        Ok(Answer { value: verdict, generation: wire.generation, cache: wire.cache.unwrap_or(true) })
+    }
+}
+
+impl PeerRule {
+    pub fn parse(answer: &Value) -> Result<Answer<PeerRule>, String> {
+        let wire = wire(answer)?;
+        let rule = PeerRule {
+            speaker: wire.speaker.unwrap_or(false),
+            strict: wire.mode.as_deref() == Some("strict"),
+            wait_ms: wire.wait_ms.unwrap_or(0),
+        };
+        Ok(Answer { value: rule, generation: wire.generation, cache: wire.cache.unwrap_or(true) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn plan(weights: &[u32]) -> Plan {
+        let endpoints: Vec<_> = weights.iter().map(|w| json!({"ip": "10.0.0.1", "port": 80, "mode": "plain", "weight": w})).collect();
+        Plan::parse(&json!({"planId": 3, "action": "forward", "endpoints": endpoints})).unwrap().value
+    }
+
+    #[test]
+    fn weights_are_kept_and_spread() {
+        let p = plan(&[3, 1]);
+        let picks: Vec<_> = (0..8).map(|_| p.pick(&[]).unwrap()).collect();
+        assert_eq!(picks.iter().filter(|i| **i == 0).count(), 6);
+        assert!(!picks.windows(4).any(|w| w.iter().all(|i| *i == 0)));
+    }
+
+    #[test]
+    fn each_other_endpoint_once() {
+        let p = plan(&[1, 1, 0]);
+        let mut tried = Vec::new();
+        while let Some(i) = p.pick(&tried) {
+            tried.push(i);
+        }
+        tried.sort_unstable();
+        assert_eq!(tried, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_refusal_names_reason_and_policy() {
+        let a = Verdict::parse(&json!({"verdictId": 9, "generation": 4, "action": "refuse", "reason": "plaintext_refused", "policy": "a/b"})).unwrap();
+        assert_eq!(a.value.action, Action::Refuse { reason: Reason::PlaintextRefused, policy: "a/b".into() });
+        assert!(a.cache && a.generation == 4);
+        assert!(Verdict::parse(&json!({"action": "perhaps"})).is_err());
+    }
+}

@@ -1,0 +1,162 @@
+//! What workers and the control thread share: settings, the channel, identities, generation, counters, inboxes.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::event::{EventfdFlags, eventfd};
+use serde_json::{Value, json};
+
+use crate::channel::{Channel, EVENT};
+use crate::config::Config;
+use crate::reason::Reason;
+use crate::seam::PodSockets;
+use crate::tls::identity::Identities;
+
+/// An enrolled pod with the identity that its tunnels present.
+pub struct Pod {
+    /// Never reused in a process; caches are keyed by it.
+    pub number: u32,
+    pub name: Arc<str>,
+    pub sockets: Arc<dyn PodSockets>,
+    pub identity: RwLock<Option<Arc<str>>>,
+}
+
+impl Pod {
+    pub fn identity(&self) -> Option<Arc<str>> {
+        self.identity.read().ok()?.clone()
+    }
+}
+
+/// What the control thread tells a worker.
+pub enum Message {
+    Answer(Value),
+    Enrolled(Arc<Pod>),
+    Unenrolled { pod: String, drain_ms: u64 },
+    Connections(Sender<Vec<Value>>),
+    Tunnels(Sender<Vec<Value>>),
+    Reset { ids: Arc<[u64]>, reason: Reason, done: Sender<usize> },
+    Drain { deadline_ms: u64 },
+    Stop,
+}
+
+/// A worker's letter box: messages and the descriptor that wakes it.
+pub struct Inbox {
+    pub wake: OwnedFd,
+    messages: Mutex<Vec<Message>>,
+}
+
+impl Inbox {
+    pub fn new() -> std::io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Self { wake, messages: Mutex::default() })
+    }
+
+    pub fn post(&self, message: Message) {
+        if let Ok(mut messages) = self.messages.lock() {
+            messages.push(message);
+        }
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    pub fn take(&self) -> Vec<Message> {
+        let mut count = [0u8; 8];
+        let _ = rustix::io::read(&self.wake, &mut count);
+        self.messages.lock().map(|mut m| std::mem::take(&mut *m)).unwrap_or_default()
+    }
+}
+
+/// Counters by stable name. Names are few and fixed, so a short lock per rare event is enough; what happens per byte is not
+/// counted here.
+#[derive(Default)]
+pub struct Counters(Mutex<HashMap<&'static str, u64>>);
+
+impl Counters {
+    pub fn add(&self, name: &'static str, n: u64) {
+        if let Ok(mut map) = self.0.lock() {
+            *map.entry(name).or_default() += n;
+        }
+    }
+
+    pub fn get(&self, name: &str) -> u64 {
+        self.0.lock().map_or(0, |m| m.get(name).copied().unwrap_or(0))
+    }
+
+    pub fn all(&self) -> Vec<(&'static str, u64)> {
+        self.0.lock().map_or_else(|_| Vec::new(), |m| m.iter().map(|(k, v)| (*k, *v)).collect())
+    }
+}
+
+pub struct Shared {
+    pub config: Config,
+    pub channel: Arc<Channel>,
+    pub identities: Arc<Identities>,
+    /// Raised by `generation.set`; every cached plan and verdict of a lower one is void.
+    pub generation: AtomicU64,
+    pub counters: Counters,
+    pub connection_ids: AtomicU64,
+    pub inboxes: Vec<Arc<Inbox>>,
+    /// Channels of the data threads that take handed-over sockets.
+    pub handovers: RwLock<HashMap<u32, Arc<Channel>>>,
+    /// Workers that have finished draining.
+    pub drained: AtomicUsize,
+    started: Instant,
+    started_unix_us: u64,
+}
+
+impl Shared {
+    pub fn new(config: Config, channel: Arc<Channel>) -> std::io::Result<Self> {
+        let inboxes = (0..config.workers).map(|_| Inbox::new().map(Arc::new)).collect::<Result<_, _>>()?;
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            identities: Arc::new(Identities::new(&config.trust_domain)),
+            config,
+            channel,
+            generation: AtomicU64::new(0),
+            counters: Counters::default(),
+            connection_ids: AtomicU64::new(1),
+            inboxes,
+            handovers: RwLock::default(),
+            drained: AtomicUsize::new(0),
+            started: Instant::now(),
+            started_unix_us: unix.as_micros() as u64,
+        })
+    }
+
+    /// Monotonic microseconds since the start.
+    pub fn now_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
+    /// Unix milliseconds of a monotonic time; a stepped clock does not tear records apart.
+    pub fn unix_ms(&self, us: u64) -> u64 {
+        (self.started_unix_us + us) / 1_000
+    }
+
+    /// Wall clock now, for the validity of certificates.
+    pub fn wall_ms() -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+    }
+
+    pub fn event(&self, name: &str, mut fields: Value) {
+        fields["event"] = json!(name);
+        self.channel.send_json(EVENT, &fields);
+    }
+
+    pub fn log(&self, level: &str, message: &str, fields: Value) {
+        self.event("log", json!({"level": level, "message": message, "fields": fields}));
+    }
+
+    pub fn broadcast(&self, mut message: impl FnMut() -> Message) {
+        for inbox in &self.inboxes {
+            inbox.post(message());
+        }
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,450 @@
+//! A stream in a tunnel: the application's socket on one side, frames on the other, both directions in one pass.
+
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+use super::conn::{Conn, End, State};
+use super::outbound::connect_reason;
+use super::shared::Shared;
+use super::slab::{Key, Token};
+use super::sock::{self, Io};
+use super::timers::Timer;
+use super::tunnels::{GRACE_MS, Tunnel};
+use super::worker::Worker;
+use crate::reason::Reason;
+use crate::record::{Closer, Lane};
+use crate::tls::session::Failure;
+use crate::tunnel::frame::{OpenMeta, Refusal};
+use crate::tunnel::link::{Fill, Link, Step};
+use crate::tunnel::machine::{Event, Role};
+
+/// Pieces handed to the application in one write.
+const PIECES: usize = 16;
+/// Reads of one tunnel before the others get their turn.
+const TURNS: usize = 8;
+
+/// What a pass over the peer's bytes ended with.
+enum Passed {
+    Waiting,
+    More,
+    Event(Event),
+    /// The application's socket failed.
+    AppFailed,
+    End { clean: bool },
+    Failed(Failure),
+}
+
+/// Writes received data to the application; false: its socket failed.
+fn deliver(link: &mut Link, app: &mut End) -> bool {
+    while !link.undelivered.is_empty() && app.writable {
+        let result = {
+            let mut slices: [IoSlice<'_>; PIECES] = std::array::from_fn(|_| IoSlice::new(&[]));
+            let count = link.undelivered.len().min(PIECES);
+            for (slice, range) in slices.iter_mut().zip(&link.undelivered) {
+                *slice = IoSlice::new(link.bytes(range));
+            }
+            if count == 1 { sock::send(app.fd.as_fd(), &slices[0]) } else { sock::sendv(app.fd.as_fd(), &slices[..count]) }
+        };
+        match result {
+            Io::Done(mut n) => {
+                let mut whole = 0;
+                for range in &mut link.undelivered {
+                    let take = n.min(range.len());
+                    range.start += take;
+                    n -= take;
+                    if range.start < range.end {
+                        break;
+                    }
+                    whole += 1;
+                }
+                link.undelivered.drain(..whole);
+                app.writable = link.undelivered.is_empty() || whole >= PIECES;
+            }
+            Io::WouldBlock => app.writable = false,
+            Io::Failed(_) => return false,
+        }
+    }
+    true
+}
+
+impl Worker {
+    /// Opens a stream on a ready tunnel for a waiting connection.
+    pub fn open_stream(&mut self, conn: Key, tunnel: Key) {
+        let fresh = self.tunnels.get(tunnel).is_some_and(|t| self.fresh(t));
+        let (Some(c), Some(t)) = (self.conns.get_mut(conn), self.tunnels.get_mut(tunnel)) else { return };
+        let meta = OpenMeta {
+            destination: Some(c.destination),
+            service: c.plan.as_ref().and_then(|p| p.service.clone()),
+            source_port: Some(c.source.port()),
+        };
+        if t.link.machine.open(&meta, &mut t.link.control).is_none() {
+            t.conn = None;
+            self.close_tunnel(tunnel);
+            return self.retry_unseen(conn);
+        }
+        t.conn = Some(conn);
+        t.idle = false;
+        t.step += 1;
+        c.tunnel = Some(tunnel);
+        c.identity = t.link.peer.clone();
+        c.state = State::Opening;
+        c.step += 1;
+        c.early_sent = fresh && !c.early.is_empty();
+        if c.early_sent {
+            t.link.queue_data(&c.early);
+        }
+        let timer = Timer::conn(conn, c.step);
+        self.timers.set(self.now_us / 1_000, self.shared.config.connect_timeout_ms + self.shared.config.question_timeout_ms, timer);
+        self.pump(tunnel);
+    }
+
+    /// A stream that certainly reached no application goes on elsewhere: same endpoint first.
+    fn retry_unseen(&mut self, conn: Key) {
+        let Some(c) = self.conns.get_mut(conn) else { return };
+        c.tunnel = None;
+        let Some(plan) = c.plan.clone() else { return };
+        match plan.endpoints.get(usize::from(c.endpoint)) {
+            Some(endpoint) => self.use_tunnel(conn, &plan, endpoint),
+            None => self.next_endpoint(conn),
+        }
+    }
+
+    /// Does all that can be done on a tunnel now.
+    pub fn pump(&mut self, key: Key) {
+        for _ in 0..TURNS {
+            let Some(t) = self.tunnels.get_mut(key) else { return };
+            let passed = match t.conn {
+                Some(c) => match self.conns.get_mut(c) {
+                    Some(conn) => pass(t, Some(conn), &mut self.buffers),
+                    None => pass(t, None, &mut self.buffers),
+                },
+                None => pass(t, None, &mut self.buffers),
+            };
+            match passed {
+                Passed::Waiting => {
+                    return self.pump_app(key);
+                }
+                Passed::More => {}
+                Passed::Event(event) => self.on_event(key, event),
+                Passed::AppFailed => self.reset_stream(key, None),
+                Passed::End { clean } => return self.tunnel_ended(key, clean),
+                Passed::Failed(failure) => return self.tunnel_broke(key, failure),
+            }
+        }
+        self.again.push(Token::Tunnel(key));
+        self.pump_app(key);
+    }
+
+    /// The other direction: the application's bytes and our frames into records, one write.
+    fn pump_app(&mut self, key: Key) {
+        let Some(t) = self.tunnels.get_mut(key) else { return };
+        let fresh = t.used_us > 0 && self.now_us.saturating_sub(t.used_us) < 5_000_000;
+        let role = t.link.machine.role();
+        let mut conn = t.conn.and_then(|c| self.conns.get_mut(c));
+        let sent = match &mut conn {
+            None => t.link.pump_out(None, &mut self.room, None, |_| {}),
+            Some(c) => {
+                let Conn { down, up, early, early_sent, detector, inbound, state, .. } = &mut **c;
+                let inbound = *inbound;
+                let app = if inbound { up.as_mut() } else { down.as_mut() };
+                let opening = role == Role::Opener && !t.link.machine.accepted();
+                let open = if inbound { *state == State::Open } else { !opening || (fresh && early.is_empty()) };
+                // A stream that moved to this tunnel says again that its application has ended.
+                let ended = app.as_ref().is_some_and(|a| a.eof);
+                if ended && (!opening || (fresh && (*early_sent || early.is_empty()))) && (!inbound || open) {
+                    t.link.machine.fin(&mut t.link.control);
+                }
+                let keep = if opening { Some(early) } else { None };
+                let seen = |chunk: &[u8]| if inbound { detector.from_server() } else { detector.from_client(chunk) };
+                let sent = t.link.pump_out(app.filter(|_| open), &mut self.room, keep, seen);
+                *early_sent |= opening && sent.bytes > 0;
+                sent
+            }
+        };
+        t.link.release(&mut self.buffers);
+        let Some(c) = conn else {
+            if sent.tunnel_failed {
+                self.drop_tunnel(key);
+            }
+            return;
+        };
+        *(if c.inbound { &mut c.received } else { &mut c.sent }) += sent.bytes;
+        if sent.eof {
+            let side = c.app_side();
+            c.close_first(side);
+        }
+        let more = c.app().is_some_and(|a| a.readable) && !t.link.backlog() && t.link.machine.can_send() && t.link.machine.accepted();
+        if sent.tunnel_failed {
+            return self.tunnel_broke(key, Failure::new(Reason::TunnelLost, "socket failed"));
+        }
+        if sent.failed {
+            return self.reset_stream(key, None);
+        }
+        if sent.eof && t.link.machine.both_ended() {
+            return self.stream_done(key);
+        }
+        if more {
+            self.again.push(Token::Tunnel(key));
+        }
+    }
+
+    fn on_event(&mut self, key: Key, event: Event) {
+        let Some(t) = self.tunnels.get_mut(key) else { return };
+        match event {
+            Event::Open(meta) => self.stream_opened(key, meta),
+            Event::Accepted => {
+                t.used_us = self.now_us;
+                if let Some(c) = t.conn.and_then(|c| self.conns.get_mut(c)) {
+                    c.state = State::Open;
+                    c.step += 1;
+                    c.ready_us = self.now_us;
+                    // What had been read for a stream that was turned away, and did not ride again, goes first.
+                    if !c.early_sent {
+                        t.link.queue_data(&c.early);
+                    }
+                    c.early = Vec::new();
+                }
+            }
+            Event::Refused(refusal) => {
+                let conn = t.conn.take();
+                let draining = refusal.code == Reason::PeerDraining as u16;
+                if draining { self.close_tunnel(key) } else { self.tunnel_idle(key) }
+                if let Some(conn) = conn {
+                    self.stream_refused(conn, &refusal);
+                }
+            }
+            Event::Fin => {
+                if let Some(c) = t.conn.and_then(|c| self.conns.get_mut(c)) {
+                    let side = c.far_side();
+                    c.close_first(side);
+                    if let Some(app) = c.app() {
+                        app.shutdown();
+                    }
+                }
+                let over = t.link.machine.fin_delivered(&mut t.link.control);
+                if t.link.machine.both_ended() {
+                    self.stream_done(key);
+                }
+                if over {
+                    self.tunnel_idle(key);
+                }
+            }
+            Event::Reset(_) => {
+                let conn = t.conn.take();
+                if let Some(conn) = conn {
+                    let side = self.conns.get(conn).map_or(Closer::Nobody, Conn::far_side);
+                    let reason = if side == Closer::Client { Reason::ClientReset } else { Reason::ServerReset };
+                    self.end(conn, reason, side, true);
+                }
+                self.tunnel_idle(key);
+            }
+            Event::Over => {
+                self.stream_done(key);
+                self.tunnel_idle(key);
+            }
+            Event::Drain => {
+                if t.idle {
+                    self.close_tunnel(key);
+                }
+            }
+            Event::Nothing => {}
+        }
+    }
+
+    /// Both applications are done: the record is written; the tunnel may still wait for an acknowledgement.
+    fn stream_done(&mut self, key: Key) {
+        if let Some(conn) = self.tunnels.get_mut(key).and_then(|t| t.conn.take()) {
+            self.end(conn, Reason::Finished, Closer::Nobody, false);
+        }
+    }
+
+    fn stream_refused(&mut self, conn: Key, refusal: &Refusal) {
+        let reason = Reason::from_code(refusal.code).unwrap_or(Reason::PeerRefused);
+        if refusal.not_started && reason == Reason::PeerDraining {
+            return self.retry_unseen(conn);
+        }
+        let by_policy = matches!(reason, Reason::PolicyDenied | Reason::L7Unavailable | Reason::PlaintextRefused);
+        if by_policy || !refusal.not_started {
+            return self.refuse_by(conn, reason, &refusal.policy);
+        }
+        self.endpoint_failed(conn, reason);
+    }
+
+    /// Acceptor: a stream begins. Its verdict is asked (or known), then the app is dialled, then ACCEPT goes out.
+    fn stream_opened(&mut self, key: Key, meta: OpenMeta) {
+        let Some(t) = self.tunnels.get_mut(key) else { return };
+        t.idle = false;
+        t.step += 1;
+        let (pod, peer, destination, identity) = (t.pod.clone(), t.link.peer_address, t.destination, t.link.peer.clone());
+        if Shared::wall_ms() >= t.link.svid.not_after_ms.min(t.link.peer_not_after_ms) {
+            t.link.machine.drain(&mut t.link.control);
+            t.link.machine.refuse(&Refusal::new(Reason::PeerDraining, true, ""), &mut t.link.control);
+            return self.tunnel_idle(key);
+        }
+        let source = SocketAddr::new(peer.ip(), meta.source_port.unwrap_or(peer.port()));
+        let mut conn = self.new_conn(pod, true, source, destination);
+        conn.tunnel = Some(key);
+        conn.lane = Lane::Tunnel;
+        conn.service = meta.service;
+        conn.identity = identity.clone();
+        let conn = self.conns.insert(conn);
+        if let Some(t) = self.tunnels.get_mut(key) {
+            t.conn = Some(conn);
+        }
+        self.ask_verdict(conn, identity, "fairlead/1");
+    }
+
+    /// Acceptor: the application is connected.
+    pub fn app_connected(&mut self, key: Key) {
+        if let Some(t) = self.tunnels.get_mut(key) {
+            t.link.machine.accept(&mut t.link.control);
+            self.again.push(Token::Tunnel(key));
+        }
+    }
+
+    /// Acceptor: says no to the stream of `conn`, which is about to end.
+    pub fn refuse_stream(&mut self, tunnel: Key, reason: Reason, policy: &str) {
+        let Some(t) = self.tunnels.get_mut(tunnel) else { return };
+        t.conn = None;
+        t.link.machine.refuse(&Refusal::new(reason, true, policy), &mut t.link.control);
+        self.tunnel_idle(tunnel);
+        self.again.push(Token::Tunnel(tunnel));
+    }
+
+    /// The local application's connection failed, or the agent ends it (`why`): RST to the peer, the tunnel lives on if it can.
+    pub fn reset_stream(&mut self, key: Key, why: Option<Reason>) {
+        let Some(t) = self.tunnels.get_mut(key) else { return };
+        let conn = t.conn.take();
+        let side = conn.and_then(|c| self.conns.get(c)).map_or(Closer::Agent, Conn::app_side);
+        let reason = why.unwrap_or(if side == Closer::Client { Reason::ClientReset } else { Reason::ServerReset });
+        let over = t.link.machine.reset(reason, &mut t.link.control);
+        // A reset must not wait behind data that nobody reads: the tunnel goes with it.
+        let stuck = t.link.backlog();
+        t.link.undelivered.clear();
+        t.step += 1;
+        let timer = Timer::tunnel(key, t.step);
+        if let Some(conn) = conn {
+            self.end(conn, reason, if why.is_some() { Closer::Agent } else { side }, true);
+        }
+        if stuck {
+            return self.drop_tunnel(key);
+        }
+        if over {
+            return self.tunnel_idle(key);
+        }
+        self.timers.set(self.now_us / 1_000, GRACE_MS, timer);
+        self.again.push(Token::Tunnel(key));
+    }
+
+    /// The peer closed the tunnel.
+    fn tunnel_ended(&mut self, key: Key, clean: bool) {
+        let Some(t) = self.tunnels.get_mut(key) else { return };
+        if t.link.machine.is_idle() || t.conn.is_none() {
+            if let Some(mut t) = self.tunnels.remove(key) {
+                t.link.release(&mut self.buffers);
+            }
+            return;
+        }
+        let text = if clean { "closed under a stream" } else { "cut off under a stream" };
+        self.tunnel_broke(key, Failure::new(Reason::TunnelLost, text));
+    }
+
+    /// The tunnel cannot go on: its stream is reset, or moves on if none of its data was given away.
+    pub fn tunnel_broke(&mut self, key: Key, failure: Failure) {
+        let Some(mut t) = self.tunnels.remove(key) else { return };
+        t.link.abort();
+        self.shared.counters.add(failure.reason.text(), 1);
+        let Some(conn) = t.conn else { return };
+        let opening = t.link.machine.role() == Role::Opener && !t.link.machine.accepted();
+        let Some(c) = self.conns.get_mut(conn) else { return };
+        if failure.reason == Reason::PeerRefusedUs && opening {
+            // The server judged our certificate after our side of the handshake was done.
+            let (pod, source, destination) = (c.pod.clone(), c.source, t.destination);
+            let failure = Failure { expected: t.expected.to_vec(), got: Some(t.link.svid.identity.to_string()), ..failure };
+            self.handshake_refused(&pod, false, source, destination, &failure);
+            return self.endpoint_failed(conn, failure.reason);
+        }
+        if opening && !c.early_sent {
+            return self.endpoint_failed(conn, failure.reason);
+        }
+        self.end(conn, failure.reason, Closer::Agent, true);
+    }
+
+    /// Closes a tunnel with RST, whatever is on it.
+    pub fn drop_tunnel(&mut self, key: Key) {
+        self.tunnel_broke(key, Failure::new(Reason::TunnelLost, "cut"));
+    }
+
+    /// The application's socket has an error of its own (RST) although nothing is read from it now.
+    pub fn app_error(&mut self, conn: Key) {
+        let Some(c) = self.conns.get_mut(conn) else { return };
+        let Some(error) = c.app().and_then(|a| sock::take_error(a.fd.as_fd())) else { return };
+        match (c.state, c.tunnel) {
+            (State::Connecting, _) => self.dial_failed(conn, connect_reason(error)),
+            (_, Some(tunnel)) => self.reset_stream(tunnel, None),
+            _ => {}
+        }
+    }
+}
+
+/// Reads the peer's bytes: data to the application, the first frame that means more to the caller.
+fn pass(t: &mut Tunnel, mut conn: Option<&mut Conn>, buffers: &mut super::buffers::Buffers) -> Passed {
+    let link = &mut t.link;
+    let may_deliver = conn.as_deref().is_none_or(|c| c.state == State::Open);
+    for _ in 0..TURNS {
+        if let Some(app) = conn.as_deref_mut().and_then(Conn::app).filter(|_| may_deliver)
+            && !deliver(link, app)
+        {
+            return Passed::AppFailed;
+        }
+        if !link.undelivered.is_empty() {
+            return Passed::Waiting;
+        }
+        if let Some(c) = conn.as_deref_mut().filter(|c| c.fin_due) {
+            if !may_deliver {
+                return Passed::Waiting;
+            }
+            c.fin_due = false;
+            return Passed::Event(Event::Fin);
+        }
+        // Collect what is decrypted already, then write it at once.
+        loop {
+            match link.step() {
+                Step::Data(range) => {
+                    if let Some(c) = conn.as_deref_mut() {
+                        *(if c.inbound { &mut c.sent } else { &mut c.received }) += range.len() as u64;
+                        if c.inbound { c.detector.from_client(link.bytes(&range)) } else { c.detector.from_server() }
+                    }
+                    link.undelivered.push(range);
+                    if link.undelivered.len() >= PIECES {
+                        break;
+                    }
+                }
+                Step::Event(Event::Fin) => {
+                    if let Some(c) = conn.as_deref_mut() {
+                        c.fin_due = true;
+                    }
+                    break;
+                }
+                Step::Event(event) => {
+                    if matches!(event, Event::Reset(_)) {
+                        link.undelivered.clear();
+                    }
+                    return Passed::Event(event);
+                }
+                Step::End { .. } if !link.undelivered.is_empty() => break,
+                Step::End { clean } => return Passed::End { clean },
+                Step::Failed(failure) => return Passed::Failed(failure),
+                Step::NeedRead if !link.undelivered.is_empty() => break,
+                Step::NeedRead => match link.fill(buffers) {
+                    Fill::Got => {}
+                    Fill::WouldBlock => return Passed::Waiting,
+                    Fill::Eof => return Passed::End { clean: false },
+                    Fill::Failed => return Passed::Failed(Failure::new(Reason::TunnelLost, "socket failed")),
+                },
+            }
+        }
+    }
+    Passed::More
+}

@@ -1,0 +1,462 @@
+//! One tunnel: socket, TLS records, frames and the stream machine together. It moves bytes and reports steps; which
+//! connection they belong to is the relay's business.
+
+use std::io::IoSliceMut;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use super::frame::{self, Decoder, Kind, Piece};
+use super::machine::{Event, Machine, Role};
+use crate::reason::Reason;
+use crate::relay::buffers::Buffers;
+use crate::relay::sock::{self, Io};
+use crate::tls::identity::{Svid, Trust};
+use crate::tls::records::{self, Opened, Records};
+use crate::tls::session::{Failure, Handshake, failure};
+
+/// Room of one full record in the sending buffer; full records lie in it without gaps.
+pub const RECORD: usize = records::HEADER + records::MAX_PLAIN + records::TRAILER;
+/// Where application data starts in a record that begins with a DATA header.
+const DATA_AT: usize = records::HEADER + frame::HEADER;
+/// Control bytes that may wait for a writable socket before reading from the peer pauses.
+const MAX_CONTROL: usize = 65_536;
+
+pub enum Layer {
+    /// The TCP connect is under way.
+    Connecting,
+    Handshake(Box<Handshake>),
+    Records(Box<Records>),
+    /// Failed or closed: only what is queued is still sent.
+    Dead,
+}
+
+/// What the peer's bytes came to.
+#[derive(Debug)]
+pub enum Step {
+    Event(Event),
+    /// Plaintext for the application at this place of the receive buffer.
+    Data(Range<usize>),
+    /// Nothing more without reading from the socket.
+    NeedRead,
+    /// close_notify or the end of the socket. `clean`: between frames.
+    End { clean: bool },
+    Failed(Failure),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fill {
+    Got,
+    WouldBlock,
+    Eof,
+    Failed,
+}
+
+/// What came of reading the application's bytes into records.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    pub bytes: u64,
+    /// The application ended its direction.
+    pub eof: bool,
+    /// The application's socket failed.
+    pub failed: bool,
+    /// The tunnel's socket failed.
+    pub tunnel_failed: bool,
+}
+
+pub struct Link {
+    pub socket: OwnedFd,
+    pub peer_address: SocketAddr,
+    pub layer: Layer,
+    pub machine: Machine,
+    decoder: Decoder,
+    pub svid: Arc<Svid>,
+    pub trust: Arc<Trust>,
+    pub peer: Option<Arc<str>>,
+    pub peer_not_after_ms: u64,
+    /// Frames not yet sealed.
+    pub control: Vec<u8>,
+    /// Sealed bytes that the socket did not take.
+    out: Vec<u8>,
+    out_sent: usize,
+    pub readable: bool,
+    pub writable: bool,
+    pub hangup: bool,
+    eof: bool,
+    /// close_notify came; `true`: between frames.
+    closed: Option<bool>,
+    buffer: Vec<u8>,
+    /// Encrypted bytes in `buffer`.
+    start: usize,
+    end: usize,
+    /// Decrypted bytes in `buffer` that no step has used yet.
+    plain: Range<usize>,
+    /// Application data that its socket did not take; `buffer` stays until it is gone.
+    pub undelivered: Vec<Range<usize>>,
+    full_reads: bool,
+}
+
+impl Link {
+    pub fn new(socket: OwnedFd, peer_address: SocketAddr, role: Role, layer: Layer, svid: Arc<Svid>, trust: Arc<Trust>) -> Self {
+        Self {
+            socket,
+            peer_address,
+            layer,
+            machine: Machine::new(role),
+            decoder: Decoder::default(),
+            svid,
+            trust,
+            peer: None,
+            peer_not_after_ms: 0,
+            control: Vec::new(),
+            out: Vec::new(),
+            out_sent: 0,
+            readable: role == Role::Acceptor,
+            writable: role == Role::Acceptor,
+            hangup: false,
+            eof: false,
+            closed: None,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            plain: 0..0,
+            undelivered: Vec::new(),
+            full_reads: false,
+        }
+    }
+
+    pub fn ready(&self) -> bool {
+        matches!(self.layer, Layer::Records(_))
+    }
+
+    /// Sealed or unsealed bytes wait for the socket.
+    pub fn backlog(&self) -> bool {
+        self.out_sent < self.out.len()
+    }
+
+    /// Reads more of the peer's bytes. Only when every range handed out is used and `undelivered` is empty.
+    pub fn fill(&mut self, buffers: &mut Buffers) -> Fill {
+        if !self.readable {
+            return if self.eof { Fill::Eof } else { Fill::WouldBlock };
+        }
+        // A peer that asks (PING, OPEN) but does not read the replies gets no more attention.
+        if self.out.len() - self.out_sent + self.control.len() > MAX_CONTROL && self.backlog() {
+            return Fill::WouldBlock;
+        }
+        if self.buffer.is_empty() {
+            self.buffer = buffers.take();
+        } else if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+        }
+        self.end -= self.start;
+        self.start = 0;
+        let room = self.buffer.len() - self.end;
+        match sock::recv(self.socket.as_fd(), &mut self.buffer[self.end..]) {
+            Io::Done(0) => {
+                self.eof = true;
+                self.readable = false;
+                Fill::Eof
+            }
+            Io::Done(n) => {
+                self.end += n;
+                self.readable = n == room || self.hangup;
+                Fill::Got
+            }
+            Io::WouldBlock => {
+                self.readable = false;
+                Fill::WouldBlock
+            }
+            Io::Failed(_) => {
+                self.readable = false;
+                Fill::Failed
+            }
+        }
+    }
+
+    /// Gives the buffer back when nothing is in it.
+    pub fn release(&mut self, buffers: &mut Buffers) {
+        if !self.buffer.is_empty() && self.start == self.end && self.plain.is_empty() && self.undelivered.is_empty() {
+            buffers.give(std::mem::take(&mut self.buffer));
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    pub fn bytes(&self, range: &Range<usize>) -> &[u8] {
+        &self.buffer[range.clone()]
+    }
+
+    /// Advances the handshake with what is in the buffer. `Ok(true)`: done.
+    pub fn shake(&mut self) -> Result<bool, Failure> {
+        let Layer::Handshake(handshake) = &mut self.layer else { return Ok(self.ready()) };
+        let mut consumed = 0;
+        let result = handshake.advance(&mut self.buffer[self.start..self.end], &mut consumed, &mut self.out);
+        self.start += consumed;
+        match result {
+            Ok(None) => {
+                // A hello that fills the whole buffer without an end is no hello.
+                let full = self.end - self.start >= records::MAX_RECORD * 2 && !self.buffer.is_empty();
+                if full { Err(Failure::new(Reason::HandshakeFailed, "handshake message too long")) } else { Ok(false) }
+            }
+            Ok(Some(done)) => {
+                self.peer = Some(done.peer.into());
+                self.peer_not_after_ms = done.peer_not_after_ms;
+                self.layer = Layer::Records(Box::new(done.records));
+                Ok(true)
+            }
+            Err(failure) => {
+                self.layer = Layer::Dead;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Next thing in what was read.
+    pub fn step(&mut self) -> Step {
+        loop {
+            if self.plain.is_empty() {
+                match self.open_record() {
+                    Ok(true) => continue,
+                    Ok(false) => return if self.eof { Step::End { clean: false } } else { Step::NeedRead },
+                    Err(step) => return step,
+                }
+            }
+            let mut at = 0;
+            let base = self.plain.start;
+            let piece = self.decoder.next(&self.buffer[self.plain.clone()], &mut at);
+            self.plain.start += at;
+            let result = match piece {
+                Ok(None) => continue,
+                Ok(Some(Piece::Data { stream, start, end })) => match self.machine.data(stream) {
+                    Ok(true) => return Step::Data(base + start..base + end),
+                    Ok(false) => continue,
+                    Err(v) => Err(v),
+                },
+                Ok(Some(Piece::Control { kind, stream, payload })) => self.machine.receive(kind, stream, &payload, &mut self.control),
+                Err(v) => Err(v),
+            };
+            match result {
+                Ok(Event::Nothing) => {}
+                Ok(event) => return Step::Event(event),
+                Err(violation) => return Step::Failed(Failure::new(Reason::TunnelProtocol, violation.0)),
+            }
+        }
+    }
+
+    /// Opens the next record. False: it is not all here.
+    fn open_record(&mut self) -> Result<bool, Step> {
+        if let Some(clean) = self.closed {
+            return Err(Step::End { clean });
+        }
+        let Layer::Records(records) = &mut self.layer else { return Ok(false) };
+        match records.open(&mut self.buffer[self.start..self.end]) {
+            Ok(Opened::NeedMore) => Ok(false),
+            Ok(Opened::Record { used, plain }) => {
+                self.plain = self.start + plain.start..self.start + plain.end;
+                self.start += used;
+                Ok(true)
+            }
+            Ok(Opened::Closed) => {
+                let clean = self.decoder.at_boundary();
+                self.closed = Some(clean);
+                Err(Step::End { clean })
+            }
+            Err(error) => Err(Step::Failed(failure(&error))),
+        }
+    }
+
+    /// Seals waiting frames behind `used` bytes of `room` and returns the new length.
+    fn seal_control(&mut self, room: &mut [u8], mut used: usize) -> Option<usize> {
+        let Layer::Records(records) = &mut self.layer else { return Some(used) };
+        for chunk in self.control.chunks(records::MAX_PLAIN) {
+            let place = room.get_mut(used..used + records::HEADER + chunk.len() + records::TRAILER)?;
+            place[records::HEADER..records::HEADER + chunk.len()].copy_from_slice(chunk);
+            used += records.seal(place, chunk.len()).ok()?;
+        }
+        self.control.clear();
+        Some(used)
+    }
+
+    /// Reads from the application, seals, and sends with everything that waits: one write. `keep` receives a copy of what
+    /// was read (for a stream that may have to move). `app` none: frames only.
+    pub fn pump_out(&mut self, mut app: Option<&mut crate::relay::conn::End>, room: &mut [u8], mut keep: Option<&mut Vec<u8>>, mut seen: impl FnMut(&[u8])) -> Sent {
+        let mut sent = Sent::default();
+        if !self.flush() {
+            sent.tunnel_failed = true;
+            return sent;
+        }
+        if self.backlog() || !self.ready() {
+            return sent;
+        }
+        let mut used = 0;
+        while let Some(end) = app.as_deref_mut().filter(|e| e.readable && self.machine.can_send()) {
+            // Frames that wait share the first record with the data, if they are few.
+            if self.control.len() > 4_096 {
+                break;
+            }
+            let prefix = self.control.len();
+            let free = (room.len() - used) / RECORD;
+            if free == 0 {
+                break;
+            }
+            let count = if self.full_reads && keep.is_none() { free } else { 1 };
+            let capacity = count * frame::MAX_DATA - prefix;
+            let read = {
+                let mut slices: [IoSliceMut<'_>; 16] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+                for (i, (slice, record)) in slices.iter_mut().zip(room[used..].chunks_mut(RECORD)).take(count).enumerate() {
+                    let from = DATA_AT + if i == 0 { prefix } else { 0 };
+                    *slice = IoSliceMut::new(&mut record[from..records::HEADER + records::MAX_PLAIN]);
+                }
+                if count == 1 { sock::recv(end.fd.as_fd(), &mut slices[0]) } else { sock::readv(end.fd.as_fd(), &mut slices[..count.min(16)]) }
+            };
+            let capacity = capacity.min(16 * frame::MAX_DATA);
+            match read {
+                Io::Done(0) => {
+                    end.eof = true;
+                    end.readable = false;
+                    sent.eof = true;
+                    self.machine.fin(&mut self.control);
+                }
+                Io::Done(n) => {
+                    end.readable = n == capacity || end.hangup;
+                    self.full_reads = n == capacity;
+                    sent.bytes += n as u64;
+                    let first = &room[used + DATA_AT + prefix..][..n.min(frame::MAX_DATA - prefix)];
+                    seen(first);
+                    if let Some(keep) = keep.as_deref_mut() {
+                        keep.extend_from_slice(first);
+                    }
+                    match self.seal_data(room, used, prefix, n) {
+                        Some(length) => used = length,
+                        None => sent.tunnel_failed = true,
+                    }
+                    if keep.is_some() {
+                        break;
+                    }
+                }
+                Io::WouldBlock => end.readable = false,
+                Io::Failed(_) => {
+                    end.readable = false;
+                    sent.failed = true;
+                }
+            }
+            if sent.failed || sent.tunnel_failed {
+                break;
+            }
+        }
+        self.finish_send(room, used, &mut sent);
+        sent
+    }
+
+    /// Writes headers around `n` bytes read into `room[used..]` and seals the records. The first holds the waiting frames too.
+    fn seal_data(&mut self, room: &mut [u8], mut used: usize, prefix: usize, n: usize) -> Option<usize> {
+        let number = self.machine.number();
+        let Layer::Records(records) = &mut self.layer else { return None };
+        let mut left = n;
+        let mut prefix = prefix;
+        while left > 0 {
+            let data = left.min(frame::MAX_DATA - prefix);
+            let place = &mut room[used..used + RECORD];
+            place[records::HEADER..records::HEADER + prefix].copy_from_slice(&self.control[..prefix]);
+            let at = records::HEADER + prefix;
+            place[at..at + frame::HEADER].copy_from_slice(&frame::header(Kind::Data, data, number));
+            used += records.seal(place, prefix + frame::HEADER + data).ok()?;
+            left -= data;
+            prefix = 0;
+        }
+        self.control.clear();
+        Some(used)
+    }
+
+    /// Sends DATA that is already in memory (an OPEN's data that moves to another tunnel).
+    pub fn queue_data(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(frame::MAX_DATA) {
+            frame::put(&mut self.control, Kind::Data, self.machine.number(), chunk);
+        }
+    }
+
+    fn finish_send(&mut self, room: &mut [u8], used: usize, sent: &mut Sent) {
+        let mut used = used;
+        if !self.control.is_empty() {
+            match self.seal_control(room, used) {
+                Some(length) => used = length,
+                None => {
+                    // No room left: send first, the rest goes through the slow way.
+                    self.out.extend_from_slice(&room[..used]);
+                    used = 0;
+                    let mut spill = vec![0; self.control.len() + self.control.len().div_ceil(records::MAX_PLAIN) * (records::HEADER + records::TRAILER)];
+                    match self.seal_control(&mut spill, 0) {
+                        Some(length) => self.out.extend_from_slice(&spill[..length]),
+                        None => sent.tunnel_failed = true,
+                    }
+                }
+            }
+        }
+        if let Layer::Records(records) = &mut self.layer
+            && records.refresh_due()
+        {
+            self.out.extend_from_slice(&room[..used]);
+            used = 0;
+            sent.tunnel_failed |= records.refresh(&mut self.out).is_err();
+        }
+        if self.out.is_empty() && used > 0 {
+            match sock::send(self.socket.as_fd(), &room[..used]) {
+                Io::Done(n) => {
+                    if n < used {
+                        self.writable = false;
+                        self.out.extend_from_slice(&room[n..used]);
+                    }
+                }
+                Io::WouldBlock => {
+                    self.writable = false;
+                    self.out.extend_from_slice(&room[..used]);
+                }
+                Io::Failed(_) => sent.tunnel_failed = true,
+            }
+        } else {
+            self.out.extend_from_slice(&room[..used]);
+            sent.tunnel_failed |= !self.flush();
+        }
+    }
+
+    /// Sends sealed bytes that wait. False: the socket failed.
+    pub fn flush(&mut self) -> bool {
+        while self.backlog() {
+            match sock::send(self.socket.as_fd(), &self.out[self.out_sent..]) {
+                Io::Done(n) => self.out_sent += n,
+                Io::WouldBlock => {
+                    self.writable = false;
+                    return true;
+                }
+                Io::Failed(_) => return false,
+            }
+        }
+        if self.out.capacity() > 1 << 14 {
+            self.out = Vec::new();
+        } else {
+            self.out.clear();
+        }
+        self.out_sent = 0;
+        true
+    }
+
+    /// Queues close_notify behind everything else; the socket is closed by dropping the link.
+    pub fn say_goodbye(&mut self) {
+        let mut spill = vec![0; self.control.len() + (self.control.len() / records::MAX_PLAIN + 1) * (records::HEADER + records::TRAILER)];
+        if let Some(length) = self.seal_control(&mut spill, 0) {
+            self.out.extend_from_slice(&spill[..length]);
+        }
+        if let Layer::Records(records) = &mut self.layer
+            && records.close_notify(&mut self.out).is_ok()
+        {
+            let _ = self.flush();
+        }
+        self.layer = Layer::Dead;
+    }
+
+    /// Closes with RST, so that the peer resets its application at once.
+    pub fn abort(&mut self) {
+        sock::reset_on_close(self.socket.as_fd());
+        self.layer = Layer::Dead;
+    }
+}

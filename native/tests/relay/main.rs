@@ -1,0 +1,6 @@
+//! Two in-process nodes over loopback: real channel, real workers, real TLS; only the pods' namespaces are replaced.
+
+mod mesh;
+mod node;
+mod pki;
+mod transfer;

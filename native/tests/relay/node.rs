@@ -1,0 +1,244 @@
+//! One node in this process: a real native side with its real channel, pods whose sockets are plain loopback ones, and an
+//! agent that answers questions as the test says.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use fairlead::calls::Pods;
+use fairlead::channel::{ANSWER, CALL, EVENT, FrameReader, QUESTION, RECORDS, REPLY};
+use fairlead::config::Config;
+use fairlead::relay::shared::Shared;
+use fairlead::seam::{Direction, Listener, PodRegistry, PodSockets};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use serde_json::{Value, json};
+
+use crate::pki::Pair;
+
+/// A pod whose "network namespace" is the loopback device: outbound connections all go to `to`, the app is at `app`.
+pub struct LoopbackPod {
+    name: String,
+    cookie: u64,
+    ips: Vec<IpAddr>,
+    sockets: Vec<TcpListener>,
+    listeners: Vec<Listener>,
+    pub to: Mutex<Option<SocketAddr>>,
+    pub app: Mutex<Option<SocketAddr>>,
+    pub last_client: Mutex<Option<IpAddr>>,
+}
+
+impl LoopbackPod {
+    pub fn new(name: &str, inbound: &str) -> Arc<Self> {
+        static COOKIES: AtomicU64 = AtomicU64::new(1);
+        let outbound = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inbound = TcpListener::bind(inbound).unwrap();
+        let mut listeners = Vec::new();
+        for (socket, direction) in [(&outbound, Direction::Outbound), (&inbound, Direction::Inbound)] {
+            socket.set_nonblocking(true).unwrap();
+            listeners.push(Listener { fd: socket.as_raw_fd(), direction });
+        }
+        Arc::new(Self {
+            name: name.into(),
+            cookie: COOKIES.fetch_add(1, Ordering::Relaxed),
+            ips: vec![inbound.local_addr().unwrap().ip()],
+            sockets: vec![outbound, inbound],
+            listeners,
+            to: Mutex::new(None),
+            app: Mutex::new(None),
+            last_client: Mutex::new(None),
+        })
+    }
+
+    pub fn outbound(&self) -> SocketAddr {
+        self.sockets[0].local_addr().unwrap()
+    }
+
+    pub fn inbound(&self) -> SocketAddr {
+        self.sockets[1].local_addr().unwrap()
+    }
+}
+
+impl PodSockets for LoopbackPod {
+    fn key(&self) -> &str {
+        &self.name
+    }
+    fn cookie(&self) -> u64 {
+        self.cookie
+    }
+    fn ips(&self) -> &[IpAddr] {
+        &self.ips
+    }
+    fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+    fn original_destination(&self, _: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+        self.to.lock().unwrap().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+    fn dial_socket(&self, to: SocketAddr, _: bool) -> io::Result<OwnedFd> {
+        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let fd = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        Ok(fd)
+    }
+    /// Inside a namespace the app has the pod's address; here it has one of its own, so the socket comes connected.
+    fn app_socket(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
+        *self.last_client.lock().unwrap() = Some(client);
+        let app = self.app.lock().unwrap().unwrap_or(to);
+        let fd = self.dial_socket(app, false)?;
+        match rustix::net::connect(&fd, &app) {
+            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(fd),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+type Answerer = Box<dyn Fn(&Value) -> Option<Value> + Send + Sync>;
+
+#[derive(Default)]
+pub struct Seen {
+    pub records: Vec<[u8; 128]>,
+    pub events: Vec<Value>,
+    pub questions: Vec<Value>,
+    replies: HashMap<u64, Value>,
+}
+
+pub struct Node {
+    pub shared: Arc<Shared>,
+    pub pods: Arc<Pods>,
+    pub seen: Arc<Mutex<Seen>>,
+    agent: Mutex<UnixStream>,
+    next_call: AtomicU64,
+}
+
+fn frame(kind: u8, body: &Value) -> Vec<u8> {
+    let text = body.to_string();
+    let mut out = (text.len() as u32 + 1).to_le_bytes().to_vec();
+    out.push(kind);
+    out.extend_from_slice(text.as_bytes());
+    out
+}
+
+impl Node {
+    pub fn start(config: Config, answer: Answerer) -> Node {
+        let started = fairlead::control::start(config).unwrap();
+        let agent = UnixStream::from(started.agent);
+        agent.set_nonblocking(false).unwrap();
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let (mut input, mut output, log) = (agent.try_clone().unwrap(), agent.try_clone().unwrap(), seen.clone());
+        thread::spawn(move || {
+            let (mut reader, mut room) = (FrameReader::default(), vec![0; 65_536]);
+            while let Ok(n) = input.read(&mut room) {
+                if n == 0 {
+                    return;
+                }
+                reader.push(&room[..n]);
+                while let Some((kind, payload)) = reader.next_frame().unwrap() {
+                    let value = || serde_json::from_slice::<Value>(&payload).unwrap();
+                    match kind {
+                        QUESTION => {
+                            let question = value();
+                            log.lock().unwrap().questions.push(question.clone());
+                            if let Some(mut reply) = answer(&question) {
+                                reply["id"] = question["id"].clone();
+                                let _ = output.write_all(&frame(ANSWER, &reply));
+                            }
+                        }
+                        RECORDS => {
+                            let mut log = log.lock().unwrap();
+                            log.records.extend(payload.chunks_exact(128).map(|r| <[u8; 128]>::try_from(r).unwrap()));
+                        }
+                        EVENT => log.lock().unwrap().events.push(value()),
+                        REPLY => {
+                            let reply = value();
+                            log.lock().unwrap().replies.insert(reply["id"].as_u64().unwrap(), reply);
+                        }
+                        other => panic!("frame of kind {other}"),
+                    }
+                }
+            }
+        });
+        Node { shared: started.shared, pods: started.pods, seen, agent: Mutex::new(agent), next_call: AtomicU64::new(1) }
+    }
+
+    pub fn call(&self, method: &str, params: Value) -> Value {
+        let id = self.next_call.fetch_add(1, Ordering::Relaxed);
+        let body = json!({"id": id, "method": method, "params": params});
+        self.agent.lock().unwrap().write_all(&frame(CALL, &body)).unwrap();
+        let reply = wait_for(|| self.seen.lock().unwrap().replies.remove(&id));
+        assert!(reply.get("error").is_none(), "{method}: {reply}");
+        reply["ok"].clone()
+    }
+
+    pub fn enrol(&self, pod: &Arc<LoopbackPod>, identity: &str) {
+        self.pods.set_identity(&pod.name, identity);
+        self.pods.enrolled(pod.clone());
+    }
+
+    pub fn svid(&self, identity: &str, pair: &Pair, generation: u64) {
+        self.call("svid.put", json!({"identity": identity, "chainPem": pair.chain, "keyPem": pair.key, "generation": generation, "notAfterMs": 0}));
+    }
+
+    pub fn trust(&self, roots: &[(&str, &[&str])]) {
+        let bundles: Vec<_> = roots.iter().map(|(d, r)| json!({"trustDomain": d, "rootsPem": r})).collect();
+        self.call("trust.put", json!({"bundles": bundles, "aliases": [], "generation": 1}));
+    }
+
+    pub fn counter(&self, name: &str) -> u64 {
+        self.call("counters", json!({}))[name].as_u64().unwrap_or(0)
+    }
+
+    /// Waits until `count` connections were recorded and returns their records.
+    pub fn records(&self, count: usize) -> Vec<[u8; 128]> {
+        wait_for(|| Some(self.seen.lock().unwrap().records.clone()).filter(|r| r.len() >= count))
+    }
+
+    pub fn event(&self, name: &str) -> Value {
+        wait_for(|| self.seen.lock().unwrap().events.iter().find(|e| e["event"] == name).cloned())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.agent.lock().unwrap().shutdown(std::net::Shutdown::Both);
+    }
+}
+
+pub fn wait_for<T>(mut check: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(Instant::now() < until, "waited in vain");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Close reason of a record.
+pub fn reason(record: &[u8; 128]) -> u16 {
+    u16::from_le_bytes([record[4], record[5]])
+}
+
+pub fn number(record: &[u8; 128], at: usize) -> u64 {
+    u64::from_le_bytes(record[at..at + 8].try_into().unwrap())
+}
+
+/// Serves every connection with `serve` in a thread of its own; ends with the process.
+pub fn app(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let serve = serve.clone();
+            thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
