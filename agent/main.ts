@@ -2,10 +2,12 @@
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startAgent } from "./app/agent.ts";
+import { nativeSettings } from "./app/native-settings.ts";
 import { systemClock } from "./base/clock.ts";
 import { createLogger } from "./base/log.ts";
 import { systemRandom } from "./base/random.ts";
 import { readConfig } from "./config.ts";
+import { startNative } from "./native.ts";
 import { agentVersion } from "./version.ts";
 
 const projectDir = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -14,7 +16,8 @@ if (!config.ok) {
   for (const problem of config.error) process.stderr.write(`fairlead agent: ${problem}\n`);
   process.exit(2);
 }
-const log = createLogger(config.value.logLevel, "agent").with({ node: config.value.node, pid: process.pid });
+const settings = config.value;
+const log = createLogger(settings.logLevel, "agent").with({ node: settings.node, pid: process.pid });
 const end = (code: number): void => {
   log.info("ended", { code });
   log.flush();
@@ -30,11 +33,12 @@ process.on("unhandledRejection", (error) => {
 });
 
 const started = await startAgent({
-  config: config.value,
+  config: settings,
   clock: systemClock,
   random: systemRandom,
   log,
   version: agentVersion,
+  startNative: (listener) => startNative(settings.libraryPath, nativeSettings(settings), listener, systemClock),
   ended: end,
 });
 if (!started.ok) {
@@ -49,6 +53,4 @@ if (!started.ok) {
       asked = true;
       started.value.drain(signal);
     });
-  // The clock's timers do not keep the process alive; the channel to native does, but only once it reads.
-  process.stdin.unref();
 }

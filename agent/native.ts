@@ -142,6 +142,12 @@ export function adoptChannel(fd: number, listener: NativeListener, clock: Clock)
   return new NativeChannel(new Socket({ fd, readable: true, writable: true }), listener, clock);
 }
 
+export interface StartedNative {
+  readonly channel: NativeChannel;
+  /** Crate version and build of the BPF objects. */
+  readonly version: string;
+}
+
 /**
  * Loads the library and starts it. Errors say what to do: a missing file names the build command, a foreign ABI both numbers.
  * `libraryPath` is the absolute path of `libfairlead.so`.
@@ -151,7 +157,7 @@ export function startNative(
   settings: NativeSettings,
   listener: NativeListener,
   clock: Clock,
-): Result<{ readonly channel: NativeChannel; readonly version: string }, string> {
+): Result<StartedNative, string> {
   const library = "fairlead";
   try {
     openLibrary({ library, path: libraryPath });

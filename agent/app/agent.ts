@@ -12,14 +12,14 @@ import type { Random } from "../base/random.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
 import { answerQuestion, type ConnectionParts } from "../connection.ts";
-import type { DirectSettings } from "../decide/direct-rows.ts";
+import { type DirectSettings, isHttpProtocol } from "../decide/direct-rows.ts";
 import { mtlsFor } from "../decide/mtls.ts";
-import type { DecideSettings } from "../decide/outbound.ts";
+import type { DecideSettings, OutboundDecision } from "../decide/outbound.ts";
 import type { LocalPod, Question } from "../flow.ts";
 import { Enrolment, type PodStatus } from "../intercept/enrol.ts";
 import { KernelView } from "../intercept/kernel-view.ts";
 import { readPodFolder, watchPodFolder } from "../intercept/pod-folder.ts";
-import { type NativeChannel, type NativeListener, startNative } from "../native.ts";
+import type { NativeChannel, NativeListener, StartedNative } from "../native.ts";
 import { openAccessLog } from "../report/access-log.ts";
 import { ConnectionReport } from "../report/connection-report.ts";
 import { createFactsBook } from "../report/facts-book.ts";
@@ -27,10 +27,10 @@ import { metricNames } from "../report/metric-names.ts";
 import { type Changes, MeshState } from "../state/mesh-state.ts";
 import { Certificates } from "./certificates.ts";
 import { ControllerLink } from "./controller-link.ts";
+import { type DataThreads, startDataThreads } from "./data-threads.ts";
 import { Discovery } from "./discovery.ts";
 import { Endpoints } from "./endpoints.ts";
 import { routeEvents } from "./native-events.ts";
-import { nativeSettings } from "./native-settings.ts";
 import { PolicyChange } from "./policy-change.ts";
 import { Takeover } from "./takeover.ts";
 import { ViewSync } from "./view-sync.ts";
@@ -41,6 +41,8 @@ export interface AgentParts {
   readonly random: Random;
   readonly log: Logger;
   readonly version: string;
+  /** Starts native: the library, or in tests a peer that speaks the same channel. */
+  readonly startNative: (listener: NativeListener) => Result<StartedNative, string>;
   /** The agent has ended; `code` is the exit code. */
   readonly ended: (code: number) => void;
 }
@@ -87,6 +89,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
   let phase: "starting" | "ready" | "draining" = "starting";
   let interception = "none";
   let onDrained: () => void = () => {};
+  let dataThreads: DataThreads | undefined;
   const decideSettings = (): DecideSettings => ({ stale: discovery.expired, detectMs: config.detectMs });
   const directSettings = (): DirectSettings => ({ stale: discovery.expired, l7Telemetry: config.dataThreads > 0 });
 
@@ -103,7 +106,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
       parts.ended(1);
     },
   };
-  const started = startNative(config.libraryPath, nativeSettings(config), listener, clock);
+  const started = parts.startNative(listener);
   if (!started.ok) {
     takeover.close();
     return started;
@@ -141,7 +144,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     facts: book,
     settings: decideSettings,
     waits: { permissiveMs: config.permissiveWaitMs, strictMs: config.handshakeTimeoutMs },
-    handover: () => undefined,
+    handover: (decision) => (takesHttp(decision) ? dataThreads?.next() : undefined),
     failed: (question, error) => log.error("question_failed", { ask: question.ask, pod: question.pod, error }),
   };
   // Above anything that an agent before this one wrote into maps that outlive it: time only goes forward between agents.
@@ -285,6 +288,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     certificates.stop();
     await discovery.stop();
     await endpoints.close();
+    await dataThreads?.stop();
     await accessLog.close();
     await native.call("stop", {}, 2_000);
     native.close();
@@ -308,6 +312,11 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     if (!programs.ok) return err(`programs: ${programs.error.code}: ${programs.error.message}`);
     interception = programs.value.interception;
     log.info("interception", { ...programs.value, kernel: host.value.kernel });
+    if (config.dataThreads > 0) {
+      const threads = await startDataThreads(config.dataThreads, native, log, () => {});
+      if (!threads.ok) return threads;
+      dataThreads = threads.value;
+    }
     await discovery.load();
     await native.call("generation.set", { generation: state.generation });
     await certificates.load();
@@ -332,6 +341,10 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     return ok(undefined);
   }
 }
+
+/** What the HTTP lane is for: ports declared HTTP or gRPC. Everything else is bytes to native. */
+const takesHttp = (decision: OutboundDecision): boolean =>
+  decision.kind === "forward" && isHttpProtocol(decision.protocol);
 
 /** A pod is strict if any of its ports is: what fails open would fail open for all of them. */
 function isStrict(state: MeshState, pod: LocalPod): boolean {

@@ -49,6 +49,8 @@ export function decideDirect(state: MeshState, pair: DirectPair, settings: Direc
 
 const unreachable: Verdict = { allow: false, reason: "no_endpoints", notes: [] };
 
+/** Declared protocols whose requests the HTTP lane reads. */
+export const isHttpProtocol = (protocol: string): boolean => l7Protocols.has(protocol);
 const l7Protocols = new Set(["http", "http2", "grpc", "grpc-web", "h2c", "ws"]);
 
 /** Whether a service declares this port of the workload as HTTP or gRPC. */
@@ -57,7 +59,7 @@ function isDeclaredL7(state: MeshState, workload: Workload, port: number): boole
     membership.ports.some((mapping) => {
       if (mapping.targetPort !== port) return false;
       const declared = state.services.byName(membership.service)?.ports.find((p) => p.port === mapping.servicePort);
-      return l7Protocols.has(declared?.protocol ?? "");
+      return isHttpProtocol(declared?.protocol ?? "");
     }),
   );
 }

@@ -92,7 +92,7 @@ export class KernelView {
     for (const [key, old] of before ?? []) {
       if (next.get(key)?.number === old.number) continue;
       if (!next.has(key)) this.#services.delete({ ip: bytes(old.row.ip), port: old.row.port });
-      slots(old.row.backends).forEach((_, slot) => this.#backends.delete({ service: old.number, slot }));
+      for (const slot of slots(old.row.backends).keys()) this.#backends.delete({ service: old.number, slot });
     }
     if (next.size === 0) this.#serviceRows.delete(name);
     else this.#serviceRows.set(name, next);
@@ -150,9 +150,8 @@ export class KernelView {
 
   #putService(row: ServiceRow, number: number): void {
     const list = slots(row.backends);
-    list.forEach((backend, slot) =>
-      this.#backends.set({ service: number, slot }, { ip: bytes(backend.ip), port: backend.port, flags: 0 }),
-    );
+    for (const [slot, { ip, port }] of list.entries())
+      this.#backends.set({ service: number, slot }, { ip: bytes(ip), port, flags: 0 });
     this.#services.set({ ip: bytes(row.ip), port: row.port }, { service: number, backendCount: list.length });
   }
 

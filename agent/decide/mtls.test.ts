@@ -1,0 +1,51 @@
+// PeerAuthentication: which mode holds for a port, by Istio's precedence.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { mesh, trafficPolicy, workload } from "../../test/kit/mesh.ts";
+import type { MtlsMode, TrafficPolicy } from "../api/policy.ts";
+import { mtlsFor } from "./mtls.ts";
+
+const db = workload("shop", "db", "10.0.0.9");
+const meshWide = (mode: MtlsMode) => trafficPolicy("mesh", { namespace: "root", scope: "mesh", mode });
+const namespaceWide = (mode: MtlsMode) => trafficPolicy("ns", { mode });
+const own = (mode: MtlsMode, ports: readonly (readonly [number, MtlsMode])[] = []) =>
+  trafficPolicy("own", { scope: "workload", selector: { app: "db" }, mode, portModes: new Map(ports) });
+const modeOf = (policies: readonly TrafficPolicy[], port = 80): string =>
+  mtlsFor(mesh({ trafficPolicies: policies }), db, port).mode;
+
+test("[IDN-8] the default is PERMISSIVE; mesh < namespace < workload < port", () => {
+  assert.equal(modeOf([]), "permissive");
+  assert.equal(modeOf([meshWide("strict")]), "strict");
+  assert.equal(modeOf([meshWide("strict"), namespaceWide("disable")]), "disable");
+  assert.equal(modeOf([meshWide("strict"), namespaceWide("disable"), own("permissive")]), "permissive");
+  assert.equal(modeOf([meshWide("strict"), own("permissive", [[80, "disable"]])]), "disable");
+  assert.equal(modeOf([meshWide("strict"), own("permissive", [[80, "disable"]])], 81), "permissive");
+});
+
+test("[IDN-8] UNSET inherits, on every level", () => {
+  assert.equal(modeOf([meshWide("strict"), namespaceWide("unset")]), "strict");
+  assert.equal(modeOf([namespaceWide("strict"), own("unset")]), "strict");
+  assert.equal(modeOf([own("strict", [[80, "unset"]])]), "strict");
+});
+
+test("[IDN-8] a policy of another namespace or another workload does not apply", () => {
+  assert.equal(modeOf([trafficPolicy("x", { namespace: "other" })]), "permissive");
+  assert.equal(modeOf([trafficPolicy("x", { scope: "workload", selector: { app: "web" } })]), "permissive");
+});
+
+test("[IDN-8] the decision names the policy that set the mode", () => {
+  const decided = mtlsFor(mesh({ trafficPolicies: [meshWide("strict"), namespaceWide("unset")] }), db, 80);
+  assert.equal(decided.policy?.name, "mesh");
+});
+
+test("[IDN-8] every combination agrees with the precedence said in one line", () => {
+  const mode = fc.constantFrom<MtlsMode>("unset", "permissive", "strict", "disable");
+  fc.assert(
+    fc.property(mode, mode, mode, mode, (atMesh, atNamespace, atWorkload, atPort) => {
+      const policies = [meshWide(atMesh), namespaceWide(atNamespace), own(atWorkload, [[80, atPort]])];
+      const expected = [atPort, atWorkload, atNamespace, atMesh].find((m) => m !== "unset") ?? "permissive";
+      assert.equal(modeOf(policies), expected);
+    }),
+  );
+});

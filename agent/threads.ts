@@ -1,0 +1,33 @@
+// What the control thread and a data thread say to each other. Only values that can be cloned; descriptors travel as numbers,
+// since both threads are one process.
+export interface ThreadStart {
+  readonly thread: number;
+  /** This thread's end of its own channel to native (`handover.attach`). */
+  readonly channelFd: number;
+}
+/** A socket that native handed over, as the event on the thread's channel carries it. */
+export interface HandedSocket {
+  readonly event: "socket";
+  readonly fd: number;
+  readonly direction: "outbound" | "inbound";
+  readonly pod: string;
+  /** Where the client wanted to go. */
+  readonly original: { readonly ip: string; readonly port: number };
+  readonly source: { readonly ip: string; readonly port: number };
+  readonly planId: number;
+  readonly verdictId: number;
+  readonly identity?: string;
+}
+export type ToThread = { readonly say: "stop" };
+export type FromThread =
+  | { readonly say: "ready" }
+  | { readonly say: "ended"; readonly handed: HandedEnd }
+  | { readonly say: "failed"; readonly reason: string };
+/** One connection that a data thread carried. */
+export interface HandedEnd {
+  readonly planId: number;
+  readonly verdictId: number;
+  readonly sent: number;
+  readonly received: number;
+  readonly error?: string;
+}
