@@ -47,8 +47,8 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
 
     // The controller.
     controller: env.hostPort("FAIRLEAD_CONTROLLER", "fairlead-controller.fairlead-system.svc:15012"),
-    /** Name to check in the controller's certificate when the address above is not in it; "" checks the address. */
-    controllerName: env.string("FAIRLEAD_CONTROLLER_NAME", ""),
+    /** Name to check in the controller's certificate, which always carries this one; "" checks the address, if that is a name. */
+    controllerName: env.string("FAIRLEAD_CONTROLLER_NAME", "fairlead-controller"),
     joinTokenFile: path("FAIRLEAD_JOIN_TOKEN_FILE", ""),
     caFile: path("FAIRLEAD_CA_FILE", ""),
     /** At most this long until the next try, so that a controller that is back is used within a second (DIS-5). */

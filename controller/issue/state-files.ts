@@ -1,5 +1,6 @@
 // Files of the controller's state: whole or not at all, readable by their owner alone, errors as one clear line.
 import {
+  chmodSync,
   closeSync,
   fsyncSync,
   mkdirSync,

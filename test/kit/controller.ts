@@ -1,0 +1,186 @@
+// The real controller as a process of its own, in temporary folders, for tests; everything is removed at the end.
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { type RequestOptions, request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const main = fileURLToPath(new URL("../../controller/main.ts", import.meta.url));
+
+export interface Answer {
+  readonly status: number;
+  readonly text: string;
+  // biome-ignore lint/suspicious/noExplicitAny: tests read answers freely
+  readonly json: any;
+}
+export interface TestController extends AsyncDisposable {
+  readonly dir: string;
+  readonly manifests: string;
+  readonly live: string;
+  readonly state: string;
+  readonly socket: string;
+  readonly ports: { readonly grpc: number; readonly health: number; readonly admin: number };
+  readonly process: ChildProcess;
+  /** Log lines so far. */
+  readonly log: readonly Readonly<Record<string, unknown>>[];
+  /** Writes a manifest (atomically) and, unless told not to, has it read at once. */
+  write(name: string, text: string, sync?: boolean): Promise<void>;
+  /** Request on the admin socket. */
+  admin(method: "GET" | "POST", path: string, body?: unknown): Promise<Answer>;
+  /** Ends it and starts another on the same folders and ports. */
+  restart(env?: Readonly<Record<string, string>>): Promise<void>;
+  stop(signal?: NodeJS.Signals): Promise<number | null>;
+}
+
+/** Runs `controller/main.ts` until it ends or is ready. */
+export async function startController(
+  files: Readonly<Record<string, string>> = {},
+  env: Readonly<Record<string, string>> = {},
+): Promise<TestController> {
+  const dir = mkdtempSync(join(tmpdir(), "fairlead-controller-"));
+  const paths = {
+    manifests: join(dir, "manifests"),
+    live: join(dir, "live"),
+    state: join(dir, "state"),
+    socket: join(dir, "admin.sock"),
+  };
+  mkdirSync(paths.manifests);
+  mkdirSync(paths.live);
+  const put = (name: string, text: string): void => {
+    const path = name.startsWith("live/") ? join(dir, name) : join(paths.manifests, name);
+    writeFileSync(`${path}.tmp`, text);
+    renameSync(`${path}.tmp`, path);
+  };
+  for (const [name, text] of Object.entries(files)) put(name, text);
+  let running: Running;
+  const launch = async (extra: Readonly<Record<string, string>>, ports?: TestController["ports"]): Promise<void> => {
+    running = run({
+      FAIRLEAD_MANIFESTS: paths.manifests,
+      FAIRLEAD_LIVE_DIR: paths.live,
+      FAIRLEAD_STATE_DIR: paths.state,
+      FAIRLEAD_ADMIN_SOCKET: paths.socket,
+      FAIRLEAD_LISTEN: `127.0.0.1:${ports?.grpc ?? 0}`,
+      FAIRLEAD_HEALTH_LISTEN: `127.0.0.1:${ports?.health ?? 0}`,
+      FAIRLEAD_ADMIN_LISTEN: `127.0.0.1:${ports?.admin ?? 0}`,
+      ...env,
+      ...extra,
+    });
+    await running.ready;
+  };
+  try {
+    await launch({});
+  } catch (error) {
+    rmSync(dir, { recursive: true, force: true });
+    throw error;
+  }
+  const controller: TestController = {
+    dir,
+    ...paths,
+    get ports() {
+      return running.ports();
+    },
+    get process() {
+      return running.child;
+    },
+    get log() {
+      return running.log;
+    },
+    async write(name, text, sync = true) {
+      put(name, text);
+      if (sync) await controller.admin("POST", "/v1/sync");
+    },
+    admin: (method, path, body) => call({ socketPath: paths.socket }, method, path, body),
+    async restart(extra = {}) {
+      const { ports } = controller;
+      await controller.stop();
+      await launch(extra, ports);
+    },
+    stop: (signal = "SIGTERM") => running.stop(signal),
+    async [Symbol.asyncDispose]() {
+      await running.stop("SIGKILL");
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
+  return controller;
+}
+
+interface Running {
+  readonly child: ChildProcess;
+  readonly log: Readonly<Record<string, unknown>>[];
+  readonly ready: Promise<void>;
+  ports(): TestController["ports"];
+  stop(signal: NodeJS.Signals): Promise<number | null>;
+}
+
+function run(env: Readonly<Record<string, string>>): Running {
+  const child = spawn(process.execPath, [main], {
+    env: { PATH: process.env.PATH ?? "", ...env },
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  const log: Readonly<Record<string, unknown>>[] = [];
+  let plain = "";
+  const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  const ready = new Promise<void>((resolve, reject) => {
+    let rest = "";
+    child.stderr.on("data", (chunk: Buffer) => {
+      const lines = (rest + chunk.toString()).split("\n");
+      rest = lines.pop() ?? "";
+      for (const line of lines) {
+        if (!line.startsWith("{")) plain += `${line}\n`;
+        else log.push(JSON.parse(line) as Record<string, unknown>);
+        if (log.at(-1)?.event === "ready") resolve();
+      }
+    });
+    void exited.then((code) => reject(new Error(`exit ${code}: ${plain.trim()}`)));
+  });
+  // Whoever does not wait for readiness learns of the end by `stop`.
+  ready.catch(() => {});
+  return {
+    child,
+    log,
+    ready,
+    ports() {
+      const line = log.find((l) => l.event === "ready") as unknown as TestController["ports"];
+      return { grpc: line.grpc, health: line.health, admin: line.admin };
+    },
+    async stop(signal) {
+      if (child.exitCode === null && child.signalCode === null) child.kill(signal);
+      return exited;
+    },
+  };
+}
+
+type Target = RequestOptions;
+/** One HTTP request; the answer is read whole. */
+export function call(target: Target, method: string, path: string, body?: unknown): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const data = body === undefined ? undefined : typeof body === "string" ? body : JSON.stringify(body);
+    const outgoing = request(
+      {
+        ...target,
+        method,
+        path,
+        ...(data === undefined ? {} : { headers: { "content-length": Buffer.byteLength(data) } }),
+      },
+      (response) => {
+        let text = "";
+        response.on("data", (chunk: Buffer) => {
+          text += chunk.toString();
+        });
+        response.on("end", () => {
+          let json: unknown;
+          try {
+            json = JSON.parse(text);
+          } catch {
+            // Not every answer is JSON.
+          }
+          resolve({ status: response.statusCode ?? 0, text, json });
+        });
+        response.on("error", reject);
+      },
+    );
+    outgoing.on("error", reject);
+    outgoing.end(data);
+  });
+}
