@@ -135,6 +135,7 @@ export class NodeRuntime {
       PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin",
       FAIRLEAD_NODE: this.name,
       FAIRLEAD_CONTROLLER: `${CONTROLLER_IPS[0]}:${CONTROLLER_PORT}`,
+      FAIRLEAD_CONTROLLER_NAME: "fairlead-controller", // a TLS server name cannot be an address
       FAIRLEAD_JOIN_TOKEN_FILE: paths.tokenFile,
       FAIRLEAD_CA_FILE: paths.caFile,
       FAIRLEAD_PODS_DIR: paths.podsDir,

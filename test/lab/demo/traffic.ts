@@ -143,7 +143,7 @@ export async function refused(at: DemoContext): Promise<{ readonly proof: Proof;
     );
     const mine = records.filter(
       (r) =>
-        !["", "closed", "ok"].includes(textOf(r.reason)) &&
+        textOf(r.reason) !== "finished" &&
         (textOf(r["dst.service"]) === service || textOf(r["dst.workload"]) === service),
     );
     const why =
