@@ -133,9 +133,6 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
         count: sockets.length,
         sockets,
       });
-      if (!strict) return;
-      const tuples = sockets.map(({ local, remote }) => ({ source: local, destination: remote }));
-      void native.call("sockets.destroy", { pod: pod.name, tuples });
     },
   });
   const flow: ConnectionParts = {
@@ -337,7 +334,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     phase = "ready";
     stopWatching = watchPodFolder(config.podsDir, clock, log, () => void syncPods(false), config.podRescanMs);
     await syncPods(false);
-    log.info("ready", { node: config.node, pods: pods.all().length, interception, replaced: takeover.predecessor });
+    log.info("ready", { pods: pods.all().length, interception, replaced: takeover.predecessor });
     return ok(undefined);
   }
 }

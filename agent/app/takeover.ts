@@ -76,7 +76,7 @@ export class Takeover {
     const { clock, answerMs, log } = this.#parts;
     if (this.#old !== undefined) {
       const answer = await this.#ask(this.#old, { say: "ready" }, clock, answerMs);
-      if (answer?.say !== "yielded") log.warn("predecessor_did_not_yield", { pid: this.#oldPid });
+      if (answer?.say !== "yielded") log.warn("predecessor_did_not_yield", { predecessor: this.#oldPid });
       this.#old.destroy();
       this.#old = undefined;
     }
@@ -149,7 +149,7 @@ export class Takeover {
         if (this.#claimant !== undefined) return send({ say: "busy", pid: this.#claimant });
         this.#claimant = line.pid;
         claimed = true;
-        log.info("successor_claims", { pid: line.pid, version: line.version });
+        log.info("successor_claims", { successor: line.pid, version: line.version });
         return send({ say: "granted", pid, version });
       }
       if (line.say !== "ready" || !claimed) return;

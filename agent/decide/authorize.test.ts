@@ -134,7 +134,7 @@ const texts = fc.constantFrom(
 );
 const lists = fc.array(texts, { maxLength: 2 });
 const blocks = fc.array(fc.constantFrom("10.0.0.0/8", "10.0.0.1", "fd00::/16", "0.0.0.0/0"), { maxLength: 2 });
-const portTexts = fc.array(fc.constantFrom("80", "5432"), { maxLength: 2 });
+const portTexts = fc.array(fc.constantFrom<string>("80", "5432"), { maxLength: 2 });
 const sourceArbitrary = fc.record({
   principals: lists,
   notPrincipals: lists,

@@ -109,7 +109,7 @@ export class NodeCredentials {
     const { notAfterMs } = validityOf(chainPem);
     const credential = { keyPem, chainPem, rootsPem, issuedAtMs: clock.now(), notAfterMs };
     this.#set(credential);
-    log.info(current === undefined ? "node_joined" : "node_renewed", { node, notAfterMs });
+    log.info(current === undefined ? "node_joined" : "node_renewed", { notAfterMs });
     await writeSecret(this.#path, JSON.stringify(credential)).catch((error: Error) =>
       log.error("node_credential_not_kept", { path: this.#path, error }),
     );

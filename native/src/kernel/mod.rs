@@ -218,14 +218,16 @@ impl Kernel {
         member.map_or(Ok(0), |member| self.inner.end(&member))
     }
 
-    /// Ends the given connections of a pod, seen from it: the local end is `source` or `destination`.
+    /// Ends the given connections of a pod, seen from it: the local end is `source` or `destination`. Port 0 means any port.
     pub fn destroy_sockets(&self, key: &str, tuples: &[Tuple]) -> Result<usize, Fault> {
         let pod = locked(&self.inner.members).get(key).map(|member| member.pod.clone());
         let pod = pod.ok_or_else(|| Fault::new("unknown_pod", format!("pod {key} is not enrolled")))?;
         let wanted: HashSet<_> = tuples.iter().flat_map(|t| [(t.source, t.destination), (t.destination, t.source)]).collect();
         let failed = |e| Fault::os("destroy_failed", key, &e);
         let mut sockets = diag::list(pod.namespace.as_fd(), diag::STATES_CONNECTED).map_err(failed)?;
-        sockets.retain(|s| wanted.contains(&(s.local, s.remote)));
+        let any = |end: std::net::SocketAddr| std::net::SocketAddr::new(end.ip(), 0);
+        let forms = |s: &diag::Socket| [(s.local, s.remote), (any(s.local), s.remote), (s.local, any(s.remote))];
+        sockets.retain(|s| forms(s).iter().any(|form| wanted.contains(form)));
         diag::destroy(pod.namespace.as_fd(), &sockets).map_err(failed)
     }
 
