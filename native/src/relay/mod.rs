@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod buffers;
 pub mod conn;
+pub mod ends;
 pub mod handover;
 pub mod inbound;
 pub mod orders;

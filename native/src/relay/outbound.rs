@@ -29,7 +29,7 @@ pub fn connect_reason(error: Errno) -> Reason {
     }
 }
 
-fn errno(error: &std::io::Error) -> Errno {
+pub fn errno(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::INVAL, Errno::from_raw_os_error)
 }
 

@@ -82,11 +82,12 @@ pub fn local(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     canonical(Some(net::getsockname(fd)?))
 }
 
-/// Starts a connect. True: established at once, or already by the time of asking (a loopback connect usually is).
+/// Starts a connect, or asks about one that was started with the socket (see `PodSockets::app_socket`). True: established
+/// at once, or already by the time of asking (a loopback connect usually is).
 pub fn connect(fd: BorrowedFd<'_>, to: SocketAddr) -> rustix::io::Result<bool> {
     match net::connect(fd, &to) {
         Ok(()) | Err(Errno::ISCONN) => Ok(true),
-        Err(Errno::INPROGRESS | Errno::INTR) => Ok(connected(fd)),
+        Err(Errno::INPROGRESS | Errno::ALREADY | Errno::INTR) => Ok(connected(fd)),
         Err(e) => Err(e),
     }
 }

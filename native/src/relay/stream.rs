@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use super::conn::{Conn, End, State};
-use super::outbound::connect_reason;
 use super::shared::Shared;
 use super::slab::{Key, Token};
 use super::sock::{self, Io};
 use super::timers::Timer;
-use super::tunnels::{GRACE_MS, Tunnel};
+use super::tunnels::Tunnel;
 use super::worker::Worker;
 use crate::reason::Reason;
 use crate::record::{Closer, Lane};
+use serde_json::json;
 use crate::tls::session::Failure;
 use crate::tunnel::frame::{OpenMeta, Refusal};
 use crate::tunnel::link::{Fill, Link, Step};
@@ -166,6 +166,8 @@ impl Worker {
         let Some(c) = conn else {
             if sent.tunnel_failed {
                 self.drop_tunnel(key);
+            } else if std::mem::take(&mut t.link.stalled) {
+                self.again.push(Token::Tunnel(key));
             }
             return;
         };
@@ -173,6 +175,10 @@ impl Worker {
         if sent.eof {
             let side = c.app_side();
             c.close_first(side);
+        }
+        if t.link.stalled && !t.link.backlog() {
+            t.link.stalled = false;
+            self.again.push(Token::Tunnel(key));
         }
         let more = c.app().is_some_and(|a| a.readable) && !t.link.backlog() && t.link.machine.can_send() && t.link.machine.accepted();
         if sent.tunnel_failed {
@@ -264,6 +270,13 @@ impl Worker {
         if refusal.not_started && reason == Reason::PeerDraining {
             return self.retry_unseen(conn);
         }
+        if let Some(c) = self.conns.get(conn) {
+            // Nothing is silent: the policy's name came over the tunnel and is in no plan of ours.
+            self.shared.event("refused", json!({
+                "direction": "outbound", "pod": &*c.pod.name, "id": c.id, "reason": reason.text(), "policy": refusal.policy,
+                "source": {"ip": c.source.ip(), "port": c.source.port()}, "destination": {"ip": c.destination.ip(), "port": c.destination.port()},
+            }));
+        }
         let by_policy = matches!(reason, Reason::PolicyDenied | Reason::L7Unavailable | Reason::PlaintextRefused);
         if by_policy || !refusal.not_started {
             return self.refuse_by(conn, reason, &refusal.policy);
@@ -310,81 +323,6 @@ impl Worker {
         t.link.machine.refuse(&Refusal::new(reason, true, policy), &mut t.link.control);
         self.tunnel_idle(tunnel);
         self.again.push(Token::Tunnel(tunnel));
-    }
-
-    /// The local application's connection failed, or the agent ends it (`why`): RST to the peer, the tunnel lives on if it can.
-    pub fn reset_stream(&mut self, key: Key, why: Option<Reason>) {
-        let Some(t) = self.tunnels.get_mut(key) else { return };
-        let conn = t.conn.take();
-        let side = conn.and_then(|c| self.conns.get(c)).map_or(Closer::Agent, Conn::app_side);
-        let reason = why.unwrap_or(if side == Closer::Client { Reason::ClientReset } else { Reason::ServerReset });
-        let over = t.link.machine.reset(reason, &mut t.link.control);
-        // A reset must not wait behind data that nobody reads: the tunnel goes with it.
-        let stuck = t.link.backlog();
-        t.link.undelivered.clear();
-        t.step += 1;
-        let timer = Timer::tunnel(key, t.step);
-        if let Some(conn) = conn {
-            self.end(conn, reason, if why.is_some() { Closer::Agent } else { side }, true);
-        }
-        if stuck {
-            return self.drop_tunnel(key);
-        }
-        if over {
-            return self.tunnel_idle(key);
-        }
-        self.timers.set(self.now_us / 1_000, GRACE_MS, timer);
-        self.again.push(Token::Tunnel(key));
-    }
-
-    /// The peer closed the tunnel.
-    fn tunnel_ended(&mut self, key: Key, clean: bool) {
-        let Some(t) = self.tunnels.get_mut(key) else { return };
-        if t.link.machine.is_idle() || t.conn.is_none() {
-            if let Some(mut t) = self.tunnels.remove(key) {
-                t.link.release(&mut self.buffers);
-            }
-            return;
-        }
-        let text = if clean { "closed under a stream" } else { "cut off under a stream" };
-        self.tunnel_broke(key, Failure::new(Reason::TunnelLost, text));
-    }
-
-    /// The tunnel cannot go on: its stream is reset, or moves on if none of its data was given away.
-    pub fn tunnel_broke(&mut self, key: Key, failure: Failure) {
-        let Some(mut t) = self.tunnels.remove(key) else { return };
-        t.link.abort();
-        self.shared.counters.add(failure.reason.text(), 1);
-        let Some(conn) = t.conn else { return };
-        let opening = t.link.machine.role() == Role::Opener && !t.link.machine.accepted();
-        let Some(c) = self.conns.get_mut(conn) else { return };
-        if failure.reason == Reason::PeerRefusedUs && opening {
-            // The server judged our certificate after our side of the handshake was done.
-            let (pod, source, destination) = (c.pod.clone(), c.source, t.destination);
-            let failure = Failure { expected: t.expected.to_vec(), got: Some(t.link.svid.identity.to_string()), ..failure };
-            self.handshake_refused(&pod, false, source, destination, &failure);
-            return self.endpoint_failed(conn, failure.reason);
-        }
-        if opening && !c.early_sent {
-            return self.endpoint_failed(conn, failure.reason);
-        }
-        self.end(conn, failure.reason, Closer::Agent, true);
-    }
-
-    /// Closes a tunnel with RST, whatever is on it.
-    pub fn drop_tunnel(&mut self, key: Key) {
-        self.tunnel_broke(key, Failure::new(Reason::TunnelLost, "cut"));
-    }
-
-    /// The application's socket has an error of its own (RST) although nothing is read from it now.
-    pub fn app_error(&mut self, conn: Key) {
-        let Some(c) = self.conns.get_mut(conn) else { return };
-        let Some(error) = c.app().and_then(|a| sock::take_error(a.fd.as_fd())) else { return };
-        match (c.state, c.tunnel) {
-            (State::Connecting, _) => self.dial_failed(conn, connect_reason(error)),
-            (_, Some(tunnel)) => self.reset_stream(tunnel, None),
-            _ => {}
-        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! The tunnels of a worker: made, pooled per (pod, destination, identity), aged, drained, closed (rules DP-14, DP-15).
 
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 
@@ -14,13 +15,17 @@ use super::sock;
 use super::timers::Timer;
 use super::worker::Worker;
 use super::conn::State;
-use super::outbound::connect_reason;
+use super::outbound::{connect_reason, errno};
 use crate::reason::Reason;
 use crate::record::{FLAG_REUSED, Lane};
+use crate::seam::PodSockets;
 use crate::tls::identity::{Svid, Trust};
 use crate::tls::session::{Failure, Handshake, client_config};
 use crate::tunnel::link::{Fill, Layer, Link};
 use crate::tunnel::machine::Role;
+
+/// Source ports tried for one tunnel.
+const PORT_TRIES: usize = 64;
 
 /// A tunnel used within this time is taken for alive: DATA may ride with OPEN.
 const FRESH_US: u64 = 5_000_000;
@@ -152,13 +157,8 @@ impl Worker {
             },
         };
         let Ok(handshake) = Handshake::client(config) else { return self.endpoint_failed(conn, Reason::HandshakeFailed) };
-        let socket = match pod.sockets.dial_socket(endpoint.address, true) {
-            Ok(socket) => socket,
-            Err(_) => return self.endpoint_failed(conn, Reason::ConnectFailed),
-        };
-        sock::tune(&socket, true);
-        let done = match sock::connect(socket.as_fd(), endpoint.address) {
-            Ok(done) => done,
+        let (socket, done) = match dial_tunnel(pod.sockets.as_ref(), endpoint.address) {
+            Ok(dialled) => dialled,
             Err(error) => return self.endpoint_failed(conn, connect_reason(error)),
         };
         let link = Link::new(socket, endpoint.address, Role::Opener, Layer::Connecting, svid, self.snapshot.trust.clone());
@@ -375,4 +375,18 @@ impl Worker {
     pub fn fresh(&self, t: &Tunnel) -> bool {
         t.used_us > 0 && self.now_us - t.used_us < FRESH_US
     }
+}
+
+/// A tunnel's socket, connecting. Source ports are taken in turn, so one may belong to an old tunnel between the very same
+/// ends: then the next.
+fn dial_tunnel(pod: &dyn PodSockets, to: SocketAddr) -> rustix::io::Result<(OwnedFd, bool)> {
+    for _ in 0..PORT_TRIES {
+        let socket = pod.dial_socket(to, true).map_err(|e| errno(&e))?;
+        sock::tune(&socket, true);
+        match sock::connect(socket.as_fd(), to) {
+            Err(Errno::ADDRNOTAVAIL) => continue,
+            other => return other.map(|done| (socket, done)),
+        }
+    }
+    Err(Errno::ADDRNOTAVAIL)
 }

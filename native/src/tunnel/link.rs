@@ -1,13 +1,12 @@
 //! One tunnel: socket, TLS records, frames and the stream machine together. It moves bytes and reports steps; which
 //! connection they belong to is the relay's business.
 
-use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::frame::{self, Decoder, Kind, Piece};
+use super::frame::{Decoder, Piece};
 use super::machine::{Event, Machine, Role};
 use crate::reason::Reason;
 use crate::relay::buffers::Buffers;
@@ -18,8 +17,6 @@ use crate::tls::session::{Failure, Handshake, failure};
 
 /// Room of one full record in the sending buffer; full records lie in it without gaps.
 pub const RECORD: usize = records::HEADER + records::MAX_PLAIN + records::TRAILER;
-/// Where application data starts in a record that begins with a DATA header.
-const DATA_AT: usize = records::HEADER + frame::HEADER;
 /// Control bytes that may wait for a writable socket before reading from the peer pauses.
 const MAX_CONTROL: usize = 65_536;
 
@@ -53,18 +50,6 @@ pub enum Fill {
     Failed,
 }
 
-/// What came of reading the application's bytes into records.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Sent {
-    pub bytes: u64,
-    /// The application ended its direction.
-    pub eof: bool,
-    /// The application's socket failed.
-    pub failed: bool,
-    /// The tunnel's socket failed.
-    pub tunnel_failed: bool,
-}
-
 pub struct Link {
     pub socket: OwnedFd,
     pub peer_address: SocketAddr,
@@ -78,8 +63,8 @@ pub struct Link {
     /// Frames not yet sealed.
     pub control: Vec<u8>,
     /// Sealed bytes that the socket did not take.
-    out: Vec<u8>,
-    out_sent: usize,
+    pub(super) out: Vec<u8>,
+    pub(super) out_sent: usize,
     pub readable: bool,
     pub writable: bool,
     pub hangup: bool,
@@ -94,7 +79,9 @@ pub struct Link {
     plain: Range<usize>,
     /// Application data that its socket did not take; `buffer` stays until it is gone.
     pub undelivered: Vec<Range<usize>>,
-    full_reads: bool,
+    pub(super) full_reads: bool,
+    /// Reading paused because replies wait for the socket.
+    pub stalled: bool,
 }
 
 impl Link {
@@ -123,6 +110,7 @@ impl Link {
             plain: 0..0,
             undelivered: Vec::new(),
             full_reads: false,
+            stalled: false,
         }
     }
 
@@ -142,6 +130,7 @@ impl Link {
         }
         // A peer that asks (PING, OPEN) but does not read the replies gets no more attention.
         if self.out.len() - self.out_sent + self.control.len() > MAX_CONTROL && self.backlog() {
+            self.stalled = true;
             return Fill::WouldBlock;
         }
         if self.buffer.is_empty() {
@@ -263,181 +252,6 @@ impl Link {
             }
             Err(error) => Err(Step::Failed(failure(&error))),
         }
-    }
-
-    /// Seals waiting frames behind `used` bytes of `room` and returns the new length.
-    fn seal_control(&mut self, room: &mut [u8], mut used: usize) -> Option<usize> {
-        let Layer::Records(records) = &mut self.layer else { return Some(used) };
-        for chunk in self.control.chunks(records::MAX_PLAIN) {
-            let place = room.get_mut(used..used + records::HEADER + chunk.len() + records::TRAILER)?;
-            place[records::HEADER..records::HEADER + chunk.len()].copy_from_slice(chunk);
-            used += records.seal(place, chunk.len()).ok()?;
-        }
-        self.control.clear();
-        Some(used)
-    }
-
-    /// Reads from the application, seals, and sends with everything that waits: one write. `keep` receives a copy of what
-    /// was read (for a stream that may have to move). `app` none: frames only.
-    pub fn pump_out(&mut self, mut app: Option<&mut crate::relay::conn::End>, room: &mut [u8], mut keep: Option<&mut Vec<u8>>, mut seen: impl FnMut(&[u8])) -> Sent {
-        let mut sent = Sent::default();
-        if !self.flush() {
-            sent.tunnel_failed = true;
-            return sent;
-        }
-        if self.backlog() || !self.ready() {
-            return sent;
-        }
-        let mut used = 0;
-        while let Some(end) = app.as_deref_mut().filter(|e| e.readable && self.machine.can_send()) {
-            // Frames that wait share the first record with the data, if they are few.
-            if self.control.len() > 4_096 {
-                break;
-            }
-            let prefix = self.control.len();
-            let free = (room.len() - used) / RECORD;
-            if free == 0 {
-                break;
-            }
-            let count = if self.full_reads && keep.is_none() { free } else { 1 };
-            let capacity = count * frame::MAX_DATA - prefix;
-            let read = {
-                let mut slices: [IoSliceMut<'_>; 16] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
-                for (i, (slice, record)) in slices.iter_mut().zip(room[used..].chunks_mut(RECORD)).take(count).enumerate() {
-                    let from = DATA_AT + if i == 0 { prefix } else { 0 };
-                    *slice = IoSliceMut::new(&mut record[from..records::HEADER + records::MAX_PLAIN]);
-                }
-                if count == 1 { sock::recv(end.fd.as_fd(), &mut slices[0]) } else { sock::readv(end.fd.as_fd(), &mut slices[..count.min(16)]) }
-            };
-            let capacity = capacity.min(16 * frame::MAX_DATA);
-            match read {
-                Io::Done(0) => {
-                    end.eof = true;
-                    end.readable = false;
-                    sent.eof = true;
-                    self.machine.fin(&mut self.control);
-                }
-                Io::Done(n) => {
-                    end.readable = n == capacity || end.hangup;
-                    self.full_reads = n == capacity;
-                    sent.bytes += n as u64;
-                    let first = &room[used + DATA_AT + prefix..][..n.min(frame::MAX_DATA - prefix)];
-                    seen(first);
-                    if let Some(keep) = keep.as_deref_mut() {
-                        keep.extend_from_slice(first);
-                    }
-                    match self.seal_data(room, used, prefix, n) {
-                        Some(length) => used = length,
-                        None => sent.tunnel_failed = true,
-                    }
-                    if keep.is_some() {
-                        break;
-                    }
-                }
-                Io::WouldBlock => end.readable = false,
-                Io::Failed(_) => {
-                    end.readable = false;
-                    sent.failed = true;
-                }
-            }
-            if sent.failed || sent.tunnel_failed {
-                break;
-            }
-        }
-        self.finish_send(room, used, &mut sent);
-        sent
-    }
-
-    /// Writes headers around `n` bytes read into `room[used..]` and seals the records. The first holds the waiting frames too.
-    fn seal_data(&mut self, room: &mut [u8], mut used: usize, prefix: usize, n: usize) -> Option<usize> {
-        let number = self.machine.number();
-        let Layer::Records(records) = &mut self.layer else { return None };
-        let mut left = n;
-        let mut prefix = prefix;
-        while left > 0 {
-            let data = left.min(frame::MAX_DATA - prefix);
-            let place = &mut room[used..used + RECORD];
-            place[records::HEADER..records::HEADER + prefix].copy_from_slice(&self.control[..prefix]);
-            let at = records::HEADER + prefix;
-            place[at..at + frame::HEADER].copy_from_slice(&frame::header(Kind::Data, data, number));
-            used += records.seal(place, prefix + frame::HEADER + data).ok()?;
-            left -= data;
-            prefix = 0;
-        }
-        self.control.clear();
-        Some(used)
-    }
-
-    /// Sends DATA that is already in memory (an OPEN's data that moves to another tunnel).
-    pub fn queue_data(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(frame::MAX_DATA) {
-            frame::put(&mut self.control, Kind::Data, self.machine.number(), chunk);
-        }
-    }
-
-    fn finish_send(&mut self, room: &mut [u8], used: usize, sent: &mut Sent) {
-        let mut used = used;
-        if !self.control.is_empty() {
-            match self.seal_control(room, used) {
-                Some(length) => used = length,
-                None => {
-                    // No room left: send first, the rest goes through the slow way.
-                    self.out.extend_from_slice(&room[..used]);
-                    used = 0;
-                    let mut spill = vec![0; self.control.len() + self.control.len().div_ceil(records::MAX_PLAIN) * (records::HEADER + records::TRAILER)];
-                    match self.seal_control(&mut spill, 0) {
-                        Some(length) => self.out.extend_from_slice(&spill[..length]),
-                        None => sent.tunnel_failed = true,
-                    }
-                }
-            }
-        }
-        if let Layer::Records(records) = &mut self.layer
-            && records.refresh_due()
-        {
-            self.out.extend_from_slice(&room[..used]);
-            used = 0;
-            sent.tunnel_failed |= records.refresh(&mut self.out).is_err();
-        }
-        if self.out.is_empty() && used > 0 {
-            match sock::send(self.socket.as_fd(), &room[..used]) {
-                Io::Done(n) => {
-                    if n < used {
-                        self.writable = false;
-                        self.out.extend_from_slice(&room[n..used]);
-                    }
-                }
-                Io::WouldBlock => {
-                    self.writable = false;
-                    self.out.extend_from_slice(&room[..used]);
-                }
-                Io::Failed(_) => sent.tunnel_failed = true,
-            }
-        } else {
-            self.out.extend_from_slice(&room[..used]);
-            sent.tunnel_failed |= !self.flush();
-        }
-    }
-
-    /// Sends sealed bytes that wait. False: the socket failed.
-    pub fn flush(&mut self) -> bool {
-        while self.backlog() {
-            match sock::send(self.socket.as_fd(), &self.out[self.out_sent..]) {
-                Io::Done(n) => self.out_sent += n,
-                Io::WouldBlock => {
-                    self.writable = false;
-                    return true;
-                }
-                Io::Failed(_) => return false,
-            }
-        }
-        if self.out.capacity() > 1 << 14 {
-            self.out = Vec::new();
-        } else {
-            self.out.clear();
-        }
-        self.out_sent = 0;
-        true
     }
 
     /// Queues close_notify behind everything else; the socket is closed by dropping the link.

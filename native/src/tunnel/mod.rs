@@ -3,6 +3,5 @@
 pub mod frame;
 pub mod hbone;
 pub mod link;
-
 pub mod machine;
-
+pub mod send;
