@@ -32,6 +32,7 @@ export interface Controller extends Lifecycle {
   readonly ports: { readonly grpc: number; readonly health: number; readonly admin: number };
 }
 const housekeepingMs = 5000;
+const serverLifeMs = 86_400_000;
 const intermediateMarginMs = 60 * 86_400_000;
 
 /** Throws StateError (one line for the operator) when the state folder or the supplied CA cannot be used. */
@@ -79,7 +80,7 @@ export async function createController(config: Config, clock: Clock, log: Logger
   const identityOptions = {
     trustDomain: config.trustDomain,
     names: [...config.serverNames, machineName()],
-    lifeMs: config.nodeTtlMs,
+    lifeMs: serverLifeMs,
     now,
   };
   let identity = await makeServerIdentity(authority, identityOptions);

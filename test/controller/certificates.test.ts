@@ -7,7 +7,7 @@ import { join as joinPath } from "node:path";
 import { test } from "node:test";
 import { status } from "@grpc/grpc-js";
 import { importPkcs12 } from "../../controller/issue/pkcs12.ts";
-import { startController } from "../kit/controller.ts";
+import { ownCa, startController } from "../kit/controller.ts";
 import { join, joinedNode, makeCsr, nodeWith, rootsOf, tokenFor } from "../kit/node-agent.ts";
 import { namespace, pod } from "../kit/objects.ts";
 
@@ -34,7 +34,7 @@ function openssl(args: readonly string[], texts: Readonly<Record<string, string>
 }
 
 test("[IDN-1] [IDN-2] [IDN-6] a certificate has its workload's identity, its dates, and passes openssl verify", async () => {
-  await using controller = await startController(files);
+  await using controller = await startController(files, ownCa);
   const node = await joinedNode(controller, "n1");
   const began = Date.now();
   const { chainPem, notAfterMs, trustGeneration } = await node.issue(web, (await makeCsr(web)).csrPem);
@@ -178,7 +178,7 @@ test("[IDN-3] a node renews its own credential and nobody else's", async () => {
 });
 
 test("[IDN-9] one environment's credential is nothing in another, even of the same trust domain", async () => {
-  await using production = await startController(files);
+  await using production = await startController(files, ownCa);
   await using staging = await startController(files);
   const node = await joinedNode(staging, "n1");
   const impostor = nodeWith(production, "n1", node.credential, await rootsOf(production));
@@ -189,7 +189,7 @@ test("[IDN-9] one environment's credential is nothing in another, even of the sa
 });
 
 test("[IDN-1] [SEC-6] keys on disk are their owner's alone", async () => {
-  await using controller = await startController(files);
+  await using controller = await startController(files, ownCa);
   assert.equal(statSync(controller.state).mode & 0o777, 0o700);
   const names = readdirSync(controller.state);
   assert.ok(names.includes("root-1.key") && names.includes("intermediate-1.key"));
@@ -287,6 +287,7 @@ test("[IDN-1] an intermediate of the operator's own making is used, without the 
       at("ext"),
     );
     const env = {
+      ...ownCa,
       FAIRLEAD_CA_ROOT_CERT_FILE: at("root.crt"),
       FAIRLEAD_CA_INTERMEDIATE_CERT_FILE: at("int.crt"),
       FAIRLEAD_CA_INTERMEDIATE_KEY_FILE: at("int.key"),

@@ -5,6 +5,7 @@ import { type RequestOptions, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { makeRoot } from "../../controller/issue/pki.ts";
 
 const main = fileURLToPath(new URL("../../controller/main.ts", import.meta.url));
 
@@ -33,6 +34,29 @@ export interface TestController extends AsyncDisposable {
   stop(signal?: NodeJS.Signals): Promise<number | null>;
 }
 
+/** A root for all controllers of one test process: making an RSA 4096 key takes seconds. */
+let shared: Promise<Readonly<Record<string, string>>> | undefined;
+function sharedCa(): Promise<Readonly<Record<string, string>>> {
+  shared ??= (async () => {
+    const { certPem, keyPem } = await makeRoot("cluster.local", Date.now());
+    const dir = mkdtempSync(join(tmpdir(), "fairlead-root-"));
+    process.once("exit", () => rmSync(dir, { recursive: true, force: true }));
+    const files = {
+      FAIRLEAD_CA_ROOT_CERT_FILE: join(dir, "root.crt"),
+      FAIRLEAD_CA_ROOT_KEY_FILE: join(dir, "root.key"),
+    };
+    writeFileSync(files.FAIRLEAD_CA_ROOT_CERT_FILE, certPem);
+    writeFileSync(files.FAIRLEAD_CA_ROOT_KEY_FILE, keyPem, { mode: 0o600 });
+    return files;
+  })();
+  return shared;
+}
+/** For `env`: the controller makes its own root. */
+export const ownCa: Readonly<Record<string, string>> = {
+  FAIRLEAD_CA_ROOT_CERT_FILE: "",
+  FAIRLEAD_CA_ROOT_KEY_FILE: "",
+};
+
 /** Runs `controller/main.ts` until it ends or is ready. */
 export async function startController(
   files: Readonly<Record<string, string>> = {},
@@ -54,6 +78,7 @@ export async function startController(
   };
   for (const [name, text] of Object.entries(files)) put(name, text);
   let running: Running;
+  const ca = await sharedCa();
   const launch = async (extra: Readonly<Record<string, string>>, ports?: TestController["ports"]): Promise<void> => {
     running = run({
       FAIRLEAD_MANIFESTS: paths.manifests,
@@ -63,6 +88,7 @@ export async function startController(
       FAIRLEAD_LISTEN: `127.0.0.1:${ports?.grpc ?? 0}`,
       FAIRLEAD_HEALTH_LISTEN: `127.0.0.1:${ports?.health ?? 0}`,
       FAIRLEAD_ADMIN_LISTEN: `127.0.0.1:${ports?.admin ?? 0}`,
+      ...ca,
       ...env,
       ...extra,
     });
