@@ -124,9 +124,9 @@ async function knowWorkloads(lab: string, status: LabStatus, count: number): Pro
 async function untilKnown(status: LabStatus, enough: (workloads: number) => boolean): Promise<void> {
   const known = async (socket: string): Promise<number> => {
     const answer = orThrow(await callJson(socket, "/v1/status")) as {
-      readonly resources?: { readonly workloads?: number };
+      readonly discovery?: { readonly entries?: Readonly<Record<string, number>> };
     };
-    return answer.resources?.workloads ?? Number.NaN;
+    return answer.discovery?.entries?.Workload ?? Number.NaN;
   };
   for (let waited = 0; waited < 60_000; waited += 250) {
     const counts = await Promise.all(status.nodes.map((n) => known(n.adminSocket)));
