@@ -12,6 +12,7 @@ import { describeRecord } from "../report/access-log.ts";
 import type { Book } from "../report/facts-book.ts";
 import type { RecentRecords } from "../report/recent.ts";
 import { type ExplainParts, explain } from "./explain.ts";
+import { explainInbound } from "./explain-inbound.ts";
 
 export interface AdminParts {
   readonly config: Config;
@@ -56,6 +57,22 @@ export function adminRoutes(parts: AdminParts): readonly Route[] {
       if (source === null || destination === null)
         return problem(400, "bad_query", "needs source=NAMESPACE/POD and destination=NAMESPACE/SERVICE:PORT");
       const told = explain(parts.explain, source, destination);
+      return told.ok ? json(told.value) : problem(404, "not_explained", told.error);
+    }),
+    get("/v1/explain-inbound", ({ query }) => {
+      const [source, destination] = [query.get("source"), query.get("destination")];
+      if (source === null || destination === null)
+        return problem(
+          400,
+          "bad_query",
+          "needs source=IP, destination=IP:PORT, and tunnel and identity if there are any",
+        );
+      const told = explainInbound(parts.explain, {
+        source,
+        destination,
+        identity: query.get("identity"),
+        tunnel: query.get("tunnel") ?? "plain",
+      });
       return told.ok ? json(told.value) : problem(404, "not_explained", told.error);
     }),
     get("/v1/config", () => json(parts.config)),
