@@ -1,0 +1,147 @@
+// Enrolment against a native that speaks the channel: in, changed, out, gone.
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import { createFakeClock } from "../../test/kit/fake-clock.ts";
+import { silentListener, startFakeNative } from "../../test/kit/fake-native.ts";
+import { domain } from "../../test/kit/mesh.ts";
+import { defaultSettings } from "../api/settings.ts";
+import { systemClock } from "../base/clock.ts";
+import { silentLogger } from "../base/log.ts";
+import { Enrolment } from "./enrol.ts";
+import type { PodRecord } from "./pod-record.ts";
+
+const record = (name: string, more: Partial<PodRecord> = {}): PodRecord => ({
+  namespace: "shop",
+  name,
+  uid: name,
+  serviceAccount: name,
+  labels: {},
+  annotations: {},
+  namespaceLabels: { "fairlead.dev/mesh": "enabled" },
+  namespaceAnnotations: {},
+  netns: `/run/netns/${name}`,
+  ips: ["10.244.1.5"],
+  hostNetwork: false,
+  probePorts: [],
+  ...more,
+});
+const read = (...records: readonly PodRecord[]) => ({ records, problems: [] });
+
+async function setUp(t: TestContext, more: { strict?: () => boolean; announced?: () => boolean } = {}) {
+  const native = await startFakeNative(silentListener, systemClock);
+  t.after(() => native.close());
+  const clock = createFakeClock();
+  const changed: string[][] = [];
+  const enrolment = new Enrolment({
+    native: native.channel,
+    clock,
+    log: silentLogger,
+    node: "node1",
+    trustDomain: domain,
+    settings: () => defaultSettings,
+    isStrict: more.strict ?? (() => false),
+    isAnnounced: more.announced ?? (() => false),
+    changed: (pods) => changed.push([...pods]),
+    firstNumber: 1000,
+    withdrawMs: 5000,
+    drainMs: 300_000,
+    existing: () => {},
+  });
+  const count = (method: string) => native.calls.filter((c) => c.method === method).length;
+  return { native, clock, changed, enrolment, count };
+}
+
+test("[DP-22] a pod is enrolled from the node's own record, with no controller in sight", async (t) => {
+  const { native, enrolment } = await setUp(t);
+  const [status] = await enrolment.sync(read(record("web")));
+  assert.equal(status?.enrolled, true);
+  assert.equal(native.pods.get("shop/web")?.identity, "spiffe://cluster.local/ns/shop/sa/web");
+  assert.equal(enrolment.byAddress("10.244.1.5")?.name, "shop/web");
+});
+
+test("native is told again only when something that it needs changed", async (t) => {
+  let strict = false;
+  const { enrolment, count, native } = await setUp(t, { strict: () => strict });
+  await enrolment.sync(read(record("web")));
+  await enrolment.sync(read(record("web")));
+  assert.equal(count("pod.enrol"), 1);
+  strict = true;
+  await enrolment.sync(read(record("web")));
+  assert.equal(count("pod.enrol"), 2);
+  assert.deepEqual([native.pods.get("shop/web")?.strict, native.pods.get("shop/web")?.failOpen], [true, false]);
+});
+
+test("[INT-14] strict pods never fail open, others do unless told otherwise", async (t) => {
+  const { enrolment, native } = await setUp(t, { strict: () => true });
+  await enrolment.sync(read(record("web", { annotations: { "fairlead.dev/fail-mode": "open" } })));
+  assert.equal(native.pods.get("shop/web")?.failOpen, false);
+});
+
+test("a pod that native refuses is reported with the reason, the others go on, and it is tried again", async (t) => {
+  const { enrolment, native } = await setUp(t);
+  let broken = true;
+  native.answers.set("pod.enrol", (params) =>
+    broken && params.pod === "shop/bad"
+      ? { error: { code: "no_netns", message: "/run/netns/bad: not there" } }
+      : { cookie: 1, listening: [80], existing: [], ms: 0 },
+  );
+  const statuses = await enrolment.sync(read(record("bad"), record("good", { ips: ["10.244.1.6"] })));
+  assert.deepEqual(
+    statuses.map((s) => s.enrolled),
+    [false, true],
+  );
+  assert.match(statuses[0]?.reason ?? "", /no_netns/);
+  broken = false;
+  assert.equal((await enrolment.sync(read(record("bad"))))[0]?.enrolled, true);
+});
+
+test("[DP-9] unenrolment waits until nobody is told of the tunnel any more, but not for ever", async (t) => {
+  let announced = true;
+  const { enrolment, clock, count } = await setUp(t, { announced: () => announced });
+  const out = record("web", { labels: { "fairlead.dev/mesh": "disabled" } });
+  await enrolment.sync(read(record("web")));
+  await enrolment.sync(read(out));
+  await clock.advanceAsync(1000);
+  assert.equal(count("pod.unenrol"), 0);
+  announced = false;
+  await clock.advanceAsync(100);
+  await systemClock.sleep(20);
+  assert.equal(count("pod.unenrol"), 1);
+  assert.equal(enrolment.byAddress("10.244.1.5"), undefined);
+
+  announced = true;
+  await enrolment.sync(read(record("web")));
+  await enrolment.sync(read(out));
+  await clock.advanceAsync(5100);
+  await systemClock.sleep(20);
+  assert.equal(count("pod.unenrol"), 2);
+});
+
+test("[DP-9] a pod that comes back while it is leaving stays", async (t) => {
+  const { enrolment, clock, count } = await setUp(t, { announced: () => true });
+  await enrolment.sync(read(record("web")));
+  await enrolment.sync(read(record("web", { labels: { "fairlead.dev/mesh": "disabled" } })));
+  await enrolment.sync(read(record("web")));
+  await clock.advanceAsync(6000);
+  await systemClock.sleep(20);
+  assert.equal(count("pod.unenrol"), 0);
+  assert.notEqual(enrolment.byName("shop/web" as never), undefined);
+});
+
+test("[DP-21] a pod whose record goes is closed at once; its address may be another's already", async (t) => {
+  const { enrolment, count } = await setUp(t);
+  await enrolment.sync(read(record("old")));
+  await enrolment.sync(read(record("new")));
+  assert.equal(count("pod.gone"), 1);
+  assert.equal(enrolment.byAddress("10.244.1.5")?.name, "shop/new");
+});
+
+test("ports that a pod begins and ceases to listen on are told on", async (t) => {
+  const { enrolment, changed } = await setUp(t);
+  await enrolment.sync(read(record("web")));
+  enrolment.listening("shop/web" as never, 8080, true);
+  enrolment.listening("shop/web" as never, 8080, true);
+  assert.deepEqual([...(enrolment.byName("shop/web" as never)?.listening ?? [])], [8080]);
+  enrolment.listening("shop/web" as never, 8080, false);
+  assert.equal(changed.length, 3);
+});
