@@ -5,9 +5,10 @@ import { fieldsAt, listAt, type Problem } from "../test/lab/objects.ts";
 import { callJson } from "../test/lab/unix-http.ts";
 import { Failure } from "./command.ts";
 
-/** The lab that is named, or the only one there is. */
+/** The lab that is named (by option or $FAIRLEAD_LAB), or the only one there is. */
 export function labName(given: string | undefined): string {
-  if (given !== undefined) return given;
+  const chosen = given ?? process.env.FAIRLEAD_LAB;
+  if (chosen !== undefined && chosen !== "") return chosen;
   const names = labNames();
   if (names.length <= 1) return names[0] ?? "lab";
   throw new Failure(`there are several labs (${names.join(", ")}): say which with --name`);

@@ -1,7 +1,12 @@
 // The command `fairlead`: finds the command, reads its words, turns failures into one line and an exit code.
+
+import { certs } from "./certs.ts";
 import { type Command, Failure, helpOf, type Output, readCall, UsageError } from "./command.ts";
+import { connections, top } from "./connections.ts";
 import { demo } from "./demo.ts";
+import { explain } from "./explain.ts";
 import { labCommands } from "./lab.ts";
+import { status } from "./status.ts";
 
 const version: Command = {
   name: "version",
@@ -16,7 +21,7 @@ const version: Command = {
   },
 };
 
-const commands: readonly Command[] = [demo, ...labCommands, version];
+const commands: readonly Command[] = [demo, status, certs, explain, top, connections, ...labCommands, version];
 
 function overview(): string {
   const lines = commands.map((c) => `  ${c.name.padEnd(22)} ${c.summary}`);

@@ -17,7 +17,7 @@ function serve(socket: Socket): void {
   let head: Head | undefined;
   let pending: Buffer = Buffer.alloc(0);
   let take: (chunk: Buffer) => void = () => undefined;
-  let ended: () => void = () => undefined;
+  let ended: () => void = () => void socket.end(); // nothing was said: a probe
   let settled = false;
   const settle = (whole: boolean, text: string): void => {
     if (settled) return;

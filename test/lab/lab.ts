@@ -74,6 +74,7 @@ export class Lab {
     await this.#refreshServices();
     await this.reconcile();
     await this.#podsReady();
+    await this.#meshReady();
     this.mirror.watch(() => void this.reconcile());
     this.#housekeeping = setInterval(() => this.#trimLogs(), 10_000);
     this.state = "up";
@@ -111,6 +112,17 @@ export class Lab {
         .map((p) => p.key)
         .join(", ")}`,
     );
+  }
+
+  /** Waits a while until every agent is connected and has its certificates: "up" then means that policies are in force. */
+  async #meshReady(): Promise<void> {
+    const agents = [...this.nodes.values()].filter((n) => n.agent !== undefined);
+    for (let waited = 0; waited < 10_000; waited += 100) {
+      const settled = await Promise.all(agents.map((n) => n.isSettled()));
+      if (settled.every(Boolean)) return;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    this.#say("agents: not all connected to the controller yet; fairlead status tells more");
   }
 
   /** Makes the lab equal to the manifests; calls queue up, each sees the newest manifests. */

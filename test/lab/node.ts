@@ -10,6 +10,7 @@ import { entering } from "./command.ts";
 import { Daemon } from "./daemon.ts";
 import { makeDir } from "./files.ts";
 import { buildNode } from "./network.ts";
+import { fieldsAt, listAt } from "./objects.ts";
 import { type LabPaths, type NodePaths, nodePaths, PROJECT_DIR } from "./paths.ts";
 import type { Target, Verdict } from "./prober.ts";
 import { call, callJson } from "./unix-http.ts";
@@ -157,6 +158,14 @@ export class NodeRuntime {
     const status = await call(this.paths.adminSocket, "/v1/status", { timeoutMs: 1000 });
     const said = status.ok ? (status.value.json as { readonly pid?: unknown } | undefined)?.pid : undefined;
     return said === undefined || said === pid;
+  }
+
+  /** Connected to the controller, every certificate there. */
+  async isSettled(): Promise<boolean> {
+    const answer = await callJson(this.paths.adminSocket, "/v1/status", { timeoutMs: 1000 });
+    if (!answer.ok) return false;
+    const { discovery, certificates } = fieldsAt(answer.value);
+    return fieldsAt(discovery).connected === true && listAt(fieldsAt(certificates).troubled).length === 0;
   }
 
   /** Makes the agent read the pod records now. */

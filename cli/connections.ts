@@ -1,0 +1,204 @@
+// `fairlead connections` and `fairlead top`: open connections and those that just ended, once or as a live table.
+import { setTimeout as sleep } from "node:timers/promises";
+import type { LabStatus } from "../test/lab/lab-options.ts";
+import type { Fields } from "../test/lab/objects.ts";
+import { type Call, type Command, wholeNumber } from "./command.ts";
+import { gather, jsonOption, labOption, meshOf, number, shortIdentity, text } from "./mesh.ts";
+import { bytes, cell, duration, table } from "./table.ts";
+
+/** One line of the table: all connections of a pair on a lane. */
+export interface Line {
+  readonly source: string;
+  readonly destination: string;
+  readonly lane: string;
+  readonly open: number;
+  readonly ended: number;
+  readonly refused: number;
+  readonly sent: number;
+  readonly received: number;
+  readonly readyMs: number;
+}
+
+/** Groups records and open connections by pair and lane. A tunnelled connection is told by both ends; its destination's half is left out. */
+export function linesOf(open: readonly Fields[], records: readonly Fields[]): Line[] {
+  const lines = new Map<string, Line & { readonly ready: number[] }>();
+  const add = (source: string, destination: string, lane: string, change: Partial<Line>, ready?: number): void => {
+    const key = `${source}|${destination}|${lane}`;
+    const old = lines.get(key) ?? {
+      source,
+      destination,
+      lane,
+      open: 0,
+      ended: 0,
+      refused: 0,
+      sent: 0,
+      received: 0,
+      readyMs: 0,
+      ready: [],
+    };
+    const sum = (field: "open" | "ended" | "refused" | "sent" | "received"): number =>
+      old[field] + (change[field] ?? 0);
+    if (ready !== undefined) old.ready.push(ready);
+    lines.set(key, {
+      ...old,
+      open: sum("open"),
+      ended: sum("ended"),
+      refused: sum("refused"),
+      sent: sum("sent"),
+      received: sum("received"),
+    });
+  };
+  const isOther = (lane: string, direction: string, sourceKnown: boolean): boolean =>
+    direction === "inbound" && sourceKnown && lane !== "direct";
+  for (const c of open) {
+    const lane = text(c.lane);
+    if (isOther(lane, text(c.direction), text(c.sourceIdentity) !== "")) continue;
+    add(
+      text(c.sourceWorkload) || text(c.source),
+      text(c.service) || text(c.destinationWorkload) || text(c.destination),
+      lane,
+      { open: 1, sent: number(c.sent), received: number(c.received) },
+    );
+  }
+  for (const r of records) {
+    const lane = text(r.lane);
+    if (isOther(lane, text(r.direction), text(r["src.identity"]) !== "")) continue;
+    const refused = lane === "none";
+    const change = {
+      ended: refused ? 0 : 1,
+      refused: refused ? 1 : 0,
+      sent: number(r.sent),
+      received: number(r.received),
+    };
+    add(
+      text(r["src.workload"]) || text(r["src.addr"]).replace(/:\d+$/, ""),
+      text(r["dst.service"]) || text(r["dst.workload"]) || text(r["dst.addr"]),
+      lane,
+      change,
+      refused ? undefined : number(r.ready_us) / 1000,
+    );
+  }
+  return [...lines.values()]
+    .map(({ ready, ...line }) => ({ ...line, readyMs: ready.sort((a, b) => a - b)[Math.floor(ready.length / 2)] ?? 0 }))
+    .sort((a, b) => b.open + b.ended - (a.open + a.ended));
+}
+
+async function look(lab: LabStatus): Promise<{ readonly lines: readonly Line[]; readonly silent: readonly string[] }> {
+  const [open, ended] = await Promise.all([
+    gather(lab, "/v1/connections", "connections"),
+    gather(lab, "/v1/records?limit=1000", "records"),
+  ]);
+  return { lines: linesOf(open.rows, ended.rows), silent: open.silent };
+}
+
+const draw = (lines: readonly Line[], colour: boolean): string =>
+  table(
+    ["SOURCE", "DESTINATION", "LANE", "OPEN", "ENDED", "REFUSED", "SENT", "RECEIVED", "READY"],
+    lines.map((l) => [
+      l.source,
+      l.destination,
+      cell(l.lane, l.lane === "none" ? "red" : l.lane === "plain" ? "yellow" : "green"),
+      text(l.open),
+      text(l.ended),
+      cell(text(l.refused), l.refused > 0 ? "red" : "grey"),
+      bytes(l.sent),
+      bytes(l.received),
+      duration(l.readyMs),
+    ]),
+    colour,
+  );
+
+export const top: Command = {
+  name: "top",
+  usage: "top [--once] [--interval SECONDS] [--lab NAME] [--json]",
+  summary: "Live table of who talks to whom, from the agents: open, recently ended and refused connections.",
+  options: {
+    lab: labOption,
+    once: { type: "boolean", help: "print once and end" },
+    interval: { type: "string", value: "SECONDS", help: "between two looks (default 2)" },
+    json: jsonOption,
+  },
+  run: async (call) => {
+    const lab = await meshOf(call);
+    const every = wholeNumber(call, "interval", 2, 1, 3600);
+    const live = process.stdout.isTTY && !call.flag("once") && !call.flag("json");
+    for (;;) {
+      const seen = await look(lab);
+      if (call.flag("json")) call.output.out(JSON.stringify({ lab: lab.name, ...seen }));
+      else show(seen.lines, live, call);
+      for (const line of seen.silent) call.output.err(line);
+      if (call.flag("once") || !live) return 0;
+      await sleep(every * 1000);
+    }
+  },
+};
+
+function show(lines: readonly Line[], live: boolean, call: Call): void {
+  const rows = live ? Math.max((process.stdout.rows ?? 40) - 3, 5) : lines.length;
+  const text = draw(lines.slice(0, rows), call.output.colour);
+  call.output.out(
+    live ? `\u001b[H\u001b[2J${new Date().toISOString().slice(11, 19)}  ${lines.length} pairs\n${text}` : text,
+  );
+}
+
+export const connections: Command = {
+  name: "connections",
+  usage: "connections [--ended N] [--lab NAME] [--json]",
+  summary: "Every open connection that the agents carry; with --ended the last N that ended.",
+  options: {
+    lab: labOption,
+    ended: { type: "string", value: "N", help: "show the last N ended connections of each node instead" },
+    json: jsonOption,
+  },
+  run: async (call) => {
+    const lab = await meshOf(call);
+    const ended = wholeNumber(call, "ended", 0, 1, 1000);
+    const { rows, silent } =
+      ended > 0
+        ? await gather(lab, `/v1/records?limit=${ended}`, "records")
+        : await gather(lab, "/v1/connections", "connections");
+    if (call.flag("json")) call.output.out(JSON.stringify({ lab: lab.name, connections: rows, silent }, null, 2));
+    else if (ended > 0) call.output.out(endedTable(rows, call));
+    else call.output.out(openTable(rows, call));
+    for (const line of silent) call.output.err(line);
+    return silent.length === 0 ? 0 : 1;
+  },
+};
+
+const openTable = (rows: readonly Fields[], call: Call): string =>
+  table(
+    ["NODE", "DIRECTION", "LANE", "SOURCE", "DESTINATION", "IDENTITY", "SENT", "RECEIVED", "AGE"],
+    rows.map((c) => [
+      text(c.node),
+      text(c.direction),
+      text(c.lane),
+      text(c.sourceWorkload) || text(c.source),
+      text(c.service) || text(c.destinationWorkload) || text(c.destination),
+      shortIdentity(c.sourceIdentity ?? c.identity),
+      bytes(number(c.sent)),
+      bytes(number(c.received)),
+      duration(Date.now() - number(c.startedMs)),
+    ]),
+    call.output.colour,
+  );
+
+const endedTable = (rows: readonly Fields[], call: Call): string =>
+  table(
+    ["TIME", "NODE", "DIRECTION", "LANE", "SOURCE", "DESTINATION", "SENT", "RECEIVED", "TOOK", "REASON", "POLICY"],
+    rows
+      .toSorted((a, b) => text(a.time).localeCompare(text(b.time)))
+      .map((r) => [
+        text(r.time).slice(11, 23),
+        text(r.node),
+        text(r.direction),
+        text(r.lane),
+        text(r["src.workload"]) || text(r["src.addr"]),
+        text(r["dst.service"]) || text(r["dst.workload"]) || text(r["dst.addr"]),
+        bytes(number(r.sent)),
+        bytes(number(r.received)),
+        duration(number(r.duration_us) / 1000),
+        text(r.reason),
+        text(r.policy),
+      ]),
+    call.output.colour,
+  );

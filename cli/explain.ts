@@ -1,0 +1,174 @@
+// `fairlead explain`: which lane, identities and policy decide about a pair, asked of the running agents on both sides.
+import type { LabStatus, NodeStatus, PodStatus } from "../test/lab/lab-options.ts";
+import { type Fields, fieldsAt, listAt } from "../test/lab/objects.ts";
+import { type Call, type Command, Failure, UsageError } from "./command.ts";
+import { askAgent, jsonOption, labOption, meshOf, number, shortIdentity, text } from "./mesh.ts";
+import { paint } from "./table.ts";
+
+interface Leg {
+  readonly address: string;
+  readonly lane: string;
+  readonly endpoint: Fields;
+  /** What the destination's node says, where it is the one that decides. */
+  readonly inbound: Fields | undefined;
+}
+
+export interface Explanation {
+  readonly source: string;
+  readonly destination: string;
+  readonly verdict: string;
+  readonly lane: string;
+  readonly policy: string;
+  readonly reason: string;
+  readonly outbound: Fields;
+  readonly legs: readonly Leg[];
+}
+
+const join = (ip: string, port: number): string => (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);
+
+/** Asks the source's node, and for each endpoint the destination's. @throws Failure when nobody can say */
+export async function explainPair(lab: LabStatus, source: string, destination: string): Promise<Explanation> {
+  const pod = lab.pods.find((p) => `${p.namespace}/${p.name}` === source);
+  if (pod === undefined)
+    throw new Failure(`there is no pod ${source}; pods: ${lab.pods.map((p) => `${p.namespace}/${p.name}`).join(", ")}`);
+  if (!pod.meshed) return fromOutside(lab, pod, destination);
+  const answer = await askAgent(nodeOf(lab, pod.node), `/v1/explain?${new URLSearchParams({ source, destination })}`);
+  if (answer.value === undefined) throw new Failure(answer.error ?? "no answer");
+  const outbound = answer.value;
+  const legs = await Promise.all(listAt(outbound.endpoints).map((e) => legOf(lab, pod, outbound, fieldsAt(e))));
+  return summarize(source, destination, outbound, legs);
+}
+
+async function legOf(lab: LabStatus, pod: PodStatus, outbound: Fields, endpoint: Fields): Promise<Leg> {
+  const at = fieldsAt(endpoint.address);
+  const address = join(text(at.ip), number(at.port));
+  const lane = text(endpoint.lane);
+  const node = lab.nodes.find((n) => n.name === text(endpoint.node));
+  if (node === undefined || lane === "direct" || lane === "local")
+    return { address, lane, endpoint, inbound: undefined };
+  const source = fieldsAt(outbound.source);
+  const sameFamily = pod.ips.find((ip) => ip.includes(":") === text(at.ip).includes(":")) ?? "";
+  const identity = lane === "plain" ? {} : { identity: text(source.identity) };
+  const tunnel = lane === "tunnel" ? "fairlead/1" : lane;
+  const answer = await askAgent(
+    node,
+    `/v1/explain-inbound?${new URLSearchParams({ source: sameFamily, destination: address, tunnel, ...identity })}`,
+  );
+  return { address, lane, endpoint, inbound: answer.value };
+}
+
+/** A pod outside the mesh: nobody redirects it, so only the destination's node has a say. */
+async function fromOutside(lab: LabStatus, pod: PodStatus, destination: string): Promise<Explanation> {
+  const match = /^([^/]+\/[^/:]+):(\d+)$/.exec(destination);
+  const service = lab.services.find((s) => `${s.namespace}/${s.name}` === match?.[1]);
+  if (service === undefined)
+    throw new Failure(
+      `${pod.namespace}/${pod.name} is not in the mesh; name a service as NAMESPACE/SERVICE:PORT to see what its node says`,
+    );
+  const legs: Leg[] = [];
+  for (const address of service.endpoints) {
+    const ip = address.replace(/:\d+$/, "").replace(/^\[|\]$/g, "");
+    const target = lab.pods.find((p) => p.ips.includes(ip));
+    if (target === undefined) continue;
+    const source = pod.ips.find((own) => own.includes(":") === ip.includes(":")) ?? "";
+    const answer = target.meshed
+      ? await askAgent(
+          nodeOf(lab, target.node),
+          `/v1/explain-inbound?${new URLSearchParams({ source, destination: address, tunnel: "plain" })}`,
+        )
+      : {};
+    legs.push({
+      address,
+      lane: "plain",
+      endpoint: { workload: `${target.namespace}/${target.name}`, node: target.node },
+      inbound: answer.value,
+    });
+  }
+  const outbound = {
+    source: { pod: `${pod.namespace}/${pod.name}`, identity: null },
+    verdict: "allow",
+    lane: "plain",
+    reason: "source_not_in_mesh",
+  };
+  return summarize(`${pod.namespace}/${pod.name}`, destination, outbound, legs);
+}
+
+function nodeOf(lab: LabStatus, name: string): NodeStatus {
+  const node = lab.nodes.find((n) => n.name === name);
+  if (node === undefined) throw new Failure(`lab ${lab.name} has no node ${name}`);
+  return node;
+}
+
+/** The source's refusal wins; else the first destination that refuses; else what allowed it. */
+function summarize(source: string, destination: string, outbound: Fields, legs: readonly Leg[]): Explanation {
+  const refusing =
+    outbound.verdict === "refuse" ? outbound : legs.find((l) => l.inbound?.verdict === "refuse")?.inbound;
+  const deciding = refusing ?? legs.find((l) => l.inbound !== undefined)?.inbound ?? outbound;
+  return {
+    source,
+    destination,
+    verdict: refusing === undefined ? "allow" : "refuse",
+    lane: refusing === undefined ? text(outbound.lane) : "none",
+    policy: text(deciding.policy),
+    reason: text(deciding.reason),
+    outbound,
+    legs,
+  };
+}
+
+export const explain: Command = {
+  name: "explain",
+  usage: "explain NAMESPACE/POD NAMESPACE/SERVICE:PORT [--lab NAME] [--json]",
+  summary: "What happens to a connection: lane, identities, the policy that decides, and the verdict.",
+  details: "Exit code 0 if it is allowed, 3 if it is refused.",
+  options: { lab: labOption, json: jsonOption },
+  run: async (call) => {
+    const [source, destination] = call.words;
+    if (source === undefined || destination === undefined)
+      throw new UsageError("give the source pod and the destination, e.g. shop/client shop/web:80");
+    const told = await explainPair(await meshOf(call), source, destination);
+    if (call.flag("json")) call.output.out(JSON.stringify(told, null, 2));
+    else print(told, call);
+    return told.verdict === "allow" ? 0 : 3;
+  },
+};
+
+function print(told: Explanation, call: Call): void {
+  const { out, colour } = call.output;
+  const good = told.verdict === "allow";
+  out(
+    `${told.source} -> ${told.destination}: ${paint(good ? "allowed" : "refused", good ? "green" : "red", colour)}, lane ${told.lane}${told.policy === "" ? "" : `, by policy ${told.policy}`}${good ? "" : ` (${told.reason})`}`,
+  );
+  const source = fieldsAt(told.outbound.source);
+  out(`  source identity     ${shortIdentity(source.identity)}`);
+  const route = fieldsAt(told.outbound.route);
+  if (text(route.kind) !== "")
+    out(
+      `  route               ${Object.entries(route)
+        .map(([k, v]) => `${k} ${text(v)}`)
+        .join(", ")}`,
+    );
+  if (text(told.outbound.protocol) !== "") out(`  protocol            ${text(told.outbound.protocol)}`);
+  for (const leg of told.legs) {
+    out(`  endpoint            ${leg.address} ${text(leg.endpoint.workload)} on ${text(leg.endpoint.node)}`);
+    out(
+      `    lane              ${leg.lane}${leg.lane !== "direct" && text(leg.endpoint.whyNotDirect) !== "" ? ` (not direct: ${text(leg.endpoint.whyNotDirect)})` : ""}`,
+    );
+    out(`    identity          ${shortIdentity(leg.endpoint.identity)}`);
+    const said = leg.inbound ?? fieldsAt(leg.endpoint.verdict);
+    const mtls = fieldsAt(leg.inbound?.mtls ?? leg.endpoint.mtls);
+    if (text(mtls.mode) !== "")
+      out(`    mutual TLS        ${text(mtls.mode)}${text(mtls.policy) === "" ? "" : ` by ${text(mtls.policy)}`}`);
+    const policies = listAt(leg.inbound?.policies ?? leg.endpoint.policies).map(fieldsAt);
+    out(
+      `    policies          ${policies.map((p) => `${text(p.name)} (${text(p.action)}${p.dryRun === true ? ", dry run" : ""})`).join(", ") || "none"}`,
+    );
+    const refuses = said.verdict === "refuse" || said.allow === false;
+    if (said.verdict !== undefined || said.allow !== undefined)
+      out(
+        `    verdict           ${refuses ? "refuse" : "allow"}: ${text(said.reason)}${text(said.policy) === "" ? "" : `, ${text(said.policy)}${said.rule === null || said.rule === undefined ? "" : ` rule ${text(said.rule)}`}`}`,
+      );
+    for (const note of listAt(said.notes))
+      out(`    note              ${typeof note === "string" ? note : JSON.stringify(note)}`);
+  }
+}

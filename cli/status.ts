@@ -1,0 +1,81 @@
+// `fairlead status`: every object with what became of it, agents, and pods that are not in the mesh though they should be.
+import { fieldsAt, listAt } from "../test/lab/objects.ts";
+import type { Command } from "./command.ts";
+import { askAgent, askController, jsonOption, labOption, meshOf, number, text } from "./mesh.ts";
+import { type Cell, cell, table } from "./table.ts";
+
+const quiet = new Set(["Namespace", "ServiceAccount", "EndpointSlice"]);
+
+export const status: Command = {
+  name: "status",
+  usage: "status [--lab NAME] [--all] [--json]",
+  summary: "Objects (accepted, on how many nodes in force, or why not), agents and pods.",
+  options: {
+    lab: labOption,
+    all: { type: "boolean", help: "also namespaces, service accounts and pods" },
+    json: jsonOption,
+  },
+  run: async (call) => {
+    const lab = await meshOf(call);
+    const controller = await askController(lab, "/v1/status");
+    const agents = await Promise.all(
+      lab.nodes.map(async (n) => ({ node: n.name, ...(await askAgent(n, "/v1/status")) })),
+    );
+    if (call.flag("json")) {
+      call.output.out(JSON.stringify({ lab: lab.name, controller, agents, pods: lab.pods }, null, 2));
+      return 0;
+    }
+    const { out, colour } = call.output;
+    const rows = agents.map(({ node, value, error }): (string | Cell)[] => {
+      if (value === undefined) return [node, cell("silent", "red"), "", "", "", "", error ?? ""];
+      const discovery = fieldsAt(value.discovery);
+      const pods = fieldsAt(value.pods);
+      const troubled = listAt(fieldsAt(value.certificates).troubled).length;
+      const connected = discovery.connected === true;
+      return [
+        node,
+        cell(text(value.phase), value.phase === "ready" ? "green" : "yellow"),
+        text(value.interception),
+        cell(connected ? "connected" : discovery.stale === true ? "stale" : "away", connected ? "green" : "yellow"),
+        `${text(pods.enrolled)} of ${text(pods.known)}`,
+        text(number(fieldsAt(value.certificates).identities) - troubled),
+        [text(discovery.problem), troubled > 0 ? `${troubled} certificates missing or late` : ""]
+          .filter(Boolean)
+          .join("; "),
+      ];
+    });
+    out(
+      table(["AGENT", "STATE", "INTERCEPTION", "CONTROLLER", "PODS IN MESH", "CERTIFICATES", "TROUBLE"], rows, colour),
+    );
+    const objects = listAt(controller.objects).map(fieldsAt);
+    const shown = objects.filter(
+      (o) => call.flag("all") || o.accepted !== true || !(quiet.has(text(o.kind)) || o.kind === "Pod"),
+    );
+    out("");
+    out(table(["KIND", "OBJECT", "ACCEPTED", "IN FORCE", "FILE", "REASON"], shown.map(objectRow), colour));
+    const silent = lab.pods.filter((p) => p.meshed && p.enrolled !== "yes");
+    for (const p of silent)
+      call.output.err(`pod ${p.namespace}/${p.name} should be in the mesh and is not: ${p.reason} ${p.message}`);
+    return objects.every((o) => o.accepted === true) && agents.every((a) => a.value !== undefined) ? 0 : 1;
+  },
+};
+
+function objectRow(o: Readonly<Record<string, unknown>>): (string | Cell)[] {
+  const enforced = o.enforced === null ? undefined : fieldsAt(o.enforced);
+  const everywhere = enforced !== undefined && enforced.nodes === enforced.of;
+  const reason =
+    text(o.reason) === "Accepted" && text(o.message) === ""
+      ? ""
+      : `${text(o.field)}${text(o.field) === "" ? "" : ": "}${text(o.message)}${text(o.fix) === "" ? "" : `; ${text(o.fix)}`}`;
+  const why = listAt(o.why).map((w) => (typeof w === "string" ? w : Object.values(fieldsAt(w)).map(text).join(": ")));
+  return [
+    text(o.kind),
+    text(o.namespace) === "" ? text(o.name) : `${text(o.namespace)}/${text(o.name)}`,
+    cell(o.accepted === true ? "yes" : "no", o.accepted === true ? "green" : "red"),
+    enforced === undefined
+      ? "-"
+      : cell(`${text(enforced.nodes)}/${text(enforced.of)}`, everywhere ? "green" : "yellow"),
+    `${text(o.file)}${number(o.line) > 0 ? `:${number(o.line)}` : ""}`,
+    [reason, ...why].filter(Boolean).join("; "),
+  ];
+}
