@@ -58,6 +58,8 @@ export class Enrolment implements LocalPods {
   readonly #parts: EnrolParts;
   readonly #entries = new Map<PodName, Entry>();
   readonly #byAddress = new Map<string, EnrolledPod>();
+  /** Pods that native is being told of: it may take their connections, and ask about them, before its reply is read here. */
+  readonly #arriving = new Map<PodName, EnrolledPod>();
   #statuses = new Map<PodName, PodStatus>();
   #nextNumber: number;
 
@@ -67,10 +69,12 @@ export class Enrolment implements LocalPods {
   }
 
   byName(name: PodName): EnrolledPod | undefined {
-    return this.#entries.get(name)?.pod;
+    return this.#entries.get(name)?.pod ?? this.#arriving.get(name);
   }
   byAddress(address: string): EnrolledPod | undefined {
-    return this.#byAddress.get(address);
+    const known = this.#byAddress.get(address);
+    if (known !== undefined || this.#arriving.size === 0) return known;
+    return [...this.#arriving.values()].find((pod) => pod.workload.addresses.includes(address));
   }
   all(): readonly EnrolledPod[] {
     return [...this.#entries.values()].map((entry) => entry.pod);
@@ -153,7 +157,10 @@ export class Enrolment implements LocalPods {
     const told = JSON.stringify([ask, record.uid, record.labels]);
     const trouble = options.problems.length === 0 ? "" : `; ${options.problems.join("; ")}`;
     if (before?.told === told && before.state === "enrolled") return statusOf(before, reason + trouble);
+    if (before === undefined)
+      this.#arriving.set(local.name, { ...local, number, cookie: 0n, listening: new Set(), options });
     const reply = await native.call("pod.enrol", ask);
+    this.#arriving.delete(local.name);
     if (!reply.ok) {
       log.error("pod_not_enrolled", { pod: local.name, ...reply.error });
       return { pod: local.name, enrolled: false, reason: `${reply.error.code}: ${reply.error.message}` };

@@ -65,6 +65,9 @@ export function attempt(target: Target, head: Head): Promise<Attempt> {
       if (head.order === "server-fin") {
         // The server has finished; now it is our turn, and its close after our FIN ends it.
         void send(true).then(() => socket.once("finish", complete));
+      } else if (head.order === "both" && !socket.writableFinished) {
+        // Our own half may still be on its way: it is as much part of the conversation as theirs.
+        socket.once("finish", complete);
       } else complete();
     });
     socket.on("close", () => finish({ ok: false, reason: "closed early" }));

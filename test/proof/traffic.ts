@@ -30,6 +30,8 @@ export const traffic: Proof = {
           900_000,
         );
         facts[path.name] = { short: a, long: b };
+        for (const r of [a, b])
+          check((r.server as { broken?: number }).broken === 0, `${path.name}: ${JSON.stringify(r)}`);
         check(a.failed === 0 && a.ok === short, `${path.name}: short: ${JSON.stringify(a)}`);
         check(b.failed === 0 && b.ok === long, `${path.name}: long: ${JSON.stringify(b)}`);
       }
