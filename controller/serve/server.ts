@@ -1,6 +1,9 @@
 // The gRPC listener: TLS 1.3, a client certificate asked for and verified, keepalive, bounded messages.
 import type { SecureContextOptions } from "node:tls";
-import { Server, ServerCredentials } from "@grpc/grpc-js";
+import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
+
+// What the library would print is in the errors that it returns.
+setLogVerbosity(logVerbosity.NONE);
 
 export interface ServerTls {
   readonly certPem: string;

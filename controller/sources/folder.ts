@@ -3,11 +3,12 @@
 import { type FSWatcher, watch } from "node:fs";
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join, relative } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { type Clock, every } from "../../agent/base/clock.ts";
 import { type Logger, messageOf } from "../../agent/base/log.ts";
 import { type FileState, merge } from "./merge.ts";
-import { parseManifests } from "./parse.ts";
-import { type MeshObject, type Problem, refKey, refOf, type SourceSink } from "./types.ts";
+import { type ParsedFile, parseManifests } from "./parse.ts";
+import { type Problem, refKey, refOf, type SourceSink } from "./types.ts";
 
 export interface FolderOptions {
   readonly folders: readonly string[];
@@ -27,6 +28,7 @@ export interface FolderSource {
   readonly faults: ReadonlyMap<string, string>;
 }
 
+type Entry = ParsedFile["objects"][number];
 const manifestName = /[.](ya?ml|json)$/;
 const maxDepth = 8;
 
@@ -35,7 +37,8 @@ export function createFolderSource(options: FolderOptions, sink: SourceSink, clo
   const files = new Map<string, FileState>();
   const watchers = new Map<string, FSWatcher>();
   const faults = new Map<string, string>();
-  let applied = new Map<string, MeshObject>();
+  const emptied = new Set<string>();
+  let applied = new Map<string, Entry>();
   let stopPolling = (): void => {};
   let cancelSettle: (() => void) | undefined;
   let running: Promise<void> | undefined;
@@ -129,6 +132,13 @@ export function createFolderSource(options: FolderOptions, sink: SourceSink, clo
     const name = root === options.liveDir ? `live/${relative(root, path)}` : relative(root, path);
     try {
       const text = await readFile(path, "utf8");
+      // An emptied file is mostly one that is being written: looked at again a moment later before its objects go.
+      if (text === "" && (files.get(path)?.parsed.objects.length ?? 0) > 0 && !emptied.has(path)) {
+        emptied.add(path);
+        wake();
+        return false;
+      }
+      emptied.delete(path);
       const parsed = parseManifests(text, name);
       files.set(path, {
         root,
@@ -174,12 +184,15 @@ export function createFolderSource(options: FolderOptions, sink: SourceSink, clo
 
   const publish = (): void => {
     const merged = merge([...files.values()]);
-    const next = new Map<string, MeshObject>();
-    for (const [key, { object, origin }] of merged.objects) {
-      next.set(key, object);
-      if (applied.get(key) !== object) sink.apply(object, origin);
+    const next = new Map<string, Entry>();
+    for (const [key, entry] of merged.objects) {
+      const before = applied.get(key);
+      // A file read again holds equal objects for most of its content: the old one stays, so nobody does work for it.
+      const isSame = before !== undefined && isDeepStrictEqual(before, entry);
+      next.set(key, isSame ? before : entry);
+      if (!isSame) sink.apply(entry.object, entry.origin);
     }
-    for (const [key, object] of applied) if (!next.has(key)) sink.delete(refOf(object));
+    for (const [key, { object }] of applied) if (!next.has(key)) sink.delete(refOf(object));
     applied = next;
     const unreadable = [...faults].map(
       ([folder, reason]): Problem => ({

@@ -32,6 +32,33 @@ export function parseManifests(text: string, file: string): ParsedFile {
     fault(1, `is ${text.length} bytes long, over ${maxBytes}`, "split it into several files");
     return out;
   }
+  for (const part of splitDocuments(text)) readPart(part.text, part.line - 1, file, out, fault);
+  return out;
+}
+
+/** Cut at "---" lines before anything is parsed, as kubectl does, so that a stray quote spoils its own document only. */
+function splitDocuments(text: string): readonly { readonly text: string; readonly line: number }[] {
+  const parts: { text: string; line: number }[] = [];
+  let from = 1;
+  let current: string[] = [];
+  const lines = text.split("\n");
+  for (const [i, line] of lines.entries()) {
+    if (/^---(\s|$)/.test(line)) {
+      parts.push({ text: current.join("\n"), line: from });
+      from = i + 1;
+      // What stands behind the dashes belongs to the document.
+      current = [`   ${line.slice(3)}`];
+    } else {
+      current.push(line);
+    }
+  }
+  parts.push({ text: current.join("\n"), line: from });
+  return parts.filter((part) => part.text.split("\n").some((line) => !/^\s*([#%].*)?$/.test(line)));
+}
+
+type Fault = (line: number, message: string, fix: string) => void;
+
+function readPart(text: string, before: number, file: string, out: Out, fault: Fault): void {
   const lines = new LineCounter();
   let documents: readonly Document[];
   try {
@@ -41,38 +68,37 @@ export function parseManifests(text: string, file: string): ParsedFile {
       logLevel: "silent",
     }) as readonly Document[];
   } catch (error) {
-    fault(1, `cannot be parsed: ${messageOf(error)}`, "correct the YAML or JSON");
-    return out;
+    fault(before + 1, `cannot be parsed: ${messageOf(error)}`, "correct the YAML or JSON");
+    return;
   }
   const lineAt = (document: Document, path: Path): number => {
     for (let depth = path.length; depth >= 0; depth--) {
       const node: unknown = depth === 0 ? document.contents : document.getIn(path.slice(0, depth), true);
-      if (isNode(node) && node.range) return lines.linePos(node.range[0]).line;
+      if (isNode(node) && node.range) return before + lines.linePos(node.range[0]).line;
     }
-    return 1;
+    return before + 1;
   };
   for (const document of documents) {
     const [first] = document.errors;
     if (first !== undefined) {
-      const line = first.linePos?.[0].line ?? 1;
+      const line = before + (first.linePos?.[0].line ?? 1);
       fault(line, `cannot be parsed: ${first.message.split("\n")[0]}`, "correct the YAML or JSON at this line");
       continue;
     }
     if (document.contents === null) continue;
     if (isTooDeep(document.contents, 64)) {
-      fault(1, "is nested more than 64 levels deep", "flatten it");
+      fault(before + 1, "is nested more than 64 levels deep", "flatten it");
       continue;
     }
     let value: unknown;
     try {
       value = document.toJS({ maxAliasCount: maxAliases });
     } catch (error) {
-      fault(1, `cannot be expanded: ${messageOf(error)}`, "use fewer aliases");
+      fault(before + 1, `cannot be expanded: ${messageOf(error)}`, "use fewer aliases");
       continue;
     }
     readDocument(value, [], (path) => lineAt(document, path), file, out);
   }
-  return out;
 }
 
 function isTooDeep(node: unknown, left: number): boolean {
