@@ -142,8 +142,8 @@ impl Handshake {
             if let Err(error) = result {
                 // rustls holds an alert for the peer: send it, so that the other side can name the cause.
                 match side {
-                    Side::Client(c) => take_alert(c.as_mut(), out),
-                    Side::Server(s) => take_alert(s.as_mut(), out),
+                    Side::Client(c) => take_alert(c.as_mut(), &mut input[*consumed..end], out),
+                    Side::Server(s) => take_alert(s.as_mut(), &mut input[*consumed..end], out),
                 }
                 return Err(failure(&error));
             }
@@ -249,9 +249,13 @@ fn encode<D>(data: &mut EncodeTlsData<'_, D>, out: &mut Vec<u8>) -> Result<(), E
     }
 }
 
-fn take_alert<E: Engine>(engine: &mut E, out: &mut Vec<u8>) {
+/// The input is given again, since rustls remembers how far into it it was.
+fn take_alert<E: Engine>(engine: &mut E, input: &mut [u8], out: &mut Vec<u8>) {
+    let mut at = 0;
     for _ in 0..8 {
-        match engine.process(&mut []).state {
+        let UnbufferedStatus { discard, state } = engine.process(&mut input[at..]);
+        at += discard;
+        match state {
             Ok(ConnectionState::EncodeTlsData(mut data)) => {
                 if encode(&mut data, out).is_err() {
                     return;

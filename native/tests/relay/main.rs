@@ -3,4 +3,5 @@
 mod mesh;
 mod node;
 mod pki;
+mod refusals;
 mod transfer;
