@@ -12,7 +12,7 @@ import { Snapshot } from "../serve/snapshot.ts";
 import { type Ignored, type Problem, type SourceSink, showRef } from "../sources/types.ts";
 import type { Condition } from "../translate/conditions.ts";
 import { type Translated, translate } from "../translate/translate.ts";
-import { isOver } from "../translate/workloads.ts";
+import { isOver, WorkloadMemo } from "../translate/workloads.ts";
 
 export interface MeshOptions {
   readonly settings: MeshSettings;
@@ -31,6 +31,7 @@ export class Mesh {
   readonly index = new ClusterIndex();
   readonly snapshot = new Snapshot();
   readonly #options: MeshOptions;
+  readonly #memo = new WorkloadMemo();
   #translated: Translated | undefined;
   #problems: readonly Problem[] = [];
   #ignored: readonly Ignored[] = [];
@@ -92,6 +93,7 @@ export class Mesh {
       rootNamespace: this.#options.rootNamespace,
       allocations: this.#allocations,
       unenrolled: this.#options.unenrolled(),
+      memo: this.#memo,
     });
     this.#translated = translated;
     this.#keepAllocations(translated.allocations);

@@ -19,6 +19,7 @@ export interface Indexed<O extends MeshObject = MeshObject> {
 export class ClusterIndex {
   readonly #entries = new Map<string, Indexed>();
   readonly #byKind = new Map<ObjectKind, Map<string, Indexed>>();
+  readonly #sorted = new Map<ObjectKind, readonly Indexed[]>();
   #sequence = 0;
   #generation = 0;
 
@@ -41,6 +42,7 @@ export class ClusterIndex {
       this.#byKind.set(object.kind, ofKind);
     }
     ofKind.set(key, entry);
+    this.#sorted.delete(object.kind);
     this.#generation += 1;
   }
 
@@ -50,6 +52,7 @@ export class ClusterIndex {
     if (entry === undefined) return false;
     this.#entries.delete(key);
     this.#byKind.get(entry.object.kind)?.delete(key);
+    this.#sorted.delete(entry.object.kind);
     this.#generation += 1;
     return true;
   }
@@ -72,8 +75,12 @@ export class ClusterIndex {
 
   /** All objects of a kind, in order of their first appearance. */
   all<K extends ObjectKind>(kind: K): readonly Indexed<ObjectOf<K>>[] {
-    const found = [...(this.#byKind.get(kind)?.values() ?? [])] as Indexed<ObjectOf<K>>[];
-    return found.sort((a, b) => a.sequence - b.sequence);
+    let sorted = this.#sorted.get(kind);
+    if (sorted === undefined) {
+      sorted = [...(this.#byKind.get(kind)?.values() ?? [])].sort((a, b) => a.sequence - b.sequence);
+      this.#sorted.set(kind, sorted);
+    }
+    return sorted as readonly Indexed<ObjectOf<K>>[];
   }
 
   entries(): Iterable<Indexed> {

@@ -11,7 +11,7 @@ import { resolveMemberships } from "./memberships.ts";
 import { Namespaces } from "./namespaces.ts";
 import { translatePolicies } from "./policies.ts";
 import { serviceCondition, translateServices } from "./services.ts";
-import { translateWorkloads, type Unenrolled } from "./workloads.ts";
+import { translateWorkloads, type Unenrolled, WorkloadMemo } from "./workloads.ts";
 
 export interface TranslateOptions {
   /** Settings before any MeshSettings object; the trust domain and lifetimes come from the controller's own configuration. */
@@ -20,6 +20,8 @@ export interface TranslateOptions {
   readonly pools?: Pools;
   readonly allocations: ReadonlyMap<string, readonly string[]>;
   readonly unenrolled: Unenrolled;
+  /** Makes repeated translations cheap; changes no result. */
+  readonly memo?: WorkloadMemo;
 }
 export interface Translated {
   readonly resources: readonly MeshResource[];
@@ -49,6 +51,7 @@ export function translate(index: ClusterIndex, options: TranslateOptions): Trans
     settings,
     memberships,
     options.unenrolled,
+    options.memo ?? new WorkloadMemo(),
   );
   const policies = translatePolicies(index, namespaces, options.rootNamespace, workloads);
   conditions.push(...refusals, ...podConditions, ...policies.conditions);
@@ -111,7 +114,7 @@ function readSettings(index: ClusterIndex, base: MeshSettings, conditions: Condi
   const hosts = index
     .all("Pod")
     .flatMap(({ object }) => [object.status.hostIP, ...object.status.hostIPs.map((h) => h.ip)]);
-  const nodeAddresses = [...new Set(hosts.flatMap((ip) => canonicalIp(ip) ?? []))].sort();
+  const nodeAddresses = [...new Set([...new Set(hosts)].flatMap((ip) => canonicalIp(ip) ?? []))].sort();
   return { ...settings, nodeAddresses };
 }
 

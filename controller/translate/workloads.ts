@@ -16,12 +16,45 @@ export interface TranslatedWorkloads {
 /** Pods that their node's agent says it could not enrol, by "namespace/name": no tunnel is announced for them (DP-9). */
 export type Unenrolled = ReadonlyMap<string, string>;
 
+/** Records of pods that did not change, kept from one translation to the next: their bytes and versions stay, too. */
+export class WorkloadMemo {
+  readonly #entries = new WeakMap<PodObject, { readonly key: string; readonly workload: Workload }>();
+  readonly #addresses = new WeakMap<PodObject, readonly string[]>();
+
+  addresses(pod: PodObject): readonly string[] {
+    let known = this.#addresses.get(pod);
+    if (known === undefined) {
+      known = addressesOf(pod);
+      this.#addresses.set(pod, known);
+    }
+    return known;
+  }
+  /** `key` stands for everything besides the pod that goes into its record. */
+  workload(pod: PodObject, key: string, make: () => Workload): Workload {
+    const known = this.#entries.get(pod);
+    if (known?.key === key) return known.workload;
+    const workload = make();
+    this.#entries.set(pod, { key, workload });
+    return workload;
+  }
+}
+
+const keyOf = (trustDomain: string, tunnel: TunnelKind, services: readonly Membership[]): string => {
+  let key = `${trustDomain} ${tunnel}`;
+  for (const { service, ports } of services) {
+    key += ` ${service}`;
+    for (const port of ports) key += `,${port.servicePort}:${port.targetPort}`;
+  }
+  return key;
+};
+
 export function translateWorkloads(
   index: ClusterIndex,
   namespaces: Namespaces,
   settings: MeshSettings,
   memberships: Memberships,
   unenrolled: Unenrolled,
+  memo: WorkloadMemo,
 ): TranslatedWorkloads {
   const workloads: Workload[] = [];
   const conditions: Condition[] = [];
@@ -37,7 +70,7 @@ export function translateWorkloads(
       conditions.push(accepted(entry, { message: `has ended (${pod.status.phase})` }));
       continue;
     }
-    const addresses = addressesOf(pod);
+    const addresses = memo.addresses(pod);
     // Pods on the host's network share the node's addresses; everybody else's are their own.
     const clash = pod.spec.hostNetwork ? undefined : addresses.find((ip) => owners.has(ip));
     const owner = clash === undefined ? undefined : owners.get(clash);
@@ -54,12 +87,10 @@ export function translateWorkloads(
     if (!pod.spec.hostNetwork) for (const ip of addresses) owners.set(ip, entry);
     const isMeshed = namespaces.isMeshed(pod);
     const problem = unenrolled.get(`${pod.metadata.namespace}/${pod.metadata.name}`);
-    const workload = toWorkload(
-      pod,
-      addresses,
-      settings,
-      memberships.ofPod(pod),
-      tunnelOf(pod, isMeshed && problem === undefined),
+    const tunnel = tunnelOf(pod, isMeshed && problem === undefined);
+    const services = memberships.ofPod(pod);
+    const workload = memo.workload(pod, keyOf(settings.trustDomain, tunnel, services), () =>
+      toWorkload(pod, addresses, settings, services, tunnel),
     );
     workloads.push(workload);
     const detail = { resources: [{ kind: "Workload", name: workload.uid }] };
