@@ -33,10 +33,13 @@ pub trait PodSockets: Send + Sync {
     /// not come through the connect hook (somebody dialled the listener directly) and must be refused.
     fn original_destination(&self, accepted: BorrowedFd<'_>) -> io::Result<SocketAddr>;
     /// A non-blocking TCP socket in the pod's namespace that interception leaves alone (own-socket mark set), for a
-    /// connection from the pod outwards. `tunnel` asks for a source port from the tunnel range (rule DP-1).
+    /// connection from the pod outwards. `tunnel` asks for a source port from the tunnel range (rule DP-1); should the
+    /// connect then fail with EADDRNOTAVAIL, that port serves an older tunnel between the same ends: ask again.
     fn dial_socket(&self, to: SocketAddr, tunnel: bool) -> io::Result<OwnedFd>;
     /// As above, but towards the app inside: transparent, bound to `client` and a port of the app range (DP-1, DP-2), so
-    /// that the app sees the client's address. With `client` an address of the pod itself it is left unbound.
+    /// that the app sees the client's address. With `client` an address of the pod itself it is left unbound. The connect
+    /// to `to` has been started, since only so is it known that the port is free for these two ends: another connect
+    /// answers Ok, EALREADY or what went wrong.
     fn app_socket(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd>;
 }
 

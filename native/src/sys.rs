@@ -70,29 +70,57 @@ pub fn set_transparent(fd: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
     }
 }
 
-/// Binds to an address.
-pub fn bind(fd: BorrowedFd<'_>, to: SocketAddr) -> io::Result<()> {
-    match to {
-        SocketAddr::V4(v4) => {
-            // SAFETY: all-zero bytes are a valid sockaddr_in.
-            let mut raw: libc::sockaddr_in = unsafe { std::mem::zeroed() };
-            raw.sin_family = libc::AF_INET as u16;
-            raw.sin_port = v4.port().to_be();
-            raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
-            // SAFETY: pointer and length describe the local above.
-            check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), size_of_val(&raw) as u32) }).map(drop)
-        }
-        SocketAddr::V6(v6) => {
-            // SAFETY: all-zero bytes are a valid sockaddr_in6.
-            let mut raw: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
-            raw.sin6_family = libc::AF_INET6 as u16;
-            raw.sin6_port = v6.port().to_be();
-            raw.sin6_addr.s6_addr = v6.ip().octets();
-            raw.sin6_scope_id = v6.scope_id();
-            // SAFETY: pointer and length describe the local above.
-            check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), size_of_val(&raw) as u32) }).map(drop)
+/// A socket address in the kernel's form, and its length.
+enum RawAddress {
+    V4(libc::sockaddr_in),
+    V6(libc::sockaddr_in6),
+}
+
+impl RawAddress {
+    fn new(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(v4) => {
+                // SAFETY: all-zero bytes are a valid sockaddr_in.
+                let mut raw: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+                raw.sin_family = libc::AF_INET as u16;
+                raw.sin_port = v4.port().to_be();
+                raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+                Self::V4(raw)
+            }
+            SocketAddr::V6(v6) => {
+                // SAFETY: all-zero bytes are a valid sockaddr_in6.
+                let mut raw: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+                raw.sin6_family = libc::AF_INET6 as u16;
+                raw.sin6_port = v6.port().to_be();
+                raw.sin6_addr.s6_addr = v6.ip().octets();
+                raw.sin6_scope_id = v6.scope_id();
+                Self::V6(raw)
+            }
         }
     }
+
+    fn parts(&self) -> (*const libc::sockaddr, libc::socklen_t) {
+        match self {
+            Self::V4(raw) => ((&raw const *raw).cast(), size_of_val(raw) as u32),
+            Self::V6(raw) => ((&raw const *raw).cast(), size_of_val(raw) as u32),
+        }
+    }
+}
+
+/// Binds to an address.
+pub fn bind(fd: BorrowedFd<'_>, to: SocketAddr) -> io::Result<()> {
+    let address = RawAddress::new(to);
+    let (pointer, length) = address.parts();
+    // SAFETY: pointer and length describe the local above.
+    check(unsafe { libc::bind(fd.as_raw_fd(), pointer, length) }).map(drop)
+}
+
+/// Connects, or starts to if the socket is non-blocking (EINPROGRESS).
+pub fn connect(fd: BorrowedFd<'_>, to: SocketAddr) -> io::Result<()> {
+    let address = RawAddress::new(to);
+    let (pointer, length) = address.parts();
+    // SAFETY: pointer and length describe the local above.
+    check(unsafe { libc::connect(fd.as_raw_fd(), pointer, length) }).map(drop)
 }
 
 /// Begins to listen.

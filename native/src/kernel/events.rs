@@ -1,6 +1,5 @@
-//! The kernel thread: hands on what the programs tell, and sweeps rows that nothing else would delete.
+//! The kernel thread: hands on what the programs tell, and does what is due by time.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -9,13 +8,11 @@ use std::time::{Duration, Instant};
 use libbpf_rs::RingBufferBuilder;
 
 use super::config::ForeignProgram;
-use super::layout::{
-    EventDirectClosed, EventListening, ListeningValue, PendingValue, PodKey, SynValue, event_kind, limit,
-};
+use super::layout::{EventDirectClosed, EventListening, event_kind};
 use super::maps::Maps;
-use super::{Inner, diag, enrol, foreign};
+use super::sweep::Sweeper;
+use super::{Inner, foreign};
 use crate::fault::Fault;
-use crate::sys;
 
 /// What the kernel side tells without being asked.
 #[derive(Clone, Debug)]
@@ -111,6 +108,9 @@ fn run(inner: &Weak<Inner>, maps: &Arc<Maps>, sink: &EventSink, stop: &AtomicBoo
         }
         let Some(inner) = inner.upgrade() else { return };
         inner.finish_leaving(sink);
+        if let Err(fault) = inner.activate_if_due() {
+            sink(KernelEvent::Failed(fault));
+        }
         if swept.elapsed() >= SWEEP {
             swept = Instant::now();
             if let Err(fault) = sweeper.sweep(&inner) {
@@ -126,76 +126,5 @@ fn run(inner: &Weak<Inner>, maps: &Arc<Maps>, sink: &EventSink, stop: &AtomicBoo
                 last_foreign = now;
             }
         }
-    }
-}
-
-/// Deletes rows that went stale: SYNs nobody answered, listening rows at zero, seeds whose socket is gone.
-#[derive(Default)]
-struct Sweeper {
-    zero_before: HashSet<Vec<u8>>,
-}
-
-impl Sweeper {
-    fn sweep(&mut self, inner: &Inner) -> Result<(), Fault> {
-        self.syns(&inner.maps)?;
-        self.listening(inner)
-    }
-
-    /// Rows older than any SYN is retried, each giving its place in the quota back; then quotas of pods without rows.
-    fn syns(&self, maps: &Maps) -> Result<(), Fault> {
-        let oldest = sys::monotonic_ns().saturating_sub(u64::from(limit::SYN_AGE_S) * 1_000_000_000);
-        let mut held: HashMap<u64, i64> = HashMap::new();
-        for (key, value) in maps.dump("syns", usize::MAX)? {
-            let Some(row) = SynValue::decode(&value) else { continue };
-            if row.time_ns < oldest {
-                maps.delete("syns", &key)?;
-            } else {
-                *held.entry(row.source_cookie).or_default() += 1;
-            }
-        }
-        // Counts drift only if a row was deleted here; the true number is what was just counted.
-        for (key, value) in maps.dump("pending", usize::MAX)? {
-            let (Some(pod), Some(now)) = (PodKey::decode(&key), PendingValue::decode(&value)) else { continue };
-            let count = held.get(&pod.cookie).copied().unwrap_or(0);
-            if now.count > count.saturating_add(1_000) || (count == 0 && now.count < 0) {
-                maps.put("pending", &key, &PendingValue { count }.encode())?;
-            }
-        }
-        Ok(())
-    }
-
-    fn listening(&mut self, inner: &Inner) -> Result<(), Fault> {
-        let mut touched: HashSet<u64> = HashSet::new();
-        let cookie = |key: &[u8]| key.get(..8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
-        let mut zero = HashSet::new();
-        for (key, value) in inner.maps.dump("listening", usize::MAX)? {
-            if ListeningValue::decode(&value).is_some_and(|v| v.count <= 0) {
-                zero.insert(key);
-            }
-        }
-        for key in zero.intersection(&self.zero_before) {
-            inner.maps.delete("listening", key)?;
-            touched.insert(cookie(key));
-        }
-        self.zero_before = zero;
-        let seeded = inner.maps.dump("seeded", usize::MAX)?;
-        touched.extend(seeded.iter().map(|(key, _)| cookie(key)));
-        for pod in inner.pods_by_cookie(&touched) {
-            use std::os::fd::AsFd;
-            let sockets = diag::list(pod.namespace.as_fd(), diag::STATES_LISTEN)
-                .map_err(|e| Fault::os("sweep_failed", format!("list listeners of {}", pod.key), &e))?;
-            let rows: HashMap<_, _> = sockets.iter().map(|s| enrol::listening_row(pod.cookie, s)).collect();
-            for (key, _) in seeded.iter().filter(|(key, _)| cookie(key) == pod.cookie && !rows.contains_key(key)) {
-                inner.maps.delete("seeded", key)?;
-            }
-            // A socket that began to listen between the look and the deletion above has lost its row: seed it.
-            for socket in sockets.iter().filter(|s| !s.local.ip().is_loopback()) {
-                let (key, value) = enrol::listening_row(pod.cookie, socket);
-                if inner.maps.find("listening", &key)?.is_none() {
-                    inner.maps.put("seeded", &key, &value)?;
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -1,13 +1,14 @@
 //! Objects of `bpf/prebuilt` into the kernel: maps pinned and shared between them, links pinned so that they outlive the
 //! agent, programs replaced in place.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use libbpf_rs::{Link, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramMut};
+use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramMut};
 
 use super::layout;
 use super::maps::pin_path;
@@ -17,6 +18,8 @@ use crate::sys;
 /// Objects whose programs are attached at the cgroup, in the order in which they are attached: the side that carries what
 /// connect decides must be there before connect decides.
 const CGROUP_OBJECTS: [&str; 2] = ["sockops.bpf.o", "connect.bpf.o"];
+/// Marker folder beside the pins: whose programs are attached.
+const ACTIVE: &str = "active-";
 const INBOUND_OBJECT: &str = "inbound.bpf.o";
 
 /// Last complaints of libbpf, for the message of a fault.
@@ -136,6 +139,42 @@ impl Loader {
         Ok(())
     }
 
+    /// Every pinned sk_lookup: cookie and path.
+    pub fn inbound_pins(&self) -> Result<Vec<(u64, PathBuf)>, Fault> {
+        let entries = fs::read_dir(self.pin_dir.join("pods")).map_err(|e| Fault::os("pin_failed", "list pods", &e))?;
+        let parse = |name: &str| u64::from_str_radix(name.split('-').next()?, 16).ok();
+        Ok(entries.flatten().filter_map(|e| Some((parse(&e.file_name().to_string_lossy())?, e.path()))).collect())
+    }
+
+    /// Version whose programs are attached, if any are.
+    pub fn active_version(&self) -> Option<String> {
+        let entries = fs::read_dir(&self.pin_dir).ok()?.flatten();
+        entries.filter_map(|e| Some(e.file_name().to_string_lossy().strip_prefix(ACTIVE)?.to_string())).next()
+    }
+
+    /// Cookies of the pods that another version has enrolled.
+    pub fn pods_of(&self, version: &str) -> HashSet<u64> {
+        let Ok(map) = MapHandle::from_pinned_path(self.pin_dir.join(version).join("pods")) else { return HashSet::new() };
+        map.keys().filter_map(|key| Some(u64::from_le_bytes(key.get(..8)?.try_into().ok()?))).collect()
+    }
+
+    /// Notes that this version's programs are the attached ones now and drops the pins of all others: their maps live on
+    /// only as long as an old agent holds them.
+    pub fn set_active(&self) -> Result<(), Fault> {
+        let marker = self.pin_dir.join(format!("{ACTIVE}{}", layout::VERSION));
+        let failed = |e: io::Error| Fault::os("pin_failed", marker.display(), &e);
+        match self.active_version() {
+            Some(version) if version == layout::VERSION => return Ok(()),
+            Some(version) => fs::rename(self.pin_dir.join(format!("{ACTIVE}{version}")), &marker).map_err(failed)?,
+            None => fs::create_dir(&marker).map_err(failed)?,
+        }
+        let entries = fs::read_dir(&self.pin_dir).map_err(failed)?.flatten();
+        for entry in entries.filter(|e| is_version(&e.file_name().to_string_lossy()) && e.file_name() != layout::VERSION) {
+            remove_folder(&entry.path())?;
+        }
+        Ok(())
+    }
+
     fn inbound_pin(&self, prefix: &str) -> io::Result<Option<PathBuf>> {
         let mut found = None;
         for entry in fs::read_dir(self.pin_dir.join("pods"))? {
@@ -155,22 +194,23 @@ impl Loader {
 
     /// Removes every link and pin of ours, of all versions.
     pub fn unload(&self) -> Result<(), Fault> {
-        let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
         // Links first: programs must not run on without the maps that the agent can reach.
         let mut folders = vec!["links".to_string(), "pods".into(), "frozen".into()];
         let entries = fs::read_dir(&self.pin_dir).into_iter().flatten().flatten();
-        folders.extend(entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|name| is_version(name)));
-        for folder in folders {
-            let path = self.pin_dir.join(folder);
-            for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
-                fs::remove_file(entry.path()).map_err(|e| Fault::os("pin_failed", entry.path().display(), &e))?;
-            }
-            match fs::remove_dir(&path) {
-                Err(e) if !gone(&e) => return Err(Fault::os("pin_failed", path.display(), &e)),
-                _ => (),
-            }
-        }
-        Ok(())
+        let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
+        folders.extend(names.filter(|name| is_version(name) || name.starts_with(ACTIVE)));
+        folders.iter().try_for_each(|folder| remove_folder(&self.pin_dir.join(folder)))
+    }
+}
+
+fn remove_folder(path: &Path) -> Result<(), Fault> {
+    let failed = |path: &Path, e: io::Error| Fault::os("pin_failed", path.display(), &e);
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        fs::remove_file(entry.path()).map_err(|e| failed(&entry.path(), e))?;
+    }
+    match fs::remove_dir(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(path, e)),
+        _ => Ok(()),
     }
 }
 

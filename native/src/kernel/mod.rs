@@ -17,8 +17,10 @@ pub mod netns;
 mod pod;
 mod probe;
 mod routes;
+mod sweep;
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -28,6 +30,8 @@ pub use config::{EnrolRequest, Enrolled, Exclusions, Existing, ForeignProgram, K
 pub use events::{EventSink, KernelEvent};
 pub use maps::Row;
 pub use probe::{Ability, HostReport, cgroup2_mount};
+
+use libbpf_rs::Object;
 
 use crate::fault::Fault;
 use crate::seam::{PodRegistry, PodSockets};
@@ -46,6 +50,18 @@ struct Member {
     leaves_at: Option<Instant>,
 }
 
+/// Programs that are loaded and not attached yet.
+struct Change {
+    objects: Vec<Object>,
+    cgroup: File,
+    /// Pods of the version before that are not enrolled in this one's maps yet.
+    waits_for: HashSet<u64>,
+    deadline: Instant,
+}
+
+/// How long the programs of the version before go on at most: a pod that cannot be enrolled must not hold the rest up.
+const CHANGE_LIMIT: Duration = Duration::from_secs(10);
+
 /// What the kernel thread shares with the facade.
 pub struct Inner {
     config: KernelConfig,
@@ -53,6 +69,7 @@ pub struct Inner {
     maps: Arc<Maps>,
     registry: Arc<dyn PodRegistry>,
     members: Mutex<HashMap<String, Member>>,
+    change: Mutex<Option<Change>>,
 }
 
 /// The kernel side of one node. Dropping it leaves programs and pins in place: they outlive the agent on purpose.
@@ -102,9 +119,21 @@ impl Kernel {
         maps.set(setting::HEARTBEAT_NS, sys::monotonic_ns())?;
         maps.set(setting::HEARTBEAT_DEAD_NS, config.heartbeat_dead_ms * 1_000_000)?;
         set_kubelet(&maps, &config)?;
-        let replaced = loader.attach(&objects, cgroup.as_fd())?;
-        let members = Mutex::new(HashMap::new());
-        let inner = Arc::new(Inner { config, loader, maps: maps.clone(), registry, members });
+        // Programs of another version go on until the pods are in this version's maps: swapped at once, they would find
+        // nobody enrolled and let everything pass.
+        let active = loader.active_version();
+        let waits_for = active.as_ref().filter(|v| *v != layout::VERSION).map(|v| loader.pods_of(v)).unwrap_or_default();
+        let change = Change { objects, cgroup, waits_for, deadline: Instant::now() + CHANGE_LIMIT };
+        let inner = Arc::new(Inner {
+            config,
+            loader,
+            maps: maps.clone(),
+            registry,
+            members: Mutex::default(),
+            change: Mutex::new(Some(change)),
+        });
+        inner.activate_if_due()?;
+        let replaced = active.is_some();
         let thread = KernelThread::start(Arc::downgrade(&inner), maps, sink)?;
         let report = LoadReport {
             version: layout::VERSION.into(),
@@ -186,6 +215,8 @@ impl Kernel {
         match enrol::enrol(&node, &request, found, serve) {
             Ok((pod, enrolled)) => {
                 members.insert(request.pod.clone(), Member { pod, request, leaves_at: None });
+                drop(members);
+                inner.activate_if_due()?;
                 Ok(enrolled)
             }
             Err(fault) => {
@@ -260,6 +291,23 @@ fn set_kubelet(maps: &Maps, config: &KernelConfig) -> Result<(), Fault> {
 }
 
 impl Inner {
+    /// Attaches the loaded programs once every pod of the version before is in the new maps, or after a time.
+    fn activate_if_due(&self) -> Result<(), Fault> {
+        let mut change = locked(&self.change);
+        let known: HashSet<u64> = locked(&self.members).values().map(|m| m.pod.cookie).collect();
+        let due = |c: &mut Change| c.waits_for.is_subset(&known) || c.deadline <= Instant::now();
+        let Some(ready) = change.take_if(due) else { return Ok(()) };
+        self.loader.attach(&ready.objects, ready.cgroup.as_fd())?;
+        self.loader.set_active()?;
+        // Until now the programs before counted listeners, in maps of their own.
+        if !ready.waits_for.is_empty() {
+            for pod in self.pods_by_cookie(&known) {
+                enrol::seed_listening(&self.maps, pod.namespace.as_fd(), pod.cookie)?;
+            }
+        }
+        Ok(())
+    }
+
     fn pods_by_cookie(&self, cookies: &HashSet<u64>) -> Vec<Arc<Pod>> {
         locked(&self.members).values().map(|m| &m.pod).filter(|p| cookies.contains(&p.cookie)).cloned().collect()
     }

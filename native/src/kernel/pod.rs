@@ -15,6 +15,9 @@ use crate::fault::Fault;
 use crate::seam::{Direction, Listener, PodSockets};
 use crate::sys;
 
+/// Ports tried for one socket before it is given up.
+const PORT_TRIES: u32 = 4_096;
+
 /// Ports taken in turn from a range, so that a port rests as long as possible before it is used again.
 #[derive(Debug)]
 pub struct PortRange {
@@ -82,6 +85,14 @@ fn listener(maps: &Maps, ipv6: bool) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Starts to connect; an app that is not there is told at once.
+fn start(fd: OwnedFd, to: SocketAddr) -> io::Result<OwnedFd> {
+    match sys::connect(fd.as_fd(), to) {
+        Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
+        _ => Ok(fd),
+    }
+}
+
 impl Pod {
     /// Opens the listeners inside the namespace; no connection reaches them before `steer`.
     pub fn open(plan: PodPlan, maps: Arc<Maps>) -> io::Result<Self> {
@@ -135,9 +146,26 @@ impl Pod {
     fn bind_in(&self, fd: BorrowedFd<'_>, ip: IpAddr, range: &PortRange) -> io::Result<()> {
         sys::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         let mut last = io::Error::from_raw_os_error(libc::EADDRINUSE);
-        for _ in 0..range.count.min(4_096) {
+        for _ in 0..range.count.min(PORT_TRIES) {
             match sys::bind(fd, SocketAddr::new(ip, range.take())) {
                 Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => last = e,
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+
+    /// A connecting socket toward the app that speaks from the client's address. A bound socket cannot be bound again, so
+    /// each port that turns out to serve these two ends already costs a new one.
+    fn transparent(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
+        let mut last = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
+        for _ in 0..self.app_ports.count.min(PORT_TRIES) {
+            let fd = self.socket(to, socket_role::OWN_APP)?;
+            sys::set_transparent(fd.as_fd(), client.is_ipv6())?;
+            sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, routes::MARK as i32)?;
+            self.bind_in(fd.as_fd(), client, &self.app_ports)?;
+            match start(fd, to) {
+                Err(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => last = e,
                 other => return other,
             }
         }
@@ -184,14 +212,10 @@ impl PodSockets for Pod {
 
     fn app_socket(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
         netns::within(self.namespace.as_fd(), || {
-            let fd = self.socket(to, socket_role::OWN_APP)?;
             if self.ips.contains(&client) || client.is_loopback() || client.is_ipv6() != to.is_ipv6() {
-                return Ok(fd);
+                return start(self.socket(to, socket_role::OWN_APP)?, to);
             }
-            sys::set_transparent(fd.as_fd(), client.is_ipv6())?;
-            sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, routes::MARK as i32)?;
-            self.bind_in(fd.as_fd(), client, &self.app_ports)?;
-            Ok(fd)
+            self.transparent(to, client)
         })
     }
 }

@@ -20,6 +20,8 @@ pub const CASES: &[Case] = &[
     ("[INT-14] [DP-9] fail-open passes plain connections, but not toward or from tunnel speakers, never under STRICT", fail_open),
     ("[INT-14] a hung agent counts as dead and traffic resumes with the heartbeat", hung),
     ("[DP-18] [INT-14] an agent takes over from another: nothing refused, old connections and their addresses live on", takeover),
+    ("[DP-18] programs with other maps take over without a gap: no connection bypasses the mesh or fails", new_version),
+    ("[DP-21] a pod that ended while no agent was there is forgotten, one that lives stays closed", dead_pod),
     ("[INT-11] unenrolling puts the pod back as it was", unenrol),
     ("[DP-21] a pod's end closes every socket of its namespace", pod_gone),
     ("[DP-21] a pod that vanished without a word is found", vanished),
@@ -140,6 +142,67 @@ fn takeover(lab: &Lab) {
         assert_eq!((&echo, stream.peer_addr().unwrap()), (b"still", to));
     }
     assert!(done.load(Ordering::Relaxed) > 100);
+}
+
+/// An agent before with maps of another version: the same programs, but pinned under another name, which is all that tells
+/// versions apart.
+fn new_version(lab: &Lab) {
+    let first = lab.start(&["a", "b"]);
+    let pins = lab.config().pin_dir;
+    let version = fairlead::kernel::layout::VERSION;
+    std::fs::rename(pins.join(version), pins.join("0123456789ab")).unwrap();
+    std::fs::rename(pins.join(format!("active-{version}")), pins.join("active-0123456789ab")).unwrap();
+    for entry in std::fs::read_dir(pins.join("pods")).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().replace(version, "0123456789ab");
+        std::fs::rename(entry.path(), pins.join("pods").join(name)).unwrap();
+    }
+    let to = lab.addr4("b", 8080);
+    lab.serve("b", to);
+    let mut old = lab.inside("a", move || TcpStream::connect(to)).unwrap();
+    lab::meet(&mut old).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let running = stop.clone();
+    let worker = lab.spawn_inside("a", move || {
+        let mut done = 0;
+        while !running.load(Ordering::Relaxed) {
+            lab::dial(to).expect("no connection fails during the change");
+            done += 1;
+        }
+        done
+    });
+    let relay = Relay::new();
+    let (second, _) = lab.load_for(relay.clone());
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(pins.join("active-0123456789ab").exists(), "the programs before go on");
+    second.enrol(lab.request("a")).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(pins.join("active-0123456789ab").exists(), "until every pod is there");
+    second.enrol(lab.request("b")).unwrap();
+    assert!(pins.join(format!("active-{version}")).exists() && !pins.join("0123456789ab").exists());
+    eventually("connections through the new agent", || relay.of(Direction::Outbound).len() > 20);
+    // A listener from before the change, and one from after it.
+    lab.serve("b", lab.addr4("b", 8081));
+    lab.dial("x", lab.addr4("b", 8081)).unwrap();
+    stop.store(true, Ordering::Relaxed);
+    let done = worker.join().unwrap();
+    let seen = lab.relay.of(Direction::Outbound).len() + relay.of(Direction::Outbound).len();
+    assert_eq!(seen, done + 1, "every connection went through one of the agents");
+    old.write_all(b"z").and_then(|()| old.read_exact(&mut [0])).unwrap();
+    assert_eq!(old.peer_addr().unwrap(), to);
+    drop(first);
+}
+
+fn dead_pod(lab: &Lab) {
+    let kernel = lab.start(&["a", "b"]);
+    kill(lab, kernel);
+    let name = lab.netns("b").file_name().unwrap().to_string_lossy().into_owned();
+    assert!(std::process::Command::new("ip").args(["netns", "del", &name]).status().unwrap().success());
+    lab.serve("a", lab.addr4("a", 8080));
+    let kernel = lab.load().0;
+    eventually("the dead one is forgotten", || kernel.map_dump("pods", 10).unwrap().len() == 1);
+    eventually("with its pin", || std::fs::read_dir(lab.config().pin_dir.join("pods")).unwrap().count() == 1);
+    assert_eq!(kernel.map_dump("local_pods", 10).unwrap().len(), 2);
+    assert!(is_refused(&lab.dial("x", lab.addr4("a", 8080))), "the other waits for its agent, closed");
 }
 
 fn unenrol(lab: &Lab) {

@@ -8,6 +8,7 @@ mod lab;
 mod lifetime;
 mod outbound;
 mod relay;
+mod scale;
 
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ type Case = (&'static str, fn(&lab::Lab));
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn cases() -> Vec<Case> {
-    [outbound::CASES, inbound::CASES, direct::CASES, lifetime::CASES].concat()
+    [outbound::CASES, inbound::CASES, direct::CASES, lifetime::CASES, scale::CASES].concat()
 }
 
 fn main() -> ExitCode {

@@ -6,10 +6,10 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
 
 use fairlead::seam::{Direction, PodRegistry, PodSockets};
 use fairlead::sys;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A connection that came to the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub struct Relay {
     pods: Mutex<HashMap<String, Arc<AtomicBool>>>,
     /// While set, accepted connections are dropped instead of carried.
     pub refuse: AtomicBool,
+    /// While set, accepted connections are kept open here, untouched.
+    pub hold: AtomicBool,
+    pub held: Mutex<Vec<TcpStream>>,
     /// Where outbound connections to a service address are taken.
     pub routes: Mutex<HashMap<SocketAddr, SocketAddr>>,
 }
@@ -38,6 +41,8 @@ impl Relay {
             seen: Mutex::default(),
             pods: Mutex::default(),
             refuse: AtomicBool::new(false),
+            hold: AtomicBool::new(false),
+            held: Mutex::default(),
             routes: Mutex::default(),
         })
     }
@@ -86,11 +91,18 @@ pub fn connect(pod: &dyn PodSockets, direction: Direction, to: SocketAddr, clien
         stream.set_nonblocking(false)?;
         match rustix::net::connect(&stream, &to) {
             Err(rustix::io::Errno::ADDRNOTAVAIL) => continue,
+            Err(rustix::io::Errno::ISCONN) => (),
             other => other?,
         }
         return Ok(stream);
     }
     Err(io::ErrorKind::AddrNotAvailable.into())
+}
+
+/// Until a connection may be there, or it is time to look whether to stop.
+fn wait(listener: &TcpListener) {
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 }));
 }
 
 fn copy_both(one: TcpStream, other: TcpStream) {
@@ -127,11 +139,12 @@ impl PodRegistry for Relay {
                 let listener = TcpListener::from(fd);
                 while !stop.load(Ordering::Relaxed) {
                     match listener.accept() {
+                        Ok((stream, _)) if me.hold.load(Ordering::Relaxed) => me.held.lock().unwrap().push(stream),
                         Ok((stream, _)) => {
                             let (me, pod) = (me.clone(), pod.clone());
                             std::thread::spawn(move || me.take(&*pod, direction, stream));
                         }
-                        Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                        Err(_) => wait(&listener),
                     }
                 }
             });
