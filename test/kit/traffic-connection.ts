@@ -32,7 +32,7 @@ export function attempt(target: Target, head: Head): Promise<Attempt> {
       resolve(a);
     };
     const timer = setTimeout(
-      () => finish({ ok: false, reason: connected ? `timeout after ${checker.fault}` : "connect timeout" }),
+      () => finish({ ok: false, reason: !connected ? "connect timeout" : checker.whole ? "timeout waiting for the end" : "timeout waiting for data" }),
       target.timeoutMs,
     );
     const complete = (): void => {

@@ -52,7 +52,7 @@ export const controller: Proof = {
         "the agent of node1 is connected and current",
         async () => {
           const status = await lab.askAgent("node1", "/v1/status");
-          return (status.controller as { connected?: boolean } | undefined)?.connected === true;
+          return (status.discovery as { connected?: boolean } | undefined)?.connected === true;
         },
         30_000,
       );
