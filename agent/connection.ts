@@ -91,7 +91,7 @@ function planEndpoint(upstream: Upstream): PlanEndpoint {
 function inbound(parts: ConnectionParts, pod: LocalPod, question: Inbound): InboundAnswer {
   const { destination, source, identity, tunnel } = question;
   const arrival = { destination, sourceIp: source.ip, identity, tunnel };
-  const verdict = decideInbound(parts.state, pod, arrival, parts.settings().stale);
+  const verdict = decideInbound(parts.state, pod, arrival, parts.settings().knowledge);
   const facts = inboundFacts(parts.state, parts.pods, pod, arrival, verdict);
   const generation = parts.state.generation;
   const verdictId = parts.facts.verdict(verdictKey(facts), facts);

@@ -136,6 +136,12 @@ export interface LocalPods {
   byAddress(address: string): LocalPod | undefined;
 }
 
+/**
+ * How far what is known of the mesh can be relied on: "none" before policies were ever heard (nothing is let through), "expired"
+ * past maxStale (STRICT workloads close, DP-20).
+ */
+export type Knowledge = "none" | "fresh" | "expired";
+
 /** Why a connection is let through or not: what the record, the log line and `explain` show. */
 export interface Verdict {
   readonly allow: boolean;

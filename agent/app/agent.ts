@@ -90,8 +90,11 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
   let interception = "none";
   let onDrained: () => void = () => {};
   let dataThreads: DataThreads | undefined;
-  const decideSettings = (): DecideSettings => ({ stale: discovery.expired, detectMs: config.detectMs });
-  const directSettings = (): DirectSettings => ({ stale: discovery.expired, l7Telemetry: config.dataThreads > 0 });
+  const decideSettings = (): DecideSettings => ({ knowledge: discovery.knowledge, detectMs: config.detectMs });
+  const directSettings = (): DirectSettings => ({
+    knowledge: discovery.knowledge,
+    l7Telemetry: config.dataThreads > 0,
+  });
 
   const listener: NativeListener = {
     question(question) {
@@ -154,7 +157,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     native,
     clock,
     log,
-    stale: () => discovery.expired,
+    knowledge: () => discovery.knowledge,
     reset: (count) => resets.add({}, count),
   });
   const sync = new ViewSync({
@@ -181,7 +184,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     pods: () => pods.statuses(),
     changed: (changes) => stateChanged(changes),
     connected: () => certificates.svids.retryNow(),
-    expiredChanged: () => {
+    knowledgeChanged: () => {
       if (phase === "starting") return;
       state.bump();
       void allChanged();
@@ -242,6 +245,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     });
     if (!wait) return syncing;
     return syncing.then(async (statuses) => {
+      await discovery.synced(config.svidWaitMs);
       await certificates.ready(
         pods.all().map((pod) => pod.identity),
         config.svidWaitMs,
@@ -322,11 +326,11 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     // SVIDs from the run directory are already in; only an agent that has none waits for the controller, and not for long.
     certificates.start();
     discovery.start();
-    if (takeover.predecessor !== 0)
-      await certificates.ready(
-        pods.all().map((p) => p.identity),
-        config.svidWaitMs,
-      );
+    if (takeover.predecessor !== 0) await discovery.synced(config.svidWaitMs);
+    await certificates.ready(
+      pods.all().map((p) => p.identity),
+      config.svidWaitMs,
+    );
     const listening = await endpoints.listen();
     if (!listening.ok) return listening;
     const serving = await takeover.serve();

@@ -3,11 +3,15 @@ import { readFileSync } from "node:fs";
 import { type ChannelCredentials, type ClientOptions, credentials, Metadata } from "@grpc/grpc-js";
 import { AggregatedDiscoveryServiceClient } from "../api/discovery.gen.ts";
 import { CertificateServiceClient, type JoinResponse, NodeServiceClient } from "../api/mesh.gen.ts";
+import { parseIp } from "../base/ip.ts";
 import { messageOf } from "../base/log.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
 import type { DiscoveryStream } from "../discover/controller-source.ts";
 import type { JoinService, NodeCredential } from "../identify/node-credential.ts";
+
+/** In every certificate that a controller serves with. */
+const standardName = "fairlead-controller";
 
 export class ControllerLink {
   readonly #config: Config;
@@ -89,7 +93,9 @@ export class ControllerLink {
   }
 
   #options(): ClientOptions {
-    const { controllerName, keepaliveMs, keepaliveWaitMs } = this.#config;
+    const { controllerName, controller, keepaliveMs, keepaliveWaitMs } = this.#config;
+    // TLS has no server name for an address (RFC 6066 §3): there the controller's own name is asked for and checked.
+    const name = controllerName !== "" || parseIp(controller.host) === undefined ? controllerName : standardName;
     return {
       "grpc.keepalive_time_ms": keepaliveMs,
       "grpc.keepalive_timeout_ms": keepaliveWaitMs,
@@ -101,7 +107,7 @@ export class ControllerLink {
       // Attempts of one client must not inherit the pauses of another.
       "grpc.use_local_subchannel_pool": 1,
       "grpc.enable_http_proxy": 0,
-      ...(controllerName === "" ? {} : { "grpc.ssl_target_name_override": controllerName }),
+      ...(name === "" ? {} : { "grpc.ssl_target_name_override": name }),
     };
   }
 

@@ -2,7 +2,7 @@
 import { Metadata } from "@grpc/grpc-js";
 import type { Enforcement, PodState } from "../api/mesh.gen.ts";
 import { policyNameOf } from "../api/policy.ts";
-import { codecs } from "../api/resources.ts";
+import { codecs, type ResourceKind, resourceKinds } from "../api/resources.ts";
 import { type Clock, every } from "../base/clock.ts";
 import { type Logger, messageOf } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
@@ -11,6 +11,7 @@ import { needsL7 } from "../decide/rules.ts";
 import { DiscoveryCache } from "../discover/cache.ts";
 import { ControllerSource, newVersions, type Refused } from "../discover/controller-source.ts";
 import { ageMs, type Freshness, isExpired, isStale } from "../discover/freshness.ts";
+import type { Knowledge } from "../flow.ts";
 import type { PodStatus } from "../intercept/enrol.ts";
 import type { Changes, MeshState, MeshUpdate } from "../state/mesh-state.ts";
 import type { ControllerLink } from "./controller-link.ts";
@@ -27,8 +28,8 @@ export interface DiscoveryParts {
   readonly pods: () => readonly PodStatus[];
   readonly changed: (changes: Changes) => void;
   readonly connected: () => void;
-  /** Policies became too old for STRICT workloads, or fresh again. */
-  readonly expiredChanged: (expired: boolean) => void;
+  /** First heard of, too old for STRICT workloads, or fresh again. */
+  readonly knowledgeChanged: (knowledge: Knowledge) => void;
   readonly cacheFailed: () => void;
 }
 
@@ -43,7 +44,10 @@ export class Discovery {
   readonly #cache: DiscoveryCache;
   readonly #source: ControllerSource;
   readonly #stop = new AbortController();
-  #expired = false;
+  #knowledge: Knowledge = "none";
+  /** Kinds that were heard of at least once: what is absent is then known to be absent. */
+  readonly #heardKinds = new Set<ResourceKind>();
+  readonly #synced = new AbortController();
   #touchedMs = 0;
   #reported = "";
   #reporting: (() => void) | undefined;
@@ -71,7 +75,7 @@ export class Discovery {
       versions: this.#versions,
       apply: (update) => this.#apply(update),
       connected: (connected) => this.#connected(connected),
-      heard: () => this.#heard(),
+      heard: (kind) => this.#heard(kind),
       refusedChanged: () => this.reportSoon(),
     });
   }
@@ -83,13 +87,18 @@ export class Discovery {
       ...this.#source.status,
       ageMs: this.#freshness.lastContactMs === 0 ? null : age,
       stale: isStale(this.#freshness, clock, config.cacheTtlMs),
-      expired: this.#expired,
+      knowledge: this.#knowledge,
       entries: state.counts(),
       cache: this.#cache.status,
     };
   }
-  get expired(): boolean {
-    return this.#expired;
+  get knowledge(): Knowledge {
+    return this.#knowledge;
+  }
+
+  /** Resolves when everything was heard of once, or after `ms`. */
+  async synced(ms: number): Promise<void> {
+    if (!this.#synced.signal.aborted) await this.#parts.clock.sleep(ms, this.#synced.signal);
   }
 
   /** Applies what an earlier agent left on disk; false if there was nothing. */
@@ -102,6 +111,7 @@ export class Discovery {
     this.#parts.state.apply({ changed: loaded.resources, removed: [] });
     const ageSeconds = Math.round(ageMs(this.#freshness, this.#parts.clock) / 1000);
     this.#parts.log.info("cache_loaded", { entries: loaded.resources.length, skipped: loaded.skipped, ageSeconds });
+    this.#synced.abort();
     this.#tick();
     return true;
   }
@@ -150,8 +160,13 @@ export class Discovery {
     this.#parts.connected();
   }
 
-  #heard(): void {
+  #heard(kind: ResourceKind | undefined): void {
     this.#freshness.lastContactMs = this.#parts.clock.now();
+    if (kind === undefined || this.#synced.signal.aborted) return;
+    this.#heardKinds.add(kind);
+    if (!resourceKinds.every((k) => this.#heardKinds.has(k))) return;
+    this.#synced.abort();
+    this.#tick();
   }
 
   #tick(): void {
@@ -161,10 +176,11 @@ export class Discovery {
       void this.#cache.touch();
     }
     const expired = isExpired(this.#freshness, clock, state.settings.maxStaleMs);
-    if (expired === this.#expired) return;
-    this.#expired = expired;
-    this.#parts.log[expired ? "error" : "info"](expired ? "policies_expired" : "policies_fresh");
-    this.#parts.expiredChanged(expired);
+    const knowledge = !this.#synced.signal.aborted ? "none" : expired ? "expired" : "fresh";
+    if (knowledge === this.#knowledge) return;
+    this.#knowledge = knowledge;
+    this.#parts.log[expired ? "error" : "info"]("policies", { knowledge });
+    this.#parts.knowledgeChanged(knowledge);
   }
 
   #report(): void {

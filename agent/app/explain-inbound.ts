@@ -36,7 +36,7 @@ export function explainInbound(
     identity: identity.value,
     tunnel,
   };
-  const verdict = decideInbound(state, pod, arrival, parts.decide().stale);
+  const verdict = decideInbound(state, pod, arrival, parts.decide().knowledge);
   return ok({
     pod: pod.name,
     generation: state.generation,

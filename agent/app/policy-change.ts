@@ -4,7 +4,7 @@ import type { Clock } from "../base/clock.ts";
 import { parseHostPort } from "../base/env.ts";
 import type { Logger } from "../base/log.ts";
 import { decideInbound } from "../decide/inbound.ts";
-import type { LocalPods, VerdictFacts } from "../flow.ts";
+import type { Knowledge, LocalPods, VerdictFacts } from "../flow.ts";
 import type { EnrolledPod } from "../intercept/enrol.ts";
 import type { DirectRow } from "../intercept/kernel-view.ts";
 import type { Native } from "../native.ts";
@@ -19,7 +19,7 @@ export interface PolicyChangeParts {
   readonly native: Native;
   readonly clock: Clock;
   readonly log: Logger;
-  readonly stale: () => boolean;
+  readonly knowledge: () => Knowledge;
   readonly reset: (count: number) => void;
 }
 
@@ -72,7 +72,7 @@ export class PolicyChange {
   }
 
   #stillAllowed(connection: OpenConnection): boolean {
-    const { state, pods, book, stale } = this.#parts;
+    const { state, pods, book, knowledge } = this.#parts;
     const facts = book.verdictFacts(connection.verdictId);
     if (facts === undefined) return true; // leaves this node: the other end judges it
     const pod = pods.byAddress(addressIn(facts));
@@ -80,7 +80,7 @@ export class PolicyChange {
     const sourceIp = parseHostPort(connection.source)?.host ?? "";
     const destination = { ip: addressIn(facts), port: facts.port };
     const arrival = { destination, sourceIp, identity: facts.sourceIdentity, tunnel: facts.tunnel };
-    return decideInbound(state, pod, arrival, stale()).allow;
+    return decideInbound(state, pod, arrival, knowledge()).allow;
   }
 }
 

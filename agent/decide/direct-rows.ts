@@ -1,6 +1,6 @@
 // Which pairs of pods of this node may use the direct lane: the kernel lets them connect past the agent. Pure.
 import type { Workload } from "../api/workload.ts";
-import type { LocalPod, Verdict } from "../flow.ts";
+import type { Knowledge, LocalPod, Verdict } from "../flow.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { decideInbound, subjectOf } from "./inbound.ts";
 import { needsL7 } from "./rules.ts";
@@ -17,7 +17,7 @@ export type DirectDecision =
 export type DirectObstacle = "denied" | "l7_policy" | "l7_telemetry" | "same_pod";
 
 export interface DirectSettings {
-  readonly stale: boolean;
+  readonly knowledge: Knowledge;
   /** Ports declared HTTP or gRPC go through the HTTP lane, which reads their requests; false while HTTP is carried as TCP. */
   readonly l7Telemetry: boolean;
 }
@@ -34,7 +34,7 @@ export function decideDirect(state: MeshState, pair: DirectPair, settings: Direc
       state,
       pair.destination,
       { destination: { ip: pair.ip, port: pair.port }, sourceIp, identity: pair.source.identity, tunnel: "local" },
-      settings.stale,
+      settings.knowledge,
     ),
   );
   const verdict = verdicts.find((v) => !v.allow) ?? verdicts[0] ?? unreachable;

@@ -14,6 +14,7 @@ import {
   workload,
 } from "../../test/kit/mesh.ts";
 import { type NodeName, workloadId } from "../api/names.ts";
+import type { Knowledge } from "../flow.ts";
 import { decideDirect } from "./direct-rows.ts";
 import { type Arrival, decideInbound, decidePeer } from "./inbound.ts";
 
@@ -29,7 +30,8 @@ const arrival = (more: Partial<Arrival> = {}): Arrival => ({
 });
 const plain = arrival({ identity: null, tunnel: "plain" });
 const strict = { trafficPolicies: [trafficPolicy("strict")] };
-const judge = (parts: MeshParts, at: Arrival, stale = false) => decideInbound(mesh(parts), localPod(db), at, stale);
+const judge = (parts: MeshParts, at: Arrival, knowledge: Knowledge = "fresh") =>
+  decideInbound(mesh(parts), localPod(db), at, knowledge);
 
 test("[IDN-8] STRICT refuses plaintext and names the policy; PERMISSIVE and DISABLE take both", () => {
   const refused = judge(strict, plain);
@@ -40,9 +42,9 @@ test("[IDN-8] STRICT refuses plaintext and names the policy; PERMISSIVE and DISA
 });
 
 test("[DP-20] policies past maxStale close STRICT workloads and leave the others as they are", () => {
-  const verdict = judge(strict, arrival(), true);
+  const verdict = judge(strict, arrival(), "expired");
   assert.deepEqual([verdict.allow, verdict.reason], [false, "policies_stale"]);
-  assert.equal(judge({}, plain, true).allow, true);
+  assert.equal(judge({}, plain, "expired").allow, true);
 });
 
 test("[DP-12] without a proven identity no rule about identities matches, whatever the address is", () => {
@@ -67,9 +69,15 @@ test("[DP-8] how long bytes are waited for: by mode, by speaker, and not at all 
   assert.equal(ask({}, "203.0.113.1", 25).waitMs, 0);
 });
 
-const direct = (parts: MeshParts, more: { source?: typeof client; stale?: boolean; l7Telemetry?: boolean } = {}) => {
+const direct = (
+  parts: MeshParts,
+  more: { source?: typeof client; knowledge?: Knowledge; l7Telemetry?: boolean } = {},
+) => {
   const pair = { source: localPod(more.source ?? client), destination: localPod(db), ip: "10.244.1.9", port: 5432 };
-  return decideDirect(mesh(parts), pair, { stale: more.stale ?? false, l7Telemetry: more.l7Telemetry ?? true });
+  return decideDirect(mesh(parts), pair, {
+    knowledge: more.knowledge ?? "fresh",
+    l7Telemetry: more.l7Telemetry ?? true,
+  });
 };
 const why = (decided: ReturnType<typeof direct>) => (decided.direct ? "direct" : decided.why);
 
@@ -99,6 +107,12 @@ test("[SEC-2] a rule about addresses that denies one of the source's keeps the w
 });
 
 test("[DP-20] stale policies take STRICT destinations off the direct lane", () => {
-  assert.equal(why(direct(strict, { stale: true })), "denied");
+  assert.equal(why(direct(strict, { knowledge: "expired" })), "denied");
   assert.equal(why(direct(strict)), "direct");
+});
+
+test("[DP-20] before policies were ever heard nothing is let through, not even direct", () => {
+  const verdict = judge({}, plain, "none");
+  assert.deepEqual([verdict.allow, verdict.reason], [false, "policies_stale"]);
+  assert.equal(why(direct({}, { knowledge: "none" })), "denied");
 });

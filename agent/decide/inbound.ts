@@ -2,7 +2,7 @@
 import type { SpiffeId } from "../api/names.ts";
 import { policyNameOf } from "../api/policy.ts";
 import type { Workload } from "../api/workload.ts";
-import type { Endpoint, LocalPod, LocalPods, PeerAnswer, Verdict } from "../flow.ts";
+import type { Endpoint, Knowledge, LocalPod, LocalPods, PeerAnswer, Verdict } from "../flow.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { authorize } from "./authorize.ts";
 import { mtlsFor } from "./mtls.ts";
@@ -16,12 +16,14 @@ export interface Arrival {
 }
 
 /** mTLS first, since without it the source's identity is unknown to every rule; then authorization. */
-export function decideInbound(state: MeshState, pod: LocalPod, arrival: Arrival, stale: boolean): Verdict {
+export function decideInbound(state: MeshState, pod: LocalPod, arrival: Arrival, knowledge: Knowledge): Verdict {
+  // Before anything was ever heard, "no policy" would only mean "not told yet".
+  if (knowledge === "none") return { allow: false, reason: "policies_stale", notes: [] };
   const subject = subjectOf(state, pod);
   const mtls = mtlsFor(state, subject, arrival.destination.port);
   if (mtls.mode === "strict") {
     const policy = mtls.policy === undefined ? {} : { policy: policyNameOf(mtls.policy) };
-    if (stale) return { allow: false, reason: "policies_stale", ...policy, notes: [] };
+    if (knowledge === "expired") return { allow: false, reason: "policies_stale", ...policy, notes: [] };
     if (arrival.tunnel === "plain") return { allow: false, reason: "plaintext_refused", ...policy, notes: [] };
   }
   return authorize(state, {

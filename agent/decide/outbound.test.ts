@@ -25,7 +25,7 @@ const web = service("shop", "web", "10.96.0.1", [{ port: 80, nodePort: 30080, pr
 
 function decide(parts: MeshParts, ip: string, port: number, locals: readonly Workload[] = []): OutboundDecision {
   const state = mesh({ services: [web], ...parts });
-  const settings = { stale: false, detectMs: 100 };
+  const settings = { knowledge: "fresh" as const, detectMs: 100 };
   return decideOutbound(state, localPods(client, ...locals), localPod(client), "10.244.1.5", { ip, port }, settings);
 }
 const forward = (decision: OutboundDecision) => {

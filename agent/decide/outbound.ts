@@ -1,14 +1,13 @@
 // The whole decision about a connection of a pod outwards: route, ways to go on, verdict of what is on this node. Pure.
 import type { PolicyName } from "../api/names.ts";
-import type { CloseReason, Endpoint, LocalPod, LocalPods, Verdict } from "../flow.ts";
+import type { CloseReason, Endpoint, Knowledge, LocalPod, LocalPods, Verdict } from "../flow.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { decideInbound } from "./inbound.ts";
 import { type Route, routeOf } from "./route.ts";
 import { serviceUpstreams, type Upstream, upstreamTo } from "./upstreams.ts";
 
 export interface DecideSettings {
-  /** Policies known are older than the mesh allows (DP-20). */
-  readonly stale: boolean;
+  readonly knowledge: Knowledge;
   /** How long first bytes may be waited for where no protocol is declared, ms (INT-7). */
   readonly detectMs: number;
 }
@@ -41,6 +40,8 @@ export function decideOutbound(
   settings: DecideSettings,
 ): OutboundDecision {
   const route = routeOf(state, locals, destination);
+  // Without any registry a meshed peer could not be told from a stranger, and would be spoken to in plain text.
+  if (settings.knowledge === "none") return { kind: "refuse", reason: "policies_stale", route };
   if (route.kind === "refuse") return { kind: "refuse", reason: route.why, route };
   if (route.kind === "passthrough") {
     const upstream: Upstream = {
@@ -97,7 +98,7 @@ function localVerdict(
     state,
     pod,
     { destination, sourceIp, identity: source.identity, tunnel: "local" },
-    settings.stale,
+    settings.knowledge,
   );
 }
 

@@ -33,8 +33,8 @@ export interface SourceParts {
   readonly versions: Versions;
   readonly apply: (update: MeshUpdate) => void;
   readonly connected: (connected: boolean) => void;
-  /** Called for every message from the controller. */
-  readonly heard: () => void;
+  /** Called for every message from the controller, after it was applied; with the kind when that is now whole. */
+  readonly heard: (kind: ResourceKind | undefined) => void;
   /** The set of resources that were refused changed. */
   readonly refusedChanged: (refused: readonly Refused[]) => void;
 }
@@ -106,8 +106,10 @@ export class ControllerSource {
       stream.once("end", () => end("the controller ended the stream"));
       stream.on("data", (response: DeltaDiscoveryResponse) => {
         this.#setConnected(true);
-        this.#parts.heard();
-        stream.write(this.#receive(response));
+        const answer = this.#receive(response);
+        // A large state comes in parts; only the last one names the version of the whole.
+        this.#parts.heard(response.systemVersionInfo === "" ? undefined : kindOfTypeUrl(response.typeUrl));
+        stream.write(answer);
       });
       for (const kind of resourceKinds) stream.write(this.#subscription(kind));
     });
