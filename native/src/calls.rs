@@ -52,6 +52,13 @@ impl Pods {
         }
     }
 
+    /// Forgets the identity of a pod that will not come back.
+    pub fn forget(&self, pod: &str) {
+        if let Ok(mut table) = self.table.lock() {
+            table.identities.remove(pod);
+        }
+    }
+
     /// Name of the pod with a network namespace cookie.
     pub fn by_cookie(&self, cookie: u64) -> Option<String> {
         let table = self.table.lock().ok()?;
@@ -72,8 +79,8 @@ impl PodRegistry for Pods {
 
     fn unenrolled(&self, key: &str, drain_ms: u64) {
         if let Ok(mut table) = self.table.lock() {
+            // The identity stays: the kernel side also lets go of a pod to take its successor of the same name.
             table.pods.remove(key);
-            table.identities.remove(key);
         }
         self.shared.broadcast(|| Message::Unenrolled { pod: key.to_owned(), drain_ms });
     }

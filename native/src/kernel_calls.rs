@@ -104,13 +104,24 @@ impl Calls {
                 if let Some(identity) = args["identity"].as_str() {
                     self.pods.set_identity(&request.pod, identity);
                 }
-                to_value(self.kernel()?.enrol(request)?)
+                let pod = request.pod.clone();
+                let enrolled = self.kernel()?.enrol(request)?;
+                // A membership that was still leaving has just taken the identity with it.
+                if let Some(identity) = args["identity"].as_str() {
+                    self.pods.set_identity(&pod, identity);
+                }
+                to_value(enrolled)
             }
             "pod.unenrol" => {
                 self.kernel()?.unenrol(pod_name(args)?, args["drainMs"].as_u64().unwrap_or(0))?;
+                self.pods.forget(pod_name(args)?);
                 Ok(json!({}))
             }
-            "pod.gone" => Ok(json!({"closed": self.kernel()?.pod_gone(pod_name(args)?)?})),
+            "pod.gone" => {
+                let closed = self.kernel()?.pod_gone(pod_name(args)?)?;
+                self.pods.forget(pod_name(args)?);
+                Ok(json!({"closed": closed}))
+            }
             "sockets.destroy" => {
                 let p: Destroy = params(method, args)?;
                 Ok(json!({"count": self.kernel()?.destroy_sockets(&p.pod, &p.tuples)?}))
@@ -154,7 +165,10 @@ fn sink(shared: Arc<Shared>, pods: Arc<Pods>) -> EventSink {
             }
         }
         KernelEvent::Foreign(programs) => shared.event("programs", json!({"foreign": programs})),
-        KernelEvent::Vanished { pod } => shared.event("vanished", json!({"pod": pod})),
+        KernelEvent::Vanished { pod } => {
+            pods.forget(&pod);
+            shared.event("vanished", json!({"pod": pod}));
+        }
         KernelEvent::Failed(fault) => shared.log("error", "kernel side", json!({"code": fault.code, "error": fault.message})),
     })
 }

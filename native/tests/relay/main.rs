@@ -1,5 +1,8 @@
 //! Two in-process nodes over loopback: real channel, real workers, real TLS; only the pods' namespaces are replaced.
+#![allow(unsafe_code)]
 
+mod first_bytes;
+mod life;
 mod mesh;
 mod node;
 mod pki;
