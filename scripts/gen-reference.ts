@@ -1,0 +1,90 @@
+// Writes docs/reference.md from the code: every environment variable, metric and close reason. `--out FILE` writes elsewhere (the test compares).
+import { readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const read = (path: string): string => readFileSync(join(root, path), "utf8");
+const cell = (text: string): string => text.replaceAll("|", "\\|").replaceAll(/\s+/g, " ").trim();
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
+  [head, head.map(() => "---"), ...rows].map((r) => `| ${r.map(cell).join(" | ")} |`).join("\n");
+
+/** Knobs of a config.ts: name, default as the code has it, and what the comment beside it says. */
+function knobs(path: string): string[][] {
+  const text = read(path);
+  const notes = new Map<string, string>();
+  for (const m of text.matchAll(/\/\*\* (FAIRLEAD_[A-Z_]+): ([^*]+?)\s*\*\//g)) notes.set(m[1] ?? "", m[2] ?? "");
+  const rows = new Map<string, string[]>();
+  let comment = "";
+  for (const line of text.split("\n")) {
+    const note = /^\s*\/\*\* (.*?)\s*\*\/$/.exec(line);
+    if (note !== null) {
+      comment = note[1] ?? "";
+      continue;
+    }
+    for (const m of line.matchAll(/"(FAIRLEAD_[A-Z_]+)"(?:, ([a-z]\w*, )?(.*))?/g)) {
+      const name = m[1] ?? "";
+      if (rows.has(name)) continue;
+      const fallback = balanced(m[3] ?? "");
+      rows.set(name, [`\`${name}\``, fallback === "" ? "" : `\`${fallback}\``, notes.get(name) ?? comment]);
+    }
+    if (line.trim() !== "") comment = "";
+  }
+  return [...rows.values()];
+}
+
+/** The arguments up to the bracket that closes the call. */
+function balanced(text: string): string {
+  let depth = 0;
+  for (let i = 0; i < text.length; i++) {
+    if (text[i] === "(") depth++;
+    else if (text[i] === ")" && --depth < 0) return text.slice(0, i);
+  }
+  return text;
+}
+
+function metrics(path: string, pattern: RegExp): string[][] {
+  return [...read(path).matchAll(pattern)].map((m) => [`\`${m[1]}\``, m[2] ?? ""]);
+}
+
+function reasons(): string[][] {
+  const rows: string[][] = [];
+  let doc = "";
+  for (const line of read("native/src/reason.rs").split("\n")) {
+    const comment = /^\s*\/\/\/ (.*)$/.exec(line);
+    const reason = /^\s*\w+ = (\d+) "(\w+)";/.exec(line);
+    if (comment !== null) doc = `${doc} ${comment[1]}`;
+    else if (reason !== null) {
+      rows.push([reason[1] ?? "", `\`${reason[2]}\``, doc]);
+      doc = "";
+    } else doc = "";
+  }
+  return rows;
+}
+
+/** The whole document. */
+export function reference(): string {
+  const spec = /spec\(\s*"((?:istio|fairlead)_\w+)",\s*"([^"]+)"/g;
+  const named = /name: "(fairlead_\w+)",\s*help: "([^"]+)"/g;
+  return `${[
+    "# Reference",
+    "Generated from the code by `npm run gen`; a test fails when it is not current.",
+    "## Environment of the agent",
+    "Columns: name, default and bounds as the code has them, reason. Durations are in milliseconds.",
+    table(["variable", "default, bounds", "note"], knobs("agent/config.ts")),
+    "## Environment of the controller",
+    table(["variable", "default, bounds", "note"], knobs("controller/config.ts")),
+    "## Metrics of the agent",
+    table(["metric", "what"], metrics("agent/report/metric-names.ts", spec)),
+    "## Metrics of the controller",
+    table(["metric", "what"], metrics("controller/report/metrics.ts", named)),
+    "## Close reasons",
+    "The number is in records, the text in the access log, metrics and `explain`. Neither changes its meaning.",
+    table(["code", "reason", "meaning"], reasons()),
+  ].join("\n\n")}\n`;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const at = process.argv.indexOf("--out");
+  writeFileSync(at > 0 ? (process.argv[at + 1] ?? "") : join(root, "docs/reference.md"), reference());
+}

@@ -1,0 +1,33 @@
+// The documents are as current as the code: reference generated, every command of the README there, every knob and reason named.
+import assert from "node:assert/strict";
+import { existsSync, readFileSync } from "node:fs";
+import { test } from "node:test";
+import { closeReasons } from "../agent/flow.ts";
+import { metricNames } from "../agent/report/metric-names.ts";
+import { reference } from "../scripts/gen-reference.ts";
+
+const doc = readFileSync("docs/reference.md", "utf8");
+
+test("docs/reference.md is what the code says (npm run gen)", () => {
+  assert.equal(doc, reference());
+});
+
+test("every metric, close reason and environment variable of the code is in the reference", () => {
+  const missing: string[] = [];
+  for (const m of Object.values(metricNames)) if (!doc.includes(`\`${m.name}\``)) missing.push(m.name);
+  for (const r of Object.values(closeReasons)) if (!doc.includes(`\`${r}\``)) missing.push(r);
+  for (const file of ["agent/config.ts", "controller/config.ts"])
+    for (const [name] of readFileSync(file, "utf8").matchAll(/FAIRLEAD_[A-Z_]+[A-Z]/g))
+      if (!doc.includes(`\`${name}\``)) missing.push(name);
+  assert.deepEqual(missing, []);
+});
+
+test("files that the README names are there", () => {
+  const readme = readFileSync("README.md", "utf8");
+  const named = [...readme.matchAll(/`((?:docs|examples|bin)\/[\w./-]+)`/g)].map((m) => m[1] ?? "");
+  assert.ok(named.length >= 4);
+  assert.deepEqual(
+    named.filter((f) => !existsSync(f)),
+    [],
+  );
+});
