@@ -35,6 +35,8 @@ export class Takeover {
   #oldPid = 0;
   #server: Server | undefined;
   #claimant: number | undefined;
+  /** The name in place is another's by right or by its silence: it is moved over, not linked. */
+  #replaces = false;
 
   constructor(parts: TakeoverParts) {
     this.#parts = parts;
@@ -62,11 +64,13 @@ export class Takeover {
     }
     if (answer?.say !== "granted") {
       log.warn("predecessor_silent", { afterMs: answerMs });
+      this.#replaces = true;
       socket.destroy();
       return ok(undefined);
     }
     this.#old = socket;
     this.#oldPid = answer.pid;
+    this.#replaces = true;
     log.info("taking_over", { from: answer.pid, version: answer.version });
     return ok(undefined);
   }
@@ -99,8 +103,7 @@ export class Takeover {
 
   #publish(): Result<void, string> {
     try {
-      if (this.#oldPid === 0) {
-        rmSync(`${this.#path}.stale`, { force: true });
+      if (!this.#replaces) {
         linkSync(this.#own, this.#path); // exclusive: of two first agents one loses here
         rmSync(this.#own, { force: true });
       } else renameSync(this.#own, this.#path);

@@ -1,0 +1,130 @@
+// The place where the HTTP lane plugs in: a data thread takes a socket from native over a channel of its own and carries it.
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { DataType, define, open } from "ffi-rs";
+import { silentListener, startFakeNative } from "../test/kit/fake-native.ts";
+import { startDataThreads } from "./app/data-threads.ts";
+import { systemClock } from "./base/clock.ts";
+import { encodeFrame } from "./base/frames.ts";
+import { silentLogger } from "./base/log.ts";
+import type { HandedEnd } from "./threads.ts";
+
+// Native hands over descriptors that nobody else owns; here they are made by dup from sockets that Node accepted.
+open({ library: "libc", path: "libc.so.6" });
+const c = define({ dup: { library: "libc", retType: DataType.I32, paramsType: [DataType.I32] } });
+const descriptorOf = (socket: Socket): number => (socket as unknown as { _handle: { fd: number } })._handle.fd;
+const dup = (socket: Socket): number => {
+  const fd = c.dup([descriptorOf(socket)]) as number;
+  assert.ok(fd > 0);
+  return fd;
+};
+
+/** Both ends of a stream through a listener. */
+async function pair(t: TestContext, where: string | number): Promise<{ near: Socket; far: Socket }> {
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true });
+  await new Promise<void>((resolve) => server.listen(where as never, resolve));
+  const accepted = new Promise<Socket>((resolve) => server.once("connection", resolve));
+  const address = server.address();
+  const near =
+    typeof address === "string"
+      ? connect(address)
+      : connect({ port: (address as AddressInfo).port, allowHalfOpen: true });
+  const far = await accepted;
+  server.close();
+  t.after(() => {
+    near.destroy();
+    far.destroy();
+  });
+  return { near, far };
+}
+
+test("[INT-9] a data thread adopts a handed socket and carries it to its destination, half-close included", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "handover-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const native = await startFakeNative(silentListener, systemClock);
+  t.after(() => native.close());
+  const channel = await pair(t, join(folder, "channel.sock"));
+  native.answers.set("handover.attach", () => ({ fd: dup(channel.near) }));
+
+  // The destination hashes what it gets and answers only after the client's end of stream.
+  const upstream = createServer({ allowHalfOpen: true }, (socket) => {
+    const hash = createHash("sha256");
+    socket.on("data", (chunk) => hash.update(chunk));
+    socket.on("end", () => socket.end(hash.digest("hex")));
+  });
+  await new Promise<void>((resolve) => upstream.listen(0, "127.0.0.1", resolve));
+  t.after(() => upstream.close());
+
+  const ends: HandedEnd[] = [];
+  const threads = await startDataThreads(1, native.channel, silentLogger, (_thread, end) => ends.push(end));
+  assert.ok(threads.ok, JSON.stringify(threads));
+  t.after(() => threads.value.stop());
+  assert.equal(threads.value.next(), 0);
+
+  const client = await pair(t, 0);
+  const fd = dup(client.far);
+  client.far.destroy();
+  const { port } = upstream.address() as AddressInfo;
+  const event = {
+    event: "socket",
+    fd,
+    direction: "outbound",
+    pod: "shop/a",
+    original: { ip: "127.0.0.1", port },
+    source: { ip: "127.0.0.1", port: 1 },
+    planId: 9,
+    verdictId: 0,
+  };
+  channel.far.write(encodeFrame(6, JSON.stringify(event)));
+
+  const sent = randomBytes(3_000_000);
+  const got = new Promise<string>((resolve) => {
+    let text = "";
+    client.near.on("data", (chunk: Buffer) => {
+      text += chunk.toString();
+    });
+    client.near.on("end", () => resolve(text));
+  });
+  client.near.end(sent);
+  assert.equal(await got, createHash("sha256").update(sent).digest("hex"));
+  for (let i = 0; i < 200 && ends.length === 0; i++) await systemClock.sleep(5);
+  assert.deepEqual(ends, [{ planId: 9, verdictId: 0, sent: 3_000_000, received: 64 }]);
+});
+
+test("a handed socket whose destination refuses is reset, and the end says why", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "handover-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const native = await startFakeNative(silentListener, systemClock);
+  t.after(() => native.close());
+  const channel = await pair(t, join(folder, "channel.sock"));
+  native.answers.set("handover.attach", () => ({ fd: dup(channel.near) }));
+  const ends: HandedEnd[] = [];
+  const threads = await startDataThreads(1, native.channel, silentLogger, (_thread, end) => ends.push(end));
+  assert.ok(threads.ok);
+  t.after(() => threads.value.stop());
+  const client = await pair(t, 0);
+  const fd = dup(client.far);
+  client.far.destroy();
+  const closed = new Promise<string>((resolve) =>
+    client.near.once("error", (error) => resolve((error as NodeJS.ErrnoException).code ?? "")),
+  );
+  const event = {
+    event: "socket",
+    fd,
+    direction: "outbound",
+    pod: "shop/a",
+    original: { ip: "127.0.0.1", port: 1 },
+    source: { ip: "127.0.0.1", port: 1 },
+    planId: 9,
+    verdictId: 0,
+  };
+  channel.far.write(encodeFrame(6, JSON.stringify(event)));
+  assert.equal(await closed, "ECONNRESET");
+  for (let i = 0; i < 200 && ends.length === 0; i++) await systemClock.sleep(5);
+  assert.match(ends[0]?.error ?? "", /ECONNREFUSED/);
+});
