@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
 use rustls::sign::CertifiedKey;
 
 use super::validity::not_after_ms;
+use super::verified::VerifiedChains;
 use crate::fault::Fault;
 
 /// Certificate and key that prove one identity.
@@ -35,6 +36,7 @@ pub struct Trust {
     pub aliases: Vec<String>,
     pub generation: u64,
     pub retired: Roots,
+    pub verified: VerifiedChains,
 }
 
 /// One consistent view of identities and trust.

@@ -4,4 +4,5 @@ pub mod identity;
 pub mod records;
 pub mod session;
 pub mod validity;
+pub mod verified;
 pub mod verify;

@@ -12,6 +12,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use webpki::{EndEntityCert, KeyUsage};
 
 use super::identity::{Roots, Trust};
+use super::verified;
 use crate::reason::Reason;
 
 /// Why a certificate was refused; travels inside `rustls::Error`.
@@ -87,9 +88,13 @@ impl PeerVerifier {
         let Some(roots) = self.trust.roots(domain, &self.own_domain) else {
             return Err(refuse(Reason::WrongTrustDomain, Some(id)));
         };
-        if let Err(error) = self.chain(&certificate, intermediates, &roots.anchors, now) {
-            let reason = self.reason_of(&error, &certificate, intermediates, &self.trust.retired, now);
-            return Err(refuse(reason, Some(id)));
+        let key = verified::key(self.checks, leaf, intermediates);
+        if !self.trust.verified.holds(&key, now) {
+            self.chain(&certificate, intermediates, &roots.anchors, now).map_err(|error| {
+                let reason = self.reason_of(&error, &certificate, intermediates, &self.trust.retired, now);
+                refuse(reason, Some(id))
+            })?;
+            self.trust.verified.remember(key, leaf, intermediates, now);
         }
         if !self.expected.is_empty() && !self.expected.iter().any(|e| self.trust.same(e, id, &self.own_domain)) {
             return Err(refuse(Reason::WrongIdentity, Some(id)));
