@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { AggregatedDiscoveryServiceService } from "../agent/api/discovery.gen.ts";
 import { CertificateServiceService, NodeServiceService } from "../agent/api/mesh.gen.ts";
+import { partsOf } from "../agent/api/names.ts";
 import { defaultSettings, type MeshSettings } from "../agent/api/settings.ts";
 import { createAdminServer } from "../agent/base/admin-server.ts";
 import { type Clock, every } from "../agent/base/clock.ts";
@@ -164,10 +165,16 @@ export async function createController(config: Config, clock: Clock, log: Logger
   registryMetrics.gaugeOf(
     {
       name: "fairlead_certificate_soonest_expiry_seconds",
-      help: "Time until the first workload certificate in force ends; 0 without any",
-      labels: [],
+      help: "Time until the first certificate in force that was given out here ends; absent without any",
+      labels: ["kind"],
     },
-    (gauge) => gauge.set({}, Math.max(0, ((ledger.living()[0]?.notAfterMs ?? now()) - now()) / 1000)),
+    (gauge) => {
+      gauge.clear();
+      // From the last to the first, so that the first stays.
+      for (const { identity: id, notAfterMs } of ledger.living().toReversed()) {
+        gauge.set({ kind: partsOf(id).kind }, (notAfterMs - now()) / 1000);
+      }
+    },
   );
 
   const setTls = (): void => {

@@ -59,6 +59,7 @@ export function nodeServices(parts: NodeServiceParts): {
     const redeemed = redeem?.(csr.value.publicKey) ?? ok(undefined);
     if (!redeemed.ok) return redeemed;
     const issued = await authority.issue({ publicKey: csr.value.publicKey, uri }, parts.nodeTtlMs, clockSkewMs);
+    parts.ledger.issued(node, uri, issued);
     return ok({ chainPem: issued.chainPem, rootsPem: authority.rootsPem.join("") });
   };
 

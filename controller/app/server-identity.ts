@@ -43,7 +43,7 @@ export async function makeServerIdentity(
     dns: names.filter((name) => isIP(name) === 0),
     ips: names.filter((name) => isIP(name) !== 0),
   };
-  const { chainPem, notAfterMs } = await authority.issue(plan, options.lifeMs, clockSkewMs);
+  const { chainPem, notAfterMs } = await authority.issueForServer(plan, options.lifeMs, clockSkewMs);
   const { generation } = authority;
   return { certPem: chainPem, keyPem, notAfterMs, madeAtMs: options.now(), names: names.join(" "), generation };
 }

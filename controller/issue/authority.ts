@@ -43,6 +43,7 @@ export interface Issued {
   readonly notAfterMs: number;
   readonly rootNumber: number;
 }
+type UndatedLeaf = Omit<LeafPlan, "notAfterMs" | "notBeforeMs">;
 export interface AuthorityOptions {
   readonly trustDomain: string;
   readonly files: StateFiles;
@@ -129,8 +130,20 @@ export class Authority {
   }
 
   /** Signs a leaf that never outlives its intermediate. */
-  async issue(plan: Omit<LeafPlan, "notAfterMs" | "notBeforeMs">, lifeMs: number, skewMs: number): Promise<Issued> {
-    const { intermediate, number } = this.#active();
+  issue(plan: UndatedLeaf, lifeMs: number, skewMs: number): Promise<Issued> {
+    return this.#sign(this.#active(), plan, lifeMs, skewMs);
+  }
+
+  /**
+   * As issue, by the root that has been trusted longest: for the controller's own certificate, so that an agent which has not heard
+   * of a rotation yet (it was away, or its connection is older) still gets through to hear of it.
+   */
+  issueForServer(plan: UndatedLeaf, lifeMs: number, skewMs: number): Promise<Issued> {
+    const chain = this.#chains.get(Math.min(...this.#stored.roots)) ?? this.#active();
+    return this.#sign(chain, plan, lifeMs, skewMs);
+  }
+
+  async #sign({ intermediate, number }: Chain, plan: UndatedLeaf, lifeMs: number, skewMs: number): Promise<Issued> {
     const now = this.#options.now();
     const notAfterMs = Math.min(now + lifeMs, intermediate.notAfterMs - 1000);
     const leaf = await makeLeaf(intermediate, { ...plan, notBeforeMs: now - skewMs, notAfterMs });
