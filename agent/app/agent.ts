@@ -185,7 +185,6 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     changed: (changes) => stateChanged(changes),
     connected: () => certificates.svids.retryNow(),
     knowledgeChanged: () => {
-      if (phase === "starting") return;
       state.bump();
       void allChanged();
     },

@@ -31,6 +31,13 @@ export interface ReportParts {
   readonly accessLog: AccessLog;
 }
 
+/** What one more record of a kind adds to. */
+interface Counted {
+  readonly series: readonly TcpSeries[];
+  readonly notes: readonly VerdictNote[];
+  readonly passthrough: string | undefined;
+}
+
 const secureLanes: ReadonlySet<number> = new Set([0, 1, 2, 4]);
 const reportSource = 1;
 const reportDestination = 2;
@@ -42,7 +49,7 @@ export class ConnectionReport {
   /** direction, lane and reason -> count: few combinations, counted without a label lookup. */
   readonly #ended = new Map<number, number>();
   /** Per plan or verdict: its series by lane, reason and endpoint. */
-  readonly #series = new Map<string, readonly TcpSeries[]>();
+  readonly #series = new Map<string, Counted>();
   readonly #ready;
   readonly #notes;
   readonly #passthrough;
@@ -84,16 +91,19 @@ export class ConnectionReport {
     if (ready > 0) this.#ready.observe(readyLabels[lane] ?? noLane, ready / 1e6);
     const sent = sentBytes(b, at);
     const received = receivedBytes(b, at);
-    for (const series of this.#seriesFor(b, at, lane, reason)) {
+    const counted = this.#countedFor(b, at, lane, reason);
+    for (const series of counted.series) {
       series.count++;
       series.sent += received;
       series.received += sent;
     }
+    for (const { kind, policy } of counted.notes) this.#notes.add({ kind, policy });
+    if (counted.passthrough !== undefined) this.#passthrough.add({ why: counted.passthrough });
     this.recent.add(b, at);
     this.#parts.accessLog.record(b, at, this.#parts.book);
   }
 
-  #seriesFor(b: Buffer, at: number, lane: number, reason: number): readonly TcpSeries[] {
+  #countedFor(b: Buffer, at: number, lane: number, reason: number): Counted {
     const plan = planId(b, at);
     const verdict = verdictId(b, at);
     const inbound = isInbound(b, at);
@@ -105,11 +115,13 @@ export class ConnectionReport {
     const facts = { plan: this.#parts.book.planFacts(plan), verdict: this.#parts.book.verdictFacts(verdict) };
     if (facts.plan === undefined && facts.verdict === undefined) {
       this.#unknown.add({});
-      return noSeries;
+      return nothing;
     }
-    this.#note(facts.verdict?.verdict.notes ?? facts.plan?.refused?.notes ?? []);
-    if (facts.plan?.passthrough !== undefined) this.#passthrough.add({ why: facts.plan.passthrough });
-    const found = this.#find(facts.plan, facts.verdict, inbound, endpoint, lane, reason);
+    const found: Counted = {
+      series: this.#find(facts.plan, facts.verdict, inbound, endpoint, lane, reason),
+      notes: facts.verdict?.verdict.notes ?? facts.plan?.refused?.notes ?? [],
+      passthrough: facts.plan?.passthrough,
+    };
     if (this.#series.size > 100_000) this.#series.clear();
     this.#series.set(key, found);
     return found;
@@ -146,13 +158,9 @@ export class ConnectionReport {
     const key = { reporter: "source" as const, source, destination, service, fallbackService, responseFlags, secured };
     return [this.#table.series(key)];
   }
-
-  #note(notes: readonly VerdictNote[]): void {
-    for (const { kind, policy } of notes) this.#notes.add({ kind, policy });
-  }
 }
 
-const noSeries: readonly TcpSeries[] = [];
+const nothing: Counted = { series: [], notes: [], passthrough: undefined };
 const unknownService = "unknown";
 const noLane = { lane: "none" };
 const readyLabels = lanes.map((lane) => ({ lane }));
