@@ -78,6 +78,17 @@ static __always_inline void note_probe(struct bpf_sock_addr *ctx, const struct i
 	count(COUNTER_PROBE_NOTED);
 }
 
+/* The other end takes the bytes past TCP only if both pods and the verdict say so. */
+static __always_inline bool may_bypass(const struct pod_value *pod, __u64 destination_cookie, const struct verdict_value *verdict)
+{
+	struct pod_value *destination;
+
+	if (!(verdict->flags & VERDICT_FLAG_BYPASS) || !(pod->flags & POD_FLAG_BYPASS))
+		return false;
+	destination = pod_of(destination_cookie);
+	return destination && (destination->flags & POD_FLAG_BYPASS);
+}
+
 static __always_inline int pass(struct bpf_sock_addr *ctx, bool had_state, __u32 why)
 {
 	/* The socket may have been connected elsewhere before (AF_UNSPEC, then a new connect). */
@@ -172,7 +183,8 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, const struct ip *to
 		return refuse(COUNTER_OUT_REFUSED_STORAGE);
 	state->version = 1;
 	state->role = verdict ? SOCKET_ROLE_DIRECT : SOCKET_ROLE_REDIRECTED;
-	state->flags = verdict && (verdict->flags & VERDICT_FLAG_BYPASS) && (pod->flags & POD_FLAG_BYPASS) ? SOCKET_FLAG_BYPASS : 0;
+	state->flags = verdict && may_bypass(pod, destination_cookie, verdict) ? SOCKET_FLAG_BYPASS : 0;
+	state->bypass_sent = 0;
 	state->verdict = verdict ? verdict->verdict : 0;
 	state->source_cookie = cookie;
 	state->destination_cookie = verdict ? destination_cookie : 0;

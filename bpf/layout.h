@@ -60,6 +60,8 @@ enum socket_flag {
 	SOCKET_FLAG_CLIENT_FIRST = 8,
 	SOCKET_FLAG_SERVER_FIRST = 16,
 	SOCKET_FLAG_ESTABLISHED = 32,
+	SOCKET_FLAG_BYPASS_ON = 64,   /* the first message of this direction went past TCP: all do */
+	SOCKET_FLAG_BYPASS_OFF = 128, /* it did not: none does */
 };
 
 /* Events in the ring buffer `events`. */
@@ -307,7 +309,8 @@ struct socket_state {
 	__u16 original_port;
 	__u16 target_port;
 	__u32 identity;
-	__u8 spare[40];
+	__u64 bypass_sent; /* bytes that TCP does not count since they went past it */
+	__u8 spare[32];
 };
 
 /* FROZEN: key of `listeners`, the agent's listening sockets. */
@@ -315,6 +318,20 @@ struct listener_key {
 	__u64 cookie;
 	__u32 traffic; /* enum traffic */
 	__u32 family;  /* 4 or 6 */
+};
+
+/* FROZEN: key of `bypass`, one end of a direct connection whose bytes may go past TCP, as seen from it. */
+struct bypass_key {
+	__u8 local[16];
+	__u8 remote[16];
+	__u16 local_port;
+	__u16 remote_port;
+	__u32 pad;
+};
+
+/* FROZEN: bytes that the server's end of a bypassed connection has sent; the record is made at the client's. */
+struct bypass_value {
+	__u64 sent;
 };
 
 /* Value of the per-CPU array `counters`. */

@@ -21,6 +21,10 @@ MAP(sockets, BPF_MAP_TYPE_SK_STORAGE, 0, int, struct socket_state, BPF_F_NO_PREA
 MAP(syns, BPF_MAP_TYPE_HASH, 262144, struct syn_key, struct syn_value, BPF_F_NO_PREALLOC);
 /* FROZEN. (pod, direction, family) -> the agent's listener. Native writes; the row dies with the socket. */
 MAP(listeners, BPF_MAP_TYPE_SOCKHASH, 16384, struct listener_key, __u64, 0);
+/* FROZEN. end of a connection -> its socket. sockops writes; sk_msg finds the other end; the row dies with the socket. */
+MAP(bypass, BPF_MAP_TYPE_SOCKHASH, 131072, struct bypass_key, __u64, 0);
+/* FROZEN. server's end -> bytes it has sent past TCP. sockops makes and deletes, sk_msg adds. */
+MAP(bypass_bytes, BPF_MAP_TYPE_HASH, 131072, struct bypass_key, struct bypass_value, BPF_F_NO_PREALLOC);
 
 /* index -> number. Native and the agent write; all hooks read. */
 MAP(settings, BPF_MAP_TYPE_ARRAY, SETTING_COUNT, __u32, struct setting_value, 0);

@@ -1,25 +1,7 @@
 /* sockops: carries what the connect hook decided to the other end (rows in `syns`), keeps `listening`, and tells the agent
  * of ended direct connections. TCP_CONNECT_CB runs before the SYN leaves, with the source port chosen, so no SYN is ever
  * ahead of its row. */
-#include "lib.h"
-
-static __always_inline void addresses(struct bpf_sock_ops *ctx, struct ip *local, struct ip *remote)
-{
-	if (READ(ctx, family) == AF_INET) {
-		*local = ip_from_v4(READ(ctx, local_ip4));
-		*remote = ip_from_v4(READ(ctx, remote_ip4));
-		return;
-	}
-	*local = (struct ip){{READ(ctx, local_ip6[0]), READ(ctx, local_ip6[1]), READ(ctx, local_ip6[2]), READ(ctx, local_ip6[3])}};
-	*remote = (struct ip){{READ(ctx, remote_ip6[0]), READ(ctx, remote_ip6[1]), READ(ctx, remote_ip6[2]), READ(ctx, remote_ip6[3])}};
-}
-
-static __always_inline void set_state_callback(struct bpf_sock_ops *ctx, bool on)
-{
-	__u32 flags = READ(ctx, bpf_sock_ops_cb_flags);
-
-	bpf_sock_ops_cb_flags_set(ctx, on ? flags | BPF_SOCK_OPS_STATE_CB_FLAG : flags & ~BPF_SOCK_OPS_STATE_CB_FLAG);
-}
+#include "listening.h"
 
 /* One more or one less SYN row of a pod; false if it has its fill. */
 static __always_inline bool take_pending(__u64 cookie)
@@ -125,6 +107,45 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 	}
 }
 
+static __always_inline void bypass_key_of(struct bpf_sock_ops *ctx, struct bypass_key *key, bool other_end)
+{
+	__u16 local_port = READ(ctx, local_port), remote_port = bpf_ntohl(READ(ctx, remote_port));
+	struct ip local, remote;
+
+	__builtin_memset(key, 0, sizeof(*key));
+	addresses(ctx, &local, &remote);
+	ip_store(key->local, other_end ? &remote : &local);
+	ip_store(key->remote, other_end ? &local : &remote);
+	key->local_port = other_end ? remote_port : local_port;
+	key->remote_port = other_end ? local_port : remote_port;
+}
+
+/* Makes this end known to sk_msg. Should that fail, its bytes go by TCP as always. */
+static __always_inline void join_bypass(struct bpf_sock_ops *ctx, bool is_server)
+{
+	struct bypass_value zero = {};
+	struct bypass_key key;
+
+	bypass_key_of(ctx, &key, false);
+	if (is_server)
+		bpf_map_update_elem(&bypass_bytes, &key, &zero, BPF_ANY);
+	bpf_sock_hash_update(ctx, &bypass, &key, BPF_ANY);
+}
+
+/* What the server's end has sent past TCP; asked once, at the client's end. */
+static __always_inline __u64 take_bypass_bytes(struct bpf_sock_ops *ctx)
+{
+	struct bypass_value *value;
+	struct bypass_key key;
+	__u64 sent;
+
+	bypass_key_of(ctx, &key, true);
+	value = bpf_map_lookup_elem(&bypass_bytes, &key);
+	sent = value ? value->sent : 0;
+	bpf_map_delete_elem(&bypass_bytes, &key);
+	return sent;
+}
+
 static __always_inline void on_active_established(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
@@ -132,9 +153,11 @@ static __always_inline void on_active_established(struct bpf_sock_ops *ctx)
 
 	if (!state)
 		return;
-	if (state->role == SOCKET_ROLE_DIRECT)
+	if (state->role == SOCKET_ROLE_DIRECT) {
 		state->flags |= SOCKET_FLAG_ESTABLISHED;
-	else
+		if (state->flags & SOCKET_FLAG_BYPASS)
+			join_bypass(ctx, false);
+	} else
 		/* The other end deletes the row; nothing is recorded of these here, so spare the calls. */
 		set_state_callback(ctx, false);
 }
@@ -174,77 +197,16 @@ static __always_inline void on_passive_established(struct bpf_sock_ops *ctx)
 			state->target_port = row->backend_port;
 		}
 	}
+	if (row->role == SOCKET_ROLE_DIRECT && (row->flags & SOCKET_FLAG_BYPASS)) {
+		state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+		if (state) {
+			state->version = 1;
+			state->role = SOCKET_ROLE_DIRECT_PEER;
+			state->flags = SOCKET_FLAG_BYPASS;
+			join_bypass(ctx, true);
+		}
+	}
 	delete_row(&key, row->source_cookie);
-}
-
-static __always_inline void tell_listening(const struct listening_key *key, __u32 open)
-{
-	struct event_listening *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-
-	if (!event) {
-		count(COUNTER_EVENT_LOST);
-		return;
-	}
-	__builtin_memset(event, 0, sizeof(*event));
-	event->kind = EVENT_KIND_LISTENING;
-	event->open = open;
-	event->cookie = key->cookie;
-	__builtin_memcpy(event->ip, key->ip, 16);
-	event->port = key->port;
-	bpf_ringbuf_submit(event, 0);
-}
-
-static __always_inline void listening_key_of(struct bpf_sock_ops *ctx, struct listening_key *key)
-{
-	struct ip local, remote;
-
-	__builtin_memset(key, 0, sizeof(*key));
-	addresses(ctx, &local, &remote);
-	key->cookie = bpf_get_netns_cookie(ctx);
-	ip_store(key->ip, &local);
-	key->port = READ(ctx, local_port);
-}
-
-static __always_inline void on_listen(struct bpf_sock_ops *ctx)
-{
-	struct bpf_sock *sk = ctx->sk;
-	struct socket_state *state = sk ? bpf_sk_storage_get(&sockets, sk, 0, 0) : 0;
-	struct listening_value *row, zero = {};
-	struct listening_key key;
-	struct tcp_sock *tcp;
-
-	if (!sk || (state && state->role == SOCKET_ROLE_OWN_LISTENER))
-		return;
-	listening_key_of(ctx, &key);
-	if (!pod_of(key.cookie))
-		return;
-	row = bpf_map_lookup_elem(&listening, &key);
-	if (!row) {
-		tcp = bpf_skc_to_tcp_sock(sk);
-		if (tcp && BPF_CORE_READ_BITFIELD(&tcp->inet_conn.icsk_inet.sk.__sk_common, skc_ipv6only))
-			zero.flags = LISTENING_FLAG_V6ONLY;
-		bpf_map_update_elem(&listening, &key, &zero, BPF_NOEXIST);
-		row = bpf_map_lookup_elem(&listening, &key);
-	}
-	if (!row) {
-		count(COUNTER_LISTENING_ROW_FAILED);
-		return;
-	}
-	set_state_callback(ctx, true);
-	/* Rows are not deleted here when they fall to zero: that would race with a socket that begins to listen just then. */
-	if (__sync_fetch_and_add(&row->count, 1) == 0)
-		tell_listening(&key, 1);
-}
-
-static __always_inline void on_listen_end(struct bpf_sock_ops *ctx)
-{
-	struct listening_value *row;
-	struct listening_key key;
-
-	listening_key_of(ctx, &key);
-	row = bpf_map_lookup_elem(&listening, &key);
-	if (row && __sync_fetch_and_add(&row->count, -1) == 1)
-		tell_listening(&key, 0);
 }
 
 /* Notes who closed first and whether a FIN went out: what the record needs. */
@@ -274,6 +236,7 @@ static __always_inline void tell_closed(struct bpf_sock_ops *ctx, struct socket_
 {
 	struct event_direct_closed *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	__u64 acked = ctx->bytes_acked, received = ctx->bytes_received;
+	__u64 bypassed = state->flags & SOCKET_FLAG_BYPASS ? take_bypass_bytes(ctx) : 0;
 	struct bpf_sock *sk = ctx->sk;
 	struct tcp_sock *tcp = sk ? bpf_skc_to_tcp_sock(sk) : 0;
 
@@ -296,8 +259,8 @@ static __always_inline void tell_closed(struct bpf_sock_ops *ctx, struct socket_
 	/* The kernel counts an acknowledged SYN, an acknowledged FIN and a received FIN as a byte each. */
 	if (acked && (state->flags & SOCKET_FLAG_FIN_SENT) && READ(ctx, snd_una) == READ(ctx, snd_nxt))
 		acked--;
-	event->sent = acked ? acked - 1 : 0;
-	event->received = received && (state->flags & SOCKET_FLAG_FIN_RECEIVED) ? received - 1 : received;
+	event->sent = (acked ? acked - 1 : 0) + state->bypass_sent;
+	event->received = (received && (state->flags & SOCKET_FLAG_FIN_RECEIVED) ? received - 1 : received) + bypassed;
 	__builtin_memcpy(event->source, key->source, 16);
 	__builtin_memcpy(event->destination, state->original, 16);
 	__builtin_memcpy(event->upstream, key->destination, 16);

@@ -2,10 +2,10 @@
 #![allow(dead_code)]
 
 /// Changes with any change of a struct or a map.
-pub const VERSION: &str = "619532b3427b";
+pub const VERSION: &str = "30b500440584";
 
 /// Maps that all versions share.
-pub const FROZEN: &[&str] = &["sockets", "syns", "listeners"];
+pub const FROZEN: &[&str] = &["sockets", "syns", "listeners", "bypass", "bypass_bytes"];
 
 /// Maps that belong to one version.
 pub const VERSIONED: &[&str] = &["settings", "pods", "local_pods", "tunnel_speakers", "services", "backends", "verdicts", "probe_ports", "excluded_ports", "excluded_cidrs", "listening", "seeded", "pending", "counters", "events"];
@@ -129,6 +129,10 @@ pub mod socket_flag {
     pub const CLIENT_FIRST: u32 = 8;
     pub const SERVER_FIRST: u32 = 16;
     pub const ESTABLISHED: u32 = 32;
+    /// the first message of this direction went past TCP: all do
+    pub const BYPASS_ON: u32 = 64;
+    /// it did not: none does
+    pub const BYPASS_OFF: u32 = 128;
     /// Value and name of each.
     pub const NAMES: &[(u32, &str)] = &[
         (1, "bypass"),
@@ -137,6 +141,8 @@ pub mod socket_flag {
         (8, "client_first"),
         (16, "server_first"),
         (32, "established"),
+        (64, "bypass_on"),
+        (128, "bypass_off"),
     ];
 }
 
@@ -965,6 +971,8 @@ pub struct SocketState {
     pub original_port: u16,
     pub target_port: u16,
     pub identity: u32,
+    /// bytes that TCP does not count since they went past it
+    pub bypass_sent: u64,
 }
 
 impl SocketState {
@@ -985,6 +993,7 @@ impl SocketState {
         bytes[72..74].copy_from_slice(&self.original_port.to_le_bytes());
         bytes[74..76].copy_from_slice(&self.target_port.to_le_bytes());
         bytes[76..80].copy_from_slice(&self.identity.to_le_bytes());
+        bytes[80..88].copy_from_slice(&self.bypass_sent.to_le_bytes());
         bytes
     }
 
@@ -1007,6 +1016,7 @@ impl SocketState {
             original_port: u16::from_le_bytes(bytes[72..74].try_into().ok()?),
             target_port: u16::from_le_bytes(bytes[74..76].try_into().ok()?),
             identity: u32::from_le_bytes(bytes[76..80].try_into().ok()?),
+            bypass_sent: u64::from_le_bytes(bytes[80..88].try_into().ok()?),
         })
     }
 }
@@ -1041,6 +1051,67 @@ impl ListenerKey {
             cookie: u64::from_le_bytes(bytes[0..8].try_into().ok()?),
             traffic: u32::from_le_bytes(bytes[8..12].try_into().ok()?),
             family: u32::from_le_bytes(bytes[12..16].try_into().ok()?),
+        })
+    }
+}
+
+/// FROZEN: key of `bypass`, one end of a direct connection whose bytes may go past TCP, as seen from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BypassKey {
+    pub local: [u8; 16],
+    pub remote: [u8; 16],
+    pub local_port: u16,
+    pub remote_port: u16,
+}
+
+impl BypassKey {
+    pub const SIZE: usize = 40;
+
+    pub fn encode(&self) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        bytes[0..16].copy_from_slice(&self.local);
+        bytes[16..32].copy_from_slice(&self.remote);
+        bytes[32..34].copy_from_slice(&self.local_port.to_le_bytes());
+        bytes[34..36].copy_from_slice(&self.remote_port.to_le_bytes());
+        bytes
+    }
+
+    /// None if `bytes` is not exactly `SIZE` long.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != Self::SIZE {
+            return None;
+        }
+        Some(Self {
+            local: bytes[0..16].try_into().ok()?,
+            remote: bytes[16..32].try_into().ok()?,
+            local_port: u16::from_le_bytes(bytes[32..34].try_into().ok()?),
+            remote_port: u16::from_le_bytes(bytes[34..36].try_into().ok()?),
+        })
+    }
+}
+
+/// FROZEN: bytes that the server's end of a bypassed connection has sent; the record is made at the client's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BypassValue {
+    pub sent: u64,
+}
+
+impl BypassValue {
+    pub const SIZE: usize = 8;
+
+    pub fn encode(&self) -> [u8; 8] {
+        let mut bytes = [0; 8];
+        bytes[0..8].copy_from_slice(&self.sent.to_le_bytes());
+        bytes
+    }
+
+    /// None if `bytes` is not exactly `SIZE` long.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != Self::SIZE {
+            return None;
+        }
+        Some(Self {
+            sent: u64::from_le_bytes(bytes[0..8].try_into().ok()?),
         })
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -20,6 +20,7 @@ use crate::sys;
 const CGROUP_OBJECTS: [&str; 2] = ["sockops.bpf.o", "connect.bpf.o"];
 /// Marker folder beside the pins: whose programs are attached.
 const ACTIVE: &str = "active-";
+const BYPASS_OBJECT: &str = "bypass.bpf.o";
 const INBOUND_OBJECT: &str = "inbound.bpf.o";
 
 /// Last complaints of libbpf, for the message of a fault.
@@ -104,6 +105,16 @@ impl Loader {
                 .map_err(|e| fault(&format!("attach {name}"), &e))?;
         }
         Ok(replaced)
+    }
+
+    /// Puts sk_msg on the sockets that join the bypass from now on; the pinned map keeps it.
+    pub fn attach_bypass(&self) -> Result<(), Fault> {
+        let object = self.load(BYPASS_OBJECT)?;
+        let map = object.maps().find(|map| map.name() == "bypass");
+        let (Some(map), Some(program)) = (map, object.progs_mut().next()) else {
+            return Err(Fault::new("bpf_failed", format!("{BYPASS_OBJECT} lacks its map or program; run npm run gen")));
+        };
+        program.attach_sockmap(map.as_fd().as_raw_fd()).map_err(|e| fault("attach sk_msg", &e))
     }
 
     /// Loads the pod's own copy of sk_lookup and puts it in place; the pin's name says for which pod and of which build, so

@@ -297,6 +297,7 @@ impl Inner {
         let known: HashSet<u64> = locked(&self.members).values().map(|m| m.pod.cookie).collect();
         let due = |c: &mut Change| c.waits_for.is_subset(&known) || c.deadline <= Instant::now();
         let Some(ready) = change.take_if(due) else { return Ok(()) };
+        self.loader.attach_bypass()?;
         self.loader.attach(&ready.objects, ready.cgroup.as_fd())?;
         self.loader.set_active()?;
         // Until now the programs before counted listeners, in maps of their own.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use fairlead::kernel::layout::{EventDirectClosed, SynKey, SynValue, setting, socket_role};
-use fairlead::kernel::{self, KernelEvent, Tuple};
+use fairlead::kernel::{self, Kernel, KernelEvent, Tuple};
 use fairlead::seam::Direction;
 
 use crate::Case;
@@ -17,6 +17,8 @@ pub const CASES: &[Case] = &[
     ("[OBS-1] an ended direct connection is told once, with bytes both ways and who closed first", record),
     ("[DP-7] a row of another generation, another namespace or too old an age admits nothing", stale_rows),
     ("[DP-7] a pod has a fill of pending rows, and no other pod suffers", quota),
+    ("[SEC-2] the bypass runs only where both pods and the verdict opt in, loses no byte and is recorded", bypass),
+    ("[DP-7] a foreign connect hook that rewrites after ours gets no admission", foreign_rewrite),
     ("[SEC-2] open direct connections can be ended", destroy),
 ];
 
@@ -177,4 +179,71 @@ fn destroy(lab: &Lab) {
     let works = |s: &mut TcpStream| s.write_all(b"x").and_then(|()| s.read_exact(&mut [0])).is_ok();
     assert!(!works(&mut streams[0]) && works(&mut streams[1]));
     eventually("an event", || closed(lab).len() == 1);
+}
+
+fn bypass(lab: &Lab) {
+    let kernel = lab.load().0;
+    let mut messages = 0;
+    for (round, (a, b, flags)) in [(true, true, 1), (true, false, 1), (false, true, 1), (true, true, 0)].into_iter().enumerate() {
+        lab.enrol(&kernel, "a", |r| r.bypass = a);
+        lab.enrol(&kernel, "b", |r| r.bypass = b);
+        for (family, to) in [lab.addr4("b", 8080), lab.addr6("b", 8080)].into_iter().enumerate() {
+            if round == 0 {
+                lab.serve("b", to);
+            }
+            lab.allow(&kernel, "a", to, 0, flags);
+            // Long enough to wrap every buffer, written and read at once.
+            let echoed = lab.inside("a", move || {
+                let mut stream = TcpStream::connect(to).unwrap();
+                let greeting = lab::read_line(&mut stream).unwrap().len() as u64 + 1;
+                let sent: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+                let (copy, mut writer) = (sent.clone(), stream.try_clone().unwrap());
+                let thread = std::thread::spawn(move || {
+                    copy.chunks(8_191).for_each(|c| writer.write_all(c).unwrap());
+                    writer.shutdown(Shutdown::Write).unwrap();
+                });
+                let mut got = Vec::new();
+                stream.read_to_end(&mut got).unwrap();
+                thread.join().unwrap();
+                assert!(got == sent, "every byte in order");
+                (sent.len() as u64, got.len() as u64 + greeting)
+            });
+            let number = round * 2 + family;
+            eventually("a record", || closed(lab).len() > number);
+            let event = closed(lab)[number];
+            assert_eq!((event.sent, event.received), echoed, "round {round}");
+        }
+        let now = lab.counter(&kernel, "bypass_messages");
+        assert_eq!(now > messages, round == 0, "round {round}: {now} messages");
+        messages = now;
+    }
+    eventually("no row is left", || kernel.map_dump("bypass_bytes", 10).unwrap().is_empty());
+}
+
+/// A second connect hook behind ours, here our own program with other maps, sends an admitted connection elsewhere.
+fn foreign_rewrite(lab: &Lab) {
+    let kernel = lab.start(&["a", "b"]);
+    let (asked, elsewhere) = (lab.addr4("b", 8080), lab.addr4("b", 8081));
+    lab.serve("b", asked);
+    lab.serve("b", elsewhere);
+    lab.allow_direct(&kernel, "a", asked, 0);
+    assert_eq!(lab.dial("a", asked).unwrap().local, asked);
+    assert!(lab.relay.seen.lock().unwrap().is_empty(), "the positive control: direct");
+    let mut other = lab.config();
+    other.pin_dir = other.pin_dir.parent().unwrap().join("bpf2");
+    let (second, _) = Kernel::load(other.clone(), lab.relay.clone(), std::sync::Arc::new(|_| ())).unwrap();
+    for map in ["pods", "local_pods"] {
+        second.map_put(map, &kernel.map_dump(map, 10).unwrap()).unwrap();
+    }
+    put(&second, "settings", setting::DIRECT_GRACE_NS.to_le_bytes(), u64::MAX.to_le_bytes());
+    service(&second, asked, Some(elsewhere));
+    lab.allow_direct(&second, "a", elsewhere, 0);
+    let met = lab.dial("a", asked);
+    second.unload().unwrap();
+    drop(second);
+    assert!(std::process::Command::new("umount").arg(&other.pin_dir).status().unwrap().success());
+    assert_eq!(met.unwrap().local, elsewhere, "the hook behind ours did rewrite");
+    assert_eq!(lab.counter(&kernel, "syn_destination_changed"), 1);
+    let seen = lab.relay.of(Direction::Inbound);
+    assert_eq!((seen.len(), seen[0].destination), (1, Some(elsewhere)), "the destination's agent has it");
 }

@@ -187,8 +187,13 @@ impl Lab {
     }
 
     pub fn allow_direct(&self, kernel: &Kernel, from: &str, to: SocketAddr, generation: u64) {
+        self.allow(kernel, from, to, generation, 0);
+    }
+
+    /// As above, with flags of the verdict.
+    pub fn allow(&self, kernel: &Kernel, from: &str, to: SocketAddr, generation: u64, flags: u32) {
         let key = VerdictKey { identity: identity(from), port: to.port(), ip: kernel::to_bytes(to.ip()) };
-        let value = VerdictValue { generation, kind: layout::verdict_kind::ALLOW_DIRECT, flags: 0, verdict: 77 };
+        let value = VerdictValue { generation, kind: layout::verdict_kind::ALLOW_DIRECT, flags, verdict: 77 };
         put(kernel, "verdicts", key.encode(), value.encode());
     }
 

@@ -1,0 +1,117 @@
+//! Runs `nft`, or iptables and ip6tables where nft is absent, in a pod's network namespace.
+
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
+use std::process::{Command, Stdio};
+
+use super::rules::{self, IN_CHAIN, OUT_CHAIN, Rules};
+use crate::kernel::netns;
+
+/// The program that rules are written with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    Nft,
+    Iptables,
+}
+
+/// Where each jump is: table, hook, chain.
+const JUMPS: [(&str, &str, &str); 2] = [("nat", "OUTPUT", OUT_CHAIN), ("mangle", "PREROUTING", IN_CHAIN)];
+
+impl Tool {
+    /// What this machine has; the error names what to install.
+    pub fn find() -> Result<Self, String> {
+        let works = |program: &str| run(program, &["--version"], "").map_err(|e| format!("{program} cannot be run ({e})"));
+        let nft = match works("nft") {
+            Ok(()) => return Ok(Self::Nft),
+            Err(e) => e,
+        };
+        works("iptables").and_then(|()| works("ip6tables")).map(|()| Self::Iptables).map_err(|tables| {
+            format!("{nft}, {tables}; install nftables, or iptables with ip6tables")
+        })
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nft => "nft",
+            Self::Iptables => "iptables",
+        }
+    }
+
+    /// Puts the rules in force, in place of those before.
+    pub fn install(self, namespace: BorrowedFd<'_>, rules: &Rules) -> io::Result<()> {
+        netns::within(namespace, || match self {
+            Self::Nft => run("nft", &["-f", "-"], &rules.nft()),
+            Self::Iptables => {
+                for (ipv6, program) in [(false, "iptables"), (true, "ip6tables")] {
+                    let Some(text) = rules.iptables(ipv6) else { continue };
+                    run(&format!("{program}-restore"), &["-w", "5", "--noflush"], &text)?;
+                    for (table, hook, chain) in JUMPS {
+                        let rule = [hook, "-p", "tcp", "-j", chain];
+                        if run(program, &[&["-w", "5", "-t", table, "-C"], &rule[..]].concat(), "").is_err() {
+                            run(program, &[&["-w", "5", "-t", table, "-A"], &rule[..]].concat(), "")?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+        })
+    }
+
+    /// Nothing new is taken; the address translation of open connections goes on.
+    pub fn suspend(self, namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+        netns::within(namespace, || match self {
+            Self::Nft => run("nft", &["-f", "-"], &rules::nft_suspended()),
+            // The hooks of iptables stay as long as its tables do.
+            Self::Iptables => tables(ipv6).try_for_each(|program| {
+                JUMPS.iter().try_for_each(|(table, _, chain)| run(program, &["-w", "5", "-t", table, "-F", chain], ""))
+            }),
+        })
+    }
+
+    /// Tells a pod that fails open that the agent lives. The iptables form has no such state.
+    pub fn alive(self, namespace: BorrowedFd<'_>, ms: u64) -> io::Result<()> {
+        match self {
+            Self::Nft => netns::within(namespace, || run("nft", &["-f", "-"], &rules::nft_alive(ms))),
+            Self::Iptables => Ok(()),
+        }
+    }
+
+    /// Removes the rules; absent ones are no error.
+    pub fn remove(self, namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+        netns::within(namespace, || match self {
+            Self::Nft => run("nft", &["-f", "-"], &rules::nft_remove()),
+            Self::Iptables => tables(ipv6).try_for_each(|program| {
+                JUMPS.iter().try_for_each(|(table, hook, chain)| {
+                    let call = |args: &[&str]| run(program, &[&["-w", "5", "-t", table], args].concat(), "");
+                    if call(&["-n", "-L", chain]).is_err() {
+                        return Ok(());
+                    }
+                    let _ = call(&["-D", hook, "-p", "tcp", "-j", chain]);
+                    call(&["-F", chain]).and_then(|()| call(&["-X", chain]))
+                })
+            }),
+        })
+    }
+}
+
+fn tables(ipv6: bool) -> impl Iterator<Item = &'static str> {
+    std::iter::once("iptables").chain(ipv6.then_some("ip6tables"))
+}
+
+/// Runs a program with text on its standard input; the error is what it said. A child is of the calling thread's namespace.
+fn run(program: &str, args: &[&str], input: &str) -> io::Result<()> {
+    let mut child =
+        Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ends before it has read all says why by itself.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let done = child.wait_with_output()?;
+    match done.status.success() {
+        true => Ok(()),
+        false => {
+            let said = String::from_utf8_lossy(&done.stderr);
+            Err(io::Error::other(format!("{program}: {}", said.lines().next().unwrap_or("failed without a word"))))
+        }
+    }
+}
