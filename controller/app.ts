@@ -47,8 +47,15 @@ export async function createController(config: Config, clock: Clock, log: Logger
     rootKey: config.caRootKeyFile,
     intermediateCert: config.caIntermediateCertFile,
     intermediateKey: config.caIntermediateKeyFile,
+    pkcs12: config.caRootPkcs12File,
+    pkcs12Password: config.caRootPasswordFile,
   });
   const authority = await Authority.open({ trustDomain: config.trustDomain, files, now, supplied });
+  if (authority.suppliedIsWaiting) {
+    log.warn("supplied_root_waits", {
+      fix: "another root is in force: rotate to the supplied one with POST /v1/ca/rotate",
+    });
+  }
   const tokens = new JoinTokens(files, now);
   const registry = new AgentRegistry();
   const reports = new AgentReports();

@@ -41,6 +41,9 @@ export interface Config {
   readonly caRootKeyFile: string | undefined;
   readonly caIntermediateCertFile: string | undefined;
   readonly caIntermediateKeyFile: string | undefined;
+  /** FAIRLEAD_CA_ROOT_PKCS12_FILE: root and key in one file, as /v1/ca/export gives it; its password in FAIRLEAD_CA_ROOT_PASSWORD_FILE. */
+  readonly caRootPkcs12File: string | undefined;
+  readonly caRootPasswordFile: string | undefined;
   /** FAIRLEAD_SETTLE_MS: quiet time before changed files are read. */
   readonly settleMs: number;
   /** FAIRLEAD_POLL_MS: how often folders are looked at without a notice of change. */
@@ -84,6 +87,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): R
     caRootKeyFile: optional("FAIRLEAD_CA_ROOT_KEY_FILE"),
     caIntermediateCertFile: optional("FAIRLEAD_CA_INTERMEDIATE_CERT_FILE"),
     caIntermediateKeyFile: optional("FAIRLEAD_CA_INTERMEDIATE_KEY_FILE"),
+    caRootPkcs12File: optional("FAIRLEAD_CA_ROOT_PKCS12_FILE"),
+    caRootPasswordFile: optional("FAIRLEAD_CA_ROOT_PASSWORD_FILE"),
     settleMs: e.durationMs("FAIRLEAD_SETTLE_MS", 30, 0, 60_000),
     pollMs: e.durationMs("FAIRLEAD_POLL_MS", 2000, 50, 600_000),
     drainMs: e.durationMs("FAIRLEAD_DRAIN_MS", 2000, 0, 600_000),

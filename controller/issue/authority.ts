@@ -154,12 +154,24 @@ export class Authority {
     };
   }
 
-  /** A second root that everybody trusts from now on and nobody is signed by yet. */
-  async beginRotation(supplied?: SuppliedCa): Promise<Result<void, string>> {
+  /** The operator's files name a root that is not trusted yet: the next rotation takes it in. */
+  get suppliedIsWaiting(): boolean {
+    const { supplied } = this.#options;
+    if (supplied === undefined) return false;
+    const wanted = fingerprint(supplied.rootCertPem);
+    return ![...this.#chains.values()].some((chain) => fingerprint(chain.rootPem) === wanted);
+  }
+
+  /** A second root that everybody trusts from now on and nobody is signed by yet: the supplied one if it is new, else a fresh one. */
+  async beginRotation(): Promise<Result<void, string>> {
     if (this.#stored.phase !== "steady")
       return err(`a rotation is under way (${this.#stored.phase}): switch or finish it first`);
     const number = Math.max(...this.#stored.roots) + 1;
-    const chain = await Authority.#createChain(this.#options, number, supplied);
+    const chain = await Authority.#createChain(
+      this.#options,
+      number,
+      this.suppliedIsWaiting ? this.#options.supplied : undefined,
+    );
     this.#save(
       { ...this.#stored, phase: "both-trusted", roots: [...this.#stored.roots, number] },
       new Map([...this.#chains, [number, chain]]),

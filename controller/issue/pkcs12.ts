@@ -9,15 +9,16 @@ const maxBytes = 65_536;
 /** DER of a PKCS#12 file, AES-256 with a MAC. RSA keys only, which our roots are. */
 export function exportPkcs12(certPem: string, keyPem: string, password: string): Result<Uint8Array, string> {
   if (password.length < minPasswordLength) return err(`the password has fewer than ${minPasswordLength} characters`);
-  // node-forge reads RSA keys in PKCS#1 or PKCS#8; the certificate must be RSA as well.
-  const key = forge.pki.privateKeyFromPem(keyPem);
-  const certificate = forge.pki.certificateFromPem(certPem);
-  const asn1 = forge.pkcs12.toPkcs12Asn1(key, [certificate], password, {
-    algorithm: "aes256",
-    friendlyName: "fairlead-root",
-    count: 100_000,
-  });
-  return ok(Uint8Array.from(Buffer.from(forge.asn1.toDer(asn1).getBytes(), "binary")));
+  try {
+    const key = forge.pki.privateKeyFromPem(keyPem);
+    const certificate = forge.pki.certificateFromPem(certPem);
+    const options = { algorithm: "aes256", friendlyName: "fairlead-root", count: 100_000 } as const;
+    const asn1 = forge.pkcs12.toPkcs12Asn1(key, [certificate], password, options);
+    return ok(Uint8Array.from(Buffer.from(forge.asn1.toDer(asn1).getBytes(), "binary")));
+  } catch {
+    // node-forge reads RSA only; a root that the operator supplied may be another.
+    return err("the root is not an RSA key: export it with openssl pkcs12 -export");
+  }
 }
 
 /** Certificate and key (PEM) out of a PKCS#12 file. Never throws. */

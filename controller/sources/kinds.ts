@@ -6,7 +6,9 @@ import {
   flag,
   labels,
   list,
+  nameOrNone,
   object,
+  objectName,
   optional,
   type Path,
   port,
@@ -24,16 +26,6 @@ export interface Kind {
   /** Reads a whole document; kind and apiVersion are already checked. */
   readonly read: Reader<MeshObject>;
 }
-
-const objectName: Reader<string> = (value, path, report) => {
-  if (typeof value === "string" && /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/.test(value)) return value;
-  report.problem(
-    path,
-    `is ${JSON.stringify(value)?.slice(0, 60)}, not a name`,
-    "use lower-case letters, digits, dashes and dots",
-  );
-  return "x";
-};
 
 export const meta: Reader<ObjectMeta> = object<ObjectMeta>(
   {
@@ -98,8 +90,8 @@ const container = object<Container>(
 );
 const podSpec = object<PodObject["spec"]>(
   {
-    nodeName: optional(text, ""),
-    serviceAccountName: optional(text, "default"),
+    nodeName: optional(nameOrNone, ""),
+    serviceAccountName: optional(nameOrNone, "default"),
     hostNetwork: optional(flag, false),
     containers: required(list(container), []),
     initContainers: optional(list(container), []),

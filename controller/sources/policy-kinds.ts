@@ -8,6 +8,7 @@ import {
   list,
   number,
   object,
+  objectName,
   oneOf,
   optional,
   port,
@@ -98,7 +99,7 @@ const rule = object<AuthorizationRule>({
   when: optional(list(when), []),
 });
 const targetRef = object<TargetRef>(
-  { group: optional(text, ""), kind: required(oneOf(["Service"]), "Service"), name: required(text, "") },
+  { group: optional(text, ""), kind: required(oneOf(["Service"]), "Service"), name: required(objectName, "") },
   ["namespace"],
 );
 const noAuthorization: AuthorizationPolicyObject["spec"] = {
@@ -152,13 +153,13 @@ export const peerAuthentication: { readonly spec: Field<PeerAuthenticationObject
 const unset = <T>(read: Reader<T>): Field<T | undefined> => optional<T | undefined>(read, undefined);
 const settings = object<MeshSettingsObject["spec"]>({
   trustDomainAliases: unset(texts),
-  clusterDomain: unset(text),
+  clusterDomain: unset(objectName),
   excludedPorts: unset(list(port)),
   excludedCidrs: unset(list(block)),
   serverFirstPorts: unset(list(port)),
   renewAt: unset(number(0.1, 0.8)),
   maxStaleMs: unset(integer(0, Number.MAX_SAFE_INTEGER)),
-  unmeshedNamespaces: unset(texts),
+  unmeshedNamespaces: unset(list(objectName)),
   registryOnly: unset(flag),
 });
 export const meshSettings: { readonly spec: Field<MeshSettingsObject["spec"]> } = {

@@ -75,6 +75,17 @@ export const text: Reader<string> = (value, path, report) => {
   report.problem(path, `is ${typeName(value)}, not text`, `put it in quotes: "${String(value)}"`);
   return "";
 };
+/** A Kubernetes name: DNS-1123 subdomain. */
+export const objectName: Reader<string> = (value, path, report) => {
+  const isName =
+    typeof value === "string" && /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/.test(value) && !value.includes("..");
+  if (isName) return value;
+  report.problem(path, `is ${showValue(value)}, not a name`, "use lower-case letters, digits, dashes and dots");
+  return "x";
+};
+/** As objectName; an empty text means none. */
+export const nameOrNone: Reader<string> = (value, path, report) =>
+  value === "" ? "" : objectName(value, path, report);
 export const flag: Reader<boolean> = (value, path, report) => {
   if (typeof value !== "boolean")
     report.problem(path, `is ${showValue(value)}, not true or false`, "write true or false without quotes");

@@ -219,7 +219,16 @@ test("[IDN-1] the root goes out as PKCS#12 under a password, and openssl reads i
     );
     assert.match(out, /BEGIN CERTIFICATE/);
     assert.match(out, /PRIVATE KEY/);
-    // A second controller on that root.
+    // A second controller on that very file.
+    writeFileSync(joinPath(dir, "password"), "correct horse battery\n", { mode: 0o600 });
+    const p12 = {
+      ...ownCa,
+      FAIRLEAD_CA_ROOT_PKCS12_FILE: joinPath(dir, "root.p12"),
+      FAIRLEAD_CA_ROOT_PASSWORD_FILE: joinPath(dir, "password"),
+    };
+    await using imported = await startController(files, p12);
+    assert.equal((await rootsOf(imported)).trim(), (await rootsOf(controller)).trim());
+    // And one on the same root as PEM.
     writeFileSync(joinPath(dir, "root.crt"), back.value.certPem);
     writeFileSync(joinPath(dir, "root.key"), back.value.keyPem, { mode: 0o600 });
     const env = {

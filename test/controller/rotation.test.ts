@@ -4,7 +4,7 @@ import { readdirSync } from "node:fs";
 import { test } from "node:test";
 import { status } from "@grpc/grpc-js";
 import { typeUrlOf } from "../../agent/api/resources.ts";
-import { startController, type TestController } from "../kit/controller.ts";
+import { ownCa, startController, type TestController } from "../kit/controller.ts";
 import { joinedNode, makeCsr, nodeWith, recordsOf, type TestStream } from "../kit/node-agent.ts";
 import { namespace, pod } from "../kit/objects.ts";
 
@@ -145,3 +145,22 @@ async function eventually<T>(check: () => Promise<T>): Promise<T> {
     }
   }
 }
+
+test("[IDN-1] [IDN-9] a root that the operator supplies later is rotated to, not jumped to", async () => {
+  await using controller = await startController(files, ownCa);
+  const [made = ""] = pems((await controller.admin("GET", "/v1/roots")).text);
+  await using other = await startController(files, ownCa);
+  const supplied = {
+    FAIRLEAD_CA_ROOT_CERT_FILE: `${other.state}/root-1.crt`,
+    FAIRLEAD_CA_ROOT_KEY_FILE: `${other.state}/root-1.key`,
+  };
+  await controller.restart(supplied);
+  assert.deepEqual(pems((await controller.admin("GET", "/v1/roots")).text), [made]);
+  assert.ok(controller.log.some((line) => line.event === "supplied_root_waits"));
+  await rotate(controller, "begin");
+  const [wanted] = pems((await other.admin("GET", "/v1/roots")).text);
+  assert.deepEqual(pems((await controller.admin("GET", "/v1/roots")).text), [made, wanted]);
+});
+
+const pems = (text: string): readonly string[] =>
+  text.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
