@@ -74,7 +74,7 @@ function makeNode(t: TestContext, controller: FakeController, more: Record<strin
         serviceAccount: name,
         labels: { app: name },
         namespaceLabels: { "fairlead.dev/mesh": "enabled" },
-        netns: "/x",
+        netns: "/proc/self/ns/net",
         ips: [ip],
       };
       writeFileSync(join(dir, "pods", `shop_${name}.json`), JSON.stringify(record));
@@ -151,6 +151,7 @@ test("[OBS-7] joins, enrols, gets certificates, answers questions, reports; heal
     {
       pod: "shop/client",
       enrolled: true,
+      state: "announced",
       reason: "namespace label fairlead.dev/mesh=enabled",
       identity: "spiffe://cluster.local/ns/shop/sa/client",
       listening: [8080],

@@ -30,7 +30,7 @@ import { ControllerLink } from "./controller-link.ts";
 import { type DataThreads, startDataThreads } from "./data-threads.ts";
 import { Discovery } from "./discovery.ts";
 import { Endpoints } from "./endpoints.ts";
-import { routeEvents } from "./native-events.ts";
+import { createNativeEvents } from "./native-events.ts";
 import { PolicyChange } from "./policy-change.ts";
 import { Takeover } from "./takeover.ts";
 import { ViewSync } from "./view-sync.ts";
@@ -96,6 +96,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     l7Telemetry: config.dataThreads > 0,
   });
 
+  const events = createNativeEvents({ clock, log, metrics, pods: () => pods, drained: () => onDrained() });
   const listener: NativeListener = {
     question(question) {
       const answer = answerQuestion(flow, question as Question);
@@ -103,7 +104,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
       return answer;
     },
     records: (frame) => report.records(frame),
-    event: routeEvents({ log, metrics, pods: () => pods, drained: () => onDrained() }),
+    event: (event) => events.take(event),
     closed(reason) {
       log.error("native_lost", { reason });
       parts.ended(1);
@@ -206,6 +207,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     certificates,
     discovery,
     phase: () => phase,
+    foreignHooks: () => events.foreignHooks,
     interception: () => interception,
     explain: { state, pods, decide: decideSettings, direct: directSettings },
     sync: () => syncPods(true),
@@ -240,7 +242,9 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     syncing = syncing.then(async () => {
       const read = await readPodFolder(config.podsDir);
       for (const { file, message } of read.problems) log.warn("pod_record_refused", { file, message });
-      return phase === "draining" ? pods.syncGone(read) : pods.sync(read);
+      const statuses = await (phase === "draining" ? pods.syncGone(read) : pods.sync(read));
+      discovery.reportSoon();
+      return statuses;
     });
     if (!wait) return syncing;
     return syncing.then(async (statuses) => {

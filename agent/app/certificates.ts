@@ -114,7 +114,8 @@ export class Certificates {
   /** Bundles or aliases may have changed: native first, then SVIDs of older roots are renewed. */
   trustChanged(): Promise<void> {
     this.#pushingTrust = this.#pushingTrust.then(async () => {
-      const { native, state, log } = this.#parts;
+      const { native, state, log, link } = this.#parts;
+      link.setRoots(state.bundles.get(state.settings.trustDomain)?.rootsPem.join("\n") ?? "");
       const next = trustFor(state, this.#trust);
       if (next === undefined) return;
       const put = await native.call("trust.put", next);

@@ -17,6 +17,7 @@ export class ControllerLink {
   readonly #config: Config;
   readonly #now: () => number;
   #credential: NodeCredential | undefined;
+  #discovered = "";
   #services: { readonly node: NodeServiceClient; readonly certificates: CertificateServiceClient } | undefined;
 
   constructor(config: Config, now: () => number) {
@@ -32,6 +33,13 @@ export class ControllerLink {
   /** From now on calls present this credential; open streams keep theirs. */
   setCredential(credential: NodeCredential): void {
     this.#credential = credential;
+    this.close();
+  }
+
+  /** Roots of the mesh as discovery knows them: while they change, the controller may serve under either (IDN-9). */
+  setRoots(rootsPem: string): void {
+    if (rootsPem === this.#discovered) return;
+    this.#discovered = rootsPem;
     this.close();
   }
 
@@ -77,10 +85,10 @@ export class ControllerLink {
     return ok(this.#services);
   }
 
-  /** Roots: those the node was given at set-up, and those that the controller sent with the credential. */
+  /** Roots: those the node was given at set-up, those that came with the credential, those of discovery. */
   #credentials(credential: NodeCredential | undefined): Result<ChannelCredentials, string> {
     const { caFile } = this.#config;
-    let roots = credential?.rootsPem ?? "";
+    let roots = `${credential?.rootsPem ?? ""}\n${this.#discovered}`.trim();
     try {
       if (caFile !== "") roots = `${readFileSync(caFile, "utf8")}\n${roots}`;
     } catch (error) {

@@ -36,6 +36,7 @@ export interface EndpointsParts {
   readonly discovery: Discovery;
   readonly phase: () => "starting" | "ready" | "draining";
   readonly interception: () => string;
+  readonly foreignHooks: () => readonly unknown[];
   readonly explain: ExplainParts;
   readonly sync: () => Promise<readonly PodStatus[]>;
   readonly drain: () => void;
@@ -120,6 +121,7 @@ export class Endpoints {
       native: nativeVersion,
       phase: this.#parts.phase(),
       interception: this.#parts.interception(),
+      foreignHooks: this.#parts.foreignHooks(),
       generation: state.generation,
       pods: { enrolled: statuses.filter((p) => p.enrolled).length, known: statuses.length },
       discovery: discovery.status,

@@ -1,5 +1,6 @@
-// Events of native -> where they belong: drained, listening ports, refusals before a plan, native's own log.
+// Events of native -> where they belong: drained, listening ports, refusals before a plan, other programs, native's own log.
 import type { PodName } from "../api/names.ts";
+import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Enrolment } from "../intercept/enrol.ts";
@@ -7,38 +8,69 @@ import type { WireEvent } from "../native.ts";
 import { metricNames } from "../report/metric-names.ts";
 
 export interface EventParts {
+  readonly clock: Clock;
   readonly log: Logger;
   readonly metrics: Metrics;
   /** Not there yet while native starts. */
   readonly pods: () => Enrolment;
   readonly drained: () => void;
 }
+export interface NativeEvents {
+  take(event: WireEvent): void;
+  /** Connect hooks of others that were found beside ours (DP-13). */
+  readonly foreignHooks: readonly unknown[];
+}
 
-export function routeEvents({ log, metrics, pods, drained }: EventParts): (event: WireEvent) => void {
+/** Lines a second about refused connections: each is counted, but a flood of them must not flood the log. */
+const refusalLines = 10;
+
+export function createNativeEvents({ clock, log, metrics, pods, drained }: EventParts): NativeEvents {
   const refused = metrics.counter(metricNames.refused);
   const workersDied = metrics.counter(metricNames.workersDied);
-  return (event) => {
-    switch (event.event) {
-      case "drained":
-        drained();
-        break;
-      case "listening":
-        pods().listening(event.pod as PodName, event.port as number, event.open === true);
-        break;
-      case "refused":
-        refused.add({ direction: String(event.direction), reason: String(event.reason) });
-        log.warn("connection_refused", { ...event });
-        break;
-      case "log":
-        log[levelOf(event.level)]("native", { message: event.message, ...(event.fields as object) });
-        break;
-      case "worker_died":
-        workersDied.add({});
-        log.error("native_worker_died", { ...event });
-        break;
-      default:
-        log.info(`native_${event.event}`, { ...event });
+  let foreignHooks: readonly unknown[] = [];
+  metrics.gaugeOf(metricNames.foreignHooks, (gauge) => gauge.set({}, foreignHooks.length));
+  let second = 0;
+  let lines = 0;
+  const logRefusal = (event: WireEvent): void => {
+    const now = Math.floor(clock.monotonicMs() / 1000);
+    if (now !== second) {
+      if (lines > refusalLines) log.warn("connections_refused_unlogged", { count: lines - refusalLines });
+      second = now;
+      lines = 0;
     }
+    if (++lines <= refusalLines) log.warn("connection_refused", { ...event });
+  };
+  return {
+    get foreignHooks() {
+      return foreignHooks;
+    },
+    take(event) {
+      switch (event.event) {
+        case "drained":
+          drained();
+          break;
+        case "listening":
+          pods().listening(event.pod as PodName, event.port as number, event.open === true);
+          break;
+        case "refused":
+          refused.add({ direction: String(event.direction), reason: String(event.reason) });
+          logRefusal(event);
+          break;
+        case "programs":
+          foreignHooks = Array.isArray(event.foreign) ? event.foreign : [];
+          if (foreignHooks.length > 0) log.warn("foreign_connect_hooks", { foreign: foreignHooks });
+          break;
+        case "log":
+          log[levelOf(event.level)]("native", { message: event.message, ...(event.fields as object) });
+          break;
+        case "worker_died":
+          workersDied.add({});
+          log.error("native_worker_died", { ...event });
+          break;
+        default:
+          log.info(`native_${event.event}`, { ...event });
+      }
+    },
   };
 }
 

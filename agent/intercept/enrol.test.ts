@@ -145,3 +145,26 @@ test("ports that a pod begins and ceases to listen on are told on", async (t) =>
   enrolment.listening("shop/web" as never, 8080, false);
   assert.equal(changed.length, 3);
 });
+
+test("a pod that was deleted and made again under its name is another pod: the old one ends first", async (t) => {
+  const { enrolment, native } = await setUp(t);
+  await enrolment.sync(read(record("web")));
+  const before = enrolment.byName("shop/web" as never)?.number;
+  await enrolment.sync(read(record("web", { uid: "another", netns: "/run/netns/other" })));
+  const methods = native.calls.map((c) => c.method);
+  assert.deepEqual(methods, ["pod.enrol", "pod.gone", "pod.enrol"]);
+  assert.notEqual(enrolment.byName("shop/web" as never)?.number, before);
+});
+
+test("[DP-9] the state of a pod is published: enrolled, announced, strict, leaving", async (t) => {
+  let [strict, announced] = [false, false];
+  const { enrolment } = await setUp(t, { strict: () => strict, announced: () => announced });
+  const state = async (more: Partial<PodRecord> = {}) => (await enrolment.sync(read(record("web", more))))[0]?.state;
+  assert.equal(await state(), "enrolled");
+  announced = true;
+  assert.equal(await state(), "announced");
+  strict = true;
+  assert.equal(await state(), "strict");
+  assert.equal(await state({ labels: { "fairlead.dev/mesh": "disabled" } }), "leaving");
+  assert.equal((await enrolment.sync(read(record("x", { namespaceLabels: {} }))))[0]?.state, "out");
+});

@@ -20,6 +20,8 @@ export interface EnrolledPod extends LocalPod {
 export interface PodStatus {
   readonly pod: PodName;
   readonly enrolled: boolean;
+  /** Out, refused by native, taking both plain and tunnelled, known to others by its tunnel, tunnels only, on its way out (DP-9). */
+  readonly state: "out" | "failed" | "enrolled" | "announced" | "strict" | "leaving";
   readonly reason: string;
   readonly identity?: string;
   readonly listening?: readonly number[];
@@ -50,6 +52,9 @@ interface Entry {
   pod: EnrolledPod;
   /** What native was told, to see whether it must be told again. */
   told: string;
+  /** The same name with another one of these is another pod. */
+  readonly birth: string;
+  readonly strict: boolean;
   state: "enrolled" | "unenrolling";
   readonly ports: Set<number>;
 }
@@ -124,7 +129,7 @@ export class Enrolment implements LocalPods {
     if (!wish.enrol) {
       const entry = this.#entries.get(name);
       if (entry?.state === "enrolled") void this.#unenrol(entry);
-      return { pod: name, enrolled: false, reason: wish.reason };
+      return { pod: name, enrolled: false, state: entry === undefined ? "out" : "leaving", reason: wish.reason };
     }
     return this.#enrol(record, wish.reason, changed);
   }
@@ -132,6 +137,10 @@ export class Enrolment implements LocalPods {
   async #enrol(record: PodRecord, reason: string, changed: PodName[]): Promise<PodStatus> {
     const { native, log, node, trustDomain, settings, isStrict } = this.#parts;
     const local = localPodOf(record, trustDomain, node);
+    const birth = `${record.uid} ${record.netns}`;
+    // Deleted and made again under its name before anybody looked: the old one ends first.
+    const namesake = this.#entries.get(local.name);
+    if (namesake !== undefined && namesake.birth !== birth) await this.#gone(local.name, changed);
     const before = this.#entries.get(local.name);
     const options = podOptions(record);
     const strict = isStrict(local);
@@ -156,19 +165,24 @@ export class Enrolment implements LocalPods {
     };
     const told = JSON.stringify([ask, record.uid, record.labels]);
     const trouble = options.problems.length === 0 ? "" : `; ${options.problems.join("; ")}`;
-    if (before?.told === told && before.state === "enrolled") return statusOf(before, reason + trouble);
+    if (before?.told === told && before.state === "enrolled") return this.#statusOf(before, reason + trouble);
     if (before === undefined)
       this.#arriving.set(local.name, { ...local, number, cookie: 0n, listening: new Set(), options });
     const reply = await native.call("pod.enrol", ask);
     this.#arriving.delete(local.name);
     if (!reply.ok) {
       log.error("pod_not_enrolled", { pod: local.name, ...reply.error });
-      return { pod: local.name, enrolled: false, reason: `${reply.error.code}: ${reply.error.message}` };
+      return {
+        pod: local.name,
+        enrolled: false,
+        state: "failed",
+        reason: `${reply.error.code}: ${reply.error.message}`,
+      };
     }
     const ports = before?.ports ?? new Set<number>();
     for (const port of reply.value.listening) ports.add(port);
     const pod = { ...local, number, cookie: BigInt(reply.value.cookie), listening: ports, options };
-    const entry: Entry = { pod, told, state: "enrolled", ports };
+    const entry: Entry = { pod, told, birth, strict, state: "enrolled", ports };
     if (before !== undefined) this.#forgetAddresses(before.pod);
     this.#entries.set(local.name, entry);
     for (const ip of record.ips) this.#byAddress.set(ip, pod);
@@ -177,7 +191,7 @@ export class Enrolment implements LocalPods {
       log.info("pod_enrolled", { pod: local.name, identity: local.identity, strict, ms: reply.value.ms });
       if (reply.value.existing.length > 0) this.#parts.existing(local, strict, reply.value.existing);
     }
-    return statusOf(entry, reason + trouble);
+    return this.#statusOf(entry, reason + trouble);
   }
 
   /** Announcement first, tunnels next, steering last (DP-9): nobody is left speaking a tunnel to a pod that cannot hear it. */
@@ -209,6 +223,12 @@ export class Enrolment implements LocalPods {
     else this.#parts.log.error("pod_gone_failed", { pod: name, ...done.error });
   }
 
+  #statusOf(entry: Entry, reason: string): PodStatus {
+    const listening = [...entry.ports].sort((a, b) => a - b);
+    const state = entry.strict ? "strict" : this.#parts.isAnnounced(entry.pod) ? "announced" : "enrolled";
+    return { pod: entry.pod.name, enrolled: true, state, reason, identity: entry.pod.identity, listening };
+  }
+
   #forget(pod: EnrolledPod): void {
     this.#entries.delete(pod.name);
     this.#forgetAddresses(pod);
@@ -218,9 +238,4 @@ export class Enrolment implements LocalPods {
   #forgetAddresses(pod: EnrolledPod): void {
     for (const ip of pod.workload.addresses) if (this.#byAddress.get(ip)?.name === pod.name) this.#byAddress.delete(ip);
   }
-}
-
-function statusOf(entry: Entry, reason: string): PodStatus {
-  const listening = [...entry.ports].sort((a, b) => a - b);
-  return { pod: entry.pod.name, enrolled: true, reason, identity: entry.pod.identity, listening };
 }

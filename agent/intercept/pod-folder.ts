@@ -1,6 +1,6 @@
 // The folder of pod records: read whole, watched for changes. What cannot be read is reported and leaves the rest alone.
 import { type FSWatcher, watch } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
+import { access, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Clock, every } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
@@ -11,7 +11,7 @@ export interface PodFolderRead {
   readonly problems: readonly { readonly file: string; readonly message: string }[];
 }
 
-/** Reads every `*.json` of the folder. A missing folder is an empty one: the node's runtime makes it. */
+/** Reads every `*.json` of the folder. A record whose namespace is gone counts as removed (DP-21: found without being told). A missing folder is an empty one: the node's runtime makes it. */
 export async function readPodFolder(folder: string): Promise<PodFolderRead> {
   const records: PodRecord[] = [];
   const problems: { file: string; message: string }[] = [];
@@ -29,11 +29,18 @@ export async function readPodFolder(folder: string): Promise<PodFolderRead> {
       continue;
     }
     const record = parsePodRecord(text);
-    if (record.ok) records.push(record.value);
-    else problems.push({ file, message: record.error });
+    if (!record.ok) problems.push({ file, message: record.error });
+    else if (record.value.hostNetwork || (await exists(record.value.netns))) records.push(record.value);
+    else problems.push({ file, message: `netns: ${record.value.netns} is not there: the pod has ended` });
   }
   return { records, problems };
 }
+
+const exists = (path: string): Promise<boolean> =>
+  access(path).then(
+    () => true,
+    () => false,
+  );
 
 /**
  * Calls `changed` after changes in the folder, at most every 20 ms, and every `rescanMs` in any case: a watch can be lost (folder

@@ -78,5 +78,9 @@ export const metricNames = {
   ),
   generation: spec("fairlead_policy_generation", "Generation of decisions"),
   reevaluated: spec("fairlead_connections_reset_by_policy_total", "Open connections ended by a change of policy"),
+  foreignHooks: spec(
+    "fairlead_foreign_connect_hooks",
+    "Connect hooks of others found beside ours (they may rewrite after us)",
+  ),
   workersDied: spec("fairlead_native_workers_died_total", "Native worker threads that died"),
 } as const;
