@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod detect;
 pub mod fault;
+pub mod hbone;
 pub mod kernel;
 pub mod kernel_calls;
 pub mod reason;
