@@ -200,9 +200,9 @@ const remove: Command = {
   summary: "Removes objects from a running lab. The manifests folder is not written.",
   options: { name, file: { type: "string", short: "f", value: "FILE", help: "manifest that names the objects" } },
   run: async (call) => {
-    const lab = labName(call.text("name"));
     const file = call.text("file");
     const objects = file === undefined ? [objectOfWords(call.words)] : objectsOfFile(readInput(file), file);
+    const lab = labName(call.text("name"));
     for (const object of objects) {
       need(await labAsk(lab, "/v1/delete", object));
       call.output.out(`${object.kind} ${object.namespace === "" ? "" : `${object.namespace}/`}${object.name} deleted`);
