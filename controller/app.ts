@@ -2,21 +2,21 @@
 import { readFileSync } from "node:fs";
 import { AggregatedDiscoveryServiceService } from "../agent/api/discovery.gen.ts";
 import { CertificateServiceService, NodeServiceService } from "../agent/api/mesh.gen.ts";
-import { partsOf } from "../agent/api/names.ts";
 import { defaultSettings, type MeshSettings } from "../agent/api/settings.ts";
 import { createAdminServer } from "../agent/base/admin-server.ts";
 import { type Clock, every } from "../agent/base/clock.ts";
 import { healthRoutes } from "../agent/base/health.ts";
 import { formatEndpoint } from "../agent/base/ip.ts";
 import { createLifecycle, type Lifecycle } from "../agent/base/lifecycle.ts";
-import { type Logger, messageOf } from "../agent/base/log.ts";
+import type { Logger } from "../agent/base/log.ts";
 import { createMetrics } from "../agent/base/metrics.ts";
 import { adminRoutes } from "./app/admin-routes.ts";
 import { discoveryService } from "./app/discovery-service.ts";
+import { expiryMetrics } from "./app/expiry-metrics.ts";
 import { Ledger } from "./app/ledger.ts";
 import { Mesh } from "./app/mesh.ts";
 import { nodeServices } from "./app/node-services.ts";
-import { isDue, makeServerIdentity } from "./app/server-identity.ts";
+import { OwnCertificate } from "./app/own-certificate.ts";
 import { type Config, machineName } from "./config.ts";
 import { Authority } from "./issue/authority.ts";
 import { JoinTokens } from "./issue/join-tokens.ts";
@@ -34,7 +34,6 @@ export interface Controller extends Lifecycle {
 }
 const housekeepingMs = 5000;
 const serverLifeMs = 86_400_000;
-const intermediateMarginMs = 60 * 86_400_000;
 
 /** Throws StateError (one line for the operator) when the state folder or the supplied CA cannot be used. */
 export async function createController(config: Config, clock: Clock, log: Logger): Promise<Controller> {
@@ -91,12 +90,12 @@ export async function createController(config: Config, clock: Clock, log: Logger
     lifeMs: serverLifeMs,
     now,
   };
-  let identity = await makeServerIdentity(authority, identityOptions);
+  const own = await OwnCertificate.make(authority, identityOptions, metrics, log);
   const adminClientRoots = config.adminClientCaFile === undefined ? "" : readFileSync(config.adminClientCaFile, "utf8");
-  const grpcTls = (): ServerTls => ({ ...identity, clientRootsPem: authority.rootsPem });
+  const grpcTls = (): ServerTls => ({ ...own.current, clientRootsPem: authority.rootsPem });
   const adminTls = () => ({
-    certPem: identity.certPem,
-    keyPem: identity.keyPem,
+    certPem: own.current.certPem,
+    keyPem: own.current.keyPem,
     clientRootsPem: authority.rootsPem.join("") + adminClientRoots,
     allowedSanPrefixes: config.adminSanPrefixes,
   });
@@ -155,56 +154,14 @@ export async function createController(config: Config, clock: Clock, log: Logger
   const socketServer = createAdminServer({ routes: [...admin, ...health], log });
   const tlsServer = createAdminServer({ routes: [...admin, ...health], log, tls: adminTls() });
 
-  registryMetrics.gaugeOf(
-    {
-      name: "fairlead_ca_expiry_seconds",
-      help: "Time until a certificate of the controller ends",
-      labels: ["certificate"],
-    },
-    (gauge) => {
-      gauge.clear();
-      gauge.set({ certificate: "intermediate" }, (authority.intermediateNotAfterMs - now()) / 1000);
-      gauge.set({ certificate: "server" }, (identity.notAfterMs - now()) / 1000);
-      for (const root of authority.describe())
-        gauge.set({ certificate: `root-${root.number}` }, (root.notAfterMs - now()) / 1000);
-    },
-  );
-  registryMetrics.gaugeOf(
-    {
-      name: "fairlead_certificate_soonest_expiry_seconds",
-      help: "Time until the first certificate in force that was given out here ends; absent without any",
-      labels: ["kind"],
-    },
-    (gauge) => {
-      gauge.clear();
-      // From the last to the first, so that the first stays.
-      for (const { identity: id, notAfterMs } of ledger.living().toReversed()) {
-        gauge.set({ kind: partsOf(id).kind }, (notAfterMs - now()) / 1000);
-      }
-    },
-  );
+  expiryMetrics(registryMetrics, authority, own, ledger, now);
 
   const setTls = (): void => {
     grpc.setTls(grpcTls());
     tlsServer.setTls(adminTls());
   };
-  /** Keeps the controller's own certificates fresh; a failure is counted, logged and tried again. */
-  let isBusy = false;
   const keepFresh = async (): Promise<void> => {
-    if (isBusy) return;
-    isBusy = true;
-    try {
-      if (await authority.renewIntermediate(intermediateMarginMs)) log.info("intermediate_renewed", {});
-      if (isDue(identity, authority, identityOptions)) {
-        identity = await makeServerIdentity(authority, identityOptions);
-        setTls();
-      }
-    } catch (error) {
-      metrics.rotationFailures.add({ what: "own_certificates" });
-      log.error("own_certificates_not_renewed", { reason: messageOf(error) });
-    } finally {
-      isBusy = false;
-    }
+    if (await own.keepFresh()) setTls();
   };
 
   const ports = { grpc: 0, health: 0, admin: 0 };
@@ -224,7 +181,7 @@ export async function createController(config: Config, clock: Clock, log: Logger
       const stopTicks = every(clock, housekeepingMs, () => void keepFresh());
       const stopListening = mesh.snapshot.onChange(() => {
         // A changed trust bundle changes whom the listeners believe.
-        if (identity.generation !== authority.generation) {
+        if (own.current.generation !== authority.generation) {
           setTls();
           void keepFresh();
         }

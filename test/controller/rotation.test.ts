@@ -111,20 +111,20 @@ test("[IDN-9] a rotation survives a restart at every step, and is forced only wh
 
 test("[IDN-5] [IDN-10] lifetimes of seconds: certificates end in time, and what ends next is a metric", async () => {
   await using controller = await startController(files, {
-    FAIRLEAD_SVID_TTL_MS: "10000",
-    FAIRLEAD_NODE_TTL_MS: "2000",
+    FAIRLEAD_SVID_TTL_MS: "30000",
+    FAIRLEAD_NODE_TTL_MS: "6000",
   });
   const node = await joinedNode(controller, "n1");
   const { notAfterMs } = await node.issue(web, (await makeCsr(web)).csrPem);
-  assert.ok(notAfterMs - Date.now() <= 10_000 && notAfterMs - Date.now() > 7000);
+  assert.ok(notAfterMs - Date.now() <= 30_000 && notAfterMs - Date.now() > 15_000);
   const metrics = (await controller.admin("GET", "/metrics")).text;
   const soonest = Number(
     /^fairlead_certificate_soonest_expiry_seconds\{kind="workload"\} ([0-9.]+)/m.exec(metrics)?.[1],
   );
-  assert.ok(soonest > 5 && soonest <= 10);
+  assert.ok(soonest > 10 && soonest <= 30);
   for (const name of ["root-1", "intermediate", "server"])
     assert.match(metrics, new RegExp(`fairlead_ca_expiry_seconds\\{certificate="${name}"\\} [0-9]`));
-  await new Promise((resolve) => setTimeout(resolve, 3100));
+  await new Promise((resolve) => setTimeout(resolve, 7100));
   await assert.rejects(
     node.issue(web, (await makeCsr(web)).csrPem),
     (e: { code?: number; details?: string }) => e.code === status.UNAUTHENTICATED,
