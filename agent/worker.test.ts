@@ -96,7 +96,7 @@ test("[INT-9] a data thread adopts a handed socket and carries it to its destina
   assert.deepEqual(ends, [{ planId: 9, verdictId: 0, sent: 3_000_000, received: 64 }]);
 });
 
-test("a handed socket whose destination refuses is reset, and the end says why", async (t) => {
+test("a handed socket whose destination refuses is ended, and the end says why", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "handover-"));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const native = await startFakeNative(silentListener, systemClock);
@@ -110,9 +110,12 @@ test("a handed socket whose destination refuses is reset, and the end says why",
   const client = await pair(t, 0);
   const fd = dup(client.far);
   client.far.destroy();
-  const closed = new Promise<string>((resolve) =>
-    client.near.once("error", (error) => resolve((error as NodeJS.ErrnoException).code ?? "")),
-  );
+  // Node ends a stream before it resets it: whichever the peer sees first, it is not left waiting.
+  const closed = new Promise<void>((resolve) => {
+    client.near.once("error", () => resolve());
+    client.near.once("end", () => resolve());
+    client.near.resume();
+  });
   const event = {
     event: "socket",
     fd,
@@ -124,7 +127,7 @@ test("a handed socket whose destination refuses is reset, and the end says why",
     verdictId: 0,
   };
   channel.far.write(encodeFrame(6, JSON.stringify(event)));
-  assert.equal(await closed, "ECONNRESET");
+  await closed;
   for (let i = 0; i < 200 && ends.length === 0; i++) await systemClock.sleep(5);
   assert.match(ends[0]?.error ?? "", /ECONNREFUSED/);
 });

@@ -171,7 +171,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     withdrawn: (source, _destination, rows) => void policyChange.destroyDirect(source, rows),
     failed: () => kernelFailures.add({}),
   });
-  const link = new ControllerLink(config, clock.now);
+  const link = new ControllerLink(config, clock);
   const certificates = new Certificates({ config, clock, random, log, metrics, native, state, link });
   const discovery: Discovery = new Discovery({
     config,

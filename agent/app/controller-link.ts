@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { type ChannelCredentials, type ClientOptions, credentials, Metadata } from "@grpc/grpc-js";
 import { AggregatedDiscoveryServiceClient } from "../api/discovery.gen.ts";
 import { CertificateServiceClient, type JoinResponse, NodeServiceClient } from "../api/mesh.gen.ts";
+import type { Clock } from "../base/clock.ts";
 import { parseIp } from "../base/ip.ts";
 import { messageOf } from "../base/log.ts";
 import { err, ok, type Result } from "../base/result.ts";
@@ -15,14 +16,14 @@ const standardName = "fairlead-controller";
 
 export class ControllerLink {
   readonly #config: Config;
-  readonly #now: () => number;
+  readonly #clock: Clock;
   #credential: NodeCredential | undefined;
   #discovered = "";
   #services: { readonly node: NodeServiceClient; readonly certificates: CertificateServiceClient } | undefined;
 
-  constructor(config: Config, now: () => number) {
+  constructor(config: Config, clock: Clock) {
     this.#config = config;
-    this.#now = now;
+    this.#clock = clock;
   }
 
   get address(): string {
@@ -33,14 +34,14 @@ export class ControllerLink {
   /** From now on calls present this credential; open streams keep theirs. */
   setCredential(credential: NodeCredential): void {
     this.#credential = credential;
-    this.close();
+    this.#retire();
   }
 
   /** Roots of the mesh as discovery knows them: while they change, the controller may serve under either (IDN-9). */
   setRoots(rootsPem: string): void {
     if (rootsPem === this.#discovered) return;
     this.#discovered = rootsPem;
-    this.close();
+    this.#retire();
   }
 
   /** The join service, which the controller answers without (join) or with (renew) a client certificate. */
@@ -72,6 +73,17 @@ export class ControllerLink {
     this.#services?.node.close();
     this.#services?.certificates.close();
     this.#services = undefined;
+  }
+
+  /** New calls take a new connection; those under way end on the old one. */
+  #retire(): void {
+    const old = this.#services;
+    this.#services = undefined;
+    if (old === undefined) return;
+    this.#clock.after(this.#config.callMs, () => {
+      old.node.close();
+      old.certificates.close();
+    });
   }
 
   #open() {
@@ -128,7 +140,7 @@ export class ControllerLink {
     if (!secure.ok) return Promise.resolve(secure);
     const client = new NodeServiceClient(this.address, secure.value, this.#options());
     return new Promise((resolve) => {
-      const deadline = this.#now() + this.#config.callMs;
+      const deadline = this.#clock.now() + this.#config.callMs;
       client[method](request, new Metadata(), { deadline }, (error, response) => {
         client.close();
         resolve(error === null ? ok(response) : err(error.details || error.message));

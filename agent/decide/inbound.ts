@@ -38,8 +38,15 @@ export function decideInbound(state: MeshState, pod: LocalPod, arrival: Arrival,
 /** The pod with the node's own knowledge of it (labels, addresses), and discovery's of what it serves. */
 export function subjectOf(state: MeshState, pod: LocalPod): Workload {
   const known = state.workloads.byUid(pod.workload.uid);
-  return known === undefined ? pod.workload : { ...pod.workload, services: known.services };
+  if (known === undefined) return pod.workload;
+  const made = subjects.get(pod.workload);
+  if (made?.known === known) return made.subject;
+  const subject = { ...pod.workload, services: known.services };
+  subjects.set(pod.workload, { known, subject });
+  return subject;
 }
+// One object per pod while neither side changes: what is kept per subject (policies in force) is then found again.
+const subjects = new WeakMap<Workload, { readonly known: Workload; readonly subject: Workload }>();
 
 export interface PeerWaits {
   /** At most this long for a tunnel hello under PERMISSIVE, ms. */

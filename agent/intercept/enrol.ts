@@ -84,8 +84,12 @@ export class Enrolment implements LocalPods {
   all(): readonly EnrolledPod[] {
     return [...this.#entries.values()].map((entry) => entry.pod);
   }
+  /** As of now: a pod that was announced or began to listen since the last sync shows it. */
   statuses(): readonly PodStatus[] {
-    return [...this.#statuses.values()];
+    return [...this.#statuses.values()].map((status) => {
+      const entry = status.enrolled ? this.#entries.get(status.pod) : undefined;
+      return entry === undefined ? status : this.#statusOf(entry, status.reason);
+    });
   }
 
   /** Brings native in line with what the node says. Pods are independent: one that fails is reported and tried again next time. */

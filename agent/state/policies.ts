@@ -17,6 +17,8 @@ export class PolicyIndex<P extends Scoped> {
   readonly #byName = new Map<PolicyName, P>();
   readonly #mesh = new Map<PolicyName, P>();
   readonly #byNamespace = new Map<string, Map<PolicyName, P>>();
+  /** Answers of `inForce`, until any policy changes: subjects are immutable, and few ask again and again. */
+  #inForce = new WeakMap<PolicySubject, readonly P[]>();
 
   get size(): number {
     return this.#byName.size;
@@ -25,6 +27,7 @@ export class PolicyIndex<P extends Scoped> {
   put(policy: P): void {
     const name = policyNameOf(policy);
     this.delete(name);
+    this.#inForce = new WeakMap();
     this.#byName.set(name, policy);
     if (policy.scope === "mesh") {
       this.#mesh.set(name, policy);
@@ -41,6 +44,7 @@ export class PolicyIndex<P extends Scoped> {
   delete(name: PolicyName): P | undefined {
     const old = this.#byName.get(name);
     if (old === undefined) return undefined;
+    this.#inForce = new WeakMap();
     this.#byName.delete(name);
     this.#mesh.delete(name);
     const inNamespace = this.#byNamespace.get(old.namespace);
@@ -58,11 +62,15 @@ export class PolicyIndex<P extends Scoped> {
 
   /** Those in force for a workload, in order of name, so that the policy a verdict names is the same on every agent. */
   inForce(subject: PolicySubject): readonly P[] {
+    const known = this.#inForce.get(subject);
+    if (known !== undefined) return known;
     const found: P[] = [];
     for (const policy of this.#mesh.values()) if (applies(policy, subject)) found.push(policy);
     for (const policy of this.#byNamespace.get(subject.namespace)?.values() ?? [])
       if (applies(policy, subject)) found.push(policy);
-    return found.length < 2 ? found : found.sort(byName);
+    if (found.length > 1) found.sort(byName);
+    this.#inForce.set(subject, found);
+    return found;
   }
 }
 

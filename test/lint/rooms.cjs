@@ -71,7 +71,7 @@ const rules = Object.entries(table).map(([room, allowed]) => ({
 const openRules = Object.entries(open).map(([from, allowed]) => ({
   name: `composition ${from}`,
   severity: "error",
-  from: { path: `^${from}` },
+  from: { path: `^${from}`, pathNot: tests },
   to: { path: "^(agent|controller|cli|test)/", pathNot: allowed.map((a) => `^${escape(a)}/`) },
 }));
 const known = [...Object.keys(table).map(asPath), ...Object.keys(open).map((o) => `^${o}`)];
