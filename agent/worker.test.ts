@@ -110,7 +110,6 @@ test("a handed socket whose destination refuses is ended, and the end says why",
   const client = await pair(t, 0);
   const fd = dup(client.far);
   client.far.destroy();
-  // Node ends a stream before it resets it: whichever the peer sees first, it is not left waiting.
   const closed = new Promise<void>((resolve) => {
     client.near.once("error", () => resolve());
     client.near.once("end", () => resolve());

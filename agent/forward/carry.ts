@@ -10,7 +10,10 @@ export interface Carried {
   readonly error?: string;
 }
 
-/** Resolves when both directions have ended. A failing side resets the other, so that neither waits for nothing. */
+/**
+ * Resolves when both directions have ended. A failing side ends the other, so that neither waits for nothing. It is closed, not reset:
+ * libuv refuses to reset a stream that is shutting down, and Node then leaves the descriptor open.
+ */
 export function carry(client: Socket, to: Endpoint): Promise<Carried> {
   return new Promise((resolve) => {
     const upstream = connect({ host: to.ip, port: to.port, allowHalfOpen: true, noDelay: true });
@@ -18,8 +21,8 @@ export function carry(client: Socket, to: Endpoint): Promise<Carried> {
     let error: string | undefined;
     const fail = (failed: Error): void => {
       error ??= failed.message;
-      client.resetAndDestroy();
-      upstream.resetAndDestroy();
+      client.destroy();
+      upstream.destroy();
     };
     client.on("error", fail);
     upstream.on("error", fail);
