@@ -65,8 +65,15 @@ async function fromOutside(lab: LabStatus, pod: PodStatus, destination: string):
     throw new Failure(
       `${pod.namespace}/${pod.name} is not in the mesh; name a service as NAMESPACE/SERVICE:PORT to see what its node says`,
     );
+  const endpoints = service.ports.find((p) => p.port === Number(match?.[2]))?.endpoints;
+  if (endpoints === undefined)
+    throw new Failure(
+      `${service.namespace}/${service.name} has no port ${match?.[2]}, only ${service.ports.map((p) => p.port).join(", ")}`,
+    );
   const legs: Leg[] = [];
-  for (const address of service.endpoints) {
+  // As the agents do: the family of the service's first address.
+  const isV6 = service.addresses[0]?.includes(":") ?? endpoints[0]?.startsWith("[") ?? false;
+  for (const address of endpoints.filter((e) => e.startsWith("[") === isV6)) {
     const ip = address.replace(/:\d+$/, "").replace(/^\[|\]$/g, "");
     const target = lab.pods.find((p) => p.ips.includes(ip));
     if (target === undefined) continue;

@@ -63,4 +63,5 @@ export interface ServiceStatus {
   readonly name: string;
   readonly addresses: readonly string[];
   readonly endpoints: readonly string[];
+  readonly ports: readonly { readonly port: number; readonly endpoints: readonly string[] }[];
 }

@@ -17,6 +17,7 @@ import type { NamespaceFacts } from "./pod-record.ts";
 import { type PodSpec, parsePod, podIdentity, podKey } from "./pod-spec.ts";
 import { hostsLines, namedPorts, ownAddresses, proxyRules, type ServiceView, viewServices } from "./services.ts";
 
+const joinAddress = (ip: string, port: number): string => (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);
 const LOG_LIMIT_BYTES = 32 << 20;
 
 export class Lab {
@@ -313,14 +314,19 @@ export class Lab {
         pauseProcess: p.pauseProcess,
         log: p.logFile,
       })),
-      services: this.#services.map((s) => ({
-        namespace: s.namespace,
-        name: s.name,
-        addresses: s.addresses,
-        endpoints: s.ports.flatMap((p) =>
-          p.endpoints.map((e) => (e.ip.includes(":") ? `[${e.ip}]:${e.port}` : `${e.ip}:${e.port}`)),
-        ),
-      })),
+      services: this.#services.map((s) => {
+        const ports = s.ports.map((p) => ({
+          port: p.port,
+          endpoints: p.endpoints.map((e) => joinAddress(e.ip, e.port)),
+        }));
+        return {
+          namespace: s.namespace,
+          name: s.name,
+          addresses: s.addresses,
+          endpoints: ports.flatMap((p) => p.endpoints),
+          ports,
+        };
+      }),
       problems: this.problems(),
     };
   }
