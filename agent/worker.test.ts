@@ -24,6 +24,13 @@ const dup = (socket: Socket): number => {
   return fd;
 };
 
+/** As native does: this side lets go, or it would read what is meant for the thread. */
+function give(socket: Socket): number {
+  const fd = dup(socket);
+  socket.destroy();
+  return fd;
+}
+
 /** Both ends of a stream through a listener. */
 async function pair(t: TestContext, where: string | number): Promise<{ near: Socket; far: Socket }> {
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true });
@@ -49,7 +56,7 @@ test("[INT-9] a data thread adopts a handed socket and carries it to its destina
   const native = await startFakeNative(silentListener, systemClock);
   t.after(() => native.close());
   const channel = await pair(t, join(folder, "channel.sock"));
-  native.answers.set("handover.attach", () => ({ fd: dup(channel.near) }));
+  native.answers.set("handover.attach", () => ({ fd: give(channel.near) }));
 
   // The destination hashes what it gets and answers only after the client's end of stream.
   const upstream = createServer({ allowHalfOpen: true }, (socket) => {
@@ -67,8 +74,7 @@ test("[INT-9] a data thread adopts a handed socket and carries it to its destina
   assert.equal(threads.value.next(), 0);
 
   const client = await pair(t, 0);
-  const fd = dup(client.far);
-  client.far.destroy();
+  const fd = give(client.far);
   const { port } = upstream.address() as AddressInfo;
   const event = {
     event: "socket",
@@ -102,14 +108,13 @@ test("a handed socket whose destination refuses is ended, and the end says why",
   const native = await startFakeNative(silentListener, systemClock);
   t.after(() => native.close());
   const channel = await pair(t, join(folder, "channel.sock"));
-  native.answers.set("handover.attach", () => ({ fd: dup(channel.near) }));
+  native.answers.set("handover.attach", () => ({ fd: give(channel.near) }));
   const ends: HandedEnd[] = [];
   const threads = await startDataThreads(1, native.channel, silentLogger, (_thread, end) => ends.push(end));
   assert.ok(threads.ok);
   t.after(() => threads.value.stop());
   const client = await pair(t, 0);
-  const fd = dup(client.far);
-  client.far.destroy();
+  const fd = give(client.far);
   const closed = new Promise<void>((resolve) => {
     client.near.once("error", () => resolve());
     client.near.once("end", () => resolve());
