@@ -91,6 +91,17 @@ async function inForce(lab: TestLab, name: string): Promise<void> {
   await sleep(300);
 }
 
+/** What the agents recorded about a pair lately, for the message. */
+async function recent(lab: TestLab, source: string, target: string): Promise<string> {
+  const nodes = await Promise.all(["node1", "node2"].map((n) => lab.askAgent(n, "/v1/records?limit=60")));
+  const all = nodes.flatMap((n) => n.records as Record<string, unknown>[]);
+  return all
+    .filter((r) => r["src.workload"] === source && r["dst.workload"] === target)
+    .slice(0, 8)
+    .map((r) => JSON.stringify(r))
+    .join("\n");
+}
+
 test("[DP-33] [SEC-10] explain agrees with what happens, over generated policies and every pair of pods", {
   skip: skipLab,
   timeout: 600_000,
@@ -123,7 +134,7 @@ test("[DP-33] [SEC-10] explain agrees with what happens, over generated policies
           const happened = real[i] === true ? "allow" : "refuse";
           if (told.verdict !== happened)
             wrong.push(
-              `seed ${seed} round ${round}: ${source} -> ${job.target}:${job.port}: explain says ${told.verdict} (${told.reason} ${told.policy}), it was ${happened}\n${text}`,
+              `seed ${seed} round ${round}: ${source} -> ${job.target}:${job.port}: explain says ${told.verdict} (${told.reason} ${told.policy}), it was ${happened}\n${await recent(lab, source, job.target)}\n${text}`,
             );
         }
       }
