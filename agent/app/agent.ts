@@ -247,14 +247,14 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
       return statuses;
     });
     if (!wait) return syncing;
-    return syncing.then(async (statuses) => {
+    return syncing.then(async () => {
       await discovery.synced(config.svidWaitMs);
       await certificates.ready(
         pods.all().map((pod) => pod.identity),
         config.svidWaitMs,
       );
       await sync.flush();
-      return statuses;
+      return pods.statuses();
     });
   }
 
