@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::channel::Channel;
 use crate::fault::Fault;
+use crate::hbone::agent::HboneSide;
 use crate::kernel::Kernel;
 use crate::reason::Reason;
 use crate::relay::shared::{Message, Pod, Shared};
@@ -83,6 +84,9 @@ impl PodRegistry for Pods {
             table.pods.remove(key);
         }
         self.shared.broadcast(|| Message::Unenrolled { pod: key.to_owned(), drain_ms });
+        if let Some(side) = self.shared.hbone_running() {
+            side.hbone.end_pod(key, Duration::from_millis(drain_ms), Reason::PodGone);
+        }
     }
 }
 
@@ -158,26 +162,35 @@ impl Calls {
             "peers.put" => Ok(json!({})),
             "connections.list" => {
                 let rows = self.gather(Message::Connections)?;
-                Ok(json!({"connections": rows.into_iter().flatten().collect::<Vec<_>>()}))
+                let hbone = self.shared.hbone_running().map(HboneSide::connections).unwrap_or_default();
+                Ok(json!({"connections": rows.into_iter().flatten().chain(hbone).collect::<Vec<_>>()}))
             }
             "connections.reset" => {
                 let p: ResetParams = params(method, args)?;
                 let reason = Reason::parse(&p.reason).unwrap_or(Reason::Administrative);
                 let ids: Arc<[u64]> = p.ids.into();
                 let counts = self.gather(|done| Message::Reset { ids: ids.clone(), reason, done })?;
-                Ok(json!({"count": counts.into_iter().sum::<usize>()}))
+                let hbone = self.shared.hbone_running().map_or(0, |s| s.hbone.reset(&ids, reason));
+                Ok(json!({"count": counts.into_iter().sum::<usize>() + hbone}))
             }
             "tunnels.list" => {
                 let rows = self.gather(Message::Tunnels)?;
-                Ok(json!({"tunnels": rows.into_iter().flatten().collect::<Vec<_>>()}))
+                let hbone = self.shared.hbone_running().map(HboneSide::tunnels).unwrap_or_default();
+                Ok(json!({"tunnels": rows.into_iter().flatten().chain(hbone).collect::<Vec<_>>()}))
             }
             "drain" => {
                 let deadline_ms = args["deadlineMs"].as_u64().unwrap_or(self.shared.config.drain_ms);
                 self.shared.broadcast(|| Message::Drain { deadline_ms });
+                if let Some(side) = self.shared.hbone_running() {
+                    side.hbone.drain(Duration::from_millis(deadline_ms));
+                }
                 Ok(json!({}))
             }
             "stop" => {
                 self.shared.broadcast(|| Message::Stop);
+                if let Some(side) = self.shared.hbone_running() {
+                    side.hbone.stop();
+                }
                 self.kernel = None;
                 Ok(json!({}))
             }
@@ -218,6 +231,9 @@ impl Calls {
     fn counters(&self) -> Result<Value, Fault> {
         let mut all = serde_json::Map::new();
         for (name, count) in self.shared.counters.all() {
+            all.insert(name.into(), count.into());
+        }
+        for (name, count) in self.shared.hbone_running().map(|s| s.hbone.counters()).unwrap_or_default() {
             all.insert(name.into(), count.into());
         }
         all.insert("channel_dropped".into(), self.shared.channel.dropped().into());

@@ -18,6 +18,7 @@ use crate::channel::{ANSWER, CALL, Channel, FrameReader, REPLY};
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::relay::orders::worker_of;
+use crate::relay::questions::HBONE;
 use crate::relay::shared::{Message, Shared};
 use crate::relay::sock::{self, Io};
 use crate::relay::worker::Worker;
@@ -94,6 +95,9 @@ fn run(shared: &Shared, calls: &Sender<Value>) {
 fn stop_all(shared: &Shared) {
     shared.channel.close();
     shared.broadcast(|| Message::Stop);
+    if let Some(side) = shared.hbone_running() {
+        side.hbone.stop();
+    }
 }
 
 fn receive(shared: &Shared, calls: &Sender<Value>, kind: u8, payload: &[u8]) {
@@ -104,7 +108,11 @@ fn receive(shared: &Shared, calls: &Sender<Value>, kind: u8, payload: &[u8]) {
     match kind {
         ANSWER => {
             let worker = message["id"].as_u64().map_or(usize::MAX, worker_of);
-            if let Some(inbox) = shared.inboxes.get(worker) {
+            if worker == HBONE as usize
+                && let Some(side) = shared.hbone_running()
+            {
+                side.questions.on_answer(&message);
+            } else if let Some(inbox) = shared.inboxes.get(worker) {
                 inbox.post(Message::Answer(message));
             }
         }

@@ -41,6 +41,10 @@ pub trait PodSockets: Send + Sync {
     /// to `to` has been started, since only so is it known that the port is free for these two ends: another connect
     /// answers Ok, EALREADY or what went wrong.
     fn app_socket(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd>;
+    /// Whether the app itself listens on this port. Asked only about ports on which the agent serves too (HBONE).
+    fn app_listens(&self, _port: u16) -> bool {
+        false
+    }
 }
 
 /// Changes of the enrolled set, told by the kernel side to the byte side.

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::pool::Key;
 use super::registry::{OpenTunnel, Order, locked};
-use super::tls::{self, Standing, fail};
+use super::tls::{self, Standing};
 use super::{Shared, dial, limits};
 use crate::reason::Reason;
 use crate::seam::PodSockets;
@@ -97,23 +97,27 @@ pub async fn open(shared: &Arc<Shared>, pod: &Arc<dyn PodSockets>, key: &Key) ->
     }
     let socket = match timeout(shared.settings.connect_timeout, dial::tunnel(pod.as_ref(), key.to)).await {
         Ok(Ok(socket)) => socket,
-        Ok(Err(error)) => return Err(fail(dial::reason(&error), error.to_string())),
-        Err(_) => return Err(fail(Reason::ConnectTimeout, "no answer to the connect")),
+        Ok(Err(error)) => return Err(Failure::new(dial::reason(&error), error.to_string())),
+        Err(_) => return Err(Failure::new(Reason::ConnectTimeout, "no answer to the connect")),
     };
     match timeout(shared.settings.handshake_timeout, start(shared, pod.as_ref(), key, socket)).await {
         Ok(result) => result,
-        Err(_) => Err(fail(Reason::HandshakeTimeout, "the peer did not finish its handshake")),
+        Err(_) => Err(Failure::new(Reason::HandshakeTimeout, "the peer did not finish its handshake")),
     }
 }
 
 async fn start(shared: &Arc<Shared>, pod: &dyn PodSockets, key: &Key, socket: TcpStream) -> Result<Arc<Conn>, Failure> {
-    let source = socket.local_addr().map_err(|e| fail(Reason::ConnectFailed, e.to_string()))?;
+    let source = socket.local_addr().map_err(|e| Failure::new(Reason::ConnectFailed, e.to_string()))?;
     let (stream, peer) = tls::connect(&shared.identities, &key.identity, key.expected.clone(), socket).await?;
     let (stream, seen) = tls::Remember::new(stream);
     let failed = |error: &h2::Error| match locked(&seen).take() {
-        Some(tls) => failure(&tls),
-        None if error.is_io() => fail(Reason::HandshakeFailed, error.to_string()),
-        None => fail(Reason::TunnelProtocol, error.to_string()),
+        Some(tls) => match failure(&tls) {
+            // It is about us: both identities the other way round.
+            f if f.reason == Reason::PeerRefusedUs => Failure { expected: key.expected.to_vec(), got: Some(key.identity.to_string()), ..f },
+            f => f,
+        },
+        None if error.is_io() => Failure::new(Reason::HandshakeFailed, error.to_string()),
+        None => Failure::new(Reason::TunnelProtocol, error.to_string()),
     };
     let (send, mut h2) = client::Builder::new()
         .initial_window_size(limits::STREAM_WINDOW)
@@ -129,11 +133,11 @@ async fn start(shared: &Arc<Shared>, pod: &dyn PodSockets, key: &Key, socket: Tc
     if let Some(pings) = &mut pings {
         tokio::select! {
             biased;
-            ended = &mut h2 => return Err(ended.err().map_or_else(|| fail(Reason::TunnelLost, "closed by the peer"), |e| failed(&e))),
+            ended = &mut h2 => return Err(ended.err().map_or_else(|| Failure::new(Reason::TunnelLost, "closed by the peer"), |e| failed(&e))),
             pong = pings.ping(Ping::opaque()) => pong.map_err(|e| failed(&e)).map(drop)?,
         }
     }
-    let id = shared.next_tunnel();
+    let id = shared.recorder.next_id();
     let tunnel = Arc::new(OpenTunnel::new(id, false, pod.key(), source, key.to, key.identity.clone(), peer.identity));
     let now = Instant::now();
     let conn = Arc::new(Conn {

@@ -1,6 +1,7 @@
 //! HBONE: HTTP/2 CONNECT over mutual TLS (ALPN h2, port 15008), spoken with peers that do not speak `fairlead/1`, both
 //! ways. One thread with a runtime of its own; the workers hand sockets over and never wait for it.
 
+pub mod agent;
 pub mod authority;
 mod client;
 mod copy;
@@ -9,6 +10,7 @@ mod inbound;
 pub mod limits;
 mod outbound;
 mod pool;
+pub mod questions;
 pub mod registry;
 mod server;
 mod tls;
@@ -17,7 +19,6 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -40,9 +41,11 @@ pub const ALPN: &[u8] = b"h2";
 const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// The question of a stream that arrived: may `identity`, coming from `source`, reach `destination` in `pod`?
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ask {
     pub pod: String,
+    /// Network namespace cookie, so that no answer outlives its pod.
+    pub cookie: u64,
     pub destination: SocketAddr,
     pub source: IpAddr,
     pub identity: Arc<str>,
@@ -60,7 +63,7 @@ pub trait Recorder: Send + Sync {
     fn next_id(&self) -> u64;
     fn ended(&self, record: &Record);
     /// A handshake failed before there was a stream (IDN-7).
-    fn refused(&self, inbound: bool, pod: &str, source: SocketAddr, failure: &Failure);
+    fn refused(&self, inbound: bool, pod: &str, source: SocketAddr, destination: SocketAddr, failure: &Failure);
 }
 
 /// An accepted connection whose ClientHello offers h2. Nothing of it has been read (it was only looked at).
@@ -154,15 +157,10 @@ pub(crate) struct Shared {
     pub handshakes: Arc<Semaphore>,
     /// Raised when an SVID or the trust changed, so that every connection looks at its own.
     pub identity_changes: watch::Sender<u64>,
-    next_tunnel: AtomicU64,
     stopped: Notify,
 }
 
 impl Shared {
-    pub fn next_tunnel(&self) -> u64 {
-        self.next_tunnel.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// How long a connection takes streams: until the first of both certificates ends (DP-15), or its age is reached.
     pub fn lifetime(&self, id: u64, not_after_ms: u64) -> Duration {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
@@ -195,7 +193,6 @@ impl Hbone {
             sources: server::Sources::default(),
             handshakes: Arc::new(Semaphore::new(limits::MAX_HANDSHAKES)),
             identity_changes: watch::Sender::new(0),
-            next_tunnel: AtomicU64::new(1),
             stopped: Notify::new(),
         });
         let handle = Self { shared: shared.clone(), runtime: runtime.handle().clone() };

@@ -124,7 +124,7 @@ async fn reach(shared: &Arc<Shared>, pod: &Arc<dyn PodSockets>, identity: &Arc<s
                 miss = Miss { reason: failure.reason, closer, final_: false };
                 if !is_connect(failure.reason) {
                     shared.counters.add("hbone_handshake_failed");
-                    shared.recorder.refused(false, pod.key(), open.source, &failure);
+                    shared.recorder.refused(false, pod.key(), open.source, target.tunnel, &failure);
                 }
                 return Err(miss);
             }

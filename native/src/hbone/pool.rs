@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::client::{self, Conn, Slot};
 use super::registry::{Order, locked};
-use super::tls::{Standing, fail};
+use super::tls::Standing;
 use super::{Shared, limits};
 use crate::reason::Reason;
 use crate::seam::PodSockets;
@@ -65,11 +65,11 @@ impl Entry {
             return Err(failure.clone());
         }
         if locked(&self.conns).len() >= limits::MAX_CONNECTIONS_PER_PAIR {
-            return Err(fail(Reason::ResourceLimit, "too many connections to this destination"));
+            return Err(Failure::new(Reason::ResourceLimit, "too many connections to this destination"));
         }
         match client::open(shared, pod, key).await {
             Ok(conn) => {
-                let slot = conn.slot().ok_or_else(|| fail(Reason::PeerRefused, "the peer allows no stream"))?;
+                let slot = conn.slot().ok_or_else(|| Failure::new(Reason::PeerRefused, "the peer allows no stream"))?;
                 locked(&self.conns).push(conn);
                 Ok(slot)
             }

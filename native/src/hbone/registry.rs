@@ -231,6 +231,10 @@ impl Registry {
         locked(&self.tunnels).values().cloned().collect()
     }
 
+    pub fn stream_count(&self) -> usize {
+        locked(&self.streams).len()
+    }
+
     pub fn stream(&self, id: u64) -> Option<Arc<OpenStream>> {
         locked(&self.streams).get(&id).cloned()
     }

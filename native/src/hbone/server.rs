@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
 use super::registry::{OpenTunnel, Order, locked};
-use super::tls::{self, Peer, Standing, fail};
+use super::tls::{self, Peer, Standing};
 use super::{Inbound, Shared, client::keepalive, dial, inbound, limits};
 use crate::reason::Reason;
 use crate::relay::sock;
@@ -71,21 +71,21 @@ pub async fn serve(shared: Arc<Shared>, connection: Inbound) {
     let result = match shared.handshakes.clone().try_acquire_owned() {
         Err(_) => {
             shared.counters.add("hbone_handshake_limit");
-            Err(fail(Reason::ResourceLimit, "too many handshakes under way"))
+            Err(Failure::new(Reason::ResourceLimit, "too many handshakes under way"))
         }
         Ok(_permit) => match timeout(shared.settings.handshake_timeout, shake(&shared, &identity, socket)).await {
             Ok(result) => result,
-            Err(_) => Err(fail(Reason::HandshakeTimeout, "the peer did not finish its handshake")),
+            Err(_) => Err(Failure::new(Reason::HandshakeTimeout, "the peer did not finish its handshake")),
         },
     };
     let (h2, peer) = match result {
         Ok(ready) => ready,
         Err(failure) => {
             shared.counters.add("hbone_handshake_failed");
-            return shared.recorder.refused(true, pod.key(), source, &failure);
+            return shared.recorder.refused(true, pod.key(), source, local, &failure);
         }
     };
-    let id = shared.next_tunnel();
+    let id = shared.recorder.next_id();
     let tunnel = Arc::new(OpenTunnel::new(id, true, pod.key(), source, local, identity, peer.identity.clone()));
     shared.registry.add_tunnel(&tunnel);
     let life = shared.lifetime(id, peer.not_after_ms);
@@ -97,7 +97,7 @@ pub async fn serve(shared: Arc<Shared>, connection: Inbound) {
 type H2Server = server::Connection<TlsStream<TcpStream>, Bytes>;
 
 async fn shake(shared: &Shared, identity: &str, socket: OwnedFd) -> Result<(H2Server, Peer), Failure> {
-    let socket = dial::adopt(socket, true).map_err(|e| fail(Reason::HandshakeFailed, e.to_string()))?;
+    let socket = dial::adopt(socket, true).map_err(|e| Failure::new(Reason::HandshakeFailed, e.to_string()))?;
     let (stream, peer) = tls::accept(&shared.identities, identity, socket).await?;
     let h2 = server::Builder::new()
         .initial_window_size(limits::STREAM_WINDOW)
@@ -107,7 +107,7 @@ async fn shake(shared: &Shared, identity: &str, socket: OwnedFd) -> Result<(H2Se
         .max_send_buffer_size(limits::SEND_BUFFER)
         .handshake(stream)
         .await
-        .map_err(|e| fail(Reason::TunnelProtocol, e.to_string()))?;
+        .map_err(|e| Failure::new(Reason::TunnelProtocol, e.to_string()))?;
     Ok((h2, peer))
 }
 

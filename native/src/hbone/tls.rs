@@ -41,29 +41,25 @@ pub struct Peer {
     pub standing: Standing,
 }
 
-pub fn fail(reason: Reason, text: impl Into<String>) -> Failure {
-    Failure { reason, expected: vec![], got: None, text: text.into() }
-}
-
 pub fn no_svid(identity: &str) -> Failure {
-    fail(Reason::NoSvid, format!("no SVID for {identity}"))
+    Failure::new(Reason::NoSvid, format!("no SVID for {identity}"))
 }
 
 /// The TLS reason inside an I/O error, or that the transport broke.
 pub fn io_failure(error: &io::Error) -> Failure {
     match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
         Some(tls) => failure(tls),
-        None => fail(Reason::HandshakeFailed, error.to_string()),
+        None => Failure::new(Reason::HandshakeFailed, error.to_string()),
     }
 }
 
 fn peer(svid: &Svid, trust: u64, alpn: Option<&[u8]>, chain: Option<&[CertificateDer<'_>]>) -> Result<Peer, Failure> {
     if alpn != Some(ALPN) {
-        return Err(fail(Reason::NoCommonAlpn, "the peer did not agree on ALPN h2"));
+        return Err(Failure::new(Reason::NoCommonAlpn, "the peer did not agree on ALPN h2"));
     }
-    let leaf = chain.and_then(|c| c.first()).ok_or_else(|| fail(Reason::NoCertificate, "no certificate"))?;
-    let identity = identity_of(leaf).ok_or_else(|| fail(Reason::CertificateInvalid, "no SPIFFE id"))?;
-    let not_after = not_after_ms(leaf).ok_or_else(|| fail(Reason::CertificateInvalid, "unreadable validity"))?;
+    let leaf = chain.and_then(|c| c.first()).ok_or_else(|| Failure::new(Reason::NoCertificate, "no certificate"))?;
+    let identity = identity_of(leaf).ok_or_else(|| Failure::new(Reason::CertificateInvalid, "no SPIFFE id"))?;
+    let not_after = not_after_ms(leaf).ok_or_else(|| Failure::new(Reason::CertificateInvalid, "unreadable validity"))?;
     let standing = Standing { svid: svid.generation, trust };
     Ok(Peer { identity: identity.into(), not_after_ms: not_after.min(svid.not_after_ms), standing })
 }
@@ -85,14 +81,14 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(ids: &Identities, identit
 pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(ids: &Identities, identity: &str, expected: Arc<[String]>, socket: S) -> Result<(client::TlsStream<S>, Peer), Failure> {
     if expected.is_empty() {
         // To the verifier an empty list means any identity, which is right for servers only.
-        return Err(fail(Reason::WrongIdentity, "no expected identity is known for the endpoint"));
+        return Err(Failure::new(Reason::WrongIdentity, "no expected identity is known for the endpoint"));
     }
     let snapshot = ids.snapshot();
     let svid = snapshot.svids.get(identity).ok_or_else(|| no_svid(identity))?;
     let mut config = rustls::ClientConfig::clone(&*client_config(ids, &snapshot, svid, expected).map_err(|e| failure(&e))?);
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.enable_secret_extraction = false;
-    let name = ServerName::try_from("hbone.invalid").map_err(|e| fail(Reason::HandshakeFailed, e.to_string()))?;
+    let name = ServerName::try_from("hbone.invalid").map_err(|e| Failure::new(Reason::HandshakeFailed, e.to_string()))?;
     let stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await.map_err(|e| io_failure(&e))?;
     let session = stream.get_ref().1;
     let peer = peer(svid, snapshot.trust.generation, session.alpn_protocol(), session.peer_certificates())?;

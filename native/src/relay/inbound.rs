@@ -16,6 +16,7 @@ use super::sock::{self, Io};
 use super::timers::Timer;
 use super::worker::Worker;
 use crate::detect::client_hello::{MAX_HELLO, Parsed, parse};
+use crate::hbone;
 use crate::reason::Reason;
 use crate::record::{Closer, Lane};
 use crate::tls::session::{ALPN, Failure, Handshake, server_config};
@@ -25,6 +26,8 @@ use crate::tunnel::machine::Role;
 /// What waits in the socket.
 enum First {
     Hello,
+    /// A hello for the HBONE side.
+    Hbone,
     Partial,
     Other,
     Silence,
@@ -48,6 +51,7 @@ impl Worker {
             Io::Done(0) | Io::Failed(_) => First::Other,
             Io::Done(_) => match parse(&self.peeked) {
                 Parsed::Hello(hello) if hello.offers(ALPN) => First::Hello,
+                Parsed::Hello(hello) if hello.offers(hbone::ALPN) && self.is_hbone(key) => First::Hbone,
                 Parsed::NeedMore if self.peeked.len() < MAX_HELLO => First::Partial,
                 _ => First::Other,
             },
@@ -57,6 +61,7 @@ impl Worker {
     pub fn on_peek(&mut self, key: Key) {
         match self.look(key) {
             First::Hello => self.become_tunnel(key),
+            First::Hbone => self.serve_hbone(key),
             First::Other => self.go_plain(key, false),
             First::Partial | First::Silence => self.wait_for_bytes(key),
         }
@@ -89,6 +94,7 @@ impl Worker {
     pub fn peek_timeout(&mut self, key: Key) {
         match self.look(key) {
             First::Hello => self.become_tunnel(key),
+            First::Hbone => self.serve_hbone(key),
             First::Other => self.go_plain(key, false),
             First::Silence | First::Partial if self.conns.get(key).is_some_and(|c| c.refuse_silent) => self.refuse(key, Reason::PlaintextRefused),
             First::Partial | First::Silence => self.go_plain(key, true),
@@ -142,7 +148,7 @@ impl Worker {
                 self.timers.set(self.now_us / 1_000, self.shared.config.handshake_timeout_ms, timer);
                 return false;
             }
-            First::Hello => {
+            First::Hello | First::Hbone => {
                 self.shared.counters.add("late_tunnel_hello", 1);
                 self.end(key, Reason::LateTunnelHello, Closer::Agent, true);
                 return false;

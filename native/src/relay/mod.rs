@@ -5,6 +5,7 @@ pub mod buffers;
 pub mod conn;
 pub mod ends;
 pub mod handover;
+pub mod hbone;
 pub mod inbound;
 pub mod orders;
 pub mod outbound;

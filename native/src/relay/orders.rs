@@ -148,6 +148,10 @@ impl Worker {
         if !self.draining || !self.listeners_closed || self.drain_reported || !self.conns.is_empty() {
             return;
         }
+        // The drain timer looks again; at the deadline the HBONE side resets its streams by itself.
+        if self.now_us < self.drain_until_us && self.shared.hbone_running().is_some_and(|s| s.hbone.registry().stream_count() > 0) {
+            return;
+        }
         self.drain_reported = true;
         for key in self.tunnels.keys() {
             if self.tunnels.get(key).is_some_and(|t| t.idle && t.link.machine.role() == Role::Opener) {

@@ -17,7 +17,6 @@ use super::timers::Timer;
 use super::worker::Worker;
 use crate::reason::Reason;
 use crate::record::{Closer, FLAG_RETRIED, Lane};
-use crate::tunnel::hbone;
 
 /// Stable reason of a failed connect.
 pub fn connect_reason(error: Errno) -> Reason {
@@ -90,7 +89,7 @@ impl Worker {
         conn.upstream = Some(endpoint.address);
         match endpoint.mode {
             Mode::Fairlead => self.use_tunnel(key, &plan, endpoint),
-            Mode::Hbone => self.endpoint_failed(key, hbone::UNSUPPORTED),
+            Mode::Hbone => self.use_hbone(key, &plan, index),
             Mode::Plain => {
                 conn.lane = Lane::Plain;
                 let socket = conn.pod.sockets.dial_socket(endpoint.address, false);

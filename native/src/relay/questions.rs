@@ -14,7 +14,9 @@ use crate::channel::QUESTION;
 use crate::reason::Reason;
 
 /// Question ids carry the worker, so that an answer finds its way: `sequence * MAX_WORKERS + worker`.
-pub const MAX_WORKERS: u64 = 64;
+pub const MAX_WORKERS: u64 = 128;
+/// Stands for the HBONE side in place of a worker; beyond the largest `config.workers`.
+pub const HBONE: u64 = 127;
 /// Answers kept per kind; beyond it the cache starts anew, which costs only questions.
 const MAX_CACHED: usize = 65_536;
 /// How often a question is put again because the generation moved on while it was answered.

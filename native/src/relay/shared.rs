@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::channel::{Channel, EVENT};
 use crate::config::Config;
+use crate::hbone::agent::HboneSide;
 use crate::reason::Reason;
 use crate::seam::PodSockets;
 use crate::tls::identity::Identities;
@@ -103,6 +104,8 @@ pub struct Shared {
     pub handovers: RwLock<HashMap<u32, Arc<Channel>>>,
     /// Workers that have finished draining.
     pub drained: AtomicUsize,
+    /// Started with the first connection that needs it.
+    hbone: OnceLock<Option<HboneSide>>,
     started: Instant,
     started_unix_us: u64,
 }
@@ -121,6 +124,7 @@ impl Shared {
             inboxes,
             handovers: RwLock::default(),
             drained: AtomicUsize::new(0),
+            hbone: OnceLock::new(),
             started: Instant::now(),
             started_unix_us: unix.as_micros() as u64,
         })
@@ -154,6 +158,23 @@ impl Shared {
         for inbox in &self.inboxes {
             inbox.post(message());
         }
+    }
+
+    /// The HBONE side, started if it is not; `None`: it could not be, which was logged.
+    pub fn hbone(self: &Arc<Self>) -> Option<&HboneSide> {
+        let started = self.hbone.get_or_init(|| match HboneSide::start(self) {
+            Ok(side) => Some(side),
+            Err(error) => {
+                self.log("error", "the HBONE side cannot be started", json!({"error": error.to_string()}));
+                None
+            }
+        });
+        started.as_ref()
+    }
+
+    /// The HBONE side, if anything needed it so far.
+    pub fn hbone_running(&self) -> Option<&HboneSide> {
+        self.hbone.get()?.as_ref()
     }
 
     pub fn generation(&self) -> u64 {

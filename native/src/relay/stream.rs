@@ -321,6 +321,8 @@ impl Worker {
         let Some(t) = self.tunnels.get_mut(tunnel) else { return };
         t.conn = None;
         t.link.machine.refuse(&Refusal::new(reason, true, policy), &mut t.link.control);
+        // What came with OPEN has no application; kept, it would block the next stream's OPEN for ever.
+        t.link.undelivered.clear();
         self.tunnel_idle(tunnel);
         self.again.push(Token::Tunnel(tunnel));
     }

@@ -1,7 +1,6 @@
 //! The tunnel `fairlead/1` (see `docs/tunnel-fairlead-1.md`): frames, the stream state machine, one tunnel over a socket.
 
 pub mod frame;
-pub mod hbone;
 pub mod link;
 pub mod machine;
 pub mod send;

@@ -139,7 +139,7 @@ impl Recorder for Witness {
     fn ended(&self, record: &Record) {
         self.records.lock().unwrap().push(record.clone());
     }
-    fn refused(&self, _: bool, _: &str, _: SocketAddr, failure: &Failure) {
+    fn refused(&self, _: bool, _: &str, _: SocketAddr, _: SocketAddr, failure: &Failure) {
         self.refusals.lock().unwrap().push(failure.clone());
     }
 }
