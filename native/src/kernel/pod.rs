@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::addr;
@@ -14,6 +14,9 @@ use super::{netns, routes};
 use crate::fault::Fault;
 use crate::seam::{Direction, Listener, PodSockets};
 use crate::sys;
+
+/// Sockets made per visit to a namespace.
+const STOCK: usize = 8;
 
 /// Ports tried for one socket before it is given up.
 const PORT_TRIES: u32 = 4_096;
@@ -33,7 +36,13 @@ impl PortRange {
         Self { low: bounds.0, count, next: AtomicU32::new((seed % u64::from(count)) as u32) }
     }
 
-    fn take(&self) -> u16 {
+    /// How many ports it has.
+    pub fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// The next port.
+    pub fn take(&self) -> u16 {
         self.low + (self.next.fetch_add(1, Ordering::Relaxed) % self.count) as u16
     }
 }
@@ -49,6 +58,8 @@ pub struct Pod {
     listeners: Vec<Listener>,
     owned: Vec<(OwnedFd, bool)>,
     maps: Arc<Maps>,
+    /// By family and role.
+    stock: [Mutex<Vec<OwnedFd>>; 4],
     app_ports: PortRange,
     tunnel_ports: PortRange,
 }
@@ -118,6 +129,7 @@ impl Pod {
             listeners,
             owned,
             maps,
+            stock: Default::default(),
             app_ports: PortRange::new(plan.app_ports, seed),
             tunnel_ports: PortRange::new(plan.tunnel_ports, seed),
         })
@@ -133,12 +145,25 @@ impl Pod {
         Ok(())
     }
 
+    /// A marked socket of the pod's namespace. Entering the namespace costs more than the socket, so a few are made at a time;
+    /// what else is done to a socket needs no entering.
     fn socket(&self, to: SocketAddr, role: u32) -> io::Result<OwnedFd> {
+        let place = usize::from(to.is_ipv6()) * 2 + usize::from(role == socket_role::OWN_APP);
+        // A panic elsewhere leaves a list of sockets that is as good as before.
+        let mut stock = self.stock[place].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fd) = stock.pop() {
+            return Ok(fd);
+        }
         let domain = if to.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
-        let fd = sys::socket(domain, libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
-        sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-        self.maps.mark_socket(fd.as_fd(), role).map_err(io_error)?;
-        Ok(fd)
+        let made = netns::within(self.namespace.as_fd(), || {
+            (0..STOCK).map(|_| sys::socket(domain, libc::SOCK_STREAM, libc::IPPROTO_TCP)).collect::<io::Result<Vec<_>>>()
+        })?;
+        for fd in &made {
+            sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+            self.maps.mark_socket(fd.as_fd(), role).map_err(io_error)?;
+        }
+        *stock = made;
+        stock.pop().ok_or_else(|| io::ErrorKind::Other.into())
     }
 
     /// Binds to the next port of the range on which nothing listens. SO_REUSEADDR with an explicit port lets a connection
@@ -200,23 +225,19 @@ impl PodSockets for Pod {
     }
 
     fn dial_socket(&self, to: SocketAddr, tunnel: bool) -> io::Result<OwnedFd> {
-        netns::within(self.namespace.as_fd(), || {
-            let fd = self.socket(to, socket_role::OWN)?;
-            if tunnel {
-                let any: IpAddr = if to.is_ipv6() { [0u16; 8].into() } else { [0u8; 4].into() };
-                self.bind_in(fd.as_fd(), any, &self.tunnel_ports)?;
-            }
-            Ok(fd)
-        })
+        let fd = self.socket(to, socket_role::OWN)?;
+        if tunnel {
+            let any: IpAddr = if to.is_ipv6() { [0u16; 8].into() } else { [0u8; 4].into() };
+            self.bind_in(fd.as_fd(), any, &self.tunnel_ports)?;
+        }
+        Ok(fd)
     }
 
     fn app_socket(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
-        netns::within(self.namespace.as_fd(), || {
-            if self.ips.contains(&client) || client.is_loopback() || client.is_ipv6() != to.is_ipv6() {
-                return start(self.socket(to, socket_role::OWN_APP)?, to);
-            }
-            self.transparent(to, client)
-        })
+        if self.ips.contains(&client) || client.is_loopback() || client.is_ipv6() != to.is_ipv6() {
+            return start(self.socket(to, socket_role::OWN_APP)?, to);
+        }
+        self.transparent(to, client)
     }
 }
 

@@ -83,6 +83,10 @@ impl Lab {
         }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn config(&self) -> KernelConfig {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the project");
         KernelConfig {

@@ -24,6 +24,7 @@ pub const CASES: &[Case] = &[
     ("[INT-1] loopback and the pod's own address are left alone", within_pod),
     ("[DP-6] a service address reaches the agent as it was asked for", service_address),
     ("[DP-11] a socket tied to a device is untied and redirected", bound_device),
+    ("[DP-11] one that may not be untied is refused under STRICT, and passes otherwise", bound_device_without_rights),
     ("[INT-1] an MPTCP client is redirected", mptcp),
     ("[INT-1] TCP Fast Open by sendmsg and by TCP_FASTOPEN_CONNECT loses no byte", fast_open),
     ("[INT-16] a pod that shares the host's network is refused at enrolment", host_network),
@@ -212,6 +213,35 @@ fn bound_device(lab: &Lab) {
     });
     assert_eq!(met.unwrap().client_peer, to);
     assert_eq!(lab.counter(&kernel, "out_redirected"), 1);
+}
+
+/// An app without CAP_NET_RAW may tie a socket to a device, and nobody may untie it in its name.
+const TIED: &str = "
+import socket, sys
+s = socket.socket()
+s.settimeout(5)
+s.setsockopt(1, 25, b'eth0')
+s.connect((sys.argv[1], int(sys.argv[2])))
+print(s.makefile().readline())
+";
+
+fn bound_device_without_rights(lab: &Lab) {
+    let kernel = lab.load().0;
+    let to = lab.addr4("x", 8080);
+    lab.serve("x", to);
+    for strict in [false, true] {
+        lab.enrol(&kernel, "a", |r| r.strict = strict);
+        let done = lab.inside("a", move || {
+            let mut command = Command::new("setpriv");
+            command.args(["--inh-caps=-net_raw", "--bounding-set=-net_raw", "python3", "-c", TIED]);
+            command.args([to.ip().to_string(), to.port().to_string()]).output().expect("setpriv runs")
+        });
+        let text = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.success(), !strict, "{text}");
+        assert!(!strict || text.contains("ConnectionRefused"), "{text}");
+    }
+    let counted = |name: &str| lab.counter(&kernel, name);
+    assert_eq!((counted("out_pass_bound_device"), counted("out_refused_bound_device")), (1, 1));
 }
 
 fn mptcp(lab: &Lab) {
