@@ -60,7 +60,7 @@ if (s.scenario === "not-h2") {
   // Speaks TLS with another ALPN, or none.
   const server = createServer(tls, (socket) => socket.on("error", () => {}));
   server.on("tlsClientError", (error) => report({ event: "tls", message: error.message }));
-  server.listen(0, s.host, () => report({ event: "listening", port: (server.address() as AddressInfo).port }));
+  server.listen(s.port, s.host, () => report({ event: "listening", port: (server.address() as AddressInfo).port }));
 } else {
   const server = createSecureServer({
     ...tls,
@@ -79,7 +79,7 @@ if (s.scenario === "not-h2") {
   });
   server.on("tlsClientError", (error) => report({ event: "tls", message: error.message }));
   server.on("sessionError", () => {});
-  server.listen(0, s.host, () => report({ event: "listening", port: (server.address() as AddressInfo).port }));
+  server.listen(s.port, s.host, () => report({ event: "listening", port: (server.address() as AddressInfo).port }));
 }
 // Ends with the test that started it: its end of this pipe closes.
 process.stdin.on("end", () => process.exit(0)).resume();

@@ -18,6 +18,8 @@ export interface PeerSettings {
   readonly bytes?: number;
   readonly maxStreams?: number;
   readonly status?: number;
+  /** Milliseconds between GOAWAY and our end of the stream. */
+  readonly delay?: number;
 }
 
 export function settings(): PeerSettings {

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use super::config::{EnrolRequest, Enrolled, Existing};
 use super::layout::{
-    AddressKey, ExcludedCidrKey, ExcludedPortKey, FlagValue, ListeningKey, LocalPodValue, PodKey, PodValue, ProbePortKey,
-    listening_flag, pod_flag, traffic,
+    AddressKey, ExcludedCidrKey, ExcludedPortKey, FlagValue, ListeningKey, ListeningValue, LocalPodValue, PodKey, PodValue, ProbePortKey,
+    limit, listening_flag, pod_flag, traffic,
 };
 use super::load::Loader;
 use super::maps::Maps;
@@ -105,7 +105,38 @@ pub fn seed_listening(maps: &Maps, namespace: BorrowedFd<'_>, cookie: u64) -> Re
     }
     ports.sort_unstable();
     ports.dedup();
+    seed_own(maps, cookie)?;
     Ok(ports)
+}
+
+/// Marks the row of a port that the agent serves in the pod. Programs look at other bits only.
+const OWN_ROW: u32 = 1 << 31;
+
+/// Whether a row of `seeded` is the agent's and not a socket of the app.
+pub fn is_own_row(value: &[u8]) -> bool {
+    FlagValue::decode(value).is_some_and(|v| v.flags & OWN_ROW != 0)
+}
+
+/// Lets SYNs to the HBONE port reach the agent even if nothing listens there; a row of the app's own socket stays as it is.
+pub fn seed_own(maps: &Maps, cookie: u64) -> Result<(), Fault> {
+    let key = ListeningKey { cookie, ip: [0; 16], port: limit::HBONE_PORT as u16 }.encode();
+    match maps.find("seeded", &key)? {
+        Some(_) => Ok(()),
+        None => maps.put("seeded", &key, &FlagValue { flags: OWN_ROW }.encode()),
+    }
+}
+
+/// Whether a socket of the app listens on `port` at one of these addresses or at all of them.
+pub fn app_listens(maps: &Maps, cookie: u64, ips: &[IpAddr], port: u16) -> Result<bool, Fault> {
+    let any = [IpAddr::from([0u16; 8]), IpAddr::from([0u8; 4])];
+    for ip in ips.iter().chain(&any) {
+        let key = ListeningKey { cookie, ip: addr::to_bytes(*ip), port }.encode();
+        let counted = maps.find("listening", &key)?.and_then(|v| ListeningValue::decode(&v)).is_some_and(|v| v.count > 0);
+        if counted || maps.find("seeded", &key)?.is_some_and(|v| !is_own_row(&v)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Row of `seeded` for a listening socket.
@@ -116,7 +147,7 @@ pub fn listening_row(cookie: u64, socket: &diag::Socket) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// Connections of the pod with others, not those within it.
-fn foreign_connections(namespace: BorrowedFd<'_>, ips: &[IpAddr]) -> Result<Vec<diag::Socket>, Fault> {
+pub fn foreign_connections(namespace: BorrowedFd<'_>, ips: &[IpAddr]) -> Result<Vec<diag::Socket>, Fault> {
     let mut sockets =
         diag::list(namespace, diag::STATES_CONNECTED).map_err(|e| Fault::os("enrol_failed", "list connections", &e))?;
     sockets.retain(|s| !s.remote.ip().is_loopback() && !ips.contains(&s.remote.ip()));

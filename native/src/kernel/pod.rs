@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::addr;
 use super::layout::{ListenerKey, socket_role, traffic};
 use super::maps::Maps;
-use super::{netns, routes};
+use super::{enrol, netns, routes};
 use crate::fault::Fault;
 use crate::seam::{Direction, Listener, PodSockets};
 use crate::sys;
@@ -238,6 +238,11 @@ impl PodSockets for Pod {
             return start(self.socket(to, socket_role::OWN_APP)?, to);
         }
         self.transparent(to, client)
+    }
+
+    /// An error of the map counts as a yes: then the connection is the app's, as it would be without us.
+    fn app_listens(&self, port: u16) -> bool {
+        enrol::app_listens(&self.maps, self.cookie, &self.ips, port).unwrap_or(true)
     }
 }
 

@@ -95,6 +95,7 @@ impl Sweeper {
         }
         self.zero_before = zero;
         let seeded = inner.maps.dump("seeded", usize::MAX)?;
+        let seeded: Vec<_> = seeded.into_iter().filter(|(_, value)| !enrol::is_own_row(value)).collect();
         touched.extend(seeded.iter().map(|(key, _)| cookie(key)));
         for pod in inner.pods_by_cookie(&touched) {
             let sockets = diag::list(pod.namespace.as_fd(), diag::STATES_LISTEN)
@@ -103,6 +104,7 @@ impl Sweeper {
             for (key, _) in seeded.iter().filter(|(key, _)| cookie(key) == pod.cookie && !rows.contains_key(key)) {
                 inner.maps.delete("seeded", key)?;
             }
+            enrol::seed_own(&inner.maps, pod.cookie)?;
             // A socket that began to listen between the look and the deletion above has lost its row: seed it.
             for socket in sockets.iter().filter(|s| !s.local.ip().is_loopback()) {
                 let (key, value) = enrol::listening_row(pod.cookie, socket);

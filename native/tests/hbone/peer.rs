@@ -1,6 +1,7 @@
 //! Starts Node as the peer and reads what it reports.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -43,6 +44,12 @@ impl Peer {
     pub fn client(mesh: &Mesh, port: u16, identity: &str, more: Value) -> Self {
         let (cert, key) = mesh.peer_files(identity, false);
         Self::client_with(mesh, port, json!({"cert": cert, "key": key}), more)
+    }
+
+    /// As above, at any address.
+    pub fn client_at(mesh: &Mesh, to: SocketAddr, identity: &str, more: Value) -> Self {
+        let host = json!({"host": to.ip().to_string()});
+        Self::client(mesh, to.port(), identity, merged(&[host, more]))
     }
 
     pub fn client_with(mesh: &Mesh, port: u16, credentials: Value, more: Value) -> Self {
