@@ -1,0 +1,17 @@
+//! libFuzzer's entry for every target of `targets/`; FAIRLEAD_FUZZ_TARGET names the one to run.
+#![no_main]
+
+use std::sync::OnceLock;
+
+use libfuzzer_sys::fuzz_target;
+
+mod targets;
+
+static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
+
+fn chosen() -> fn(&[u8]) {
+    let name = std::env::var("FAIRLEAD_FUZZ_TARGET").unwrap_or_default();
+    targets::find(&name).unwrap_or_else(|| panic!("FAIRLEAD_FUZZ_TARGET is {name:?}: use one of {}", targets::names()))
+}
+
+fuzz_target!(|data: &[u8]| TARGET.get_or_init(chosen)(data));
