@@ -14,6 +14,8 @@ export interface HandedSocket {
   /** Where the client wanted to go. */
   readonly original: { readonly ip: string; readonly port: number };
   readonly source: { readonly ip: string; readonly port: number };
+  /** The endpoint that the plan chose; absent inbound and where the plan has none. */
+  readonly upstream?: { readonly ip: string; readonly port: number };
   readonly planId: number;
   readonly verdictId: number;
   readonly identity?: string;

@@ -31,7 +31,7 @@ async function take(handed: HandedSocket): Promise<void> {
   // Both directions stay open until each side has ended its own: half-close passes through (INT-9).
   const client = new Socket({ fd: handed.fd, readable: true, writable: true, allowHalfOpen: true });
   open.add(client);
-  const { sent, received, error } = await carry(client, handed.original);
+  const { sent, received, error } = await carry(client, handed.upstream ?? handed.original);
   open.delete(client);
   const { planId, verdictId } = handed;
   tell({ say: "ended", handed: { planId, verdictId, sent, received, ...(error === undefined ? {} : { error }) } });

@@ -347,8 +347,11 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
 }
 
 /** What the HTTP lane is for: ports declared HTTP or gRPC. Everything else is bytes to native. */
+/** A data thread dials in the clear: it gets only what would leave in the clear anyway, never what a tunnel must carry (DP-9). */
 const takesHttp = (decision: OutboundDecision): boolean =>
-  decision.kind === "forward" && isHttpProtocol(decision.protocol);
+  decision.kind === "forward" &&
+  isHttpProtocol(decision.protocol) &&
+  decision.upstreams.every((upstream) => upstream.mode === "plain");
 
 /** A pod is strict if any of its ports is: what fails open would fail open for all of them. */
 function isStrict(state: MeshState, pod: LocalPod): boolean {

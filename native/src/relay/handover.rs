@@ -25,6 +25,11 @@ impl Worker {
             "source": {"ip": conn.source.ip(), "port": conn.source.port()},
             "planId": conn.plan.as_ref().map_or(0, |p| p.id), "verdictId": conn.verdict, "identity": conn.identity.as_deref(),
         });
+        // The plan's choice, for a thread that only carries; the HTTP lane picks for itself.
+        let chosen = conn.plan.as_ref().and_then(|p| p.pick(&[]).and_then(|i| p.endpoints.get(usize::from(i))));
+        if let Some(endpoint) = chosen {
+            event["upstream"] = json!({"ip": endpoint.address.ip(), "port": endpoint.address.port()});
+        }
         if let Some(tunnel) = conn.tunnel {
             return match socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None) {
                 Ok((ours, theirs)) => {
