@@ -14,6 +14,7 @@ use crate::outbound::is_refused;
 pub const CASES: &[Case] = &[
     ("[INT-2] [INT-3] [INT-5] inbound goes to the agent, and the app sees the client's own address", steered),
     ("[INT-2] [DP-4] a port that nobody listens on stays closed", closed_port),
+    ("[INT-2] [INT-5] HBONE: its port reaches the agent though nothing listens there, and the app's own listener is known", hbone_port),
     ("[DP-4] what listens on localhost only stays closed from outside", localhost_only),
     ("[DP-4] listeners of one address, one family and both families are told apart", families),
     ("[INT-2] listeners opened before and after enrolment, and closed again", listening_follows),
@@ -49,6 +50,21 @@ fn closed_port(lab: &Lab) {
     }
     assert!(lab.relay.seen.lock().unwrap().is_empty());
     assert_eq!(lab.counter(&kernel, "in_refused_not_listening"), 2);
+}
+
+fn hbone_port(lab: &Lab) {
+    let kernel = lab.start(&["b"]);
+    let seen = |to: SocketAddr| {
+        lab.relay.clear();
+        let met = lab.dial("x", to);
+        eventually("the agent is asked", || lab.relay.of(Direction::Inbound).len() == 1);
+        (met.is_ok(), lab.relay.of(Direction::Inbound)[0].app_has_hbone)
+    };
+    assert_eq!(seen(lab.addr4("b", 15_008)), (false, false));
+    assert_eq!(seen(lab.addr6("b", 15_008)), (false, false));
+    lab.serve("b", lab.addr4("b", 15_008));
+    assert_eq!(seen(lab.addr4("b", 15_008)), (true, true));
+    assert_eq!(lab.counter(&kernel, "in_refused_not_listening"), 0);
 }
 
 fn localhost_only(lab: &Lab) {

@@ -19,6 +19,8 @@ pub struct Seen {
     /// Where it was meant to go, as the kernel side tells; None if it refuses to.
     pub destination: Option<SocketAddr>,
     pub source: SocketAddr,
+    /// Whether the app was said to listen on the HBONE port then.
+    pub app_has_hbone: bool,
 }
 
 pub struct Relay {
@@ -66,7 +68,7 @@ impl Relay {
             Direction::Inbound => stream.local_addr(),
         };
         let destination = found.as_ref().ok().copied();
-        self.seen.lock().unwrap().push(Seen { pod: pod.key().into(), direction, destination, source });
+        self.seen.lock().unwrap().push(Seen { pod: pod.key().into(), direction, destination, source, app_has_hbone: pod.app_listens(fairlead::hbone::PORT) });
         if self.refuse.load(Ordering::Relaxed) {
             return Ok(());
         }
