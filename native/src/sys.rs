@@ -123,6 +123,46 @@ pub fn connect(fd: BorrowedFd<'_>, to: SocketAddr) -> io::Result<()> {
     check(unsafe { libc::connect(fd.as_raw_fd(), pointer, length) }).map(drop)
 }
 
+/// Reads a socket address that the kernel writes.
+fn read_address(ipv6: bool, read: impl FnOnce(*mut libc::c_void, *mut libc::socklen_t) -> i32) -> io::Result<SocketAddr> {
+    // SAFETY: all-zero bytes are a valid sockaddr_storage.
+    let mut raw: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let size = if ipv6 { size_of::<libc::sockaddr_in6>() } else { size_of::<libc::sockaddr_in>() };
+    let mut length = size as libc::socklen_t;
+    check(read((&raw mut raw).cast(), &raw mut length))?;
+    match i32::from(raw.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that this is a sockaddr_in, which the storage has room for.
+            let v4 = unsafe { *(&raw const raw).cast::<libc::sockaddr_in>() };
+            Ok(SocketAddr::new(IpAddr::from(v4.sin_addr.s_addr.to_ne_bytes()), u16::from_be(v4.sin_port)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, for sockaddr_in6.
+            let v6 = unsafe { *(&raw const raw).cast::<libc::sockaddr_in6>() };
+            Ok(SocketAddr::new(IpAddr::from(v6.sin6_addr.s6_addr), u16::from_be(v6.sin6_port)))
+        }
+        family => Err(io::Error::new(io::ErrorKind::InvalidData, format!("address family {family} is not IP"))),
+    }
+}
+
+/// The address that an IP socket is bound to.
+pub fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    read_address(true, |to, length| {
+        // SAFETY: the kernel writes at most `length` bytes, which the storage holds.
+        unsafe { libc::getsockname(fd.as_raw_fd(), to.cast(), length) }
+    })
+}
+
+/// Where a redirected connection was going, from conntrack (`SO_ORIGINAL_DST`, `IP6T_SO_ORIGINAL_DST`: both 80).
+pub fn nat_destination(fd: BorrowedFd<'_>, ipv6: bool) -> io::Result<SocketAddr> {
+    const SO_ORIGINAL_DST: i32 = 80;
+    let level = if ipv6 { libc::SOL_IPV6 } else { libc::SOL_IP };
+    read_address(ipv6, |to, length| {
+        // SAFETY: as above.
+        unsafe { libc::getsockopt(fd.as_raw_fd(), level, SO_ORIGINAL_DST, to, length) }
+    })
+}
+
 /// Begins to listen.
 pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
     // SAFETY: plain system call.

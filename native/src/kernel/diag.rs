@@ -1,10 +1,12 @@
 //! sock_diag inside a namespace: which TCP sockets there are, and ending them (`SOCK_DESTROY`, Linux 4.9).
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
 use super::addr;
+use super::config::Tuple;
 use super::netlink::{DUMP, Netlink, find_attribute};
 use super::netns;
 
@@ -67,6 +69,16 @@ pub fn list(namespace: BorrowedFd<'_>, states: u32) -> io::Result<Vec<Socket>> {
         }
         Ok(found)
     })
+}
+
+/// Ends the given connections with a reset; returns how many. The local end is `source` or `destination`; port 0 means any.
+pub fn destroy_matching(namespace: BorrowedFd<'_>, tuples: &[Tuple]) -> io::Result<usize> {
+    let wanted: HashSet<_> = tuples.iter().flat_map(|t| [(t.source, t.destination), (t.destination, t.source)]).collect();
+    let mut sockets = list(namespace, STATES_CONNECTED)?;
+    let any = |end: SocketAddr| SocketAddr::new(end.ip(), 0);
+    let forms = |s: &Socket| [(s.local, s.remote), (any(s.local), s.remote), (s.local, any(s.remote))];
+    sockets.retain(|s| forms(s).iter().any(|form| wanted.contains(form)));
+    destroy(namespace, &sockets)
 }
 
 /// Ends the given sockets with a reset; returns how many. One that is gone already is not an error.

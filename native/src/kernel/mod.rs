@@ -2,6 +2,7 @@
 //! `programs.*`, `map.*`, `pod.*` and `sockets.*` calls of the channel. Thread-safe.
 
 mod addr;
+mod choice;
 mod config;
 mod diag;
 mod enrol;
@@ -14,6 +15,7 @@ mod load;
 mod maps;
 mod netlink;
 pub mod netns;
+mod nft;
 mod pod;
 mod probe;
 mod routes;
@@ -26,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 pub use addr::{from_bytes, socket_addr, to_bytes};
+pub use choice::Kernel;
 pub use config::{EnrolRequest, Enrolled, Exclusions, Existing, ForeignProgram, KernelConfig, LoadReport, Tuple};
 pub use events::{EventSink, KernelEvent};
 pub use maps::Row;
@@ -72,8 +75,8 @@ pub struct Inner {
     change: Mutex<Option<Change>>,
 }
 
-/// The kernel side of one node. Dropping it leaves programs and pins in place: they outlive the agent on purpose.
-pub struct Kernel {
+/// The eBPF way of [`Kernel`]. Dropping it leaves programs and pins in place: they outlive the agent on purpose.
+pub struct Bpf {
     inner: Arc<Inner>,
     _thread: KernelThread,
 }
@@ -83,10 +86,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-impl Kernel {
-    /// What this machine offers; changes nothing.
-    pub fn probe() -> HostReport {
-        probe::host_report()
+impl Bpf {
+    /// Whether programs of this or an earlier agent are attached.
+    fn is_attached(config: &KernelConfig) -> bool {
+        Loader { bpf_dir: config.bpf_dir.clone(), pin_dir: config.pin_dir.clone() }.active_version().is_some()
     }
 
     /// Loads, pins and attaches the programs, or replaces those of an agent before in place. Pods are told to `registry`,
@@ -96,20 +99,8 @@ impl Kernel {
         registry: Arc<dyn PodRegistry>,
         sink: EventSink,
     ) -> Result<(Self, LoadReport), Fault> {
-        match config.interception.as_str() {
-            "ebpf" | "auto" => (),
-            "nftables" => return Err(no_nftables("it was asked for")),
-            other => {
-                let text = format!("interception is {other:?}: use auto, ebpf or nftables");
-                return Err(Fault::new("bad_config", text));
-            }
-        }
-        let report = probe::host_report();
-        if let Some(reason) = report.bpf.reason {
-            return Err(match config.interception.as_str() {
-                "auto" => no_nftables(&reason),
-                _ => Fault::new("no_bpf", reason),
-            });
+        if let Some(reason) = probe::host_report().bpf.reason {
+            return Err(Fault::new("no_bpf", reason));
         }
         let loader = Loader { bpf_dir: config.bpf_dir.clone(), pin_dir: config.pin_dir.clone() };
         loader.prepare()?;
@@ -253,24 +244,13 @@ impl Kernel {
     pub fn destroy_sockets(&self, key: &str, tuples: &[Tuple]) -> Result<usize, Fault> {
         let pod = locked(&self.inner.members).get(key).map(|member| member.pod.clone());
         let pod = pod.ok_or_else(|| Fault::new("unknown_pod", format!("pod {key} is not enrolled")))?;
-        let wanted: HashSet<_> = tuples.iter().flat_map(|t| [(t.source, t.destination), (t.destination, t.source)]).collect();
-        let failed = |e| Fault::os("destroy_failed", key, &e);
-        let mut sockets = diag::list(pod.namespace.as_fd(), diag::STATES_CONNECTED).map_err(failed)?;
-        let any = |end: std::net::SocketAddr| std::net::SocketAddr::new(end.ip(), 0);
-        let forms = |s: &diag::Socket| [(s.local, s.remote), (any(s.local), s.remote), (s.local, any(s.remote))];
-        sockets.retain(|s| forms(s).iter().any(|form| wanted.contains(form)));
-        diag::destroy(pod.namespace.as_fd(), &sockets).map_err(failed)
+        diag::destroy_matching(pod.namespace.as_fd(), tuples).map_err(|e| Fault::os("destroy_failed", key, &e))
     }
 
     /// The enrolled pods.
     pub fn pods(&self) -> Vec<Arc<dyn PodSockets>> {
         locked(&self.inner.members).values().map(|m| m.pod.clone() as Arc<dyn PodSockets>).collect()
     }
-}
-
-fn no_nftables(reason: &str) -> Fault {
-    let text = format!("eBPF is not used because {reason}; interception by nftables is not part of this build");
-    Fault::new("no_interception", text)
 }
 
 fn set_kubelet(maps: &Maps, config: &KernelConfig) -> Result<(), Fault> {

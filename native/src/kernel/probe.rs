@@ -51,6 +51,13 @@ fn effective_capabilities() -> u64 {
     u64::from_str_radix(line.trim(), 16).unwrap_or(0)
 }
 
+/// Those of the named capabilities that this process lacks.
+pub fn missing_of(names: &[&str]) -> Vec<&'static str> {
+    let effective = effective_capabilities();
+    let lacks = |(name, bit): &&(&'static str, u32)| names.contains(name) && effective >> bit & 1 == 0;
+    CAPABILITIES.iter().filter(lacks).map(|(name, _)| *name).collect()
+}
+
 /// Mount point of cgroup2 from the mount table.
 pub fn cgroup2_mount() -> Option<String> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;

@@ -57,6 +57,15 @@ impl Tool {
         })
     }
 
+    /// Whether an agent has enrolled this namespace before.
+    pub fn present(self, namespace: BorrowedFd<'_>) -> bool {
+        let asked = netns::within(namespace, || match self {
+            Self::Nft => run("nft", &["list", "table", "inet", rules::TABLE], ""),
+            Self::Iptables => run("iptables", &["-w", "5", "-t", "nat", "-n", "-L", OUT_CHAIN], ""),
+        });
+        asked.is_ok()
+    }
+
     /// Nothing new is taken; the address translation of open connections goes on.
     pub fn suspend(self, namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
         netns::within(namespace, || match self {

@@ -18,6 +18,9 @@ pub const TABLE: &str = "fairlead";
 pub const OUT_CHAIN: &str = "FAIRLEAD_OUT";
 pub const IN_CHAIN: &str = "FAIRLEAD_IN";
 
+/// Served by the agent itself, also where the app has no such socket.
+const HBONE_PORT: u16 = 15_008;
+
 /// Ports of the agent's listeners in one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
@@ -49,7 +52,7 @@ impl Rules {
         Self {
             v4,
             v6,
-            fail_open: request.fail_open,
+            fail_open: fails_open(request),
             outbound_ports: exclude.outbound_ports,
             inbound_ports: exclude.inbound_ports,
             outbound_cidrs: exclude.outbound_cidrs,
@@ -83,7 +86,7 @@ impl Rules {
         t += "    oif \"lo\" return\n    fib daddr type { local, broadcast, multicast } return\n";
         nft_exclusions(&mut t, "daddr", &self.outbound_ports, &self.outbound_cidrs);
         for (family, ports) in self.families() {
-            let _ = writeln!(t, "    meta nfproto {family} {alive}counter name redirected redirect to :{}", ports.outbound);
+            let _ = writeln!(t, "    meta nfproto {family} meta l4proto tcp {alive}counter name redirected redirect to :{}", ports.outbound);
         }
         t += "  }\n  chain inbound {\n    type filter hook prerouting priority mangle; policy accept;\n";
         t += "    iif \"lo\" return\n    meta l4proto != tcp return\n    tcp flags & (fin|syn|rst|ack) != syn return\n";
@@ -94,6 +97,7 @@ impl Rules {
                 let _ = writeln!(t, "    {word} saddr {{ {ips} }} tcp dport {{ {} }} return", list(&self.probe_ports));
             }
         }
+        let _ = writeln!(t, "    tcp dport {HBONE_PORT} goto steer");
         // Matches exactly if the pod has a socket for this packet, so that a closed port answers as ever.
         t += "    socket transparent { 0, 1 } goto steer\n  }\n  chain steer {\n";
         for ((family, ports), (word, host)) in self.families().zip([("ip", "127.0.0.1"), ("ip6", "[::1]")]) {
@@ -137,6 +141,7 @@ impl Rules {
             }
         }
         let to = format!("--on-ip {host} --on-port {} --tproxy-mark 0/0", ports.inbound);
+        let _ = writeln!(t, "-A {IN_CHAIN} -p tcp --syn --dport {HBONE_PORT} -j TPROXY {to}");
         let _ = writeln!(t, "-A {IN_CHAIN} -p tcp --syn -m socket --nowildcard -j TPROXY {to}\nCOMMIT");
         Some(t)
     }
@@ -157,6 +162,11 @@ pub fn nft_alive(ms: u64) -> String {
 
 pub fn nft_remove() -> String {
     format!("add table inet {TABLE}\ndelete table inet {TABLE}\n")
+}
+
+/// Never under STRICT: what arrives without an identity is what STRICT refuses.
+pub fn fails_open(request: &EnrolRequest) -> bool {
+    request.fail_open && !request.strict
 }
 
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
@@ -199,6 +209,8 @@ mod tests {
         let closed = rules().nft();
         assert!(closed.contains("reject with tcp reset") && !closed.contains("@alive"));
         let open = Rules { fail_open: true, ..rules() }.nft();
+        let strict = EnrolRequest { strict: true, fail_open: true, ..Default::default() };
+        assert!(!fails_open(&strict) && fails_open(&EnrolRequest { strict: false, ..strict.clone() }));
         assert!(!open.contains("reject") && open.contains("tcp timeout 500ms"));
     }
 

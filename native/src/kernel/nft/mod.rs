@@ -1,0 +1,287 @@
+//! Interception without eBPF: nftables (or iptables) rules inside each pod's namespace. The same calls as the eBPF side;
+//! there is no direct lane, no map and no program, and the kubelet is known by its address only.
+
+mod apply;
+mod node;
+mod pod;
+mod rules;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use self::apply::Tool;
+use self::pod::{NftPod, Plan};
+use self::rules::Rules;
+use super::config::{EnrolRequest, Enrolled, Existing, KernelConfig, LoadReport, Tuple};
+use super::events::{EventSink, KernelEvent};
+use super::{diag, enrol, locked, probe, routes};
+use crate::fault::Fault;
+use crate::seam::{PodRegistry, PodSockets};
+
+struct Member {
+    pod: Arc<NftPod>,
+    request: EnrolRequest,
+    /// Being unenrolled: everything of it goes at this time.
+    leaves_at: Option<Instant>,
+}
+
+struct Inner {
+    config: KernelConfig,
+    tool: Tool,
+    /// The node's own addresses, whence the kubelet probes.
+    probers: Vec<IpAddr>,
+    registry: Arc<dyn PodRegistry>,
+    members: Mutex<HashMap<String, Member>>,
+    last_beat: Mutex<Instant>,
+}
+
+/// The node's pods under nftables. Dropping it leaves the rules in place: they refuse or pass until an agent is back.
+pub struct Nft {
+    inner: Arc<Inner>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+const TICK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_secs(5);
+
+fn os<'a>(what: &'a str, pod: &'a str) -> impl Fn(std::io::Error) -> Fault + 'a {
+    move |error| Fault::os("enrol_failed", format!("{pod}: {what}"), &error)
+}
+
+impl Nft {
+    /// Finds the program to write rules with; `reason` says why it is not eBPF.
+    pub fn load(
+        config: KernelConfig,
+        registry: Arc<dyn PodRegistry>,
+        sink: EventSink,
+        reason: &str,
+    ) -> Result<(Self, LoadReport), Fault> {
+        let lacks = probe::missing_of(&["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
+        if !lacks.is_empty() {
+            let text = format!("{reason}; nftables needs {} too: grant it to the agent", lacks.join(", "));
+            return Err(Fault::new("no_interception", text));
+        }
+        let tool = Tool::find().map_err(|e| Fault::new("no_interception", format!("{reason}; {e}")))?;
+        let probers = node::own_addresses();
+        let inner = Arc::new(Inner {
+            config,
+            tool,
+            probers,
+            registry,
+            members: Mutex::default(),
+            last_beat: Mutex::new(Instant::now()),
+        });
+        let stop = Arc::new(AtomicBool::new(false));
+        let (watched, stopped) = (Arc::downgrade(&inner), stop.clone());
+        let thread = std::thread::Builder::new()
+            .name("kernel".into())
+            .spawn(move || watch(&watched, &sink, &stopped))
+            .map_err(|e| Fault::os("start_failed", "start the kernel thread", &e))?;
+        let report = LoadReport {
+            version: super::layout::VERSION.into(),
+            replaced: false,
+            interception: "nftables".into(),
+            reason: format!("{reason}; rules are written with {}", tool.name()),
+        };
+        Ok((Self { inner, stop, thread: Some(thread) }, report))
+    }
+
+    /// Puts every pod back as it was.
+    pub fn unload(&self) -> Result<(), Fault> {
+        let keys: Vec<String> = locked(&self.inner.members).keys().cloned().collect();
+        keys.iter().try_for_each(|key| self.unenrol(key, 0))
+    }
+
+    /// A sign of life of the agent's control thread, handed on to pods that fail open.
+    pub fn heartbeat(&self) {
+        *locked(&self.inner.last_beat) = Instant::now();
+    }
+
+    /// See [`super::Kernel::enrol`].
+    pub fn enrol(&self, request: EnrolRequest) -> Result<Enrolled, Fault> {
+        let inner = &self.inner;
+        let started = Instant::now();
+        let (namespace, cookie, ipv6) = enrol::identify(&request)?;
+        let mut members = locked(&inner.members);
+        if let Some(member) = members.get_mut(&request.pod).filter(|m| m.pod.cookie() == cookie && m.leaves_at.is_none()) {
+            inner.install(&member.pod, &request)?;
+            member.request = request;
+            let listening = listening(&member.pod)?;
+            return Ok(Enrolled { cookie, listening, existing: Vec::new(), ms: started.elapsed().as_millis() as u64 });
+        }
+        // The same name in another namespace, or a pod that was about to leave.
+        if let Some(old) = members.remove(&request.pod) {
+            inner.let_go(&old, old.pod.cookie() == cookie)?;
+        }
+        let plan = Plan {
+            key: request.pod.clone(),
+            cookie,
+            ips: request.ips.clone(),
+            ipv6,
+            app_ports: inner.config.app_ports,
+            tunnel_ports: inner.config.tunnel_ports,
+        };
+        let known = inner.tool.present(namespace.as_fd());
+        let pod = Arc::new(NftPod::open(plan, namespace).map_err(os("open listeners", &request.pod))?);
+        // Served before it is steered to: whatever comes finds somebody who accepts.
+        inner.registry.enrolled(pod.clone());
+        let done = inner.install(&pod, &request).and_then(|()| {
+            let existing = if known { Vec::new() } else { inner.existing(&pod, &request)? };
+            Ok((listening(&pod)?, existing))
+        });
+        match done {
+            Ok((listening, existing)) => {
+                members.insert(request.pod.clone(), Member { pod, request, leaves_at: None });
+                Ok(Enrolled { cookie, listening, existing, ms: started.elapsed().as_millis() as u64 })
+            }
+            Err(fault) => {
+                // Rules of an agent before stay: without a listener they refuse or pass as they were told.
+                let _ = inner.let_go(&Member { pod, request, leaves_at: None }, !known);
+                Err(fault)
+            }
+        }
+    }
+
+    /// See [`super::Kernel::unenrol`].
+    pub fn unenrol(&self, key: &str, drain_ms: u64) -> Result<(), Fault> {
+        let mut members = locked(&self.inner.members);
+        let Some(member) = members.get_mut(key) else { return Ok(()) };
+        if drain_ms == 0 {
+            return members.remove(key).map_or(Ok(()), |member| self.inner.let_go(&member, true));
+        }
+        let pod = &member.pod;
+        self.inner.tool.suspend(pod.namespace.as_fd(), pod.ipv6).map_err(os("suspend the rules", key))?;
+        member.leaves_at = Some(Instant::now() + Duration::from_millis(drain_ms));
+        self.inner.registry.unenrolled(key, drain_ms);
+        Ok(())
+    }
+
+    /// See [`super::Kernel::pod_gone`].
+    pub fn pod_gone(&self, key: &str) -> Result<usize, Fault> {
+        let member = locked(&self.inner.members).remove(key);
+        member.map_or(Ok(0), |member| self.inner.end(&member))
+    }
+
+    /// See [`super::Kernel::destroy_sockets`].
+    pub fn destroy_sockets(&self, key: &str, tuples: &[Tuple]) -> Result<usize, Fault> {
+        let pod = locked(&self.inner.members).get(key).map(|member| member.pod.clone());
+        let pod = pod.ok_or_else(|| Fault::new("unknown_pod", format!("pod {key} is not enrolled")))?;
+        diag::destroy_matching(pod.namespace.as_fd(), tuples).map_err(|e| Fault::os("destroy_failed", key, &e))
+    }
+
+    pub fn pods(&self) -> Vec<Arc<dyn PodSockets>> {
+        locked(&self.inner.members).values().map(|m| m.pod.clone() as Arc<dyn PodSockets>).collect()
+    }
+}
+
+impl Drop for Nft {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take().filter(|t| t.thread().id() != std::thread::current().id()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Ports on which something listens that is not the agent's own.
+fn listening(pod: &NftPod) -> Result<Vec<u16>, Fault> {
+    let sockets = diag::list(pod.namespace.as_fd(), diag::STATES_LISTEN).map_err(os("list listeners", pod.key()))?;
+    let mut ports: Vec<u16> =
+        sockets.iter().filter(|s| !s.local.ip().is_loopback()).map(|s| s.local.port()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    Ok(ports)
+}
+
+impl Inner {
+    fn install(&self, pod: &NftPod, request: &EnrolRequest) -> Result<(), Fault> {
+        let rules = Rules::new(request, pod.v4, pod.v6, self.probers.clone(), self.alive_ms());
+        rules.check().map_err(|e| Fault::new("bad_request", format!("{}: exclude: {e}", request.pod)))?;
+        self.tool.install(pod.namespace.as_fd(), &rules).map_err(os("write the rules", &request.pod))
+    }
+
+    /// 0 switches the liveness test off: then signs of life last a day and only a closed listener counts as dead.
+    fn alive_ms(&self) -> u64 {
+        if self.config.heartbeat_dead_ms == 0 { 86_400_000 } else { self.config.heartbeat_dead_ms }
+    }
+
+    fn existing(&self, pod: &NftPod, request: &EnrolRequest) -> Result<Vec<Existing>, Fault> {
+        let sockets = enrol::foreign_connections(pod.namespace.as_fd(), &request.ips)?;
+        let existing = sockets.iter().map(|s| Existing { local: s.local, remote: s.remote }).collect();
+        if request.strict {
+            let ended = diag::destroy(pod.namespace.as_fd(), &sockets);
+            ended.map_err(os("end existing connections", &request.pod))?;
+        }
+        Ok(existing)
+    }
+
+    fn let_go(&self, member: &Member, restore: bool) -> Result<(), Fault> {
+        let pod = &member.pod;
+        self.registry.unenrolled(pod.key(), 0);
+        if !restore {
+            return Ok(());
+        }
+        self.tool.remove(pod.namespace.as_fd(), pod.ipv6).map_err(os("remove the rules", pod.key()))?;
+        routes::remove(pod.namespace.as_fd(), pod.ipv6, &pod.sysctls_before).map_err(os("undo policy routes", pod.key()))
+    }
+
+    fn end(&self, member: &Member) -> Result<usize, Fault> {
+        self.registry.unenrolled(member.pod.key(), 0);
+        let namespace = member.pod.namespace.as_fd();
+        let failed = |e| Fault::os("destroy_failed", member.pod.key(), &e);
+        let sockets = diag::list(namespace, diag::STATES_CONNECTED | diag::STATES_LISTEN).map_err(failed)?;
+        diag::destroy(namespace, &sockets).map_err(failed)
+    }
+
+    /// Takes out what `wanted` names; the table is free again when the caller works on it.
+    fn take(&self, wanted: impl Fn(&Member) -> bool) -> Vec<Member> {
+        let mut members = locked(&self.members);
+        let keys: Vec<String> = members.iter().filter(|(_, m)| wanted(m)).map(|(key, _)| key.clone()).collect();
+        keys.iter().filter_map(|key| members.remove(key)).collect()
+    }
+
+    fn refresh(&self) -> Vec<Fault> {
+        let open: Vec<Arc<NftPod>> = {
+            let members = locked(&self.members);
+            members.values().filter(|m| rules::fails_open(&m.request) && m.leaves_at.is_none()).map(|m| m.pod.clone()).collect()
+        };
+        let beat = |pod: &Arc<NftPod>| self.tool.alive(pod.namespace.as_fd(), self.alive_ms());
+        open.iter().filter_map(|pod| beat(pod).map_err(os("tell that the agent lives", pod.key())).err()).collect()
+    }
+}
+
+/// The kernel thread: signs of life, pods whose drain is over, pods that vanished.
+fn watch(inner: &Weak<Inner>, sink: &EventSink, stop: &AtomicBool) {
+    let (mut looked, mut told) = (Instant::now(), Instant::now());
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(TICK);
+        let Some(inner) = inner.upgrade() else { return };
+        let now = Instant::now();
+        let alive = Duration::from_millis(inner.alive_ms());
+        let beats = inner.config.heartbeat_dead_ms == 0 || locked(&inner.last_beat).elapsed() < alive;
+        if beats && told.elapsed() >= alive / 4 {
+            told = now;
+            inner.refresh().into_iter().for_each(|fault| sink(KernelEvent::Failed(fault)));
+        }
+        for member in inner.take(|m| m.leaves_at.is_some_and(|at| at <= now)) {
+            if let Err(fault) = inner.let_go(&member, true) {
+                sink(KernelEvent::Failed(fault));
+            }
+        }
+        if looked.elapsed() >= LOOK {
+            looked = now;
+            for member in inner.take(|m| !m.request.netns.exists()) {
+                if let Err(fault) = inner.end(&member) {
+                    sink(KernelEvent::Failed(fault));
+                }
+                sink(KernelEvent::Vanished { pod: member.request.pod.clone() });
+            }
+        }
+    }
+}
