@@ -1,0 +1,30 @@
+// Replays the inputs that fuzzing kept: each must end in a Result, in bounded time, whole and cut short.
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { targets } from "./targets.ts";
+
+const ids: Readonly<Record<string, string>> = {
+  "csr-pem": "IDN-3",
+  "csr-der": "IDN-3",
+  frames: "SEC-8",
+  records: "SEC-8",
+};
+
+for (const target of targets) {
+  test(`[${ids[target.name]}] fuzz corpus ${target.name}: a Result for every kept input, never a throw`, async () => {
+    const folder = join(import.meta.dirname, "corpus", target.name);
+    const files = readdirSync(folder).sort();
+    assert.ok(files.length > 0, `${folder} is empty`);
+    for (const file of files) {
+      const input = readFileSync(join(folder, file));
+      const step = Math.max(1, Math.floor(input.length / 8));
+      for (let end = input.length; end > 0; end -= step) {
+        const began = performance.now();
+        await assert.doesNotReject(async () => await target.run(input.subarray(0, end)), `${file}, first ${end} bytes`);
+        assert.ok(performance.now() - began < 5_000, `${file}, first ${end} bytes: too slow`);
+      }
+    }
+  });
+}
