@@ -65,17 +65,22 @@ fn http1(bytes: &[u8]) -> Seen {
         return Seen::Tcp;
     }
     let rest = &bytes[method + 1..];
-    let Some(end) = rest.iter().take(LONGEST_LINE).position(|b| *b == b'\n') else {
-        let clean = rest.iter().all(|b| *b >= 0x20 && *b != 0x7f || *b == b'\r');
-        return if clean && rest.len() < LONGEST_LINE { Seen::NeedMore } else { Seen::Tcp };
-    };
-    let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
+    let end = rest.iter().take(LONGEST_LINE).position(|b| *b == b'\n');
+    // Judged with and without the end of the line: the answer must not depend on how the bytes were cut on their way.
+    let line = &rest[..end.unwrap_or(rest.len())];
+    if !line.iter().all(|b| *b >= 0x20 && *b != 0x7f || *b == b'\r') {
+        return Seen::Tcp;
+    }
+    if end.is_none() {
+        return if rest.len() < LONGEST_LINE { Seen::NeedMore } else { Seen::Tcp };
+    }
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let version = line.len().checked_sub(9).map(|at| &line[at..]);
     if matches!(version, Some(b" HTTP/1.0" | b" HTTP/1.1")) { Seen::Http1 } else { Seen::Tcp }
 }
 
-/// Longest start that is kept to name a protocol whose first bytes came in pieces.
-const KEPT: usize = 2_048;
+/// Longest start that is looked at, and kept while its first bytes come in pieces: no request line is undecided beyond it.
+const KEPT: usize = LONGEST_METHOD + 1 + LONGEST_LINE;
 
 /// Fed with chunks in passing; it keeps a copy only while undecided.
 #[derive(Debug, Default)]
@@ -94,7 +99,7 @@ impl Detector {
             return;
         }
         let seen = if self.start.is_empty() {
-            detect(chunk)
+            detect(&chunk[..chunk.len().min(KEPT)])
         } else {
             let room = KEPT.saturating_sub(self.start.len()).min(chunk.len());
             self.start.extend_from_slice(&chunk[..room]);
@@ -160,6 +165,24 @@ mod tests {
         d.from_server();
         d.from_client(b"GET / HTTP/1.1\r\n");
         assert_eq!(d.protocol(), Protocol::ServerFirst);
+    }
+
+    #[test]
+    #[doc = "[INT-7] a control character in a request line is no HTTP, whether the line is complete or not"]
+    fn control_characters_are_no_http() {
+        assert_eq!(detect(b"GET /\x01"), Seen::Tcp);
+        assert_eq!(detect(b"GET /\x01 HTTP/1.1\r\n"), Seen::Tcp);
+    }
+
+    #[test]
+    #[doc = "[INT-7] a long request line is named the same whole and in pieces"]
+    fn long_lines_in_pieces() {
+        let text = [b"GET /".as_slice(), &[b'a'; 6_000], b" HTTP/1.1\r\n"].concat();
+        for size in [1_000, 3_000, text.len()] {
+            let mut d = Detector::default();
+            text.chunks(size).for_each(|c| d.from_client(c));
+            assert_eq!(d.protocol(), Protocol::Http1, "{size}");
+        }
     }
 
     proptest! {

@@ -133,7 +133,8 @@ impl Refusal {
 
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let (head, text) = payload.split_at_checked(3)?;
-        let policy = String::from_utf8_lossy(&text[..text.len().min(MAX_TEXT)]).into_owned();
+        // Replacement characters are longer than what they replace: bounded again.
+        let policy = bounded(&String::from_utf8_lossy(&text[..text.len().min(MAX_TEXT)])).to_owned();
         Some(Self { code: u16::from_be_bytes([head[0], head[1]]), not_started: head[2] & 1 != 0, policy })
     }
 }
