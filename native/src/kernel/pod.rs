@@ -21,31 +21,22 @@ const STOCK: usize = 8;
 /// Ports tried for one socket before it is given up.
 const PORT_TRIES: u32 = 4_096;
 
-/// Ports taken in turn from a range, so that a port rests as long as possible before it is used again. Each range takes its
-/// turns in steps of its own: the agent before this one holds hundreds of ports that it took in its order, and two equal
-/// orders would meet in all of them, one after the other.
+/// Ports taken in turn from a range, so that a port rests as long as possible before it is used again, in an order of the
+/// range's own: the agent before this one holds hundreds of ports that it took in its order, and two orders that resemble each
+/// other would meet in all of them, one after the other.
 #[derive(Debug)]
 pub struct PortRange {
     low: u16,
     count: u32,
-    step: u32,
+    key: u64,
     next: AtomicU32,
 }
 
-fn coprime(a: u32, b: u32) -> bool {
-    if b == 0 { a == 1 } else { coprime(b, a % b) }
-}
-
 impl PortRange {
-    /// `bounds` are the first and the last port; `seed` decides where and in which steps.
+    /// `bounds` are the first and the last port; `seed` decides the order.
     pub fn new(bounds: (u16, u16), seed: u64) -> Self {
         let count = u32::from(bounds.1.saturating_sub(bounds.0)) + 1;
-        // Low bits of a clock are not spread enough: mixed by the finaliser of MurmurHash3 (Appleby, public domain constants).
-        let mut mixed = (seed ^ (seed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        mixed ^= mixed >> 33;
-        let wanted = ((mixed >> 32) as u32) % count;
-        let step = (0..count).map(|i| (wanted + i) % count).find(|s| *s > 0 && coprime(count, *s)).unwrap_or(1);
-        Self { low: bounds.0, count, step, next: AtomicU32::new((mixed % u64::from(count)) as u32) }
+        Self { low: bounds.0, count, key: mix(seed), next: AtomicU32::new(0) }
     }
 
     /// How many ports it has.
@@ -55,9 +46,32 @@ impl PortRange {
 
     /// The next port.
     pub fn take(&self) -> u16 {
-        let turn = u64::from(self.next.fetch_add(1, Ordering::Relaxed)) * u64::from(self.step);
-        self.low + (turn % u64::from(self.count)) as u16
+        // A permutation of 16 bits, walked until it falls into the range: within one round every port comes exactly once.
+        let mut at = self.next.fetch_add(1, Ordering::Relaxed) % self.count;
+        loop {
+            at = u32::from(permute(at as u16, self.key));
+            if at < self.count {
+                return self.low + at as u16;
+            }
+        }
     }
+}
+
+/// Four Feistel rounds over two bytes: a bijection of 16 bits for every key.
+fn permute(value: u16, key: u64) -> u16 {
+    let (mut left, mut right) = ((value >> 8) as u8, value as u8);
+    for round in 0..4_u64 {
+        let scrambled = mix(key ^ (round << 8) ^ u64::from(right)) as u8;
+        (left, right) = (right, left ^ scrambled);
+    }
+    u16::from(left) << 8 | u16::from(right)
+}
+
+/// Spreads every bit over all others (the finaliser of MurmurHash3, Appleby).
+fn mix(value: u64) -> u64 {
+    let half = (value ^ (value >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let whole = (half ^ (half >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    whole ^ (whole >> 33)
 }
 
 /// See [`PodSockets`]. Dropping it closes the listeners and the handle of the namespace.
@@ -267,7 +281,7 @@ mod tests {
     #[doc = "[DP-1] a range hands out each of its ports once before any a second time"]
     #[test]
     fn every_port_has_its_turn() {
-        for (bounds, seed) in [((10_000, 19_999), 1), ((20_000, 31_999), 77), ((5, 5), 3), ((5, 6), 9)] {
+        for (bounds, seed) in [((10_000, 19_999), 1), ((20_000, 31_999), 77), ((5, 5), 3), ((5, 6), 9), ((1_024, 65_535), 4)] {
             let range = PortRange::new(bounds, seed);
             let taken: HashSet<u16> = (0..range.len()).map(|_| range.take()).collect();
             assert_eq!(taken.len(), range.len() as usize);
@@ -285,7 +299,7 @@ mod tests {
             let mut row = 0;
             for _ in 0..3_000 {
                 row = if held.contains(&after.take()) { row + 1 } else { 0 };
-                assert!(row < 48, "seed {seed}: {row} held ports one after the other");
+                assert!(row < 16, "seed {seed}: {row} held ports one after the other");
             }
         }
     }

@@ -6,6 +6,7 @@ mod direct;
 mod inbound;
 mod lab;
 mod lifetime;
+mod nft;
 mod outbound;
 mod relay;
 mod scale;
@@ -19,7 +20,7 @@ type Case = (&'static str, fn(&lab::Lab));
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn cases() -> Vec<Case> {
-    [outbound::CASES, inbound::CASES, direct::CASES, lifetime::CASES, scale::CASES].concat()
+    [outbound::CASES, inbound::CASES, direct::CASES, lifetime::CASES, nft::CASES, scale::CASES].concat()
 }
 
 fn main() -> ExitCode {
