@@ -66,7 +66,12 @@ export function readCall(command: Command, argv: readonly string[], output: Outp
   }
   let parsed: ReturnType<typeof parseArgs>;
   try {
-    parsed = parseArgs({ args: [...own], options: config, allowPositionals: true, strict: true });
+    parsed = parseArgs({
+      args: own.map((word) => sameLab(word, config)),
+      options: config,
+      allowPositionals: true,
+      strict: true,
+    });
   } catch (error) {
     throw new UsageError((error as Error).message.split(". ")[0]);
   }
@@ -85,6 +90,14 @@ export function readCall(command: Command, argv: readonly string[], output: Outp
     flag: (name) => value(name) === true,
     output,
   };
+}
+
+/** `lab` commands call the lab `--name`, the others `--lab`: whoever remembers the wrong one means the same thing. */
+function sameLab(word: string, config: ParseArgsOptionsConfig): string {
+  const [option = "", ...value] = word.split("=");
+  const other = option === "--name" ? "lab" : option === "--lab" ? "name" : undefined;
+  if (other === undefined || config[other] === undefined || config[option.slice(2)] !== undefined) return word;
+  return [`--${other}`, ...value].join("=");
 }
 
 /** A whole number in a range. @throws UsageError naming the option */

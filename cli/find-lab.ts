@@ -11,7 +11,7 @@ export function labName(given: string | undefined): string {
   if (chosen !== undefined && chosen !== "") return chosen;
   const names = labNames();
   if (names.length <= 1) return names[0] ?? "lab";
-  throw new Failure(`there are several labs (${names.join(", ")}): say which with --name`);
+  throw new Failure(`there are several labs (${names.join(", ")}): say which with --lab`);
 }
 
 /** Joins what the lab could not use with what the controller refused; one line per object and field. */

@@ -13,7 +13,7 @@ const table = (head: readonly string[], rows: readonly (readonly string[])[]): s
 function knobs(path: string): string[][] {
   const text = read(path);
   const notes = new Map<string, string>();
-  for (const m of text.matchAll(/\/\*\* (FAIRLEAD_[A-Z_]+): ([^*]+?)\s*\*\//g)) notes.set(m[1] ?? "", m[2] ?? "");
+  for (const m of text.matchAll(/\/\*\* (FAIRLEAD_[A-Z0-9_]+): ([^*]+?)\s*\*\//g)) notes.set(m[1] ?? "", m[2] ?? "");
   const rows = new Map<string, string[]>();
   let comment = "";
   for (const line of text.split("\n")) {
@@ -22,7 +22,7 @@ function knobs(path: string): string[][] {
       comment = note[1] ?? "";
       continue;
     }
-    for (const m of line.matchAll(/"(FAIRLEAD_[A-Z_]+)"(?:, ([a-z]\w*, )?(.*))?/g)) {
+    for (const m of line.matchAll(/"(FAIRLEAD_[A-Z0-9_]+)"(?:, ([a-z]\w*, )?(.*))?/g)) {
       const name = m[1] ?? "";
       if (rows.has(name)) continue;
       const fallback = balanced(m[3] ?? "");

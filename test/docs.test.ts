@@ -17,7 +17,7 @@ test("every metric, close reason and environment variable of the code is in the 
   for (const m of Object.values(metricNames)) if (!doc.includes(`\`${m.name}\``)) missing.push(m.name);
   for (const r of Object.values(closeReasons)) if (!doc.includes(`\`${r}\``)) missing.push(r);
   for (const file of ["agent/config.ts", "controller/config.ts"])
-    for (const [name] of readFileSync(file, "utf8").matchAll(/FAIRLEAD_[A-Z_]+[A-Z]/g))
+    for (const [name] of readFileSync(file, "utf8").matchAll(/FAIRLEAD_[A-Z0-9_]+[A-Z]/g))
       if (!doc.includes(`\`${name}\``)) missing.push(name);
   assert.deepEqual(missing, []);
 });

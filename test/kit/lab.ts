@@ -1,3 +1,4 @@
+// Labs for tests: a name of their own, always taken down, pods by a short form, programs run and watched inside pods.
 import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
