@@ -32,7 +32,15 @@ export function attempt(target: Target, head: Head): Promise<Attempt> {
       resolve(a);
     };
     const timer = setTimeout(
-      () => finish({ ok: false, reason: !connected ? "connect timeout" : checker.whole ? "timeout waiting for the end" : "timeout waiting for data" }),
+      () =>
+        finish({
+          ok: false,
+          reason: !connected
+            ? "connect timeout"
+            : checker.whole
+              ? "timeout waiting for the end"
+              : "timeout waiting for data",
+        }),
       target.timeoutMs,
     );
     const complete = (): void => {

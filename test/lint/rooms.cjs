@@ -56,8 +56,8 @@ const open = {
   "controller/(main|app)[.]ts": ["controller", "agent/api", "agent/base"],
   "controller/app": ["controller", "agent/api", "agent/base"],
 };
-const escape = (p) => p.replaceAll(".", "[.]");
-const asPath = (room) => `^${escape(room)}${room.endsWith(".ts") ? "$" : "/"}`;
+const quoted = (p) => p.replaceAll(".", "[.]");
+const asPath = (room) => `^${quoted(room)}${room.endsWith(".ts") ? "$" : "/"}`;
 const tests = "[.]test[.]ts$";
 const rules = Object.entries(table).map(([room, allowed]) => ({
   name: `room ${room}`,
@@ -72,7 +72,7 @@ const openRules = Object.entries(open).map(([from, allowed]) => ({
   name: `composition ${from}`,
   severity: "error",
   from: { path: `^${from}`, pathNot: tests },
-  to: { path: "^(agent|controller|cli|test)/", pathNot: allowed.map((a) => `^${escape(a)}/`) },
+  to: { path: "^(agent|controller|cli|test)/", pathNot: allowed.map((a) => `^${quoted(a)}/`) },
 }));
 const known = [...Object.keys(table).map(asPath), ...Object.keys(open).map((o) => `^${o}`)];
 module.exports = {
