@@ -75,7 +75,7 @@ const steps: readonly Step[] = [
   {
     group: "rust",
     name: "Rust tests",
-    command: ["cargo", "test", "--release", "--locked", "--quiet"],
+    command: ["cargo", "test", "--release", "--locked", "--quiet", "--no-fail-fast"],
     cwd: "native",
     counts: "cargo",
     timeoutMinutes: 20,

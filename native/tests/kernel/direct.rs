@@ -181,6 +181,19 @@ fn destroy(lab: &Lab) {
     eventually("an event", || closed(lab).len() == 1);
 }
 
+/// Reads to the end. A blocking read of a bypassed socket can come back with EAGAIN when it was woken for nothing (the kernel's
+/// tcp_bpf_recvmsg does not wait again), one more reason why the bypass is opt-in: seen here, so borne here.
+fn read_through(stream: &mut TcpStream, got: &mut Vec<u8>) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        match stream.read_to_end(got) {
+            Ok(_) => return,
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && std::time::Instant::now() < until => (),
+            Err(e) => panic!("read: {e}"),
+        }
+    }
+}
+
 fn bypass(lab: &Lab) {
     let kernel = lab.load().0;
     let mut messages = 0;
@@ -203,7 +216,7 @@ fn bypass(lab: &Lab) {
                     writer.shutdown(Shutdown::Write).unwrap();
                 });
                 let mut got = Vec::new();
-                stream.read_to_end(&mut got).unwrap();
+                read_through(&mut stream, &mut got);
                 thread.join().unwrap();
                 assert!(got == sent, "every byte in order");
                 (sent.len() as u64, got.len() as u64 + greeting)
