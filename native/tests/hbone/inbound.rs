@@ -116,7 +116,9 @@ fn server_ends_first() {
         socket.read_to_end(&mut rest).unwrap();
         send.send(rest.len()).unwrap();
     });
-    let done = single(&mesh, app, json!({"bytes": 300_000}));
+    // The peer stays until the application has everything: it tells of the end of the answer before its own data is all gone.
+    let peer = Peer::client(&mesh, mesh.listen_inbound(), CLIENT, json!({"scenario": "single", "authority": authority(app), "bytes": 300_000}));
+    let done = peer.wait("done");
     assert_eq!((done["text"].as_str(), done["ended"].as_bool()), (Some("hello"), Some(true)));
     assert_eq!(got.recv_timeout(Duration::from_secs(5)), Ok(300_000));
     assert_eq!(mesh.records(1)[0].reason, Reason::Finished);
