@@ -75,9 +75,12 @@ export class SvidStore {
     this.#parts = parts;
   }
 
-  /** Reads what an earlier agent left. */
+  /** Reads what an earlier agent left, and hands on what still holds: a successor has SVIDs before the first connection is its own. */
   async load(): Promise<void> {
-    for (const svid of await this.#parts.files.load()) this.#kept.set(svid.identity, svid);
+    for (const svid of await this.#parts.files.load()) {
+      this.#kept.set(svid.identity, svid);
+      if (svid.notAfterMs > this.#parts.clock.now()) await this.#parts.push(svid, ++this.#generation);
+    }
   }
 
   /** The identities that are needed from now on; all others are forgotten and their keys removed. */
