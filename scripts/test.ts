@@ -65,6 +65,14 @@ const steps: readonly Step[] = [
     counts: "exit",
     timeoutMinutes: 3,
   },
+  {
+    group: "static",
+    name: "Rust format",
+    command: ["cargo", "fmt", "--all", "--check"],
+    cwd: "native",
+    counts: "exit",
+    timeoutMinutes: 3,
+  },
   nodeTest("static", "structure and generated files", ["test/lint/*.test.ts", "test/*.test.ts"], 1),
   nodeTest(
     "unit",
@@ -72,6 +80,14 @@ const steps: readonly Step[] = [
     ["{agent,controller,cli}/**/*.test.ts", "test/{kit,lab,bench,unit,controller,fuzz}/**/*.test.ts"],
     2,
   ),
+  {
+    group: "rust",
+    name: "clippy",
+    command: ["cargo", "clippy", "--release", "--locked", "--all-targets", "--quiet", "--", "-D", "warnings"],
+    cwd: "native",
+    counts: "exit",
+    timeoutMinutes: 15,
+  },
   {
     group: "rust",
     name: "Rust tests",

@@ -21,9 +21,18 @@ fn main() {
     // Sleeps end when asked, not up to 50 µs later; threads inherit the setting from this one.
     let _ = std::fs::write("/proc/self/timerslack_ns", "1");
     let result = Options::parse(&args).and_then(|o| match o.mode.as_str() {
-        "rate" => Ok(rate(&o)),
-        "connect" => Ok(connect(&o)),
-        "storm" => Ok(storm(&o)),
+        "rate" => {
+            rate(&o);
+            Ok(())
+        }
+        "connect" => {
+            connect(&o);
+            Ok(())
+        }
+        "storm" => {
+            storm(&o);
+            Ok(())
+        }
         other => Err(format!("unknown mode {other:?}: use rate, connect or storm")),
     });
     if let Err(message) = result {

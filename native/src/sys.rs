@@ -56,9 +56,7 @@ pub fn netns_cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let mut cookie = 0u64;
     let mut bytes = size_of::<u64>() as libc::socklen_t;
     // SAFETY: value and length point at locals of the announced size.
-    check(unsafe {
-        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut bytes)
-    })?;
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut bytes) })?;
     Ok(cookie)
 }
 
@@ -228,14 +226,7 @@ pub fn query_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Ve
     let (mut flags, mut count) = (0u32, ids.len() as u32);
     // SAFETY: the kernel writes at most `count` ids into the array.
     let result = unsafe {
-        libbpf_rs::libbpf_sys::bpf_prog_query(
-            cgroup.as_raw_fd(),
-            attach_type,
-            QUERY_OWN_LEVEL,
-            &raw mut flags,
-            ids.as_mut_ptr(),
-            &raw mut count,
-        )
+        libbpf_rs::libbpf_sys::bpf_prog_query(cgroup.as_raw_fd(), attach_type, QUERY_OWN_LEVEL, &raw mut flags, ids.as_mut_ptr(), &raw mut count)
     };
     match result {
         0 => Ok(ids[..(count as usize).min(ids.len())].to_vec()),

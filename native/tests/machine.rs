@@ -211,7 +211,15 @@ impl World {
     /// Lets everything come to an end: applications end in order, the wire is emptied.
     fn settle(&mut self) {
         for _ in 0..400 {
-            for act in [Act::Accept, Act::Deliver(false), Act::Deliver(true), Act::Fin(false), Act::Fin(true), Act::Carry(false, 4_096), Act::Carry(true, 4_096)] {
+            for act in [
+                Act::Accept,
+                Act::Deliver(false),
+                Act::Deliver(true),
+                Act::Fin(false),
+                Act::Fin(true),
+                Act::Carry(false, 4_096),
+                Act::Carry(true, 4_096),
+            ] {
                 self.run(act);
             }
         }

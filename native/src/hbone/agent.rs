@@ -38,11 +38,14 @@ impl Recorder for Reports {
     fn refused(&self, inbound: bool, pod: &str, source: SocketAddr, destination: SocketAddr, failure: &Failure) {
         let Some(shared) = self.0.upgrade() else { return };
         shared.counters.add(failure.reason.text(), 1);
-        shared.event("refused", json!({
-            "direction": if inbound { "inbound" } else { "outbound" }, "pod": pod, "tunnel": "hbone",
-            "source": {"ip": source.ip(), "port": source.port()}, "destination": {"ip": destination.ip(), "port": destination.port()},
-            "expected": failure.expected, "got": failure.got, "reason": failure.reason.text(), "detail": failure.text,
-        }));
+        shared.event(
+            "refused",
+            json!({
+                "direction": if inbound { "inbound" } else { "outbound" }, "pod": pod, "tunnel": "hbone",
+                "source": {"ip": source.ip(), "port": source.port()}, "destination": {"ip": destination.ip(), "port": destination.port()},
+                "expected": failure.expected, "got": failure.got, "reason": failure.reason.text(), "detail": failure.text,
+            }),
+        );
     }
 }
 

@@ -1,8 +1,8 @@
 //! One outbound HBONE connection: socket in the pod's namespace, TLS, HTTP/2, and the task that keeps it going.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

@@ -88,7 +88,14 @@ enum Begun {
     Reset,
 }
 
-async fn carry(shared: &Shared, carrier: &Carrier, open: &OpenStream, to: SocketAddr, mut body: RecvStream, mut respond: Respond) -> (Reason, Closer) {
+async fn carry(
+    shared: &Shared,
+    carrier: &Carrier,
+    open: &OpenStream,
+    to: SocketAddr,
+    mut body: RecvStream,
+    mut respond: Respond,
+) -> (Reason, Closer) {
     let begun = tokio::select! {
         biased;
         reason = open.killed() => {
@@ -158,7 +165,8 @@ async fn begin(shared: &Shared, carrier: &Carrier, open: &OpenStream, to: Socket
 async fn ask(shared: &Shared, carrier: &Carrier, to: SocketAddr) -> Result<Verdict, Reason> {
     let (tell, told) = oneshot::channel();
     let tunnel = &carrier.tunnel;
-    let ask = Ask { pod: tunnel.pod.clone(), cookie: carrier.pod.cookie(), destination: to, source: tunnel.source.ip(), identity: tunnel.peer.clone() };
+    let ask =
+        Ask { pod: tunnel.pod.clone(), cookie: carrier.pod.cookie(), destination: to, source: tunnel.source.ip(), identity: tunnel.peer.clone() };
     shared.judge.inbound(ask, Box::new(move |verdict| drop(tell.send(verdict))));
     match timeout(shared.settings.question_timeout, told).await {
         Ok(Ok(verdict)) => Ok(verdict),

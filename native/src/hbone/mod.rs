@@ -180,7 +180,12 @@ pub struct Hbone {
 
 impl Hbone {
     /// Starts the thread. It ends after `stop`.
-    pub fn start(settings: Settings, identities: Arc<Identities>, judge: Arc<dyn Judge>, recorder: Arc<dyn Recorder>) -> io::Result<(Self, JoinHandle<()>)> {
+    pub fn start(
+        settings: Settings,
+        identities: Arc<Identities>,
+        judge: Arc<dyn Judge>,
+        recorder: Arc<dyn Recorder>,
+    ) -> io::Result<(Self, JoinHandle<()>)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let shared = Arc::new(Shared {
             settings,

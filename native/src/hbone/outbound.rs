@@ -55,7 +55,15 @@ struct Stream {
     _slot: Slot,
 }
 
-async fn run(shared: &Arc<Shared>, pod: &Arc<dyn PodSockets>, identity: &Arc<str>, targets: &[Target], open: &OpenStream, client: TcpStream, early: Bytes) -> (Reason, Closer) {
+async fn run(
+    shared: &Arc<Shared>,
+    pod: &Arc<dyn PodSockets>,
+    identity: &Arc<str>,
+    targets: &[Target],
+    open: &OpenStream,
+    client: TcpStream,
+    early: Bytes,
+) -> (Reason, Closer) {
     let begun = tokio::select! {
         biased;
         reason = open.killed() => Err((reason, Closer::Agent)),
@@ -90,7 +98,13 @@ async fn run(shared: &Arc<Shared>, pod: &Arc<dyn PodSockets>, identity: &Arc<str
 }
 
 /// Tries the targets in order.
-async fn begin(shared: &Arc<Shared>, pod: &Arc<dyn PodSockets>, identity: &Arc<str>, targets: &[Target], open: &OpenStream) -> Result<Stream, (Reason, Closer)> {
+async fn begin(
+    shared: &Arc<Shared>,
+    pod: &Arc<dyn PodSockets>,
+    identity: &Arc<str>,
+    targets: &[Target],
+    open: &OpenStream,
+) -> Result<Stream, (Reason, Closer)> {
     let mut last = (Reason::NoEndpoints, Closer::Agent);
     for (tried, target) in targets.iter().enumerate() {
         if tried > 0 {

@@ -158,7 +158,19 @@ impl OpenTunnel {
     pub fn new(id: u64, inbound: bool, pod: &str, source: SocketAddr, destination: SocketAddr, identity: Arc<str>, peer: Arc<str>) -> Self {
         let (streams, carried) = Default::default();
         let pod = pod.to_owned();
-        Self { id, inbound, pod, source, destination, identity, peer, opened: Instant::now(), streams, carried, orders: watch::Sender::new(Order::Run) }
+        Self {
+            id,
+            inbound,
+            pod,
+            source,
+            destination,
+            identity,
+            peer,
+            opened: Instant::now(),
+            streams,
+            carried,
+            orders: watch::Sender::new(Order::Run),
+        }
     }
 
     pub fn order(&self, order: Order) {

@@ -78,7 +78,12 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(ids: &Identities, identit
 }
 
 /// Client side, with the SVID of `identity`; the peer must be one of `expected`.
-pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(ids: &Identities, identity: &str, expected: Arc<[String]>, socket: S) -> Result<(client::TlsStream<S>, Peer), Failure> {
+pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    ids: &Identities,
+    identity: &str,
+    expected: Arc<[String]>,
+    socket: S,
+) -> Result<(client::TlsStream<S>, Peer), Failure> {
     if expected.is_empty() {
         // To the verifier an empty list means any identity, which is right for servers only.
         return Err(Failure::new(Reason::WrongIdentity, "no expected identity is known for the endpoint"));

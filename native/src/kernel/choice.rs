@@ -21,14 +21,8 @@ impl Kernel {
     }
 
     /// Makes the choice and loads it; `reason` of the report says why. Pods are told to `registry`, events to `sink`.
-    pub fn load(
-        config: KernelConfig,
-        registry: Arc<dyn PodRegistry>,
-        sink: EventSink,
-    ) -> Result<(Self, LoadReport), Fault> {
-        let nft = |config, registry, sink, reason: &str| {
-            Nft::load(config, registry, sink, reason).map(|(nft, report)| (Self::Nftables(nft), report))
-        };
+    pub fn load(config: KernelConfig, registry: Arc<dyn PodRegistry>, sink: EventSink) -> Result<(Self, LoadReport), Fault> {
+        let nft = |config, registry, sink, reason: &str| Nft::load(config, registry, sink, reason).map(|(nft, report)| (Self::Nftables(nft), report));
         match config.interception.as_str() {
             "nftables" => nft(config, registry, sink, "FAIRLEAD_INTERCEPTION asks for nftables"),
             "ebpf" => Bpf::load(config, registry, sink).map(|(bpf, report)| (Self::Ebpf(bpf), report)),

@@ -73,15 +73,10 @@ impl EnrolRequest {
     /// Bits of `pod_value.flags`.
     pub fn flags(&self) -> u32 {
         let excludes = self.exclude != Exclusions::default();
-        [
-            (self.strict, pod_flag::STRICT),
-            (self.fail_open, pod_flag::FAIL_OPEN),
-            (self.bypass, pod_flag::BYPASS),
-            (excludes, pod_flag::EXCLUDES),
-        ]
-        .iter()
-        .filter(|(on, _)| *on)
-        .fold(0, |flags, (_, bit)| flags | bit)
+        [(self.strict, pod_flag::STRICT), (self.fail_open, pod_flag::FAIL_OPEN), (self.bypass, pod_flag::BYPASS), (excludes, pod_flag::EXCLUDES)]
+            .iter()
+            .filter(|(on, _)| *on)
+            .fold(0, |flags, (_, bit)| flags | bit)
     }
 }
 

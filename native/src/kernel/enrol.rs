@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use super::config::{EnrolRequest, Enrolled, Existing};
 use super::layout::{
-    AddressKey, ExcludedCidrKey, ExcludedPortKey, FlagValue, ListeningKey, ListeningValue, LocalPodValue, PodKey, PodValue, ProbePortKey,
-    limit, listening_flag, pod_flag, traffic,
+    AddressKey, ExcludedCidrKey, ExcludedPortKey, FlagValue, ListeningKey, ListeningValue, LocalPodValue, PodKey, PodValue, ProbePortKey, limit,
+    listening_flag, pod_flag, traffic,
 };
 use super::load::Loader;
 use super::maps::Maps;
@@ -61,8 +61,7 @@ pub fn write_rows(maps: &Maps, request: &EnrolRequest, cookie: u64, before: Opti
         };
         maps.put(map, &key, &value)?;
     }
-    let value =
-        PodValue { flags: request.flags(), identity: request.identity_number, ip4: own(false), ip6: own(true) };
+    let value = PodValue { flags: request.flags(), identity: request.identity_number, ip4: own(false), ip6: own(true) };
     maps.put("pods", &PodKey { cookie }.encode(), &value.encode())
 }
 
@@ -76,17 +75,15 @@ fn side_rows(request: &EnrolRequest, cookie: u64) -> Result<HashSet<(&'static st
         rows.insert(("probe_ports", ProbePortKey { cookie, port: *port }.encode().to_vec()));
     }
     let exclude = &request.exclude;
-    for (direction, ports, cidrs) in [
-        (traffic::OUTBOUND, &exclude.outbound_ports, &exclude.outbound_cidrs),
-        (traffic::INBOUND, &exclude.inbound_ports, &exclude.inbound_cidrs),
-    ] {
+    for (direction, ports, cidrs) in
+        [(traffic::OUTBOUND, &exclude.outbound_ports, &exclude.outbound_cidrs), (traffic::INBOUND, &exclude.inbound_ports, &exclude.inbound_cidrs)]
+    {
         for port in ports {
             let key = ExcludedPortKey { cookie, port: *port, traffic: direction as u16 };
             rows.insert(("excluded_ports", key.encode().to_vec()));
         }
         for cidr in cidrs {
-            let (ip, bits) = addr::parse_cidr(cidr)
-                .map_err(|e| Fault::new("bad_request", format!("{}: exclude: {e}", request.pod)))?;
+            let (ip, bits) = addr::parse_cidr(cidr).map_err(|e| Fault::new("bad_request", format!("{}: exclude: {e}", request.pod)))?;
             let key = ExcludedCidrKey { prefix_bits: CIDR_HEAD_BITS + bits, traffic: direction, cookie, ip };
             rows.insert(("excluded_cidrs", key.encode().to_vec()));
         }
@@ -148,8 +145,7 @@ pub fn listening_row(cookie: u64, socket: &diag::Socket) -> (Vec<u8>, Vec<u8>) {
 
 /// Connections of the pod with others, not those within it.
 pub fn foreign_connections(namespace: BorrowedFd<'_>, ips: &[IpAddr]) -> Result<Vec<diag::Socket>, Fault> {
-    let mut sockets =
-        diag::list(namespace, diag::STATES_CONNECTED).map_err(|e| Fault::os("enrol_failed", "list connections", &e))?;
+    let mut sockets = diag::list(namespace, diag::STATES_CONNECTED).map_err(|e| Fault::os("enrol_failed", "list connections", &e))?;
     sockets.retain(|s| !s.remote.ip().is_loopback() && !ips.contains(&s.remote.ip()));
     Ok(sockets)
 }
@@ -173,8 +169,7 @@ pub fn enrol(
     let (namespace, cookie, ipv6) = found;
     // Taken over from an agent before us: the pod is in the mesh already, nothing in it is from before.
     let known = node.maps.find("pods", &PodKey { cookie }.encode())?.is_some();
-    let sysctls_before =
-        routes::install(namespace.as_fd(), ipv6).map_err(os("set up policy routes", &request.pod))?;
+    let sysctls_before = routes::install(namespace.as_fd(), ipv6).map_err(os("set up policy routes", &request.pod))?;
     let plan = PodPlan {
         key: request.pod.clone(),
         cookie,
@@ -218,8 +213,7 @@ pub fn remove(maps: &Maps, loader: &Loader, pod: &Pod, request: &EnrolRequest, r
     maps.delete("pods", &PodKey { cookie: pod.cookie }.encode())?;
     for (map, key) in side_rows(request, pod.cookie)? {
         // An address that another pod has taken over meanwhile stays that pod's.
-        let of_other = map == "local_pods"
-            && maps.find(map, &key)?.and_then(|v| LocalPodValue::decode(&v)).is_some_and(|v| v.cookie != pod.cookie);
+        let of_other = map == "local_pods" && maps.find(map, &key)?.and_then(|v| LocalPodValue::decode(&v)).is_some_and(|v| v.cookie != pod.cookie);
         if !of_other {
             maps.delete(map, &key)?;
         }

@@ -101,8 +101,8 @@ impl Loader {
         for program in objects.iter().flat_map(|object| object.progs_mut()) {
             let name = program.name().to_string_lossy().into_owned();
             let pin = self.pin_dir.join("links").join(&name);
-            replaced &= replace_or(&pin, &program, |program| program.attach_cgroup(cgroup.as_raw_fd()))
-                .map_err(|e| fault(&format!("attach {name}"), &e))?;
+            replaced &=
+                replace_or(&pin, &program, |program| program.attach_cgroup(cgroup.as_raw_fd())).map_err(|e| fault(&format!("attach {name}"), &e))?;
         }
         Ok(replaced)
     }
@@ -142,8 +142,7 @@ impl Loader {
         let program = object.progs_mut().next();
         let program = program.ok_or_else(|| Fault::new("bpf_failed", format!("{INBOUND_OBJECT} has no program")))?;
         let pin = present.unwrap_or_else(|| wanted.clone());
-        replace_or(&pin, &program, |program| program.attach_netns(namespace.as_raw_fd()))
-            .map_err(|e| fault("attach sk_lookup", &e))?;
+        replace_or(&pin, &program, |program| program.attach_netns(namespace.as_raw_fd())).map_err(|e| fault("attach sk_lookup", &e))?;
         if pin != wanted {
             fs::rename(&pin, &wanted).map_err(|e| Fault::os("pin_failed", wanted.display(), &e))?;
         }
@@ -230,11 +229,7 @@ fn is_version(name: &str) -> bool {
 }
 
 /// Replaces the program of a pinned link, or attaches and pins. True if replaced.
-fn replace_or(
-    pin: &Path,
-    program: &ProgramMut<'_>,
-    attach: impl FnOnce(&ProgramMut<'_>) -> libbpf_rs::Result<Link>,
-) -> libbpf_rs::Result<bool> {
+fn replace_or(pin: &Path, program: &ProgramMut<'_>, attach: impl FnOnce(&ProgramMut<'_>) -> libbpf_rs::Result<Link>) -> libbpf_rs::Result<bool> {
     if pin.exists() {
         Link::open(pin)?.update_prog(program)?;
         return Ok(true);

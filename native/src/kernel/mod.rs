@@ -94,11 +94,7 @@ impl Bpf {
 
     /// Loads, pins and attaches the programs, or replaces those of an agent before in place. Pods are told to `registry`,
     /// events to `sink`.
-    pub fn load(
-        config: KernelConfig,
-        registry: Arc<dyn PodRegistry>,
-        sink: EventSink,
-    ) -> Result<(Self, LoadReport), Fault> {
+    pub fn load(config: KernelConfig, registry: Arc<dyn PodRegistry>, sink: EventSink) -> Result<(Self, LoadReport), Fault> {
         if let Some(reason) = probe::host_report().bpf.reason {
             return Err(Fault::new("no_bpf", reason));
         }
@@ -115,23 +111,12 @@ impl Bpf {
         let active = loader.active_version();
         let waits_for = active.as_ref().filter(|v| *v != layout::VERSION).map(|v| loader.pods_of(v)).unwrap_or_default();
         let change = Change { objects, cgroup, waits_for, deadline: Instant::now() + CHANGE_LIMIT };
-        let inner = Arc::new(Inner {
-            config,
-            loader,
-            maps: maps.clone(),
-            registry,
-            members: Mutex::default(),
-            change: Mutex::new(Some(change)),
-        });
+        let inner = Arc::new(Inner { config, loader, maps: maps.clone(), registry, members: Mutex::default(), change: Mutex::new(Some(change)) });
         inner.activate_if_due()?;
         let replaced = active.is_some();
         let thread = KernelThread::start(Arc::downgrade(&inner), maps, sink)?;
-        let report = LoadReport {
-            version: layout::VERSION.into(),
-            replaced,
-            interception: "ebpf".into(),
-            reason: "the kernel has all that it needs".into(),
-        };
+        let report =
+            LoadReport { version: layout::VERSION.into(), replaced, interception: "ebpf".into(), reason: "the kernel has all that it needs".into() };
         Ok((Self { inner, _thread: thread }, report))
     }
 
@@ -196,12 +181,8 @@ impl Bpf {
         if let Some(old) = members.remove(&request.pod) {
             inner.let_go(&old, old.pod.cookie == cookie, 0)?;
         }
-        let node = enrol::Node {
-            maps: &inner.maps,
-            loader: &inner.loader,
-            app_ports: inner.config.app_ports,
-            tunnel_ports: inner.config.tunnel_ports,
-        };
+        let node =
+            enrol::Node { maps: &inner.maps, loader: &inner.loader, app_ports: inner.config.app_ports, tunnel_ports: inner.config.tunnel_ports };
         let serve = |pod: &Arc<Pod>| inner.registry.enrolled(pod.clone());
         match enrol::enrol(&node, &request, found, serve) {
             Ok((pod, enrolled)) => {

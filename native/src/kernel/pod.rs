@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::addr;
 use super::layout::{ListenerKey, socket_role, traffic};
@@ -244,9 +244,7 @@ impl PodSockets for Pod {
 
     fn original_destination(&self, accepted: BorrowedFd<'_>) -> io::Result<SocketAddr> {
         match self.maps.socket_state(accepted).map_err(io_error)? {
-            Some(state) if u32::from(state.role) == socket_role::ACCEPTED => {
-                Ok(addr::socket_addr(state.original, state.original_port))
-            }
+            Some(state) if u32::from(state.role) == socket_role::ACCEPTED => Ok(addr::socket_addr(state.original, state.original_port)),
             _ => Err(io::Error::new(io::ErrorKind::NotFound, "the connection did not come through the connect hook")),
         }
     }

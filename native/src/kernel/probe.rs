@@ -39,8 +39,7 @@ pub struct HostReport {
 }
 
 /// Capability, its bit (linux/capability.h).
-const CAPABILITIES: [(&str, u32); 4] =
-    [("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+const CAPABILITIES: [(&str, u32); 4] = [("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
 
 /// Oldest kernel on which everything is there: netns cookies in sockops (5.15), bpf_set_retval (5.18), link update.
 const MINIMUM: (u32, u32) = (5, 18);
@@ -83,9 +82,7 @@ fn bpf(release: &str, cgroup2: &str, missing: &[&str]) -> Result<(), String> {
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         return Err("the kernel has no type information (CONFIG_DEBUG_INFO_BTF)".into());
     }
-    for (name, kind) in
-        [("cgroup/connect", ProgramType::CgroupSockAddr), ("sockops", ProgramType::SockOps), ("sk_lookup", ProgramType::SkLookup)]
-    {
+    for (name, kind) in [("cgroup/connect", ProgramType::CgroupSockAddr), ("sockops", ProgramType::SockOps), ("sk_lookup", ProgramType::SkLookup)] {
         match kind.is_supported() {
             Ok(true) => (),
             Ok(false) => return Err(format!("the kernel has no {name} programs")),

@@ -35,11 +35,7 @@ const LO: u32 = 1;
 const IFF_UP: u32 = 1;
 /// Accepted sockets inherit the mark of their SYN (both families); resets for a port that just closed carry it too, or the
 /// agent would wait for one that went to the real client.
-const SYSCTLS: [&str; 3] = [
-    "/proc/sys/net/ipv4/tcp_fwmark_accept",
-    "/proc/sys/net/ipv4/fwmark_reflect",
-    "/proc/sys/net/ipv6/fwmark_reflect",
-];
+const SYSCTLS: [&str; 3] = ["/proc/sys/net/ipv4/tcp_fwmark_accept", "/proc/sys/net/ipv4/fwmark_reflect", "/proc/sys/net/ipv6/fwmark_reflect"];
 
 /// What the sysctls were before the mesh touched them.
 pub type Before = Vec<(&'static str, String)>;

@@ -11,10 +11,10 @@ use super::shared::Pod;
 use super::slab::{Key, Token};
 use super::sock;
 use super::worker::Worker;
+use crate::borrow_fd;
 use crate::detect::Detector;
 use crate::record::{Closer, Lane};
 use crate::seam::{Direction, Listener};
-use crate::borrow_fd;
 
 /// Connections taken from one listener before others get their turn.
 const BATCH: usize = 64;

@@ -114,10 +114,12 @@ impl Worker {
     pub fn ask_verdict(&mut self, key: Key, identity: Option<Arc<str>>, tunnel: &'static str) {
         let Some(conn) = self.conns.get(key) else { return };
         let (pod, name, destination, source) = (conn.pod.number, conn.pod.name.clone(), conn.destination, conn.source.ip());
-        let body = || json!({
-            "ask": "inbound", "pod": &*name, "tunnel": tunnel, "identity": identity.as_deref(),
-            "destination": {"ip": destination.ip(), "port": destination.port()}, "source": {"ip": source},
-        });
+        let body = || {
+            json!({
+                "ask": "inbound", "pod": &*name, "tunnel": tunnel, "identity": identity.as_deref(),
+                "destination": {"ip": destination.ip(), "port": destination.port()}, "source": {"ip": source},
+            })
+        };
         if let Some(Resolved::Verdict(verdict)) = self.ask(Ask::Inbound { pod, destination, source, identity: identity.clone(), tunnel }, key, body) {
             self.with_verdict(key, &verdict);
         }
@@ -169,7 +171,11 @@ impl Worker {
             self.shared.counters.add(Reason::NoSvid.text(), 1);
             return self.refuse(key, Reason::NoSvid);
         };
-        let config = self.server_configs.get(&svid.identity).filter(|(s, t, _)| Arc::ptr_eq(s, &svid) && Arc::ptr_eq(t, &self.snapshot.trust)).map(|c| c.2.clone());
+        let config = self
+            .server_configs
+            .get(&svid.identity)
+            .filter(|(s, t, _)| Arc::ptr_eq(s, &svid) && Arc::ptr_eq(t, &self.snapshot.trust))
+            .map(|c| c.2.clone());
         let config = match config {
             Some(config) => Ok(config),
             None => server_config(&self.shared.identities, &self.snapshot, &svid),
@@ -201,10 +207,13 @@ impl Worker {
     /// A refused handshake: one counter, one event with both identities, one record (requirement IDN-7).
     pub fn handshake_refused(&mut self, pod: &Pod, inbound: bool, source: SocketAddr, destination: SocketAddr, failure: &Failure) {
         self.shared.counters.add(failure.reason.text(), 1);
-        self.shared.event("refused", json!({
-            "direction": if inbound { "inbound" } else { "outbound" }, "pod": &*pod.name,
-            "source": {"ip": source.ip(), "port": source.port()}, "destination": {"ip": destination.ip(), "port": destination.port()},
-            "expected": failure.expected, "got": failure.got, "reason": failure.reason.text(), "detail": failure.text,
-        }));
+        self.shared.event(
+            "refused",
+            json!({
+                "direction": if inbound { "inbound" } else { "outbound" }, "pod": &*pod.name,
+                "source": {"ip": source.ip(), "port": source.port()}, "destination": {"ip": destination.ip(), "port": destination.port()},
+                "expected": failure.expected, "got": failure.got, "reason": failure.reason.text(), "detail": failure.text,
+            }),
+        );
     }
 }

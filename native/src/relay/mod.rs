@@ -17,5 +17,6 @@ pub mod slab;
 pub mod sock;
 pub mod stream;
 pub mod timers;
+pub mod tunnel_pool;
 pub mod tunnels;
 pub mod worker;

@@ -50,11 +50,13 @@ impl Worker {
             self.shared.counters.add("not_intercepted", 1);
             return self.refuse(key, Reason::NotIntercepted);
         }
-        let body = || json!({
-            "ask": "outbound", "pod": &*name,
-            "destination": {"ip": destination.ip(), "port": destination.port()},
-            "source": {"ip": source.ip(), "port": source.port()},
-        });
+        let body = || {
+            json!({
+                "ask": "outbound", "pod": &*name,
+                "destination": {"ip": destination.ip(), "port": destination.port()},
+                "source": {"ip": source.ip(), "port": source.port()},
+            })
+        };
         if let Some(Resolved::Plan(plan)) = self.ask(Ask::Outbound { pod: number, destination }, key, body) {
             self.with_plan(key, plan);
         }

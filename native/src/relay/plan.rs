@@ -179,11 +179,8 @@ impl Verdict {
 impl PeerRule {
     pub fn parse(answer: &Value) -> Result<Answer<PeerRule>, String> {
         let wire = wire(answer)?;
-        let rule = PeerRule {
-            speaker: wire.speaker.unwrap_or(false),
-            strict: wire.mode.as_deref() == Some("strict"),
-            wait_ms: wire.wait_ms.unwrap_or(0),
-        };
+        let rule =
+            PeerRule { speaker: wire.speaker.unwrap_or(false), strict: wire.mode.as_deref() == Some("strict"), wait_ms: wire.wait_ms.unwrap_or(0) };
         Ok(Answer { value: rule, generation: wire.generation, cache: wire.cache.unwrap_or(true) })
     }
 }
@@ -219,7 +216,8 @@ mod tests {
 
     #[test]
     fn a_refusal_names_reason_and_policy() {
-        let a = Verdict::parse(&json!({"verdictId": 9, "generation": 4, "action": "refuse", "reason": "plaintext_refused", "policy": "a/b"})).unwrap();
+        let a =
+            Verdict::parse(&json!({"verdictId": 9, "generation": 4, "action": "refuse", "reason": "plaintext_refused", "policy": "a/b"})).unwrap();
         assert_eq!(a.value.action, Action::Refuse { reason: Reason::PlaintextRefused, policy: "a/b".into() });
         assert!(a.cache && a.generation == 4);
         assert!(Verdict::parse(&json!({"action": "perhaps"})).is_err());

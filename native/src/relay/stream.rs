@@ -13,11 +13,11 @@ use super::tunnels::Tunnel;
 use super::worker::Worker;
 use crate::reason::Reason;
 use crate::record::{Closer, Lane};
-use serde_json::json;
 use crate::tls::session::Failure;
 use crate::tunnel::frame::{OpenMeta, Refusal};
 use crate::tunnel::link::{Fill, Link, Step};
 use crate::tunnel::machine::{Event, Role};
+use serde_json::json;
 
 /// Pieces handed to the application in one write.
 const PIECES: usize = 16;
@@ -31,7 +31,9 @@ enum Passed {
     Event(Event),
     /// The application's socket failed.
     AppFailed,
-    End { clean: bool },
+    End {
+        clean: bool,
+    },
     Failed(Failure),
 }
 
@@ -215,7 +217,11 @@ impl Worker {
             Event::Refused(refusal) => {
                 let conn = t.conn.take();
                 let draining = refusal.code == Reason::PeerDraining as u16;
-                if draining { self.close_tunnel(key) } else { self.tunnel_idle(key) }
+                if draining {
+                    self.close_tunnel(key)
+                } else {
+                    self.tunnel_idle(key)
+                }
                 if let Some(conn) = conn {
                     self.stream_refused(conn, &refusal);
                 }
@@ -272,10 +278,13 @@ impl Worker {
         }
         if let Some(c) = self.conns.get(conn) {
             // Nothing is silent: the policy's name came over the tunnel and is in no plan of ours.
-            self.shared.event("refused", json!({
-                "direction": "outbound", "pod": &*c.pod.name, "id": c.id, "reason": reason.text(), "policy": refusal.policy,
-                "source": {"ip": c.source.ip(), "port": c.source.port()}, "destination": {"ip": c.destination.ip(), "port": c.destination.port()},
-            }));
+            self.shared.event(
+                "refused",
+                json!({
+                    "direction": "outbound", "pod": &*c.pod.name, "id": c.id, "reason": reason.text(), "policy": refusal.policy,
+                    "source": {"ip": c.source.ip(), "port": c.source.port()}, "destination": {"ip": c.destination.ip(), "port": c.destination.port()},
+                }),
+            );
         }
         let by_policy = matches!(reason, Reason::PolicyDenied | Reason::L7Unavailable | Reason::PlaintextRefused);
         if by_policy || !refusal.not_started {

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustls::ClientConfig;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::conn::State;
+use super::outbound::{connect_reason, errno};
 use super::plan::{Endpoint, Plan};
 use super::shared::{Pod, Shared};
 use super::slab::{Key, Token};
 use super::sock;
 use super::timers::Timer;
 use super::worker::Worker;
-use super::conn::State;
-use super::outbound::{connect_reason, errno};
 use crate::reason::Reason;
 use crate::record::{FLAG_REUSED, Lane};
 use crate::seam::PodSockets;
@@ -27,8 +27,6 @@ use crate::tunnel::machine::Role;
 /// Source ports tried for one tunnel.
 const PORT_TRIES: usize = 64;
 
-/// A tunnel used within this time is taken for alive: DATA may ride with OPEN.
-const FRESH_US: u64 = 5_000_000;
 /// How long a peer may take to confirm a reset or to close after DRAIN before the tunnel is cut.
 pub const GRACE_MS: u64 = 1_000;
 
@@ -92,7 +90,8 @@ impl Worker {
         // Spread by id: tunnels made in one burst do not all end in one burst.
         let jitter = (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % (config.tunnel_max_age_jitter_ms + 1);
         let max_age_us = (config.tunnel_max_age_ms + jitter).saturating_sub(config.tunnel_max_age_jitter_ms / 2) * 1_000;
-        let tunnel = Tunnel { link, id, pod, destination, pool, expected, conn: None, created_us: self.now_us, used_us: 0, max_age_us, step: 0, idle: false };
+        let tunnel =
+            Tunnel { link, id, pod, destination, pool, expected, conn: None, created_us: self.now_us, used_us: 0, max_age_us, step: 0, idle: false };
         let key = self.tunnels.insert(tunnel);
         self.timers.set(self.now_us / 1_000, config.connect_timeout_ms.max(config.handshake_timeout_ms), Timer::tunnel(key, 0));
         key
@@ -127,26 +126,39 @@ impl Worker {
         self.make_tunnel(conn, pod, pool, svid, endpoint);
     }
 
-    fn usable(&mut self, key: Key, identities: &[String]) -> bool {
+    pub fn usable(&mut self, key: Key, identities: &[String]) -> bool {
         let wall = Shared::wall_ms();
         let own = &self.shared.identities.trust_domain;
         let Some(t) = self.tunnels.get(key) else { return false };
         let l = &t.link;
         let identity = l.peer.as_deref().is_some_and(|p| identities.iter().any(|i| l.trust.same(i, p, own)));
         let idle = self.now_us.saturating_sub(t.used_us) < self.shared.config.tunnel_idle_ms * 1_000;
-        l.ready() && l.machine.is_idle() && !l.machine.draining() && !l.hangup && idle && identity
+        l.ready()
+            && l.machine.is_idle()
+            && !l.machine.draining()
+            && !l.hangup
+            && idle
+            && identity
             && self.now_us - t.created_us < t.max_age_us
             && wall < l.svid.not_after_ms.min(l.peer_not_after_ms)
             && self.current(&l.svid, &l.trust)
     }
 
     fn make_tunnel(&mut self, conn: Key, pod: Arc<Pod>, pool: PoolKey, svid: Arc<Svid>, endpoint: &Endpoint) {
-        let known = self.client_configs.get(&pool).filter(|c| Arc::ptr_eq(&c.svid, &svid) && Arc::ptr_eq(&c.trust, &self.snapshot.trust) && c.expected == endpoint.identities);
+        let known = self
+            .client_configs
+            .get(&pool)
+            .filter(|c| Arc::ptr_eq(&c.svid, &svid) && Arc::ptr_eq(&c.trust, &self.snapshot.trust) && c.expected == endpoint.identities);
         let config = match known {
             Some(known) => known.config.clone(),
             None => match client_config(&self.shared.identities, &self.snapshot, &svid, endpoint.identities.clone()) {
                 Ok(config) => {
-                    let entry = ClientTls { svid: svid.clone(), trust: self.snapshot.trust.clone(), expected: endpoint.identities.clone(), config: config.clone() };
+                    let entry = ClientTls {
+                        svid: svid.clone(),
+                        trust: self.snapshot.trust.clone(),
+                        expected: endpoint.identities.clone(),
+                        config: config.clone(),
+                    };
                     self.client_configs.insert(pool.clone(), entry);
                     config
                 }
@@ -234,7 +246,7 @@ impl Worker {
         }
     }
 
-    fn handshake_failed(&mut self, key: Key, failure: Failure) {
+    pub fn handshake_failed(&mut self, key: Key, failure: Failure) {
         let Some(t) = self.tunnels.get_mut(key) else { return };
         let inbound = t.link.machine.role() == Role::Acceptor;
         let (pod, peer, destination) = (t.pod.clone(), t.link.peer_address, t.destination);
@@ -250,130 +262,12 @@ impl Worker {
     }
 
     /// A tunnel under way came to nothing: its connection tries the next endpoint.
-    fn tunnel_failed(&mut self, key: Key, failure: Failure) {
+    pub fn tunnel_failed(&mut self, key: Key, failure: Failure) {
         self.handshakes.remove(&key);
         let Some(t) = self.tunnels.remove(key) else { return };
         if let Some(conn) = t.conn {
             self.endpoint_failed(conn, failure.reason);
         }
-    }
-
-    /// No stream is on it: keep it for the next one, or let it go.
-    pub fn tunnel_idle(&mut self, key: Key) {
-        let Some(t) = self.tunnels.get_mut(key) else { return };
-        t.conn = None;
-        t.idle = true;
-        t.step += 1;
-        t.used_us = self.now_us;
-        let Some(pool) = t.pool.clone() else { return };
-        let expected = t.expected.clone();
-        if self.draining || !self.usable(key, &expected) {
-            return self.close_tunnel(key);
-        }
-        let limit = self.shared.config.max_tunnels_per_pair;
-        let list = self.pool.entry(pool).or_default();
-        if list.len() >= limit {
-            return self.close_tunnel(key);
-        }
-        list.push(key);
-        self.sweep_soon();
-    }
-
-    pub fn sweep_soon(&mut self) {
-        if !self.sweeping {
-            self.sweeping = true;
-            self.timers.set(self.now_us / 1_000, 1_000, Timer::Sweep);
-        }
-    }
-
-    /// Closes tunnels that were idle too long or are too old, and forgets empty pools.
-    pub fn sweep(&mut self) {
-        self.sweeping = false;
-        self.refresh_identities();
-        let now = self.now_us;
-        let due: Vec<u32> = self.leaving.iter().filter(|l| l.1 <= now).map(|l| l.0).collect();
-        self.leaving.retain(|l| l.1 > now);
-        for pod in due {
-            self.cut_pod(pod);
-        }
-        for key in self.tunnels.keys() {
-            let Some(t) = self.tunnels.get(key) else { continue };
-            if t.pool.is_none() || !t.idle {
-                continue;
-            }
-            let expected = t.expected.clone();
-            if !self.usable(key, &expected) {
-                self.close_tunnel(key);
-            }
-        }
-        let tunnels = &self.tunnels;
-        self.pool.retain(|_, list| {
-            list.retain(|k| tunnels.get(*k).is_some());
-            !list.is_empty()
-        });
-        if !self.pool.is_empty() || !self.leaving.is_empty() {
-            self.sweep_soon();
-        }
-    }
-
-    /// Closes an idle tunnel in order.
-    pub fn close_tunnel(&mut self, key: Key) {
-        if let Some(mut t) = self.tunnels.remove(key) {
-            t.link.say_goodbye();
-            t.link.release(&mut self.buffers);
-        }
-    }
-
-    /// No new stream on this one: an opener just closes it when idle, an acceptor announces it and waits for the opener.
-    pub fn retire_tunnel(&mut self, key: Key) {
-        let Some(t) = self.tunnels.get_mut(key) else { return };
-        if !t.link.ready() {
-            return;
-        }
-        if t.link.machine.role() == Role::Opener {
-            if t.idle {
-                self.close_tunnel(key);
-            }
-            return;
-        }
-        t.link.machine.drain(&mut t.link.control);
-        if t.idle {
-            t.step += 1;
-            let timer = Timer::tunnel(key, t.step);
-            self.timers.set(self.now_us / 1_000, GRACE_MS, timer);
-        }
-        self.pump(key);
-    }
-
-    pub fn on_tunnel_timer(&mut self, key: Key) {
-        let Some(t) = self.tunnels.get_mut(key) else { return };
-        match t.link.layer {
-            Layer::Connecting => self.tunnel_failed(key, Failure::new(Reason::ConnectTimeout, "connect")),
-            Layer::Handshake(_) => self.handshake_failed(key, Failure::new(Reason::HandshakeTimeout, "handshake took too long")),
-            Layer::Records(_) if t.idle => self.close_tunnel(key),
-            Layer::Records(_) | Layer::Dead => {
-                t.link.abort();
-                self.tunnels.remove(key);
-            }
-        }
-    }
-
-    pub fn list_tunnels(&self) -> Vec<Value> {
-        let rows = self.tunnels.iter().map(|(_, t)| {
-            let opener = t.link.machine.role() == Role::Opener;
-            json!({
-                "id": t.id, "direction": if opener { "outbound" } else { "inbound" }, "pod": &*t.pod.name,
-                "source": if opener { t.pod.sockets.ips().iter().find(|i| i.is_ipv4() == t.destination.is_ipv4()).map(ToString::to_string) } else { Some(t.link.peer_address.to_string()) },
-                "destination": t.destination.to_string(), "identity": &*t.link.svid.identity, "peer": t.link.peer.as_deref(),
-                "streams": t.link.machine.number(), "ageMs": (self.now_us - t.created_us) / 1_000, "idle": t.idle, "draining": t.link.machine.draining(),
-            })
-        });
-        rows.collect()
-    }
-
-    /// Whether DATA may ride with OPEN: only on a tunnel that has proved itself a moment ago.
-    pub fn fresh(&self, t: &Tunnel) -> bool {
-        t.used_us > 0 && self.now_us - t.used_us < FRESH_US
     }
 }
 

@@ -32,6 +32,9 @@ const FLUSH_US: u64 = 50_000;
 const FLUSH_RECORDS: usize = 64;
 const EVENTS: usize = 256;
 
+/// What a server configuration was made of, to see whether it is still current, and the configuration.
+pub type ServerTls = (Arc<Svid>, Arc<Trust>, Arc<ServerConfig>);
+
 pub struct Worker {
     pub index: usize,
     pub shared: Arc<Shared>,
@@ -45,7 +48,7 @@ pub struct Worker {
     pub pool: HashMap<PoolKey, Vec<Key>>,
     pub handshakes: HashMap<Key, Handshake>,
     pub client_configs: HashMap<PoolKey, ClientTls>,
-    pub server_configs: HashMap<Arc<str>, (Arc<Svid>, Arc<Trust>, Arc<ServerConfig>)>,
+    pub server_configs: HashMap<Arc<str>, ServerTls>,
     pub snapshot: Arc<Snapshot>,
     pub identities_version: u64,
     pub buffers: Buffers,

@@ -58,11 +58,7 @@ pub struct Identities {
 fn provider() -> CryptoProvider {
     use rustls::crypto::ring::cipher_suite as suite;
     CryptoProvider {
-        cipher_suites: vec![
-            suite::TLS13_AES_128_GCM_SHA256,
-            suite::TLS13_AES_256_GCM_SHA384,
-            suite::TLS13_CHACHA20_POLY1305_SHA256,
-        ],
+        cipher_suites: vec![suite::TLS13_AES_128_GCM_SHA256, suite::TLS13_AES_256_GCM_SHA384, suite::TLS13_CHACHA20_POLY1305_SHA256],
         ..rustls::crypto::ring::default_provider()
     }
 }
@@ -93,12 +89,7 @@ impl Roots {
 
 impl Identities {
     pub fn new(trust_domain: &str) -> Self {
-        Self {
-            current: RwLock::default(),
-            version: AtomicU64::new(1),
-            trust_domain: trust_domain.to_owned(),
-            provider: Arc::new(provider()),
-        }
+        Self { current: RwLock::default(), version: AtomicU64::new(1), trust_domain: trust_domain.to_owned(), provider: Arc::new(provider()) }
     }
 
     pub fn version(&self) -> u64 {
@@ -122,11 +113,8 @@ impl Identities {
         let chain = pem_certificates("chainPem", chain_pem)?;
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
             .map_err(|e| Fault::new("bad_pem", format!("keyPem: {e:?}; give one PRIVATE KEY block")))?;
-        let signer = self
-            .provider
-            .key_provider
-            .load_private_key(key)
-            .map_err(|e| Fault::new("bad_key", format!("keyPem: {e}; use a P-256 key in PKCS#8")))?;
+        let signer =
+            self.provider.key_provider.load_private_key(key).map_err(|e| Fault::new("bad_key", format!("keyPem: {e}; use a P-256 key in PKCS#8")))?;
         let own = not_after_ms(&chain[0]).ok_or_else(|| Fault::new("bad_certificate", "chainPem: unreadable validity"))?;
         let certified = CertifiedKey::new(chain, signer);
         if let Err(rustls::Error::InconsistentKeys(why)) = certified.keys_match()
@@ -180,9 +168,7 @@ impl Identities {
 impl Trust {
     /// Roots for a trust domain; the aliases stand for our own one.
     pub fn roots<'a>(&'a self, domain: &str, own: &str) -> Option<&'a Roots> {
-        self.domains.get(domain).or_else(|| {
-            if self.aliases.iter().any(|a| a == domain) { self.domains.get(own) } else { None }
-        })
+        self.domains.get(domain).or_else(|| if self.aliases.iter().any(|a| a == domain) { self.domains.get(own) } else { None })
     }
 
     /// Whether two identities are the same, an alias of our trust domain counting as our trust domain.

@@ -49,7 +49,10 @@ pub struct Records {
 pub enum Opened {
     NeedMore,
     /// A record of `used` bytes; its plaintext is at `plain` (empty for what concerns only this layer).
-    Record { used: usize, plain: Range<usize> },
+    Record {
+        used: usize,
+        plain: Range<usize>,
+    },
     /// close_notify.
     Closed,
 }
@@ -98,11 +101,8 @@ impl Records {
         room[..HEADER].copy_from_slice(&head);
         room[HEADER + plain] = content;
         let nonce = self.tx.nonce();
-        let tag = self
-            .tx
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::from(head), &mut room[HEADER..HEADER + inner])
-            .map_err(|_| Error::EncryptError)?;
+        let tag =
+            self.tx.key.seal_in_place_separate_tag(nonce, Aad::from(head), &mut room[HEADER..HEADER + inner]).map_err(|_| Error::EncryptError)?;
         room[HEADER + inner..HEADER + length].copy_from_slice(tag.as_ref());
         Ok(HEADER + length)
     }
@@ -140,7 +140,7 @@ impl Records {
     pub fn open(&mut self, input: &mut [u8]) -> Result<Opened, Error> {
         let Some(head) = input.first_chunk::<HEADER>().copied() else { return Ok(Opened::NeedMore) };
         let length = usize::from(u16::from_be_bytes([head[3], head[4]]));
-        if head[0] != DATA || length > MAX_RECORD - HEADER || length < TRAILER {
+        if head[0] != DATA || !(TRAILER..=MAX_RECORD - HEADER).contains(&length) {
             return Err(Error::PeerMisbehaved(rustls::PeerMisbehaved::IllegalMiddleboxChangeCipherSpec));
         }
         let used = HEADER + length;

@@ -278,8 +278,14 @@ pub fn failure(error: &Error) -> Failure {
         Error::NoApplicationProtocol | Error::AlertReceived(Alert::NoApplicationProtocol) => Reason::NoCommonAlpn,
         Error::InvalidCertificate(_) => Reason::CertificateInvalid,
         Error::AlertReceived(
-            Alert::BadCertificate | Alert::CertificateExpired | Alert::CertificateRevoked | Alert::CertificateRequired
-            | Alert::CertificateUnknown | Alert::UnsupportedCertificate | Alert::UnknownCA | Alert::AccessDenied,
+            Alert::BadCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::CertificateRequired
+            | Alert::CertificateUnknown
+            | Alert::UnsupportedCertificate
+            | Alert::UnknownCA
+            | Alert::AccessDenied,
         ) => Reason::PeerRefusedUs,
         _ => Reason::HandshakeFailed,
     };

@@ -71,7 +71,13 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Option<String> {
 }
 
 impl PeerVerifier {
-    fn chain(&self, leaf: &EndEntityCert<'_>, intermediates: &[CertificateDer<'_>], roots: &[TrustAnchor<'_>], now: UnixTime) -> Result<(), webpki::Error> {
+    fn chain(
+        &self,
+        leaf: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        roots: &[TrustAnchor<'_>],
+        now: UnixTime,
+    ) -> Result<(), webpki::Error> {
         let usage = match self.checks {
             Checks::Server => KeyUsage::server_auth(),
             Checks::Client => KeyUsage::client_auth(),
@@ -102,7 +108,14 @@ impl PeerVerifier {
         Ok(())
     }
 
-    fn reason_of(&self, error: &webpki::Error, leaf: &EndEntityCert<'_>, intermediates: &[CertificateDer<'_>], retired: &Roots, now: UnixTime) -> Reason {
+    fn reason_of(
+        &self,
+        error: &webpki::Error,
+        leaf: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        retired: &Roots,
+        now: UnixTime,
+    ) -> Reason {
         match error {
             webpki::Error::CertExpired { .. } => Reason::CertificateExpired,
             webpki::Error::CertNotValidYet { .. } => Reason::CertificateNotYetValid,
@@ -116,8 +129,7 @@ impl PeerVerifier {
     }
 
     fn verify(&self, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
-        self.check(leaf, intermediates, now)
-            .map_err(|refusal| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal)))))
+        self.check(leaf, intermediates, now).map_err(|refusal| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal)))))
     }
 
     fn tls12(&self) -> Result<HandshakeSignatureValid, Error> {
@@ -134,7 +146,14 @@ pub fn refusal_of(error: &Error) -> Option<Refusal> {
 }
 
 impl ServerCertVerifier for PeerVerifier {
-    fn verify_server_cert(&self, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>], _: &ServerName<'_>, _: &[u8], now: UnixTime) -> Result<ServerCertVerified, Error> {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
         self.verify(leaf, intermediates, now).map(|()| ServerCertVerified::assertion())
     }
 
@@ -142,7 +161,12 @@ impl ServerCertVerifier for PeerVerifier {
         self.tls12()
     }
 
-    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
@@ -156,7 +180,12 @@ impl ClientCertVerifier for PeerVerifier {
         &[]
     }
 
-    fn verify_client_cert(&self, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>], now: UnixTime) -> Result<ClientCertVerified, Error> {
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
         self.verify(leaf, intermediates, now).map(|()| ClientCertVerified::assertion())
     }
 
@@ -164,7 +193,12 @@ impl ClientCertVerifier for PeerVerifier {
         self.tls12()
     }
 
-    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 

@@ -146,9 +146,17 @@ pub struct Violation(pub &'static str);
 /// One decoded piece. `Data` may be part of a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece {
-    Control { kind: Kind, stream: u32, payload: Vec<u8> },
+    Control {
+        kind: Kind,
+        stream: u32,
+        payload: Vec<u8>,
+    },
     /// `start..end` in the slice given to `next`.
-    Data { stream: u32, start: usize, end: usize },
+    Data {
+        stream: u32,
+        start: usize,
+        end: usize,
+    },
 }
 
 /// Follows frames through arbitrary cuts of the plaintext.

@@ -38,7 +38,9 @@ pub enum Step {
     /// Nothing more without reading from the socket.
     NeedRead,
     /// close_notify or the end of the socket. `clean`: between frames.
-    End { clean: bool },
+    End {
+        clean: bool,
+    },
     Failed(Failure),
 }
 

@@ -144,7 +144,8 @@ impl Link {
                     // No room left: send first, the rest goes through the slow way.
                     self.out.extend_from_slice(&room[..used]);
                     used = 0;
-                    let mut spill = vec![0; self.control.len() + self.control.len().div_ceil(records::MAX_PLAIN) * (records::HEADER + records::TRAILER)];
+                    let mut spill =
+                        vec![0; self.control.len() + self.control.len().div_ceil(records::MAX_PLAIN) * (records::HEADER + records::TRAILER)];
                     match self.seal_control(&mut spill, 0) {
                         Some(length) => self.out.extend_from_slice(&spill[..length]),
                         None => sent.tunnel_failed = true,

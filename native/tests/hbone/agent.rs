@@ -16,14 +16,17 @@ use crate::pki::Pair;
 /// A node whose plans lead to `server` by HBONE and whose verdicts forward; and the mesh's CA to make peers with.
 fn node(server: SocketAddr) -> (Node, Mesh) {
     let mesh = Mesh::new();
-    let node = Node::start(Config { handshake_timeout_ms: 2_000, ..Config::default() }, Box::new(move |q: &Value| {
-        let endpoint = json!({"ip": "10.1.2.3", "port": 80, "mode": "hbone", "identities": [SERVER], "tunnelAddress": {"ip": server.ip(), "port": server.port()}});
-        match q["ask"].as_str() {
-            Some("outbound") => Some(json!({"planId": 11, "generation": 1, "action": "forward", "identity": CLIENT, "endpoints": [endpoint]})),
-            Some("inbound") => Some(json!({"verdictId": 12, "generation": 1, "action": "forward"})),
-            _ => Some(json!({"speaker": true, "mode": "strict", "waitMs": 1_000})),
-        }
-    }));
+    let node = Node::start(
+        Config { handshake_timeout_ms: 2_000, ..Config::default() },
+        Box::new(move |q: &Value| {
+            let endpoint = json!({"ip": "10.1.2.3", "port": 80, "mode": "hbone", "identities": [SERVER], "tunnelAddress": {"ip": server.ip(), "port": server.port()}});
+            match q["ask"].as_str() {
+                Some("outbound") => Some(json!({"planId": 11, "generation": 1, "action": "forward", "identity": CLIENT, "endpoints": [endpoint]})),
+                Some("inbound") => Some(json!({"verdictId": 12, "generation": 1, "action": "forward"})),
+                _ => Some(json!({"speaker": true, "mode": "strict", "waitMs": 1_000})),
+            }
+        }),
+    );
     node.trust(&[("cluster.local", &[&mesh.ca.pem])]);
     for identity in [CLIENT, SERVER] {
         let (chain, key) = mesh.ca.issue(identity, false);
@@ -48,7 +51,8 @@ fn inbound_through_a_worker() {
     *pod.app.lock().unwrap() = Some(local(echo_app()));
     node.enrol(&pod, SERVER);
     let to = pod.inbound();
-    let peer = Peer::client_at(&mesh, to, CLIENT, json!({"scenario": "echo", "authority": format!("{}:8080", to.ip()), "streams": 30, "bytes": 50_000}));
+    let peer =
+        Peer::client_at(&mesh, to, CLIENT, json!({"scenario": "echo", "authority": format!("{}:8080", to.ip()), "streams": 30, "bytes": 50_000}));
     let done = peer.wait("done");
     assert_eq!((done["wrong"].as_u64(), done["bytes"].as_u64()), (Some(0), Some(30 * 50_000)));
     let records = node.records(30);

@@ -41,7 +41,12 @@ fn streams_carry_every_byte() {
 #[test]
 fn large_streams() {
     let mesh = Mesh::new();
-    let peer = Peer::client(&mesh, mesh.listen_inbound(), CLIENT, json!({"scenario": "echo", "authority": authority(echo_app()), "streams": 4, "bytes": 8 << 20}));
+    let peer = Peer::client(
+        &mesh,
+        mesh.listen_inbound(),
+        CLIENT,
+        json!({"scenario": "echo", "authority": authority(echo_app()), "streams": 4, "bytes": 8 << 20}),
+    );
     let done = peer.wait("done");
     assert_eq!((done["wrong"].as_u64(), done["bytes"].as_u64()), (Some(0), Some(4 * (8 << 20))));
 }
@@ -210,7 +215,8 @@ fn expiry_drains() {
 #[test]
 fn rapid_reset() {
     let mesh = Mesh::new();
-    let peer = Peer::client(&mesh, mesh.listen_inbound(), CLIENT, json!({"scenario": "rapidReset", "authority": authority(echo_app()), "streams": 3_000}));
+    let peer =
+        Peer::client(&mesh, mesh.listen_inbound(), CLIENT, json!({"scenario": "rapidReset", "authority": authority(echo_app()), "streams": 3_000}));
     // 11 is ENHANCE_YOUR_CALM (RFC 9113 §7).
     assert_eq!(peer.wait("error")["message"], "Session closed with error code 11");
     until(|| mesh.hbone.registry().streams().is_empty() && mesh.hbone.registry().tunnels().is_empty());
@@ -225,7 +231,8 @@ fn a_stuck_application_stops_only_its_stream() {
     let port = mesh.listen_inbound();
     let blocked = Peer::client(&mesh, port, CLIENT, json!({"scenario": "single", "authority": authority(stuck), "bytes": 32 << 20}));
     until(|| mesh.hbone.registry().streams().iter().any(|s| s.bytes().0 > 0));
-    let peer = Peer::client(&mesh, port, CLIENT, json!({"scenario": "slowReader", "authority": authority(echo_app()), "streams": 50, "bytes": 20_000}));
+    let peer =
+        Peer::client(&mesh, port, CLIENT, json!({"scenario": "slowReader", "authority": authority(echo_app()), "streams": 50, "bytes": 20_000}));
     assert_eq!(peer.wait("done")["wrong"], 0);
     assert!(blocked.drain().iter().all(|l| l["event"] != "done"));
 }

@@ -93,7 +93,16 @@ fn bad_servers() {
     let (_b, alpn) = Peer::server(&mesh, SERVER, false, json!({"scenario": "not-h2", "alpn": ["fairlead/9"]}));
     let (_c, none) = Peer::server(&mesh, SERVER, false, json!({"scenario": "not-h2", "alpn": []}));
     let plain = echo_app();
-    for (i, (server, reason)) in [(expired, Reason::CertificateExpired), (alpn, Reason::NoCommonAlpn), (none, Reason::NoCommonAlpn), (plain, Reason::HandshakeFailed), (1, Reason::ConnectRefused)].into_iter().enumerate() {
+    for (i, (server, reason)) in [
+        (expired, Reason::CertificateExpired),
+        (alpn, Reason::NoCommonAlpn),
+        (none, Reason::NoCommonAlpn),
+        (plain, Reason::HandshakeFailed),
+        (1, Reason::ConnectRefused),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let mut socket = connect(mesh.listen_outbound(vec![(server, SERVER)]));
         assert!(is_reset(&mut socket), "{reason:?}");
         assert_eq!(mesh.records(i + 1)[i].reason, reason);
@@ -131,7 +140,9 @@ fn no_svid() {
 #[test]
 fn statuses() {
     let mesh = Mesh::new();
-    for (i, (status, reason)) in [(403, Reason::PolicyDenied), (401, Reason::PolicyDenied), (503, Reason::ConnectFailed), (404, Reason::PeerRefused)].into_iter().enumerate() {
+    for (i, (status, reason)) in
+        [(403, Reason::PolicyDenied), (401, Reason::PolicyDenied), (503, Reason::ConnectFailed), (404, Reason::PeerRefused)].into_iter().enumerate()
+    {
         let (_peer, server) = Peer::server(&mesh, SERVER, false, json!({"scenario": "status", "status": status}));
         let mut socket = connect(mesh.listen_outbound(vec![(server, SERVER)]));
         assert!(is_reset(&mut socket));

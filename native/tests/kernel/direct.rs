@@ -24,10 +24,9 @@ pub const CASES: &[Case] = &[
 
 fn straight(lab: &Lab) {
     let kernel = lab.start(&["a", "b"]);
-    for (to, vip) in [
-        (lab.addr4("b", 8080), "10.96.0.10:80".parse::<SocketAddr>().unwrap()),
-        (lab.addr6("b", 8080), "[fd00:96::10]:81".parse().unwrap()),
-    ] {
+    for (to, vip) in
+        [(lab.addr4("b", 8080), "10.96.0.10:80".parse::<SocketAddr>().unwrap()), (lab.addr6("b", 8080), "[fd00:96::10]:81".parse().unwrap())]
+    {
         lab.serve("b", to);
         service(&kernel, vip, Some(to));
         lab.allow_direct(&kernel, "a", to, 0);
@@ -71,7 +70,8 @@ fn record(lab: &Lab) {
     let to = lab.addr4("b", 8080);
     let listener = lab.inside("b", move || std::net::TcpListener::bind(to)).unwrap();
     lab.allow_direct(&kernel, "a", to, 0);
-    for (round, (up, down, client_first)) in [(100_000usize, 7usize, true), (3, 200_000, false), (0, 0, true), (0, 0, false)].into_iter().enumerate() {
+    for (round, (up, down, client_first)) in [(100_000usize, 7usize, true), (3, 200_000, false), (0, 0, true), (0, 0, false)].into_iter().enumerate()
+    {
         let client = lab.spawn_inside("a", move || {
             let mut stream = TcpStream::connect(to).unwrap();
             stream.write_all(&vec![1; up]).unwrap();

@@ -101,7 +101,11 @@ fn listening_follows(lab: &Lab) {
     eventually("the sweep closes a seeded port", || is_refused(&lab.dial("x", lab.addr4("b", 7002))));
     for _ in 0..3 {
         let one = lab.inside("b", || TcpListener::bind("0.0.0.0:7003")).unwrap();
-        lab.inside("x", { let to = lab.addr4("b", 7003); move || std::net::TcpStream::connect_timeout(&to, Duration::from_secs(5)) }).unwrap();
+        lab.inside("x", {
+            let to = lab.addr4("b", 7003);
+            move || std::net::TcpStream::connect_timeout(&to, Duration::from_secs(5))
+        })
+        .unwrap();
         drop(one);
         assert!(is_refused(&lab.dial("x", lab.addr4("b", 7003))));
     }

@@ -75,12 +75,7 @@ impl Lab {
         fs::create_dir_all(cgroup.join("kubelet")).expect("make a cgroup");
         fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()).expect("enter the cgroup");
         fs::create_dir_all(run_dir(name)).expect("make a folder in /run");
-        Self {
-            name: name.into(),
-            cgroup,
-            relay: Relay::new(),
-            events: Arc::default(),
-        }
+        Self { name: name.into(), cgroup, relay: Relay::new(), events: Arc::default() }
     }
 
     pub fn name(&self) -> &str {

@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fairlead::kernel::layout::setting;
@@ -103,7 +103,13 @@ fn takeover(lab: &Lab) {
     let first = lab.start(&["a", "b"]);
     let targets = [lab.addr4("b", 8080), lab.addr6("b", 8080)];
     targets.iter().for_each(|to| lab.serve("b", *to));
-    let mut old: Vec<TcpStream> = targets.iter().map(|to| { let to = *to; lab.inside("a", move || TcpStream::connect(to)).unwrap() }).collect();
+    let mut old: Vec<TcpStream> = targets
+        .iter()
+        .map(|to| {
+            let to = *to;
+            lab.inside("a", move || TcpStream::connect(to)).unwrap()
+        })
+        .collect();
     old.iter_mut().for_each(|s| drop(lab::meet(s).unwrap()));
     let stop = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicUsize::new(0));
@@ -208,7 +214,8 @@ fn dead_pod(lab: &Lab) {
 fn unenrol(lab: &Lab) {
     let state = |lab: &Lab| {
         lab.inside("a", || {
-            let rules = std::process::Command::new("sh").args(["-c", "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all"]).output();
+            let rules =
+                std::process::Command::new("sh").args(["-c", "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all"]).output();
             let sysctls = ["ipv4/tcp_fwmark_accept", "ipv4/fwmark_reflect", "ipv6/fwmark_reflect"];
             let values = sysctls.map(|name| std::fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap());
             (String::from_utf8(rules.unwrap().stdout).unwrap(), values)
@@ -260,9 +267,7 @@ fn vanished(lab: &Lab) {
     let gone = lab.netns("b");
     let name = gone.file_name().unwrap().to_string_lossy().into_owned();
     assert!(std::process::Command::new("ip").args(["netns", "del", &name]).status().unwrap().success());
-    eventually("the pod is found gone", || {
-        lab.events.lock().unwrap().iter().any(|e| matches!(e, KernelEvent::Vanished { pod } if pod == "test/b"))
-    });
+    eventually("the pod is found gone", || lab.events.lock().unwrap().iter().any(|e| matches!(e, KernelEvent::Vanished { pod } if pod == "test/b")));
     assert_eq!(kernel.pods().len(), 1);
     assert_eq!(kernel.map_dump("pods", 10).unwrap().len(), 1);
 }

@@ -44,8 +44,7 @@ fn main() -> ExitCode {
 
 /// Runs every case whose title holds one of the filters (all without); TAP on standard output.
 fn run_all(filters: &[String]) -> ExitCode {
-    let wanted: Vec<_> =
-        cases().into_iter().filter(|(t, _)| filters.is_empty() || filters.iter().any(|f| t.contains(f.as_str()))).collect();
+    let wanted: Vec<_> = cases().into_iter().filter(|(t, _)| filters.is_empty() || filters.iter().any(|f| t.contains(f.as_str()))).collect();
     println!("TAP version 13\n1..{}", wanted.len());
     let mut failed = 0;
     for (number, (title, _)) in wanted.iter().enumerate() {

@@ -135,9 +135,7 @@ fn takeover(lab: &Lab) {
     let to = lab.addr4("b", 8080);
     lab.serve("b", to);
     let mut agents = vec![start(lab, &["a", "b"])];
-    let dialler = {
-        lab.spawn_inside("a", move || (0..200).filter(|_| crate::lab::dial(to).is_err()).count())
-    };
+    let dialler = { lab.spawn_inside("a", move || (0..200).filter(|_| crate::lab::dial(to).is_err()).count()) };
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(50));
         // An agent of its own: the one before goes on taking what its listeners hold.

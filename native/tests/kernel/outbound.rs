@@ -202,9 +202,8 @@ fn bound_device(lab: &Lab) {
     let met = lab.inside("a", move || {
         let fd = sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
         // SO_BINDTOIFINDEX; eth0 is the only device beside lo.
-        let index: i32 = std::fs::read_to_string("/proc/self/net/dev_snmp6/eth0").map_or(2, |text| {
-            text.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(2)
-        });
+        let index: i32 = std::fs::read_to_string("/proc/self/net/dev_snmp6/eth0")
+            .map_or(2, |text| text.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(2));
         sys::set_option(fd.as_fd(), libc::SOL_SOCKET, 62, index).unwrap();
         let stream = TcpStream::from(fd);
         stream.set_nonblocking(false).unwrap();

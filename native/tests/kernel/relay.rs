@@ -68,7 +68,13 @@ impl Relay {
             Direction::Inbound => stream.local_addr(),
         };
         let destination = found.as_ref().ok().copied();
-        self.seen.lock().unwrap().push(Seen { pod: pod.key().into(), direction, destination, source, app_has_hbone: pod.app_listens(fairlead::hbone::PORT) });
+        self.seen.lock().unwrap().push(Seen {
+            pod: pod.key().into(),
+            direction,
+            destination,
+            source,
+            app_has_hbone: pod.app_listens(fairlead::hbone::PORT),
+        });
         if self.refuse.load(Ordering::Relaxed) {
             return Ok(());
         }

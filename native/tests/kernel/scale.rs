@@ -27,8 +27,7 @@ fn held_streams(lab: &Lab) {
     lab.serve("b", to);
     let pod = kernel.pods().remove(0);
     let client = lab.ip4("x");
-    let mut held: Vec<TcpStream> =
-        (0..500).map(|_| connect(&*pod, Direction::Inbound, to, client).expect("a held stream")).collect();
+    let mut held: Vec<TcpStream> = (0..500).map(|_| connect(&*pod, Direction::Inbound, to, client).expect("a held stream")).collect();
     lab.relay.refuse.store(true, Ordering::Relaxed);
     let slowest = lab.inside("x", move || {
         let mut slowest = Duration::ZERO;

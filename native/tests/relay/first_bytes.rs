@@ -11,7 +11,12 @@ use crate::mesh::{Mesh, allow, config};
 use crate::node::{app, reason};
 
 fn mesh(address: std::net::SocketAddr, peer: Value) -> Mesh {
-    Mesh::with(address, config(|_| {}), config(|c| c.handshake_timeout_ms = 400), move |q| if q["ask"] == "peer" { Some(peer.clone()) } else { allow(q) })
+    Mesh::with(
+        address,
+        config(|_| {}),
+        config(|c| c.handshake_timeout_ms = 400),
+        move |q| if q["ask"] == "peer" { Some(peer.clone()) } else { allow(q) },
+    )
 }
 
 fn dial(mesh: &Mesh) -> TcpStream {
@@ -105,8 +110,7 @@ fn hint_is_no_proof() {
 #[doc = "[INT-7] protocols of plain connections are named in the record; no byte is lost by looking"]
 fn protocols_are_named() {
     let mesh = mesh(app(echo), json!({"speaker": false, "mode": "permissive", "waitMs": 50}));
-    let samples: [(&[u8], u8); 3] =
-        [(b"GET / HTTP/1.1\r\n\r\n", 2), (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 3), (b"*1\r\n$4\r\nPING\r\n", 4)];
+    let samples: [(&[u8], u8); 3] = [(b"GET / HTTP/1.1\r\n\r\n", 2), (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 3), (b"*1\r\n$4\r\nPING\r\n", 4)];
     for (i, (bytes, protocol)) in samples.into_iter().enumerate() {
         let mut stream = dial(&mesh);
         stream.write_all(bytes).unwrap();

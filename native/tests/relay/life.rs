@@ -101,12 +101,7 @@ fn idle_and_age() {
     round_trip(&connect(&mesh), b"once");
     assert_eq!(tunnels(&mesh).len(), 1);
     wait_for(|| tunnels(&mesh).is_empty().then_some(()));
-    let aged = Mesh::with(
-        app(echo),
-        config(|c| (c.workers, c.tunnel_max_age_ms, c.tunnel_max_age_jitter_ms) = (1, 200, 0)),
-        config(|_| {}),
-        allow,
-    );
+    let aged = Mesh::with(app(echo), config(|c| (c.workers, c.tunnel_max_age_ms, c.tunnel_max_age_jitter_ms) = (1, 200, 0)), config(|_| {}), allow);
     let held = connect(&aged);
     round_trip(&held, b"before");
     thread::sleep(Duration::from_millis(300));

@@ -14,7 +14,6 @@ use std::{io, thread};
 use fairlead::calls::Pods;
 use fairlead::channel::{ANSWER, CALL, EVENT, FrameReader, QUESTION, RECORDS, REPLY};
 use fairlead::config::Config;
-use fairlead::relay::shared::Shared;
 use fairlead::seam::{Direction, Listener, PodRegistry, PodSockets};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::{Value, json};
@@ -109,7 +108,6 @@ pub struct Seen {
 }
 
 pub struct Node {
-    pub shared: Arc<Shared>,
     pub pods: Arc<Pods>,
     pub seen: Arc<Mutex<Seen>>,
     agent: Mutex<UnixStream>,
@@ -163,7 +161,7 @@ impl Node {
                 }
             }
         });
-        Node { shared: started.shared, pods: started.pods, seen, agent: Mutex::new(agent), next_call: AtomicU64::new(1) }
+        Node { pods: started.pods, seen, agent: Mutex::new(agent), next_call: AtomicU64::new(1) }
     }
 
     pub fn call(&self, method: &str, params: Value) -> Value {

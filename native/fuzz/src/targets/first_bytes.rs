@@ -72,4 +72,3 @@ pub fn detector(data: &[u8]) {
         assert!(d.decided() && (!before.0 || before.1 == d.protocol()));
     }
 }
-

@@ -25,9 +25,10 @@ impl Tool {
             Ok(()) => return Ok(Self::Nft),
             Err(e) => e,
         };
-        works("iptables").and_then(|()| works("ip6tables")).map(|()| Self::Iptables).map_err(|tables| {
-            format!("{nft}, {tables}; install nftables, or iptables with ip6tables")
-        })
+        works("iptables")
+            .and_then(|()| works("ip6tables"))
+            .map(|()| Self::Iptables)
+            .map_err(|tables| format!("{nft}, {tables}; install nftables, or iptables with ip6tables"))
     }
 
     pub fn name(self) -> &'static str {
@@ -71,9 +72,8 @@ impl Tool {
         netns::within(namespace, || match self {
             Self::Nft => run("nft", &["-f", "-"], &rules::nft_suspended()),
             // The hooks of iptables stay as long as its tables do.
-            Self::Iptables => tables(ipv6).try_for_each(|program| {
-                JUMPS.iter().try_for_each(|(table, _, chain)| run(program, &["-w", "5", "-t", table, "-F", chain], ""))
-            }),
+            Self::Iptables => tables(ipv6)
+                .try_for_each(|program| JUMPS.iter().try_for_each(|(table, _, chain)| run(program, &["-w", "5", "-t", table, "-F", chain], ""))),
         })
     }
 
@@ -109,8 +109,7 @@ fn tables(ipv6: bool) -> impl Iterator<Item = &'static str> {
 
 /// Runs a program with text on its standard input; the error is what it said. A child is of the calling thread's namespace.
 fn run(program: &str, args: &[&str], input: &str) -> io::Result<()> {
-    let mut child =
-        Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut child = Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // A program that ends before it has read all says why by itself.
         let _ = stdin.write_all(input.as_bytes());

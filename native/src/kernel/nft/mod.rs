@@ -56,12 +56,7 @@ fn os<'a>(what: &'a str, pod: &'a str) -> impl Fn(std::io::Error) -> Fault + 'a 
 
 impl Nft {
     /// Finds the program to write rules with; `reason` says why it is not eBPF.
-    pub fn load(
-        config: KernelConfig,
-        registry: Arc<dyn PodRegistry>,
-        sink: EventSink,
-        reason: &str,
-    ) -> Result<(Self, LoadReport), Fault> {
+    pub fn load(config: KernelConfig, registry: Arc<dyn PodRegistry>, sink: EventSink, reason: &str) -> Result<(Self, LoadReport), Fault> {
         let lacks = probe::missing_of(&["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
         if !lacks.is_empty() {
             let text = format!("{reason}; nftables needs {} too: grant it to the agent", lacks.join(", "));
@@ -69,14 +64,7 @@ impl Nft {
         }
         let tool = Tool::find().map_err(|e| Fault::new("no_interception", format!("{reason}; {e}")))?;
         let probers = node::own_addresses();
-        let inner = Arc::new(Inner {
-            config,
-            tool,
-            probers,
-            registry,
-            members: Mutex::default(),
-            last_beat: Mutex::new(Instant::now()),
-        });
+        let inner = Arc::new(Inner { config, tool, probers, registry, members: Mutex::default(), last_beat: Mutex::new(Instant::now()) });
         let stop = Arc::new(AtomicBool::new(false));
         let (watched, stopped) = (Arc::downgrade(&inner), stop.clone());
         let thread = std::thread::Builder::new()
@@ -192,8 +180,7 @@ impl Drop for Nft {
 /// Ports on which something listens that is not the agent's own.
 fn listening(pod: &NftPod) -> Result<Vec<u16>, Fault> {
     let sockets = diag::list(pod.namespace.as_fd(), diag::STATES_LISTEN).map_err(os("list listeners", pod.key()))?;
-    let mut ports: Vec<u16> =
-        sockets.iter().filter(|s| !s.local.ip().is_loopback()).map(|s| s.local.port()).collect();
+    let mut ports: Vec<u16> = sockets.iter().filter(|s| !s.local.ip().is_loopback()).map(|s| s.local.port()).collect();
     ports.sort_unstable();
     ports.dedup();
     Ok(ports)

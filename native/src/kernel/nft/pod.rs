@@ -184,7 +184,6 @@ impl PodSockets for NftPod {
     /// An error counts as a yes: then the connection is the app's, as it would be without us.
     fn app_listens(&self, port: u16) -> bool {
         let ours = |s: &diag::Socket| s.local.ip().is_loopback();
-        diag::list(self.namespace.as_fd(), diag::STATES_LISTEN)
-            .map_or(true, |found| found.iter().any(|s| s.local.port() == port && !ours(s)))
+        diag::list(self.namespace.as_fd(), diag::STATES_LISTEN).map_or(true, |found| found.iter().any(|s| s.local.port() == port && !ours(s)))
     }
 }
