@@ -7,11 +7,10 @@ import { spawnInPod } from "./client.ts";
 import { ended, exitCode, type Finished } from "./command.ts";
 import { PROJECT_DIR } from "./paths.ts";
 
-/** Command line of a traffic program (test/kit/traffic-*.ts). */
+/** Command line of the traffic program (native/examples/traffic). */
 export const trafficCommand = (which: "client" | "server", args: readonly string[]): string[] => [
-  process.execPath,
-  "--disable-warning=ExperimentalWarning",
-  join(PROJECT_DIR, `test/kit/traffic-${which}.ts`),
+  join(PROJECT_DIR, "native/target/release/examples/traffic"),
+  which,
   ...args,
 ];
 

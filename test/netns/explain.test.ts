@@ -13,7 +13,7 @@ import {
   serverPod,
   service,
 } from "../kit/manifests.ts";
-import { random } from "../kit/traffic-wire.ts";
+import { random } from "../kit/random.ts";
 
 const sources = ["shop/near", "shop/far", "other/one", "outside/stranger"];
 const targets = ["shop/web", "shop/db", "other/api"];
