@@ -30,6 +30,7 @@ import { ControllerLink } from "./controller-link.ts";
 import { type DataThreads, startDataThreads } from "./data-threads.ts";
 import { Discovery } from "./discovery.ts";
 import { Endpoints } from "./endpoints.ts";
+import { type Interception, loadInterception } from "./interception.ts";
 import { createNativeEvents } from "./native-events.ts";
 import { PolicyChange } from "./policy-change.ts";
 import { Takeover } from "./takeover.ts";
@@ -87,12 +88,13 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
   const cacheFailures = metrics.counter(metricNames.cacheFailures);
 
   let phase: "starting" | "ready" | "draining" = "starting";
-  let interception = "none";
+  let interception: Interception = { way: "none", reason: "not chosen yet" };
   let onDrained: () => void = () => {};
   let dataThreads: DataThreads | undefined;
   const decideSettings = (): DecideSettings => ({ knowledge: discovery.knowledge, detectMs: config.detectMs });
   const directSettings = (): DirectSettings => ({
     knowledge: discovery.knowledge,
+    kernelLane: interception.way === "ebpf",
     l7Telemetry: config.dataThreads > 0,
   });
 
@@ -167,6 +169,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     view,
     facts: book,
     clock,
+    maps: () => interception.way === "ebpf",
     direct: directSettings,
     withdrawn: (source, _destination, rows) => void policyChange.destroyDirect(source, rows),
     failed: () => kernelFailures.add({}),
@@ -181,7 +184,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     state,
     link,
     agentVersion: version,
-    interception: () => interception,
+    interception: () => interception.way,
     pods: () => pods.statuses(),
     changed: (changes) => stateChanged(changes),
     connected: () => certificates.svids.retryNow(),
@@ -209,7 +212,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     phase: () => phase,
     foreignHooks: () => events.foreignHooks,
     interception: () => interception,
-    explain: { state, pods, decide: decideSettings, direct: directSettings },
+    explain: { state, pods, interception: () => interception, decide: decideSettings, direct: directSettings },
     sync: () => syncPods(true),
     drain: () => drain("asked on the admin socket"),
   });
@@ -309,13 +312,9 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
 
   /** Everything up to the moment when the old agent may go. */
   async function begin(): Promise<Result<void, string>> {
-    const host = await native.call("host.probe", {});
-    if (!host.ok) return err(`host.probe: ${host.error.message}`);
-    if (host.value.missing.length > 0) log.warn("capabilities_missing", { missing: host.value.missing });
-    const programs = await native.call("programs.load", {}, 30_000);
-    if (!programs.ok) return err(`programs: ${programs.error.code}: ${programs.error.message}`);
-    interception = programs.value.interception;
-    log.info("interception", { ...programs.value, kernel: host.value.kernel });
+    const loaded = await loadInterception(native, log, config.interception);
+    if (!loaded.ok) return loaded;
+    interception = loaded.value;
     if (config.dataThreads > 0) {
       const threads = await startDataThreads(config.dataThreads, native, log, () => {});
       if (!threads.ok) return threads;
@@ -341,7 +340,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     phase = "ready";
     stopWatching = watchPodFolder(config.podsDir, clock, log, () => void syncPods(false), config.podRescanMs);
     await syncPods(false);
-    log.info("ready", { pods: pods.all().length, interception, replaced: takeover.predecessor });
+    log.info("ready", { pods: pods.all().length, interception: interception.way, replaced: takeover.predecessor });
     return ok(undefined);
   }
 }

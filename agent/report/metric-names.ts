@@ -70,6 +70,7 @@ export const metricNames = {
     "type",
   ]),
   cacheFailures: spec("fairlead_cache_write_failures_total", "Discovery cache writes that failed"),
+  interception: spec("fairlead_interception", "1 for the way in which this node intercepts: ebpf or nftables", ["way"]),
   podsEnrolled: spec("fairlead_pods", "Pods of this node by state", ["state"]),
   kernelRows: spec("fairlead_kernel_rows", "Rows wanted in BPF maps", ["map"]),
   kernelFailures: spec(

@@ -26,6 +26,7 @@ export interface NodeDeps {
   readonly lab: LabPaths;
   readonly agents: boolean;
   readonly agentEnv: Readonly<Record<string, string>>;
+  readonly agentPrefix: readonly string[];
   readonly joinToken: (node: string) => Promise<{ readonly token: string; readonly roots: string } | undefined>;
   readonly onVerdict: (v: Verdict) => void;
   readonly changed: () => void;
@@ -106,7 +107,12 @@ export class NodeRuntime {
     if (deps.agents) {
       this.agent = new Daemon({
         name: `agent of ${this.name}`,
-        argv: [process.execPath, "--disable-warning=ExperimentalWarning", join(PROJECT_DIR, "agent/main.ts")],
+        argv: [
+          ...deps.agentPrefix,
+          process.execPath,
+          "--disable-warning=ExperimentalWarning",
+          join(PROJECT_DIR, "agent/main.ts"),
+        ],
         place: { cgroup: this.paths.agentCgroup, netns: this.paths.netns, cwd: this.paths.dir },
         logFile: this.paths.agentLog,
         env: () => this.#agentEnv(),
