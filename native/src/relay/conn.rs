@@ -68,6 +68,8 @@ pub enum State {
     Asking,
     /// Inbound: waits for first bytes.
     Peeking,
+    /// Waits until the destination's pod is enrolled here.
+    Arriving,
     /// Waits for the socket towards the server.
     Connecting,
     /// Waits for a tunnel, or for ACCEPT on it.

@@ -86,7 +86,15 @@ impl Worker {
             conn.flags |= FLAG_RETRIED;
         }
         conn.tried.push(index);
+        self.use_endpoint(key, index);
+    }
+
+    /// Takes the way that the plan has for one of its endpoints.
+    pub fn use_endpoint(&mut self, key: Key, index: u16) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(plan) = conn.plan.clone() else { return };
         conn.endpoint = index;
+        conn.state = State::Connecting;
         let endpoint = &plan.endpoints[usize::from(index)];
         conn.upstream = Some(endpoint.address);
         match endpoint.mode {
@@ -104,7 +112,7 @@ impl Worker {
                 let target = endpoint.pod.as_ref().and_then(|p| self.pods.get(p)).map(|p| p.sockets.clone());
                 match target {
                     Some(pod) => self.dial(key, pod.app_socket(endpoint.address, source), endpoint.address),
-                    None => self.endpoint_failed(key, Reason::UnknownDestination),
+                    None => self.await_pod(key),
                 }
             }
         }

@@ -243,6 +243,7 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(key) else { return };
         match conn.state {
             State::Peeking => self.peek_timeout(key),
+            State::Arriving => self.look_for_pod(key),
             State::Connecting => self.dial_failed(key, Reason::ConnectTimeout),
             State::Opening => self.opening_timeout(key),
             State::Open if conn.check_hello => {
