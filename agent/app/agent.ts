@@ -5,7 +5,6 @@ import { mkdirSync } from "node:fs";
 import type { PodName } from "../api/names.ts";
 import { defaultSettings } from "../api/settings.ts";
 import type { Clock } from "../base/clock.ts";
-import { every } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import { createMetrics } from "../base/metrics.ts";
 import type { Random } from "../base/random.ts";
@@ -31,6 +30,7 @@ import { type DataThreads, startDataThreads } from "./data-threads.ts";
 import { Discovery } from "./discovery.ts";
 import { Endpoints } from "./endpoints.ts";
 import { type Interception, loadInterception } from "./interception.ts";
+import { startLiveness } from "./liveness.ts";
 import { createNativeEvents } from "./native-events.ts";
 import { PolicyChange } from "./policy-change.ts";
 import { Takeover } from "./takeover.ts";
@@ -98,7 +98,15 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     l7Telemetry: config.dataThreads > 0,
   });
 
-  const events = createNativeEvents({ clock, log, metrics, pods: () => pods, drained: () => onDrained() });
+  const events = createNativeEvents({
+    clock,
+    log,
+    metrics,
+    pods: () => pods,
+    drained: () => onDrained(),
+    policy: (number, name) => book.remotePolicy(number, name),
+    gone: () => fail(),
+  });
   const listener: NativeListener = {
     question(question) {
       const answer = answerQuestion(flow, question as Question);
@@ -118,7 +126,16 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     return started;
   }
   const native: NativeChannel = started.value.channel;
-  const stopBeating = every(clock, config.heartbeatMs, () => void native.call("heartbeat", {}, config.heartbeatDeadMs));
+  /** Native cannot go on: open connections are reset, not left to look as if they had ended. */
+  const fail = (): void => void native.call("stop", {}, 500).then(() => parts.ended(1));
+  const stopBeating = startLiveness({
+    clock,
+    log,
+    beat: () => native.call("heartbeat", {}, config.heartbeatDeadMs),
+    everyMs: config.heartbeatMs,
+    deadMs: config.heartbeatDeadMs,
+    end: fail,
+  });
 
   const pods = new Enrolment({
     native,
@@ -316,7 +333,16 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     if (!loaded.ok) return loaded;
     interception = loaded.value;
     if (config.dataThreads > 0) {
-      const threads = await startDataThreads(config.dataThreads, native, log, () => {});
+      const threads = await startDataThreads(config.dataThreads, {
+        native,
+        clock,
+        random,
+        log,
+        died: metrics.counter(metricNames.dataThreadsDied),
+        hungMs: config.heartbeatDeadMs,
+        ended: () => {},
+        changed: () => void native.call("generation.set", { generation: state.bump() }),
+      });
       if (!threads.ok) return threads;
       dataThreads = threads.value;
     }

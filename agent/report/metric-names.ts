@@ -33,7 +33,7 @@ const spec = <L extends string>(name: string, help: string, labels: readonly L[]
 });
 
 export const metricNames = {
-  opened: spec("istio_tcp_connections_opened_total", "Connections opened, counted when they end", tcpLabels),
+  opened: spec("istio_tcp_connections_opened_total", "Connections opened", tcpLabels),
   closed: spec("istio_tcp_connections_closed_total", "Connections closed", tcpLabels),
   sent: spec("istio_tcp_sent_bytes_total", "Bytes sent to the client (Istio: response bytes)", tcpLabels),
   received: spec("istio_tcp_received_bytes_total", "Bytes received from the client (Istio: request bytes)", tcpLabels),
@@ -83,5 +83,6 @@ export const metricNames = {
     "fairlead_foreign_connect_hooks",
     "Connect hooks of others found beside ours (they may rewrite after us)",
   ),
-  workersDied: spec("fairlead_native_workers_died_total", "Native worker threads that died"),
+  workersDied: spec("fairlead_native_workers_died_total", "Native threads that died of a bug, by thread", ["worker"]),
+  dataThreadsDied: spec("fairlead_data_threads_died_total", "Data threads that died or hung, each replaced"),
 } as const;
