@@ -45,6 +45,7 @@ export const closeReasons = {
   62: "reset_by_agent",
   63: "agent_stopping",
   64: "resource_limit",
+  65: "worker_died",
   70: "handed_over",
   71: "handover_failed",
 } as const;

@@ -108,7 +108,7 @@ export interface Calls {
     value: {
       readonly version: string;
       readonly replaced: boolean;
-      readonly interception: "ebpf" | "nftables" | "none";
+      readonly interception: "ebpf" | "nftables";
       readonly reason: string;
     };
   };

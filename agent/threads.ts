@@ -20,9 +20,10 @@ export interface HandedSocket {
   readonly verdictId: number;
   readonly identity?: string;
 }
-export type ToThread = { readonly say: "stop" };
+export type ToThread = { readonly say: "stop" } | { readonly say: "ping" };
 export type FromThread =
   | { readonly say: "ready" }
+  | { readonly say: "pong" }
   | { readonly say: "ended"; readonly handed: HandedEnd }
   | { readonly say: "failed"; readonly reason: string };
 /** One connection that a data thread carried. */

@@ -7,11 +7,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { DataType, define, open } from "ffi-rs";
-import { silentListener, startFakeNative } from "../test/kit/fake-native.ts";
-import { startDataThreads } from "./app/data-threads.ts";
+import { type FakeNative, silentListener, startFakeNative } from "../test/kit/fake-native.ts";
+import { type DataThreadParts, startDataThreads } from "./app/data-threads.ts";
 import { systemClock } from "./base/clock.ts";
 import { encodeFrame } from "./base/frames.ts";
 import { silentLogger } from "./base/log.ts";
+import { seededRandom } from "./base/random.ts";
 import type { HandedEnd } from "./threads.ts";
 
 // Native hands over descriptors that nobody else owns; here they are made by dup from sockets that Node accepted.
@@ -30,6 +31,22 @@ function give(socket: Socket): number {
   socket.destroy();
   return fd;
 }
+
+const parts = (
+  native: FakeNative,
+  ended: DataThreadParts["ended"],
+  more: Partial<DataThreadParts> = {},
+): DataThreadParts => ({
+  native: native.channel,
+  clock: systemClock,
+  random: seededRandom(1),
+  log: silentLogger,
+  died: { add: () => {} },
+  hungMs: 10_000,
+  ended,
+  changed: () => {},
+  ...more,
+});
 
 /** Both ends of a stream through a listener. */
 async function pair(t: TestContext, where: string | number): Promise<{ near: Socket; far: Socket }> {
@@ -68,7 +85,10 @@ test("[INT-9] a data thread adopts a handed socket and carries it to its destina
   t.after(() => upstream.close());
 
   const ends: HandedEnd[] = [];
-  const threads = await startDataThreads(1, native.channel, silentLogger, (_thread, end) => ends.push(end));
+  const threads = await startDataThreads(
+    1,
+    parts(native, (_thread, end) => ends.push(end)),
+  );
   assert.ok(threads.ok, JSON.stringify(threads));
   t.after(() => threads.value.stop());
   assert.equal(threads.value.next(), 0);
@@ -110,7 +130,10 @@ test("a handed socket whose destination refuses is ended, and the end says why",
   const channel = await pair(t, join(folder, "channel.sock"));
   native.answers.set("handover.attach", () => ({ fd: give(channel.near) }));
   const ends: HandedEnd[] = [];
-  const threads = await startDataThreads(1, native.channel, silentLogger, (_thread, end) => ends.push(end));
+  const threads = await startDataThreads(
+    1,
+    parts(native, (_thread, end) => ends.push(end)),
+  );
   assert.ok(threads.ok);
   t.after(() => threads.value.stop());
   const client = await pair(t, 0);
@@ -134,4 +157,81 @@ test("a handed socket whose destination refuses is ended, and the end says why",
   await closed;
   for (let i = 0; i < 200 && ends.length === 0; i++) await systemClock.sleep(5);
   assert.match(ends[0]?.error ?? "", /ECONNREFUSED/);
+});
+
+const until = async (what: string, holds: () => boolean): Promise<void> => {
+  for (let i = 0; i < 1000; i++) {
+    if (holds()) return;
+    await systemClock.sleep(10);
+  }
+  assert.fail(what);
+};
+
+test("[INT-14] a data thread that ends is counted, plans stop naming it, and another takes its number and its channel", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "handover-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const native = await startFakeNative(silentListener, systemClock);
+  t.after(() => native.close());
+  const channels = [await pair(t, join(folder, "0.sock")), await pair(t, join(folder, "1.sock"))];
+  let attached = 0;
+  native.answers.set("handover.attach", () => ({ fd: give((channels[attached++] as (typeof channels)[0]).near) }));
+  const seen = { died: 0, changes: [] as (number | undefined)[] };
+  const died = { add: () => void seen.died++ };
+  const threads = await startDataThreads(
+    1,
+    parts(native, () => {}, { died, changed: () => seen.changes.push(threads.ok ? threads.value.next() : -1) }),
+  );
+  assert.ok(threads.ok);
+  t.after(() => threads.value.stop());
+  channels[0]?.far.destroy();
+  await until("another thread", () => threads.value.next() === 0 && attached === 2);
+  await until("told of twice", () => seen.changes.length === 2);
+  assert.deepEqual(seen, { died: 1, changes: [undefined, 0] });
+});
+
+const script = (body: string): URL =>
+  new URL(`data:text/javascript,${encodeURIComponent(`import { parentPort } from "node:worker_threads"; ${body}`)}`);
+
+test("[INT-14] a data thread that hangs is ended and replaced; one that throws too", async (t) => {
+  const native = await startFakeNative(silentListener, systemClock);
+  t.after(() => native.close());
+  native.answers.set("handover.attach", () => ({ fd: 0 }));
+  const ready = 'parentPort.postMessage({ say: "ready" });';
+  for (const fatal of ["for (;;);", 'throw new Error("a bug");']) {
+    const lines: string[] = [];
+    const log = {
+      ...silentLogger,
+      error: (event: string, fields?: object) => lines.push(`${event} ${fields?.["reason" as never] ?? ""}`),
+    };
+    let died = 0;
+    const threads = await startDataThreads(
+      1,
+      parts(native, () => {}, {
+        script: script(`${ready} parentPort.on("message", () => { ${fatal} });`),
+        hungMs: 200,
+        log,
+        died: { add: () => void died++ },
+      }),
+    );
+    assert.ok(threads.ok);
+    await until(`died of ${fatal}`, () => died >= 2);
+    await threads.value.stop();
+    assert.ok(
+      lines.some((line) =>
+        fatal.startsWith("for") ? line.startsWith("data_thread_hung") : line === "data_thread_died a bug",
+      ),
+      lines.join(),
+    );
+  }
+});
+
+test("[INT-14] a data thread that cannot start at all is an error that names it", async (t) => {
+  const native = await startFakeNative(silentListener, systemClock);
+  t.after(() => native.close());
+  native.answers.set("handover.attach", () => ({ fd: 0 }));
+  const threads = await startDataThreads(
+    2,
+    parts(native, () => {}, { script: script('throw new Error("no way");') }),
+  );
+  assert.deepEqual(threads, { ok: false, error: "data thread 0: no way" });
 });

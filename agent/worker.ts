@@ -45,5 +45,6 @@ function stop(): void {
 
 parentPort?.on("message", (message: ToThread) => {
   if (message.say === "stop") stop();
+  else tell({ say: "pong" });
 });
 tell({ say: "ready" });

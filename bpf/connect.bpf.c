@@ -89,11 +89,23 @@ static __always_inline bool may_bypass(const struct pod_value *pod, __u64 destin
 	return destination && (destination->flags & POD_FLAG_BYPASS);
 }
 
+/* The app holds the MPTCP socket, the hook sees its first subflow: the app's getpeername asks the former (Linux 5.19 on). */
+static __always_inline void *mptcp_of(struct bpf_sock *sk)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_skc_to_mptcp_sock) ? bpf_skc_to_mptcp_sock(sk) : 0;
+}
+
 static __always_inline int pass(struct bpf_sock_addr *ctx, bool had_state, __u32 why)
 {
+	void *mptcp;
+
 	/* The socket may have been connected elsewhere before (AF_UNSPEC, then a new connect). */
-	if (had_state)
+	if (had_state) {
+		mptcp = mptcp_of(ctx->sk);
+		if (mptcp)
+			bpf_sk_storage_delete(&sockets, mptcp);
 		bpf_sk_storage_delete(&sockets, ctx->sk);
+	}
 	count(why);
 	return OUTCOME_PASS;
 }
@@ -122,6 +134,20 @@ static __always_inline bool untie(struct bpf_sock_addr *ctx)
 	if (!ctx->sk->bound_dev_if)
 		return true;
 	return bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &any, sizeof(any)) == 0;
+}
+
+static __always_inline void show_to_mptcp(struct bpf_sock *sk, const struct socket_state *subflow)
+{
+	void *mptcp = mptcp_of(sk);
+	struct socket_state *shown = mptcp ? bpf_sk_storage_get(&sockets, mptcp, 0, BPF_SK_STORAGE_GET_F_CREATE) : 0;
+
+	if (!shown)
+		return;
+	shown->version = 1;
+	shown->role = subflow->role;
+	shown->source_cookie = subflow->source_cookie;
+	__builtin_memcpy(shown->original, subflow->original, 16);
+	shown->original_port = subflow->original_port;
 }
 
 static __always_inline int decide(struct bpf_sock_addr *ctx, const struct ip *to, struct target *target)
@@ -195,6 +221,7 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, const struct ip *to
 	ip_store(state->target, &target->ip);
 	state->original_port = port;
 	state->target_port = target->port;
+	show_to_mptcp(ctx->sk, state);
 	count(verdict ? COUNTER_OUT_DIRECT : COUNTER_OUT_REDIRECTED);
 	return verdict ? OUTCOME_DIRECT : OUTCOME_REDIRECT;
 }

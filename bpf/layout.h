@@ -62,12 +62,14 @@ enum socket_flag {
 	SOCKET_FLAG_ESTABLISHED = 32,
 	SOCKET_FLAG_BYPASS_ON = 64,   /* the first message of this direction went past TCP: all do */
 	SOCKET_FLAG_BYPASS_OFF = 128, /* it did not: none does */
+	SOCKET_FLAG_OPENING_TOLD = 256, /* in events only: socket_state.opening_told */
 };
 
 /* Events in the ring buffer `events`. */
 enum event_kind {
 	EVENT_KIND_DIRECT_CLOSED = 1,
 	EVENT_KIND_LISTENING = 2,
+	EVENT_KIND_DIRECT_OPENED = 3,
 };
 
 enum closed_by {
@@ -298,7 +300,7 @@ struct socket_state {
 	__u8 version; /* 1 */
 	__u8 role;    /* enum socket_role */
 	__u8 flags;   /* enum socket_flag */
-	__u8 pad;
+	__u8 opening_told; /* direct: an event of its opening went out */
 	__u32 verdict;
 	__u64 source_cookie;
 	__u64 destination_cookie;
@@ -360,6 +362,12 @@ struct event_direct_closed {
 	__u16 pad;
 	__u32 identity;
 	__u32 error; /* errno that ended it, 0 none */
+};
+
+/* A direct-lane connection was opened: counted, so that a long one is seen before it ends. */
+struct event_direct_opened {
+	__u32 kind; /* EVENT_KIND_DIRECT_OPENED */
+	__u32 verdict;
 };
 
 /* A pod began or ceased to listen. */

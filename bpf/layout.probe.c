@@ -15,4 +15,5 @@ enum closed_by probe_closed_by;
 enum counter probe_counter;
 enum limit probe_limit;
 struct event_direct_closed probe_event_direct_closed;
+struct event_direct_opened probe_event_direct_opened;
 struct event_listening probe_event_listening;

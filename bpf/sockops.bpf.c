@@ -146,6 +146,19 @@ static __always_inline __u64 take_bypass_bytes(struct bpf_sock_ops *ctx)
 	return sent;
 }
 
+/* Wakes nobody: the reader takes it with the next event, or when it looks by itself. */
+static __always_inline void tell_opened(struct socket_state *state)
+{
+	struct event_direct_opened *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+
+	if (!event)
+		return; /* then it counts when it ends */
+	event->kind = EVENT_KIND_DIRECT_OPENED;
+	event->verdict = state->verdict;
+	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+	state->opening_told = 1;
+}
+
 static __always_inline void on_active_established(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
@@ -155,6 +168,7 @@ static __always_inline void on_active_established(struct bpf_sock_ops *ctx)
 		return;
 	if (state->role == SOCKET_ROLE_DIRECT) {
 		state->flags |= SOCKET_FLAG_ESTABLISHED;
+		tell_opened(state);
 		if (state->flags & SOCKET_FLAG_BYPASS)
 			join_bypass(ctx, false);
 	} else
@@ -249,7 +263,7 @@ static __always_inline void tell_closed(struct bpf_sock_ops *ctx, struct socket_
 		state->flags |= SOCKET_FLAG_FIN_RECEIVED;
 	event->error = tcp ? tcp->inet_conn.icsk_inet.sk.sk_err : 0;
 	event->kind = EVENT_KIND_DIRECT_CLOSED;
-	event->flags = state->flags;
+	event->flags = state->flags | (state->opening_told ? SOCKET_FLAG_OPENING_TOLD : 0);
 	event->closed_by = closed_by(state, event->error);
 	event->verdict = state->verdict;
 	event->source_cookie = state->source_cookie;

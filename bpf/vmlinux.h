@@ -192,6 +192,15 @@ struct sk_msg_md {
 /* enum sock_flags of net/sock.h: a FIN has been received. */
 #define SOCK_DONE_BIT 1
 
+/* Whether the kernel has a helper is asked by its number's name (CO-RE). */
+enum bpf_func_id {
+	BPF_FUNC_skc_to_mptcp_sock = 196,
+};
+
+enum {
+	BPF_RB_NO_WAKEUP = 1,
+};
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct sock_common {

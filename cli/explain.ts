@@ -155,6 +155,9 @@ function print(told: Explanation, call: Call): void {
         .map(([k, v]) => `${k} ${text(v)}`)
         .join(", ")}`,
     );
+  const interception = fieldsAt(told.outbound.interception);
+  if (interception.directLane === false)
+    out(`  interception        ${text(interception.way)}, which has no direct lane: ${text(interception.reason)}`);
   if (text(told.outbound.protocol) !== "") out(`  protocol            ${text(told.outbound.protocol)}`);
   for (const leg of told.legs) {
     out(`  endpoint            ${leg.address} ${text(leg.endpoint.workload)} on ${text(leg.endpoint.node)}`);

@@ -58,6 +58,7 @@ const up: Command = {
       manifests,
       nodes: wholeNumber(call, "nodes", 0, 1, 200),
       agents: !call.flag("no-agents"),
+      agentPrefix: [],
       agentEnv: { ...(mode === undefined ? {} : { FAIRLEAD_INTERCEPTION: mode }), ...pairs(call, "agent-env") },
       controllerEnv: pairs(call, "controller-env"),
     };

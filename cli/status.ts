@@ -47,6 +47,9 @@ export const status: Command = {
     out(
       table(["AGENT", "STATE", "INTERCEPTION", "CONTROLLER", "PODS IN MESH", "CERTIFICATES", "TROUBLE"], rows, colour),
     );
+    for (const { node, value } of agents)
+      if (value?.directLane === false)
+        out(`${node}: no direct lane, intercepts with ${text(value.interception)}: ${text(value.interceptionReason)}`);
     const objects = listAt(controller.objects).map(fieldsAt);
     const shown = objects.filter(
       (o) => call.flag("all") || o.accepted !== true || !(quiet.has(text(o.kind)) || o.kind === "Pod"),

@@ -306,3 +306,21 @@ test("[DP-19] the second agent takes over from the first, which drains and ends"
   const enrolledAt = second.native.calls.findIndex((c) => c.method === "pod.enrol");
   assert.ok(enrolledAt >= 0);
 });
+
+test("[INT-14] [OBS-7] a native thread that dies is counted; one that none replaces ends the agent", async (t) => {
+  const controller = await startFakeController();
+  t.after(() => controller.stop());
+  const node = makeNode(t, controller);
+  const { native, ended } = await node.start();
+  native.event({ event: "worker_died", worker: 1, message: "a bug", lost: 3, restarted: true });
+  await until("counted", async () =>
+    /fairlead_native_workers_died_total\{worker="1"\} 1/.test((await node.get("/metrics")).text),
+  );
+  assert.equal(ended(), undefined, "another worker serves in its place");
+  native.event({ event: "worker_died", worker: 1, message: "a bug", lost: 0, restarted: false });
+  await until("ended", () => ended() === 1);
+  assert.ok(
+    native.calls.some((c) => c.method === "stop"),
+    "open connections are reset, not left as if they had ended",
+  );
+});

@@ -5,7 +5,6 @@ import { mkdirSync } from "node:fs";
 import type { PodName } from "../api/names.ts";
 import { defaultSettings } from "../api/settings.ts";
 import type { Clock } from "../base/clock.ts";
-import { every } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import { createMetrics } from "../base/metrics.ts";
 import type { Random } from "../base/random.ts";
@@ -30,6 +29,8 @@ import { ControllerLink } from "./controller-link.ts";
 import { type DataThreads, startDataThreads } from "./data-threads.ts";
 import { Discovery } from "./discovery.ts";
 import { Endpoints } from "./endpoints.ts";
+import { type Interception, loadInterception } from "./interception.ts";
+import { startLiveness } from "./liveness.ts";
 import { createNativeEvents } from "./native-events.ts";
 import { PolicyChange } from "./policy-change.ts";
 import { Takeover } from "./takeover.ts";
@@ -87,16 +88,25 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
   const cacheFailures = metrics.counter(metricNames.cacheFailures);
 
   let phase: "starting" | "ready" | "draining" = "starting";
-  let interception = "none";
+  let interception: Interception = { way: "none", reason: "not chosen yet" };
   let onDrained: () => void = () => {};
   let dataThreads: DataThreads | undefined;
   const decideSettings = (): DecideSettings => ({ knowledge: discovery.knowledge, detectMs: config.detectMs });
   const directSettings = (): DirectSettings => ({
     knowledge: discovery.knowledge,
+    kernelLane: interception.way === "ebpf",
     l7Telemetry: config.dataThreads > 0,
   });
 
-  const events = createNativeEvents({ clock, log, metrics, pods: () => pods, drained: () => onDrained() });
+  const events = createNativeEvents({
+    clock,
+    log,
+    metrics,
+    pods: () => pods,
+    drained: () => onDrained(),
+    policy: (number, name) => book.remotePolicy(number, name),
+    gone: () => fail(),
+  });
   const listener: NativeListener = {
     question(question) {
       const answer = answerQuestion(flow, question as Question);
@@ -116,7 +126,16 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     return started;
   }
   const native: NativeChannel = started.value.channel;
-  const stopBeating = every(clock, config.heartbeatMs, () => void native.call("heartbeat", {}, config.heartbeatDeadMs));
+  /** Native cannot go on: open connections are reset, not left to look as if they had ended. */
+  const fail = (): void => void native.call("stop", {}, 500).then(() => parts.ended(1));
+  const stopBeating = startLiveness({
+    clock,
+    log,
+    beat: () => native.call("heartbeat", {}, config.heartbeatDeadMs),
+    everyMs: config.heartbeatMs,
+    deadMs: config.heartbeatDeadMs,
+    end: fail,
+  });
 
   const pods = new Enrolment({
     native,
@@ -167,6 +186,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     view,
     facts: book,
     clock,
+    maps: () => interception.way === "ebpf",
     direct: directSettings,
     withdrawn: (source, _destination, rows) => void policyChange.destroyDirect(source, rows),
     failed: () => kernelFailures.add({}),
@@ -181,7 +201,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     state,
     link,
     agentVersion: version,
-    interception: () => interception,
+    interception: () => interception.way,
     pods: () => pods.statuses(),
     changed: (changes) => stateChanged(changes),
     connected: () => certificates.svids.retryNow(),
@@ -209,7 +229,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     phase: () => phase,
     foreignHooks: () => events.foreignHooks,
     interception: () => interception,
-    explain: { state, pods, decide: decideSettings, direct: directSettings },
+    explain: { state, pods, interception: () => interception, decide: decideSettings, direct: directSettings },
     sync: () => syncPods(true),
     drain: () => drain("asked on the admin socket"),
   });
@@ -309,15 +329,20 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
 
   /** Everything up to the moment when the old agent may go. */
   async function begin(): Promise<Result<void, string>> {
-    const host = await native.call("host.probe", {});
-    if (!host.ok) return err(`host.probe: ${host.error.message}`);
-    if (host.value.missing.length > 0) log.warn("capabilities_missing", { missing: host.value.missing });
-    const programs = await native.call("programs.load", {}, 30_000);
-    if (!programs.ok) return err(`programs: ${programs.error.code}: ${programs.error.message}`);
-    interception = programs.value.interception;
-    log.info("interception", { ...programs.value, kernel: host.value.kernel });
+    const loaded = await loadInterception(native, log, config.interception);
+    if (!loaded.ok) return loaded;
+    interception = loaded.value;
     if (config.dataThreads > 0) {
-      const threads = await startDataThreads(config.dataThreads, native, log, () => {});
+      const threads = await startDataThreads(config.dataThreads, {
+        native,
+        clock,
+        random,
+        log,
+        died: metrics.counter(metricNames.dataThreadsDied),
+        hungMs: config.heartbeatDeadMs,
+        ended: () => {},
+        changed: () => void native.call("generation.set", { generation: state.bump() }),
+      });
       if (!threads.ok) return threads;
       dataThreads = threads.value;
     }
@@ -341,7 +366,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     phase = "ready";
     stopWatching = watchPodFolder(config.podsDir, clock, log, () => void syncPods(false), config.podRescanMs);
     await syncPods(false);
-    log.info("ready", { pods: pods.all().length, interception, replaced: takeover.predecessor });
+    log.info("ready", { pods: pods.all().length, interception: interception.way, replaced: takeover.predecessor });
     return ok(undefined);
   }
 }

@@ -1,9 +1,19 @@
-// The data threads: each with a channel of its own to native, over which handed sockets arrive. Started only when configured.
+// The data threads: each with a channel of its own to native, over which handed sockets arrive. Started only when configured. One
+// that dies or hangs is noticed, counted and replaced under the same number; while there is none, plans name none.
+import { setFlagsFromString } from "node:v8";
 import { Worker } from "node:worker_threads";
+import { createBackoff } from "../base/backoff.ts";
+import type { Clock } from "../base/clock.ts";
+import { every } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
+import type { CounterMetric } from "../base/metrics.ts";
+import type { Random } from "../base/random.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { Native } from "../native.ts";
 import type { FromThread, HandedEnd, ThreadStart, ToThread } from "../threads.ts";
+
+/** V8's own default; the process may be started with less, and threads would inherit that. */
+const threadSemiSpaceMb = 16;
 
 export interface DataThreads {
   /** The thread for the next connection, round robin; undefined when none runs. */
@@ -11,52 +21,143 @@ export interface DataThreads {
   stop(): Promise<void>;
 }
 
-/** Starts `count` threads and attaches each to native. One that dies takes no more sockets; it is logged, not replaced. */
-export async function startDataThreads(
-  count: number,
-  native: Native,
-  log: Logger,
-  ended: (thread: number, end: HandedEnd) => void,
-): Promise<Result<DataThreads, string>> {
-  const threads = new Map<number, Worker>();
-  const stop = async (): Promise<void> => {
-    const stopping = [...threads.values()];
-    threads.clear();
-    for (const worker of stopping) worker.postMessage({ say: "stop" } satisfies ToThread);
-    await Promise.all(stopping.map((worker) => worker.terminate()));
-  };
-  for (let thread = 0; thread < count; thread++) {
-    const attached = await native.call("handover.attach", { thread });
-    if (!attached.ok) {
-      await stop();
-      return err(`data thread ${thread}: ${attached.error.message}`);
-    }
-    const workerData: ThreadStart = { thread, channelFd: attached.value.fd };
-    const worker = new Worker(new URL("../worker.ts", import.meta.url), { workerData });
-    threads.set(thread, worker);
-    const dead = (reason: string): void => {
-      if (threads.delete(thread)) log.error("data_thread_died", { thread, reason });
-    };
-    const ready = new Promise<void>((resolve) => {
-      worker.on("message", (message: FromThread) => {
-        if (message.say === "ready") resolve();
-        else if (message.say === "ended") ended(thread, message.handed);
-        else dead(message.reason);
-      });
-      worker.on("error", (error) => dead((error as Error).message));
-      worker.on("exit", (code) => {
-        dead(`exit code ${code}`);
-        resolve();
-      });
-    });
-    await ready;
+export interface DataThreadParts {
+  readonly native: Native;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly died: CounterMetric<never>;
+  /** A thread that does not answer for so long is ended. */
+  readonly hungMs: number;
+  /** A connection that a thread carried has ended. */
+  readonly ended: (thread: number, end: HandedEnd) => void;
+  /** A thread went or came back: plans that name threads are to be made anew. */
+  readonly changed: () => void;
+  readonly script?: URL;
+}
+
+/** Starts `count` threads and attaches each to native. The error names the thread that cannot be started at all. */
+export async function startDataThreads(count: number, parts: DataThreadParts): Promise<Result<DataThreads, string>> {
+  // The flag the process was started with (node-flags.ts) would override the threads' own limit.
+  if (count > 0) setFlagsFromString(`--max-semi-space-size=${threadSemiSpaceMb}`);
+  const threads = Array.from({ length: count }, (_, i) => new DataThread(i, parts));
+  const stop = async (): Promise<void> => void (await Promise.all(threads.map((thread) => thread.stop())));
+  for (const thread of threads) {
+    const started = await thread.start();
+    if (started.ok) continue;
+    await stop();
+    return started;
   }
   let turn = 0;
   return ok({
     next() {
-      const alive = [...threads.keys()];
-      return alive.length === 0 ? undefined : alive[turn++ % alive.length];
+      const alive = threads.filter((thread) => thread.isAlive);
+      return alive.length === 0 ? undefined : alive[turn++ % alive.length]?.thread;
     },
     stop,
   });
+}
+
+/** One place among the threads, and whoever fills it. */
+class DataThread {
+  readonly thread: number;
+  readonly #parts: DataThreadParts;
+  readonly #backoff;
+  #worker: Worker | undefined;
+  #ready = false;
+  #stopped = false;
+  #answeredMs = 0;
+  #cancel: () => void = () => {};
+
+  constructor(thread: number, parts: DataThreadParts) {
+    this.thread = thread;
+    this.#parts = parts;
+    this.#backoff = createBackoff({ baseMs: 100, maxMs: 10_000 }, parts.random);
+  }
+
+  get isAlive(): boolean {
+    return this.#ready;
+  }
+
+  async start(): Promise<Result<void, string>> {
+    const { native, clock, hungMs } = this.#parts;
+    const attached = await native.call("handover.attach", { thread: this.thread });
+    if (!attached.ok) return err(`data thread ${this.thread}: ${attached.error.message}`);
+    const workerData: ThreadStart = { thread: this.thread, channelFd: attached.value.fd };
+    const worker = new Worker(this.#parts.script ?? new URL("../worker.ts", import.meta.url), {
+      workerData,
+      resourceLimits: { maxYoungGenerationSizeMb: 3 * threadSemiSpaceMb },
+    });
+    this.#worker = worker;
+    this.#answeredMs = clock.monotonicMs();
+    const stopAsking = every(clock, hungMs / 4, () => this.#ask(worker));
+    return new Promise((resolve) => {
+      let why = "";
+      worker.on("message", (message: FromThread) => {
+        this.#answeredMs = clock.monotonicMs();
+        if (message.say === "ready") {
+          this.#ready = true;
+          resolve(ok(undefined));
+        } else if (message.say === "ended") this.#parts.ended(this.thread, message.handed);
+        else if (message.say === "failed") why = message.reason;
+      });
+      worker.on("error", (error) => {
+        why = (error as Error).message;
+      });
+      worker.on("exit", (code) => {
+        stopAsking();
+        const reason = why === "" ? `exit code ${code}` : why;
+        this.#gone(worker, reason);
+        resolve(err(`data thread ${this.thread}: ${reason}`));
+      });
+    });
+  }
+
+  #ask(worker: Worker): void {
+    if (this.#parts.clock.monotonicMs() - this.#answeredMs < this.#parts.hungMs) {
+      worker.postMessage({ say: "ping" } satisfies ToThread);
+      return;
+    }
+    this.#parts.log.error("data_thread_hung", { thread: this.thread, ms: this.#parts.hungMs });
+    this.#answeredMs = this.#parts.clock.monotonicMs();
+    void worker.terminate();
+  }
+
+  #gone(worker: Worker, reason: string): void {
+    if (this.#stopped || this.#worker !== worker) return;
+    const wasReady = this.#ready;
+    this.#worker = undefined;
+    this.#ready = false;
+    this.#parts.died.add({});
+    const inMs = this.#backoff.nextMs();
+    this.#parts.log.error("data_thread_died", { thread: this.thread, reason, restartInMs: Math.round(inMs) });
+    if (!wasReady) return; // whoever started it is told, and tries again or gives up
+    this.#parts.changed();
+    this.#restart(inMs);
+  }
+
+  #restart(inMs: number): void {
+    this.#cancel = this.#parts.clock.after(inMs, async () => {
+      const began = this.#parts.clock.monotonicMs();
+      const started = await this.start();
+      if (this.#stopped) return void (await this.stop());
+      if (!started.ok) return this.#restart(this.#backoff.nextMs());
+      this.#cancel = this.#parts.clock.after(60_000, () => this.#backoff.reset());
+      this.#parts.log.info("data_thread_started", {
+        thread: this.thread,
+        ms: Math.round(this.#parts.clock.monotonicMs() - began),
+      });
+      this.#parts.changed();
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#ready = false;
+    this.#cancel();
+    const worker = this.#worker;
+    this.#worker = undefined;
+    worker?.postMessage({ say: "stop" } satisfies ToThread);
+    await worker?.terminate();
+  }
 }

@@ -18,6 +18,7 @@ import { adminRoutes } from "./admin.ts";
 import type { Certificates } from "./certificates.ts";
 import type { Discovery } from "./discovery.ts";
 import type { ExplainParts } from "./explain.ts";
+import { describeInterception, type Interception } from "./interception.ts";
 
 export interface EndpointsParts {
   readonly config: Config;
@@ -35,7 +36,7 @@ export interface EndpointsParts {
   readonly certificates: Certificates;
   readonly discovery: Discovery;
   readonly phase: () => "starting" | "ready" | "draining";
-  readonly interception: () => string;
+  readonly interception: () => Interception;
   readonly foreignHooks: () => readonly unknown[];
   readonly explain: ExplainParts;
   readonly sync: () => Promise<readonly PodStatus[]>;
@@ -120,7 +121,9 @@ export class Endpoints {
       version,
       native: nativeVersion,
       phase: this.#parts.phase(),
-      interception: this.#parts.interception(),
+      interception: this.#parts.interception().way,
+      directLane: describeInterception(this.#parts.interception()).directLane,
+      interceptionReason: this.#parts.interception().reason,
       foreignHooks: this.#parts.foreignHooks(),
       generation: state.generation,
       pods: { enrolled: statuses.filter((p) => p.enrolled).length, known: statuses.length },
@@ -138,6 +141,10 @@ export class Endpoints {
 
   #gauges(): void {
     const { metrics, discovery, pods, view, state } = this.#parts;
+    metrics.gaugeOf(metricNames.interception, (g) => {
+      g.clear();
+      g.set({ way: this.#parts.interception().way }, 1);
+    });
     metrics.gaugeOf(metricNames.controllerConnected, (g) => g.set({}, discovery.status.connected ? 1 : 0));
     metrics.counterOf(metricNames.controllerConnects, (set) => set({}, discovery.status.attempts));
     metrics.gaugeOf(metricNames.discoveryAge, (g) => g.set({}, (discovery.status.ageMs ?? 0) / 1000));

@@ -12,10 +12,12 @@ import type { Upstream } from "../decide/upstreams.ts";
 import type { Endpoint } from "../flow.ts";
 import type { EnrolledPod, Enrolment } from "../intercept/enrol.ts";
 import type { MeshState } from "../state/mesh-state.ts";
+import { describeInterception, type Interception } from "./interception.ts";
 
 export interface ExplainParts {
   readonly state: MeshState;
   readonly pods: Enrolment;
+  readonly interception: () => Interception;
   readonly decide: () => DecideSettings;
   readonly direct: () => DirectSettings;
 }
@@ -39,6 +41,7 @@ export function explain(
     source: { pod: source.name, identity: source.identity, address: sourceIp },
     destination: destinationText,
     address: destination.value,
+    interception: describeInterception(parts.interception()),
     generation: parts.state.generation,
     route: describeRoute(decision.route),
   };

@@ -14,6 +14,10 @@ export interface EventParts {
   /** Not there yet while native starts. */
   readonly pods: () => Enrolment;
   readonly drained: () => void;
+  /** Another agent named a policy; records carry its number. */
+  readonly policy: (number: number, name: string) => void;
+  /** A native thread has died and none takes its place. */
+  readonly gone: () => void;
 }
 export interface NativeEvents {
   take(event: WireEvent): void;
@@ -24,7 +28,7 @@ export interface NativeEvents {
 /** Lines a second about refused connections: each is counted, but a flood of them must not flood the log. */
 const refusalLines = 10;
 
-export function createNativeEvents({ clock, log, metrics, pods, drained }: EventParts): NativeEvents {
+export function createNativeEvents({ clock, log, metrics, pods, drained, policy, gone }: EventParts): NativeEvents {
   const refused = metrics.counter(metricNames.refused);
   const workersDied = metrics.counter(metricNames.workersDied);
   let foreignHooks: readonly unknown[] = [];
@@ -64,8 +68,15 @@ export function createNativeEvents({ clock, log, metrics, pods, drained }: Event
           log[levelOf(event.level)]("native", { message: event.message, ...(event.fields as object) });
           break;
         case "worker_died":
-          workersDied.add({});
-          log.error("native_worker_died", { ...event });
+          workersDied.add({ worker: String(event.worker) });
+          log.error("native_worker_died", {
+            ...event,
+            action: event.restarted === true ? "another takes its place" : "the agent ends, to be started again",
+          });
+          if (event.restarted !== true) gone();
+          break;
+        case "policy":
+          policy(Number(event.number), String(event.name));
           break;
         default:
           log.info(`native_${event.event}`, { ...event });

@@ -17,6 +17,8 @@ export interface ViewSyncParts {
   readonly view: KernelView;
   readonly facts: FactsBook;
   readonly clock: Clock;
+  /** Whether there are maps at all: with nftables nothing reads them. */
+  readonly maps: () => boolean;
   readonly direct: () => DirectSettings;
   /** Direct-lane connections of these rows may be open and must end. */
   readonly withdrawn: (source: EnrolledPod, destination: EnrolledPod | undefined, rows: readonly DirectRow[]) => void;
@@ -37,16 +39,18 @@ export class ViewSync {
   }
 
   /** Everything anew: at start, and when settings or policies changed. */
-  all(): Promise<void> {
-    const { state } = this.#parts;
+  async all(): Promise<void> {
+    const { state, maps } = this.#parts;
+    if (!maps()) return;
     for (const workload of state.workloads.all()) for (const address of workload.addresses) this.#speaker(address);
     for (const service of state.services.all()) this.#service(serviceNameOf(service));
     return this.#pairs(this.#parts.pods.all());
   }
 
   /** What an update touched. */
-  changed(changes: Changes): Promise<void> {
+  async changed(changes: Changes): Promise<void> {
     const { names } = changes;
+    if (!this.#parts.maps()) return;
     const policies = names.Authorization.size + names.TrafficPolicy.size + names.MeshSettings.size > 0;
     for (const address of changes.addresses) this.#speaker(address);
     if (names.MeshSettings.size > 0)
@@ -58,8 +62,9 @@ export class ViewSync {
   }
 
   /** Local pods that came, went or listen on other ports. */
-  podsChanged(names: readonly PodName[]): Promise<void> {
-    const { pods, state } = this.#parts;
+  async podsChanged(names: readonly PodName[]): Promise<void> {
+    const { pods, state, maps } = this.#parts;
+    if (!maps()) return;
     const touched = names.flatMap((name) => pods.byName(name) ?? []);
     for (const [owner, [source, destination]] of [...this.#names]) {
       if (pods.byName(source) === undefined || pods.byName(destination) === undefined) {

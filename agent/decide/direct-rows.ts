@@ -14,10 +14,12 @@ export interface DirectPair {
 export type DirectDecision =
   | { readonly direct: true; readonly verdict: Verdict }
   | { readonly direct: false; readonly verdict: Verdict; readonly why: DirectObstacle };
-export type DirectObstacle = "denied" | "l7_policy" | "l7_telemetry" | "same_pod";
+export type DirectObstacle = "no_ebpf" | "denied" | "l7_policy" | "l7_telemetry" | "same_pod";
 
 export interface DirectSettings {
   readonly knowledge: Knowledge;
+  /** Whether this node intercepts with eBPF: only its programs know the lane. */
+  readonly kernelLane: boolean;
   /** Ports declared HTTP or gRPC go through the HTTP lane, which reads their requests; false while HTTP is carried as TCP. */
   readonly l7Telemetry: boolean;
 }
@@ -40,6 +42,7 @@ export function decideDirect(state: MeshState, pair: DirectPair, settings: Direc
   const verdict = verdicts.find((v) => !v.allow) ?? verdicts[0] ?? unreachable;
   if (!verdict.allow) return { direct: false, verdict, why: "denied" };
   if (pair.source.name === pair.destination.name) return { direct: false, verdict, why: "same_pod" };
+  if (!settings.kernelLane) return { direct: false, verdict, why: "no_ebpf" };
   const subject = subjectOf(state, pair.destination);
   if (state.authorizations.inForce(subject).some(needsL7)) return { direct: false, verdict, why: "l7_policy" };
   if (settings.l7Telemetry && isDeclaredL7(state, subject, pair.port))

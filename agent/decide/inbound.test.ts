@@ -71,11 +71,12 @@ test("[DP-8] how long bytes are waited for: by mode, by speaker, and not at all 
 
 const direct = (
   parts: MeshParts,
-  more: { source?: typeof client; knowledge?: Knowledge; l7Telemetry?: boolean } = {},
+  more: { source?: typeof client; knowledge?: Knowledge; l7Telemetry?: boolean; kernelLane?: boolean } = {},
 ) => {
   const pair = { source: localPod(more.source ?? client), destination: localPod(db), ip: "10.244.1.9", port: 5432 };
   return decideDirect(mesh(parts), pair, {
     knowledge: more.knowledge ?? "fresh",
+    kernelLane: more.kernelLane ?? true,
     l7Telemetry: more.l7Telemetry ?? true,
   });
 };

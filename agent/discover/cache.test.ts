@@ -20,6 +20,9 @@ const content: readonly MeshResource[] = [
   { kind: "Service", value: service("shop", "web", "10.96.0.1", [{ port: 80 }]) },
 ];
 
+const fileOf = (resources: readonly MeshResource[]): Buffer =>
+  Buffer.concat([...encodeCache(resources, newVersions(), 1)]);
+
 function setUp(t: TestContext, folder = mkdtempSync(join(tmpdir(), "cache-"))) {
   t.after(() => {
     if (folder.startsWith(tmpdir())) rmSync(folder, { recursive: true, force: true });
@@ -63,7 +66,7 @@ test("[DIS-3] changes are gathered, then written once", async (t) => {
 test("[DIS-3] every resource survives the disk", () => {
   fc.assert(
     fc.property(fc.array(meshResources, { maxLength: 20 }), (resources) => {
-      const decoded = decodeCache(encodeCache(resources, newVersions(), 1));
+      const decoded = decodeCache(fileOf(resources));
       assert.ok(decoded.ok);
       const text = (r: MeshResource) =>
         `${r.kind}/${resourceName(r)}/${Buffer.from(encodeResource(r)).toString("hex")}`;
@@ -79,7 +82,7 @@ test("a broken, cut or foreign cache is ignored, whatever its bytes", async (t) 
   assert.equal(await cache.load(), undefined);
   writeFileSync(path, "hello");
   assert.equal(await cache.load(), undefined);
-  const good = encodeCache(content, newVersions(), 1);
+  const good = fileOf(content);
   fc.assert(
     fc.property(fc.nat(good.length - 1), fc.integer({ min: 1, max: 255 }), (at, flip) => {
       const bytes = Buffer.from(good);

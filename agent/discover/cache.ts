@@ -93,11 +93,11 @@ export class DiscoveryCache {
     const { folder, clock, log, snapshot, versions } = this.#parts;
     const temporary = `${this.#path}.${process.pid}.tmp`;
     try {
-      const bytes = encodeCache(snapshot(), versions, clock.now());
       await mkdir(folder, { recursive: true, mode: 0o700 });
       const file = await open(temporary, "w", 0o600);
       try {
-        await file.writeFile(bytes);
+        // What changes while this is written is in it or comes with the next write: every entry is whole with its version.
+        for (const piece of encodeCache(snapshot(), versions, clock.now())) await file.writeFile(piece);
         await file.sync();
       } finally {
         await file.close();

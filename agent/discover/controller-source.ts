@@ -143,7 +143,8 @@ export class ControllerSource {
       const fault = decoded.ok ? misnamed(name, decoded.value) : formatProblems(decoded.error);
       if (decoded.ok && fault === undefined) {
         changed.push(decoded.value);
-        versions.set(name, version);
+        // The name inside the record, not the message's copy of it.
+        versions.set(resourceName(decoded.value), version);
         this.#refused.delete(key);
       } else {
         faults.push(`${name}: ${fault}`);

@@ -56,6 +56,7 @@ export function describeRecord(b: Buffer, at: number, book: Book): Readonly<Reco
   const targetIdentity = target === undefined || target.name === "" ? undefined : identityText(target);
   const decided = verdict?.verdict ?? plan?.refused;
   const service = plan?.service ?? verdict?.service;
+  const policy = decided?.policy ?? book.remotePolicyName(record.remotePolicy);
   return {
     time: new Date(record.startedMs + Math.floor(record.durationUs / 1000)).toISOString(),
     direction: record.direction,
@@ -77,7 +78,7 @@ export function describeRecord(b: Buffer, at: number, book: Book): Readonly<Reco
     closed_by: record.closedBy,
     ...(record.reused ? { tunnel_reused: true } : {}),
     ...(record.retried ? { retried: true } : {}),
-    ...(decided?.policy === undefined ? {} : { policy: decided.policy }),
+    ...(policy === undefined ? {} : { policy }),
     ...(decided?.rule === undefined ? {} : { rule: decided.rule }),
     ...(decided === undefined || decided.notes.length === 0 ? {} : { notes: decided.notes }),
     ...(plan?.passthrough === undefined ? {} : { passthrough: plan.passthrough }),

@@ -94,6 +94,42 @@ test("[OBS-1] a direct-lane record speaks for both ends; a refusal has its flag"
   assert.ok(closed.some((l) => l.includes('response_flags="UAEX"')));
 });
 
+test("[OBS-1] a connection counts as opened when it is, not when it ends; an end counts its opening only if nothing told of it", async () => {
+  const { metrics, book, report } = setUp();
+  const id = book.plan("k", plan);
+  const total = async (name: string): Promise<number> =>
+    lines(await metrics.text(), `${name}{`).reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
+  const opening = encodeRecord({ plan: id, sent: 3 });
+  opening[0] = 2;
+  report.records(opening);
+  assert.deepEqual(
+    [await total("istio_tcp_connections_opened_total"), await total("istio_tcp_connections_closed_total")],
+    [3, 0],
+  );
+  assert.equal(report.recent.total, 0, "an opening is no record of a connection");
+  report.records(
+    Buffer.concat([encodeRecord({ plan: id, flags: 8 }), encodeRecord({ plan: id, flags: 8, reason: 2 })]),
+  );
+  report.records(encodeRecord({ plan: id, lane: 6, reason: 10 }));
+  assert.deepEqual(
+    [await total("istio_tcp_connections_opened_total"), await total("istio_tcp_connections_closed_total")],
+    [4, 3],
+  );
+  assert.equal(await total("istio_tcp_received_bytes_total"), 0, "a count is no bytes");
+});
+
+test("[SEC-2] [OBS-3] what another agent refused names that agent's policy", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "access-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const path = join(folder, "access.log");
+  const { book, report, accessLog } = setUp({ log: `file:${path}` });
+  book.remotePolicy(1, "shop/deny-all");
+  report.records(encodeRecord({ plan: book.plan("k", plan), lane: 6, reason: 10, policy: 1 }));
+  await accessLog.close();
+  const line = JSON.parse(readFileSync(path, "utf8")) as Record<string, unknown>;
+  assert.deepEqual([line.policy, line.reason, line.direction], ["shop/deny-all", "policy_denied", "outbound"]);
+});
+
 test("[OBS-1] label sets are bounded: the rest counts under other, and how often is counted", async () => {
   const { metrics, book, report } = setUp({ series: 3 });
   for (let i = 0; i < 10; i++) {

@@ -12,6 +12,7 @@ import {
   type Lane,
   laneCode,
   lanes,
+  openedVersion,
   planId,
   readyUs,
   reasonCode,
@@ -21,6 +22,7 @@ import {
   recordVersion,
   sentBytes,
   verdictId,
+  wasOpened,
 } from "./wire-record.ts";
 
 export interface ReportParts {
@@ -80,6 +82,11 @@ export class ConnectionReport {
   records(frame: Buffer): void {
     for (let at = 0; at + recordBytes <= frame.length; at += recordBytes)
       if (frame[at] === recordVersion) this.#one(frame, at);
+      else if (frame[at] === openedVersion) this.#opened(frame, at);
+  }
+
+  #opened(b: Buffer, at: number): void {
+    for (const series of this.#countedFor(b, at, laneCode(b, at), 0).series) series.opened += sentBytes(b, at);
   }
 
   #one(b: Buffer, at: number): void {
@@ -92,8 +99,10 @@ export class ConnectionReport {
     const sent = sentBytes(b, at);
     const received = receivedBytes(b, at);
     const counted = this.#countedFor(b, at, lane, reason);
+    const opened = wasOpened(b, at);
     for (const series of counted.series) {
-      series.count++;
+      series.closed++;
+      if (!opened) series.opened++;
       series.sent += received;
       series.received += sent;
     }

@@ -38,17 +38,23 @@ class Numbered<F> {
 export interface Book extends FactsBook {
   planFacts(id: number): PlanFacts | undefined;
   verdictFacts(id: number): VerdictFacts | undefined;
+  /** A policy that another agent refused by, under the number that native gave it (bounded there). */
+  remotePolicy(number: number, name: string): void;
+  remotePolicyName(number: number): string | undefined;
   readonly sizes: { readonly plans: number; readonly verdicts: number };
 }
 
 export function createFactsBook(): Book {
   const plans = new Numbered<PlanFacts>();
   const verdicts = new Numbered<VerdictFacts>();
+  const remote = new Map<number, string>();
   return {
     plan: (key, facts) => plans.number(key, facts),
     verdict: (key, facts) => verdicts.number(key, facts),
     planFacts: (id) => plans.get(id),
     verdictFacts: (id) => verdicts.get(id),
+    remotePolicy: (number, name) => void remote.set(number, name),
+    remotePolicyName: (number) => remote.get(number),
     get sizes() {
       return { plans: plans.size, verdicts: verdicts.size };
     },

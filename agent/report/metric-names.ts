@@ -33,7 +33,7 @@ const spec = <L extends string>(name: string, help: string, labels: readonly L[]
 });
 
 export const metricNames = {
-  opened: spec("istio_tcp_connections_opened_total", "Connections opened, counted when they end", tcpLabels),
+  opened: spec("istio_tcp_connections_opened_total", "Connections opened", tcpLabels),
   closed: spec("istio_tcp_connections_closed_total", "Connections closed", tcpLabels),
   sent: spec("istio_tcp_sent_bytes_total", "Bytes sent to the client (Istio: response bytes)", tcpLabels),
   received: spec("istio_tcp_received_bytes_total", "Bytes received from the client (Istio: request bytes)", tcpLabels),
@@ -70,6 +70,7 @@ export const metricNames = {
     "type",
   ]),
   cacheFailures: spec("fairlead_cache_write_failures_total", "Discovery cache writes that failed"),
+  interception: spec("fairlead_interception", "1 for the way in which this node intercepts: ebpf or nftables", ["way"]),
   podsEnrolled: spec("fairlead_pods", "Pods of this node by state", ["state"]),
   kernelRows: spec("fairlead_kernel_rows", "Rows wanted in BPF maps", ["map"]),
   kernelFailures: spec(
@@ -82,5 +83,6 @@ export const metricNames = {
     "fairlead_foreign_connect_hooks",
     "Connect hooks of others found beside ours (they may rewrite after us)",
   ),
-  workersDied: spec("fairlead_native_workers_died_total", "Native worker threads that died"),
+  workersDied: spec("fairlead_native_workers_died_total", "Native threads that died of a bug, by thread", ["worker"]),
+  dataThreadsDied: spec("fairlead_data_threads_died_total", "Data threads that died or hung, each replaced"),
 } as const;

@@ -8,7 +8,8 @@ import { metricNames, type TcpLabel, tcpLabels } from "./metric-names.ts";
 /** Totals of one label set. */
 export interface TcpSeries {
   readonly labels: Readonly<Record<TcpLabel, string>>;
-  count: number;
+  opened: number;
+  closed: number;
   /** Bytes to the client. */
   sent: number;
   /** Bytes from the client. */
@@ -42,8 +43,8 @@ export class TcpSeriesTable {
       metrics.counterOf(metricNames[name], (set) => {
         for (const series of this.#bySeries.values()) set(series.labels, of(series));
       });
-    each("opened", (s) => s.count);
-    each("closed", (s) => s.count);
+    each("opened", (s) => s.opened);
+    each("closed", (s) => s.closed);
     each("sent", (s) => s.sent);
     each("received", (s) => s.received);
     metrics.counterOf(metricNames.seriesDropped, (set) => set({}, this.#overflow));
@@ -63,7 +64,7 @@ export class TcpSeriesTable {
       this.#overflow++;
       return this.#other(key.reporter);
     }
-    const series: TcpSeries = { labels, count: 0, sent: 0, received: 0 };
+    const series: TcpSeries = { labels, opened: 0, closed: 0, sent: 0, received: 0 };
     this.#bySeries.set(text, series);
     return series;
   }
@@ -72,7 +73,7 @@ export class TcpSeriesTable {
     let series = this.#bySeries.get(reporter);
     if (series === undefined) {
       const labels = Object.fromEntries(tcpLabels.map((label) => [label, "other"])) as Record<TcpLabel, string>;
-      series = { labels: { ...labels, reporter }, count: 0, sent: 0, received: 0 };
+      series = { labels: { ...labels, reporter }, opened: 0, closed: 0, sent: 0, received: 0 };
       this.#bySeries.set(reporter, series);
     }
     return series;

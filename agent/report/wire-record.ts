@@ -4,6 +4,8 @@ import { type CloseReason, closeReasons } from "../flow.ts";
 
 export const recordBytes = 128;
 export const recordVersion = 1;
+/** Not an end but a count of openings, in the place of the bytes sent. */
+export const openedVersion = 2;
 
 export const lanes = ["direct", "tunnel", "hbone", "plain", "local", "http", "none"] as const;
 export type Lane = (typeof lanes)[number];
@@ -13,6 +15,7 @@ const closers = ["nobody", "client", "server", "agent"] as const;
 export const noEndpoint = 65_535;
 const flagReused = 2;
 const flagRetried = 4;
+const flagOpened = 8;
 
 export const laneCode = (b: Buffer, at: number): number => b[at + 2] ?? 6;
 export const isInbound = (b: Buffer, at: number): boolean => b[at + 1] === 1;
@@ -22,6 +25,10 @@ export const verdictId = (b: Buffer, at: number): number => b.readUInt32LE(at + 
 export const endpointIndex = (b: Buffer, at: number): number => b.readUInt16LE(at + 16);
 export const durationUs = (b: Buffer, at: number): number => b.readUInt32LE(at + 40);
 export const readyUs = (b: Buffer, at: number): number => b.readUInt32LE(at + 44);
+/** Its opening was told when it happened, and does not count again. */
+export const wasOpened = (b: Buffer, at: number): boolean => ((b[at + 7] ?? 0) & flagOpened) !== 0;
+/** Number of the policy by which the other agent refused it, 0 none. */
+export const remotePolicy = (b: Buffer, at: number): number => b.readUInt32LE(at + 120);
 /** Exact up to 2^53 bytes. */
 export const sentBytes = (b: Buffer, at: number): number => u64(b, at + 48);
 export const receivedBytes = (b: Buffer, at: number): number => u64(b, at + 56);
@@ -51,6 +58,7 @@ export interface DecodedRecord {
   readonly sent: number;
   readonly received: number;
   readonly id: number;
+  readonly remotePolicy: number;
 }
 
 /** `formatAddress` turns 16 bytes and a port into text. */
@@ -82,5 +90,6 @@ export function decodeRecord(
     sent: sentBytes(b, at),
     received: receivedBytes(b, at),
     id: u64(b, at + 112),
+    remotePolicy: remotePolicy(b, at),
   };
 }

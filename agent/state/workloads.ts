@@ -1,24 +1,31 @@
 // Workloads indexed by uid, address, node, identity and service. Pure; one writer (mesh-state.ts).
 import type { ServiceName, SpiffeId, WorkloadUid } from "../api/names.ts";
 import { identityOf, type Workload } from "../api/workload.ts";
+import { TextPool } from "./text-pool.ts";
 
-/** A set per key that goes when it is empty, so that a deleted service leaves nothing behind. */
+/** A set per key that goes when it is empty. Most addresses and identities have one workload: it stands there without a set around it. */
 class MultiMap<K> {
-  readonly #sets = new Map<K, Map<WorkloadUid, Workload>>();
+  readonly #sets = new Map<K, Workload | Map<WorkloadUid, Workload>>();
   put(key: K, workload: Workload): void {
-    let set = this.#sets.get(key);
-    if (set === undefined) {
-      set = new Map();
-      this.#sets.set(key, set);
-    }
-    set.set(workload.uid, workload);
+    const found = this.#sets.get(key);
+    if (found === undefined) this.#sets.set(key, workload);
+    else if (found instanceof Map) found.set(workload.uid, workload);
+    else
+      this.#sets.set(
+        key,
+        new Map([
+          [found.uid, found],
+          [workload.uid, workload],
+        ]),
+      );
   }
   delete(key: K, uid: WorkloadUid): void {
-    const set = this.#sets.get(key);
-    if (set?.delete(uid) && set.size === 0) this.#sets.delete(key);
+    const found = this.#sets.get(key);
+    if (found instanceof Map ? found.delete(uid) && found.size === 0 : found?.uid === uid) this.#sets.delete(key);
   }
   get(key: K): Iterable<Workload> {
-    return this.#sets.get(key)?.values() ?? [];
+    const found = this.#sets.get(key);
+    return found === undefined ? [] : found instanceof Map ? found.values() : [found];
   }
   has(key: K): boolean {
     return this.#sets.has(key);
@@ -34,13 +41,15 @@ export class WorkloadIndex {
   readonly #byNode = new MultiMap<string>();
   readonly #byIdentity = new MultiMap<SpiffeId>();
   readonly #byService = new MultiMap<ServiceName>();
+  readonly #texts = new TextPool();
 
   get size(): number {
     return this.#byUid.size;
   }
 
-  put(workload: Workload): void {
-    this.delete(workload.uid);
+  put(given: Workload): void {
+    this.delete(given.uid);
+    const workload = this.#texts.shared(given);
     this.#byUid.set(workload.uid, workload);
     for (const address of workload.addresses) this.#byAddress.put(address, workload);
     if (workload.node !== "") this.#byNode.put(workload.node, workload);

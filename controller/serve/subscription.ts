@@ -11,8 +11,8 @@ interface Pending {
   readonly sent: readonly (readonly [name: string, version: string])[];
   readonly removed: readonly string[];
 }
-/** Small enough for any client's message limit, big enough that a thousand workloads are one message. */
-export const maxResponseBytes = 1_000_000;
+/** The next message waits for the answer to this one, so this bounds what an agent decodes at once; it holds hundreds of workloads. */
+export const maxResponseBytes = 131_072;
 
 export class Subscription {
   readonly typeUrl: string;

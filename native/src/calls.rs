@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::IntoRawFd;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -60,6 +61,14 @@ impl Pods {
         }
     }
 
+    /// Gives every enrolled pod to one worker, which starts with none.
+    pub fn give_all(&self, worker: usize) {
+        let Ok(table) = self.table.lock() else { return };
+        for pod in table.pods.values() {
+            self.shared.inboxes[worker].post(Message::Enrolled(pod.clone()));
+        }
+    }
+
     /// Name of the pod with a network namespace cookie.
     pub fn by_cookie(&self, cookie: u64) -> Option<String> {
         let table = self.table.lock().ok()?;
@@ -82,8 +91,9 @@ impl PodRegistry for Pods {
         if let Ok(mut table) = self.table.lock() {
             // The identity stays: the kernel side also lets go of a pod to take its successor of the same name.
             table.pods.remove(key);
+            // Under the lock: a worker that takes another's place must not be given this pod afterwards.
+            self.shared.broadcast(|| Message::Unenrolled { pod: key.to_owned(), drain_ms });
         }
-        self.shared.broadcast(|| Message::Unenrolled { pod: key.to_owned(), drain_ms });
         if let Some(side) = self.shared.hbone_running() {
             side.hbone.end_pod(key, Duration::from_millis(drain_ms), Reason::PodGone);
         }
@@ -94,6 +104,8 @@ pub struct Calls {
     pub shared: Arc<Shared>,
     pub pods: Arc<Pods>,
     pub kernel: Option<Kernel>,
+    /// When each worker was last woken to show that it lives, µs.
+    asked_us: Vec<u64>,
 }
 
 #[derive(Deserialize)]
@@ -138,7 +150,8 @@ pub fn params<T: DeserializeOwned>(method: &str, value: &Value) -> Result<T, Fau
 
 impl Calls {
     pub fn new(shared: Arc<Shared>, pods: Arc<Pods>) -> Self {
-        Self { shared, pods, kernel: None }
+        let asked_us = vec![0; shared.config.workers];
+        Self { shared, pods, kernel: None, asked_us }
     }
 
     pub fn call(&mut self, method: &str, args: &Value) -> Result<Value, Fault> {
@@ -180,6 +193,8 @@ impl Calls {
             }
             "drain" => {
                 let deadline_ms = args["deadlineMs"].as_u64().unwrap_or(self.shared.config.drain_ms);
+                // 0 means none; what is drained at once is drained a microsecond from the start.
+                self.shared.drain_until_us.store((self.shared.now_us() + deadline_ms * 1_000).max(1), Ordering::Release);
                 self.shared.broadcast(|| Message::Drain { deadline_ms });
                 if let Some(side) = self.shared.hbone_running() {
                     side.hbone.drain(Duration::from_millis(deadline_ms));
@@ -187,6 +202,7 @@ impl Calls {
                 Ok(json!({}))
             }
             "stop" => {
+                self.shared.stopping.store(true, Ordering::Release);
                 self.shared.broadcast(|| Message::Stop);
                 if let Some(side) = self.shared.hbone_running() {
                     side.hbone.stop();
@@ -194,6 +210,7 @@ impl Calls {
                 self.kernel = None;
                 Ok(json!({}))
             }
+            "heartbeat" => self.heartbeat(),
             "handover.attach" => self.attach(args),
             "counters" => self.counters(),
             _ => self.kernel_call(method, args),
@@ -213,6 +230,21 @@ impl Calls {
             }
         }
         Ok(all)
+    }
+
+    /// The kernel learns that the agent lives only while its workers do: a hung one counts as a hung agent (INT-14).
+    fn heartbeat(&mut self) -> Result<Value, Fault> {
+        let limit_ms = self.shared.config.heartbeat_dead_ms;
+        if limit_ms > 0
+            && let Some(worker) = self.shared.hung_worker(&mut self.asked_us, limit_ms)
+        {
+            self.shared.counters.add("worker_hung", 1);
+            return Err(Fault::new("worker_hung", format!("worker {worker} has not turned its loop for {limit_ms} ms")));
+        }
+        if let Some(kernel) = &self.kernel {
+            kernel.heartbeat()?;
+        }
+        Ok(json!({}))
     }
 
     fn attach(&self, args: &Value) -> Result<Value, Fault> {

@@ -99,6 +99,7 @@ impl Channel {
             queue.bytes = Vec::new();
             queue.sent = 0;
         }
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 
     fn push(&self, queue: &mut Queue) {

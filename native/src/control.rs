@@ -21,6 +21,7 @@ use crate::relay::orders::worker_of;
 use crate::relay::questions::HBONE;
 use crate::relay::shared::{Message, Shared};
 use crate::relay::sock::{self, Io};
+use crate::relay::succession;
 use crate::relay::worker::Worker;
 
 /// A running native side: the agent's end of the channel and what the threads share.
@@ -37,22 +38,22 @@ pub fn start(config: Config) -> io::Result<Started> {
     let (agent, ours) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(&ours, 1 << 20);
     let shared = Arc::new(Shared::new(config, Arc::new(Channel::new(ours)?))?);
+    let pods = Pods::new(shared.clone());
     for index in 0..shared.config.workers {
-        let mut worker = Worker::new(index, shared.clone())?;
-        let shared = shared.clone();
-        thread::Builder::new().name(format!("relay-{index}")).spawn(move || {
-            // A panic in one worker must not take the agent down silently: it is told, and the agent decides.
-            if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
-                shared.event("worker_died", json!({"worker": index}));
-            }
-        })?;
+        let (worker, pods) = (Worker::new(index, shared.clone())?, pods.clone());
+        thread::Builder::new().name(format!("relay-{index}")).spawn(move || succession::run(worker, |index| pods.give_all(index)))?;
     }
     let (calls, queue) = channel();
-    let pods = Pods::new(shared.clone());
     let table = Calls::new(shared.clone(), pods.clone());
     thread::Builder::new().name("calls".into()).spawn(move || run_calls(table, &queue))?;
     let reader = shared.clone();
-    thread::Builder::new().name("control".into()).spawn(move || run(&reader, &calls))?;
+    thread::Builder::new().name("control".into()).spawn(move || {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&reader, &calls))) {
+            // Without this thread nothing is answered: the agent sees the channel end, says so and ends too.
+            eprintln!("the control thread died: {}", succession::text_of(panic.as_ref()));
+            stop_all(&reader);
+        }
+    })?;
     Ok(Started { agent, shared, pods })
 }
 
@@ -94,6 +95,7 @@ fn run(shared: &Shared, calls: &Sender<Value>) {
 
 fn stop_all(shared: &Shared) {
     shared.channel.close();
+    shared.stopping.store(true, Ordering::Release);
     shared.broadcast(|| Message::Stop);
     if let Some(side) = shared.hbone_running() {
         side.hbone.stop();

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use crate::calls::{Calls, Pods, params};
 use crate::channel::RECORDS;
 use crate::fault::Fault;
-use crate::kernel::layout::EventDirectClosed;
+use crate::kernel::layout::{EventDirectClosed, socket_flag};
 use crate::kernel::{EnrolRequest, EventSink, Kernel, KernelConfig, KernelEvent, Row, Tuple, socket_addr};
 use crate::reason::Reason;
-use crate::record::{Closer, Lane, Record};
+use crate::record::{Closer, FLAG_OPENED, Lane, Opened, Record};
 use crate::relay::shared::Shared;
 
 /// Rows given out when `map.dump` names no limit.
@@ -126,12 +126,6 @@ impl Calls {
                 let p: Destroy = params(method, args)?;
                 Ok(json!({"count": self.kernel()?.destroy_sockets(&p.pod, &p.tuples)?}))
             }
-            "heartbeat" => {
-                if let Some(kernel) = &self.kernel {
-                    kernel.heartbeat()?;
-                }
-                Ok(json!({}))
-            }
             _ => Err(Fault::new("unknown_method", format!("{method}: this library does not know the call; build both halves from one version"))),
         }
     }
@@ -169,6 +163,14 @@ fn sink(shared: Arc<Shared>, pods: Arc<Pods>) -> EventSink {
             pods.forget(&pod);
             shared.event("vanished", json!({"pod": pod}));
         }
+        KernelEvent::DirectOpened { verdict } => {
+            let row = Opened { inbound: false, lane: Lane::Direct, plan: 0, verdict, endpoint: u16::MAX };
+            shared.channel.send(RECORDS, &row.encode(1));
+        }
+        KernelEvent::Died { message, restarted } => {
+            shared.counters.add("worker_died", 1);
+            shared.event("worker_died", json!({"worker": "kernel", "message": message, "restarted": restarted}));
+        }
         KernelEvent::Failed(fault) => shared.log("error", "kernel side", json!({"code": fault.code, "error": fault.message})),
     })
 }
@@ -193,7 +195,7 @@ fn direct_record(e: &EventDirectClosed, shared: &Shared) -> Record {
             3 => Closer::Agent,
             _ => Closer::Nobody,
         },
-        flags: 0,
+        flags: if e.flags & socket_flag::OPENING_TOLD != 0 { FLAG_OPENED } else { 0 },
         plan: 0,
         verdict: e.verdict,
         endpoint: u16::MAX,
@@ -207,6 +209,7 @@ fn direct_record(e: &EventDirectClosed, shared: &Shared) -> Record {
         sent: e.sent,
         received: e.received,
         id: shared.connection_ids.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+        policy: 0,
     }
 }
 

@@ -79,6 +79,8 @@ reasons! {
     Administrative = 62 "reset_by_agent";
     AgentStopping = 63 "agent_stopping";
     ResourceLimit = 64 "resource_limit";
+    /// The thread that carried it died (a bug of ours).
+    WorkerDied = 65 "worker_died";
     HandedOver = 70 "handed_over";
     HandoverFailed = 71 "handover_failed";
 }

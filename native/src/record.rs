@@ -6,7 +6,7 @@ use crate::reason::Reason;
 
 pub const SIZE: usize = 128;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Lane {
     Direct = 0,
@@ -44,6 +44,8 @@ pub enum Closer {
 pub const FLAG_IPV6: u8 = 1;
 pub const FLAG_REUSED: u8 = 2;
 pub const FLAG_RETRIED: u8 = 4;
+/// Its opening has been told (`Opened`), so its end does not count as one.
+pub const FLAG_OPENED: u8 = 8;
 
 /// Facts about one connection; encoded once, when it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,30 @@ pub struct Record {
     pub sent: u64,
     pub received: u64,
     pub id: u64,
+    /// Number of the policy by which the other agent refused it, 0 none.
+    pub policy: u32,
+}
+
+/// How many connections were opened since the last such row: the first bytes of a record, version 2, with the count at offset 48.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Opened {
+    pub inbound: bool,
+    pub lane: Lane,
+    pub plan: u32,
+    pub verdict: u32,
+    pub endpoint: u16,
+}
+
+impl Opened {
+    pub fn encode(&self, count: u64) -> [u8; SIZE] {
+        let mut out = [0u8; SIZE];
+        out[..3].copy_from_slice(&[2, u8::from(self.inbound), self.lane as u8]);
+        out[8..12].copy_from_slice(&self.plan.to_le_bytes());
+        out[12..16].copy_from_slice(&self.verdict.to_le_bytes());
+        out[16..18].copy_from_slice(&self.endpoint.to_le_bytes());
+        out[48..56].copy_from_slice(&count.to_le_bytes());
+        out
+    }
 }
 
 /// IPv4 as `::ffff:a.b.c.d`, so that every address has 16 bytes.
@@ -102,6 +128,7 @@ impl Record {
         put(80, &mapped(self.destination.ip()));
         put(96, &self.upstream.map_or([0; 16], |u| mapped(u.ip())));
         put(112, &self.id.to_le_bytes());
+        put(120, &self.policy.to_le_bytes());
         out
     }
 }
@@ -132,6 +159,7 @@ mod tests {
             sent: 1 << 40,
             received: 12,
             id: 77,
+            policy: 5,
         };
         let b = record.encode();
         assert_eq!(&b[..8], &[1, 1, 1, 2, 34, 0, 2, FLAG_REUSED | FLAG_IPV6]);
@@ -147,6 +175,8 @@ mod tests {
         assert_eq!(&b[80..82], &[0xfd, 0]);
         assert_eq!(b[111], 2);
         assert_eq!(b[112], 77);
-        assert_eq!(&b[120..], &[0; 8]);
+        assert_eq!(&b[120..], &[5, 0, 0, 0, 0, 0, 0, 0]);
+        let opened = Opened { inbound: true, lane: Lane::Tunnel, plan: 1, verdict: 2, endpoint: 3 }.encode(9);
+        assert_eq!((&opened[..3], opened[8], opened[12], opened[16], opened[48]), (&[2, 1, 1][..], 1, 2, 3, 9));
     }
 }

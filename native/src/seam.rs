@@ -20,6 +20,20 @@ pub struct Listener {
     pub direction: Direction,
 }
 
+/// Where an intercepted connection was going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Original {
+    pub destination: SocketAddr,
+    /// The endpoint of the service that the connect hook took, if it was a service: the one pick of this connection.
+    pub backend: Option<SocketAddr>,
+}
+
+impl From<SocketAddr> for Original {
+    fn from(destination: SocketAddr) -> Self {
+        Self { destination, backend: None }
+    }
+}
+
 /// One enrolled pod as the byte side sees it. Dropping the last reference closes its listeners and namespace handle.
 pub trait PodSockets: Send + Sync {
     /// "namespace/name".
@@ -31,7 +45,7 @@ pub trait PodSockets: Send + Sync {
     fn listeners(&self) -> &[Listener];
     /// Where the app wanted to go (outbound), read once from the accepted socket. Error `NotFound`: the connection did
     /// not come through the connect hook (somebody dialled the listener directly) and must be refused.
-    fn original_destination(&self, accepted: BorrowedFd<'_>) -> io::Result<SocketAddr>;
+    fn original_destination(&self, accepted: BorrowedFd<'_>) -> io::Result<Original>;
     /// A non-blocking TCP socket in the pod's namespace that interception leaves alone (own-socket mark set), for a
     /// connection from the pod outwards. `tunnel` asks for a source port from the tunnel range (rule DP-1); should the
     /// connect then fail with EADDRNOTAVAIL, that port serves an older tunnel between the same ends: ask again.

@@ -98,6 +98,7 @@ export async function buildTopology(
     nodes: 2,
     agents: agentEnv !== undefined,
     agentEnv: agentEnv ?? {},
+    agentPrefix: [],
   };
   const up = await labUp(options, say);
   const down = async (): Promise<void> => {

@@ -47,6 +47,7 @@ test("[DP-18] frozen keys and values have the sizes and places that running agen
     version: 1,
     role: 2,
     flags: 3,
+    openingTold: 15,
     verdict: 4,
     sourceCookie: 5n,
     destinationCookie: 6n,
@@ -61,7 +62,7 @@ test("[DP-18] frozen keys and values have the sizes and places that running agen
   };
   assert.equal(
     hex(socketState.encode(state)),
-    `0102030004000000${"0500000000000000"}${"0600000000000000"}${"0700000000000000"}${"0800000000000000"}${"09".repeat(16)}${"0a".repeat(16)}0b000c000d0000000e`,
+    `0102030f04000000${"0500000000000000"}${"0600000000000000"}${"0700000000000000"}${"0800000000000000"}${"09".repeat(16)}${"0a".repeat(16)}0b000c000d0000000e`,
   );
   assert.equal(
     hex(bypassKey.encode({ local: bytes(1), remote: bytes(2), localPort: 3, remotePort: 4 })),

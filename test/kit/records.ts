@@ -20,6 +20,7 @@ export interface RecordFields {
   readonly sent?: number;
   readonly received?: number;
   readonly id?: number;
+  readonly policy?: number;
 }
 
 export function encodeRecord(fields: RecordFields): Buffer {
@@ -44,5 +45,6 @@ export function encodeRecord(fields: RecordFields): Buffer {
   b.writeBigUInt64LE(BigInt(fields.sent ?? 0), 48);
   b.writeBigUInt64LE(BigInt(fields.received ?? 0), 56);
   b.writeBigUInt64LE(BigInt(fields.id ?? 1), 112);
+  b.writeUInt32LE(fields.policy ?? 0, 120);
   return b;
 }

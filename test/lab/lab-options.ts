@@ -9,12 +9,21 @@ export interface LabOptions {
   readonly nodes: number;
   readonly agents: boolean;
   readonly agentEnv: Readonly<Record<string, string>>;
+  /** Words before the agent's command line: what takes something away from it, such as a capability or a mount. Must end in exec. */
+  readonly agentPrefix: readonly string[];
   readonly controllerEnv: Readonly<Record<string, string>>;
   /** How long `up` waits for pods to be ready; what is not ready by then is said, and is no failure. */
   readonly waitReadyMs: number;
 }
 
-export const defaultOptions = { nodes: 0, agents: true, agentEnv: {}, controllerEnv: {}, waitReadyMs: 45_000 } as const;
+export const defaultOptions = {
+  nodes: 0,
+  agents: true,
+  agentEnv: {},
+  agentPrefix: [],
+  controllerEnv: {},
+  waitReadyMs: 45_000,
+} as const;
 
 export interface PodStatus {
   readonly namespace: string;

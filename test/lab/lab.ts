@@ -59,6 +59,7 @@ export class Lab {
         lab: this.paths,
         agents: this.options.agents,
         agentEnv: this.options.agentEnv,
+        agentPrefix: this.options.agentPrefix,
         joinToken: (name) => this.controller?.joinToken(name) ?? Promise.resolve(undefined),
         onVerdict: (v) => this.pods.get(v.pod)?.verdict(v),
         changed: () => this.#changed(),

@@ -4,6 +4,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { err, ok, type Result } from "../../agent/base/result.ts";
+import { agentNodeFlags } from "../../agent/node-flags.ts";
 import { CONTROLLER_IPS, CONTROLLER_PORT, linkNode, nodeName, PodNumbers } from "./addresses.ts";
 import { makeCgroup } from "./cgroup.ts";
 import { entering } from "./command.ts";
@@ -26,6 +27,7 @@ export interface NodeDeps {
   readonly lab: LabPaths;
   readonly agents: boolean;
   readonly agentEnv: Readonly<Record<string, string>>;
+  readonly agentPrefix: readonly string[];
   readonly joinToken: (node: string) => Promise<{ readonly token: string; readonly roots: string } | undefined>;
   readonly onVerdict: (v: Verdict) => void;
   readonly changed: () => void;
@@ -106,7 +108,7 @@ export class NodeRuntime {
     if (deps.agents) {
       this.agent = new Daemon({
         name: `agent of ${this.name}`,
-        argv: [process.execPath, "--disable-warning=ExperimentalWarning", join(PROJECT_DIR, "agent/main.ts")],
+        argv: [...deps.agentPrefix, process.execPath, ...agentNodeFlags, join(PROJECT_DIR, "agent/main.ts")],
         place: { cgroup: this.paths.agentCgroup, netns: this.paths.netns, cwd: this.paths.dir },
         logFile: this.paths.agentLog,
         env: () => this.#agentEnv(),

@@ -24,6 +24,7 @@ const table = {
   "agent/threads.ts": ["agent/api", "agent/base"],
   "agent/config.ts": ["agent/api", "agent/base"],
   "agent/version.ts": [],
+  "agent/node-flags.ts": [],
   "agent/connection-facts.ts": ["agent/decide", "agent/state", "agent/flow.ts", "agent/api", "agent/base"],
   "agent/connection.ts": [
     "agent/connection-facts.ts",
@@ -47,7 +48,7 @@ const table = {
   "controller/config.ts": ["agent/api", "agent/base"],
   // The command line talks to agents and the controller over their sockets; it shares their words, not their parts.
   cli: ["agent/api", "agent/base", "test/lab"],
-  "test/lab": ["agent/api", "agent/base", "controller/sources"],
+  "test/lab": ["agent/api", "agent/base", "agent/node-flags.ts", "controller/sources"],
 };
 // Compositions: the only files that may build parts out of any room of their side.
 const open = {

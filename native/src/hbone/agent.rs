@@ -11,7 +11,7 @@ use super::questions::Questions;
 use super::registry::{OpenStream, OpenTunnel, locked};
 use super::{Hbone, Recorder};
 use crate::channel::RECORDS;
-use crate::record::Record;
+use crate::record::{Opened, Record};
 use crate::relay::shared::Shared;
 use crate::tls::session::Failure;
 
@@ -26,6 +26,19 @@ struct Reports(Weak<Shared>);
 impl Recorder for Reports {
     fn next_id(&self) -> u64 {
         self.0.upgrade().map_or(0, |s| s.connection_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn opened(&self, row: &Opened) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.channel.send(RECORDS, &row.encode(1));
+        }
+    }
+
+    fn died(&self, message: &str) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.counters.add("worker_died", 1);
+            shared.event("worker_died", json!({"worker": "hbone", "message": message, "restarted": false}));
+        }
     }
 
     fn ended(&self, record: &Record) {

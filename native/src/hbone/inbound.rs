@@ -116,7 +116,7 @@ async fn carry(
             return (Reason::ClientReset, Closer::Client);
         }
     };
-    open.ready();
+    shared.recorder.opened(&open.ready());
     let Ok(mut send) = respond.send_response(Response::new(()), false) else {
         sock::reset_on_close(std::os::fd::AsFd::as_fd(&app));
         return (Reason::ClientReset, Closer::Client);

@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,8 +28,9 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::config::Config;
 use crate::reason::Reason;
-use crate::record::Record;
+use crate::record::{Opened, Record};
 use crate::relay::plan::Verdict;
+use crate::relay::succession::text_of;
 use crate::seam::PodSockets;
 use crate::tls::identity::Identities;
 use crate::tls::session::Failure;
@@ -61,7 +63,11 @@ pub trait Judge: Send + Sync {
 pub trait Recorder: Send + Sync {
     /// Number of a new connection, unique in the process.
     fn next_id(&self) -> u64;
+    /// A stream was opened; its record will say so too (`FLAG_OPENED`).
+    fn opened(&self, _row: &Opened) {}
     fn ended(&self, record: &Record);
+    /// The thread died of a bug; nothing is carried any more.
+    fn died(&self, _message: &str) {}
     /// A handshake failed before there was a stream (IDN-7).
     fn refused(&self, inbound: bool, pod: &str, source: SocketAddr, destination: SocketAddr, failure: &Failure);
 }
@@ -202,7 +208,10 @@ impl Hbone {
         });
         let handle = Self { shared: shared.clone(), runtime: runtime.handle().clone() };
         let thread = std::thread::Builder::new().name("hbone".into()).spawn(move || {
-            runtime.block_on(run(shared));
+            let recorder = shared.recorder.clone();
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(shared)))) {
+                recorder.died(&text_of(panic.as_ref()));
+            }
             runtime.shutdown_timeout(Duration::from_millis(100));
         })?;
         Ok((handle, thread))

@@ -76,7 +76,7 @@ async fn run(
             return end;
         }
     };
-    open.ready();
+    shared.recorder.opened(&open.ready());
     let end = tokio::select! {
         biased;
         reason = open.killed() => (reason, Closer::Agent),

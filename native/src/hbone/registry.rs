@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use crate::reason::Reason;
-use crate::record::{Closer, Lane, Record};
+use crate::record::{Closer, FLAG_OPENED, Lane, Opened, Record};
 
 /// One carried connection. `socket` means the pod's side: the client for outbound, the application for inbound.
 pub struct OpenStream {
@@ -65,8 +65,17 @@ impl OpenStream {
         let _ = self.first_end.compare_exchange(0, who as u8, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    pub fn ready(&self) {
+    /// It carries bytes from now on: the row that tells so.
+    pub fn ready(&self) -> Opened {
         self.ready_us.store(micros(self.started), Ordering::Relaxed);
+        self.flags.fetch_or(FLAG_OPENED, Ordering::Relaxed);
+        Opened {
+            inbound: self.inbound,
+            lane: Lane::Hbone,
+            plan: self.plan,
+            verdict: self.verdict.load(Ordering::Relaxed),
+            endpoint: u16::try_from(self.endpoint.load(Ordering::Relaxed)).unwrap_or(u16::MAX),
+        }
     }
 
     pub fn set_upstream(&self, endpoint: u16, address: SocketAddr) {
@@ -123,6 +132,7 @@ impl OpenStream {
             sent,
             received,
             id: self.id,
+            policy: 0,
         }
     }
 }

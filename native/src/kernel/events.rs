@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use libbpf_rs::RingBufferBuilder;
 
 use super::config::ForeignProgram;
-use super::layout::{EventDirectClosed, EventListening, event_kind};
+use super::layout::{EventDirectClosed, EventDirectOpened, EventListening, event_kind};
 use super::maps::Maps;
 use super::sweep::Sweeper;
-use super::{Inner, foreign};
+use super::{Inner, foreign, watched};
 use crate::fault::Fault;
 
 /// What the kernel side tells without being asked.
@@ -25,6 +25,10 @@ pub enum KernelEvent {
     Foreign(Vec<ForeignProgram>),
     /// The namespace of an enrolled pod is gone although nobody said so (DP-21).
     Vanished { pod: String },
+    /// The kernel thread has panicked, a bug of ours; unless `restarted` it is gone.
+    Died { message: String, restarted: bool },
+    /// Connections were opened in the direct lane under a verdict.
+    DirectOpened { verdict: u32 },
     /// Something went wrong in the background.
     Failed(Fault),
 }
@@ -48,7 +52,7 @@ impl KernelThread {
         let stopped = stop.clone();
         let join = std::thread::Builder::new()
             .name("kernel".into())
-            .spawn(move || run(&inner, &maps, &sink, &stopped))
+            .spawn(move || watched::run(&sink, || run(&inner, &maps, &sink, &stopped)))
             .map_err(|e| Fault::os("start_failed", "start the kernel thread", &e))?;
         Ok(Self { stop, join: Some(join) })
     }
@@ -72,6 +76,11 @@ fn deliver(bytes: &[u8], sink: &EventSink) {
         Some(event_kind::DIRECT_CLOSED) => {
             if let Some(event) = EventDirectClosed::decode(bytes) {
                 sink(KernelEvent::DirectClosed(Box::new(event)));
+            }
+        }
+        Some(event_kind::DIRECT_OPENED) => {
+            if let Some(event) = EventDirectOpened::decode(bytes) {
+                sink(KernelEvent::DirectOpened { verdict: event.verdict });
             }
         }
         Some(event_kind::LISTENING) => {
@@ -102,8 +111,9 @@ fn run(inner: &Weak<Inner>, maps: &Arc<Maps>, sink: &EventSink, stop: &AtomicBoo
     let mut sweeper = Sweeper::default();
     let (mut swept, mut looked, mut last_foreign) = (Instant::now(), None::<Instant>, Vec::new());
     while !stop.load(Ordering::Relaxed) {
-        // An interrupted wait is no error; anything else would repeat at once, so it is slowed down.
-        if ring.poll(POLL).is_err() {
+        // An interrupted wait is no error; anything else would repeat at once, so it is slowed down. Openings wake nobody
+        // (sockops.bpf.c), so what waits is taken after a wait in vain too.
+        if ring.poll(POLL).and_then(|()| ring.consume()).is_err() {
             std::thread::sleep(POLL);
         }
         let Some(inner) = inner.upgrade() else { return };

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 /// Changes with any change of a struct or a map.
-pub const VERSION: &str = "30b500440584";
+pub const VERSION: &str = "64d22618ad2b";
 
 /// Maps that all versions share.
 pub const FROZEN: &[&str] = &["sockets", "syns", "listeners", "bypass", "bypass_bytes"];
@@ -133,6 +133,8 @@ pub mod socket_flag {
     pub const BYPASS_ON: u32 = 64;
     /// it did not: none does
     pub const BYPASS_OFF: u32 = 128;
+    /// in events only: socket_state.opening_told
+    pub const OPENING_TOLD: u32 = 256;
     /// Value and name of each.
     pub const NAMES: &[(u32, &str)] = &[
         (1, "bypass"),
@@ -143,6 +145,7 @@ pub mod socket_flag {
         (32, "established"),
         (64, "bypass_on"),
         (128, "bypass_off"),
+        (256, "opening_told"),
     ];
 }
 
@@ -150,10 +153,12 @@ pub mod socket_flag {
 pub mod event_kind {
     pub const DIRECT_CLOSED: u32 = 1;
     pub const LISTENING: u32 = 2;
+    pub const DIRECT_OPENED: u32 = 3;
     /// Value and name of each.
     pub const NAMES: &[(u32, &str)] = &[
         (1, "direct_closed"),
         (2, "listening"),
+        (3, "direct_opened"),
     ];
 }
 
@@ -959,6 +964,8 @@ pub struct SocketState {
     pub role: u8,
     /// enum socket_flag
     pub flags: u8,
+    /// direct: an event of its opening went out
+    pub opening_told: u8,
     pub verdict: u32,
     pub source_cookie: u64,
     pub destination_cookie: u64,
@@ -983,6 +990,7 @@ impl SocketState {
         bytes[0..1].copy_from_slice(&self.version.to_le_bytes());
         bytes[1..2].copy_from_slice(&self.role.to_le_bytes());
         bytes[2..3].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[3..4].copy_from_slice(&self.opening_told.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.verdict.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.source_cookie.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.destination_cookie.to_le_bytes());
@@ -1006,6 +1014,7 @@ impl SocketState {
             version: u8::from_le_bytes(bytes[0..1].try_into().ok()?),
             role: u8::from_le_bytes(bytes[1..2].try_into().ok()?),
             flags: u8::from_le_bytes(bytes[2..3].try_into().ok()?),
+            opening_told: u8::from_le_bytes(bytes[3..4].try_into().ok()?),
             verdict: u32::from_le_bytes(bytes[4..8].try_into().ok()?),
             source_cookie: u64::from_le_bytes(bytes[8..16].try_into().ok()?),
             destination_cookie: u64::from_le_bytes(bytes[16..24].try_into().ok()?),
@@ -1222,6 +1231,36 @@ impl EventDirectClosed {
             upstream_port: u16::from_le_bytes(bytes[116..118].try_into().ok()?),
             identity: u32::from_le_bytes(bytes[120..124].try_into().ok()?),
             error: u32::from_le_bytes(bytes[124..128].try_into().ok()?),
+        })
+    }
+}
+
+/// A direct-lane connection was opened: counted, so that a long one is seen before it ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventDirectOpened {
+    /// EVENT_KIND_DIRECT_OPENED
+    pub kind: u32,
+    pub verdict: u32,
+}
+
+impl EventDirectOpened {
+    pub const SIZE: usize = 8;
+
+    pub fn encode(&self) -> [u8; 8] {
+        let mut bytes = [0; 8];
+        bytes[0..4].copy_from_slice(&self.kind.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.verdict.to_le_bytes());
+        bytes
+    }
+
+    /// None if `bytes` is not exactly `SIZE` long.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != Self::SIZE {
+            return None;
+        }
+        Some(Self {
+            kind: u32::from_le_bytes(bytes[0..4].try_into().ok()?),
+            verdict: u32::from_le_bytes(bytes[4..8].try_into().ok()?),
         })
     }
 }

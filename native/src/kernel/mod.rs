@@ -20,6 +20,7 @@ mod pod;
 mod probe;
 mod routes;
 mod sweep;
+mod watched;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

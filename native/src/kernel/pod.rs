@@ -12,7 +12,7 @@ use super::layout::{ListenerKey, socket_role, traffic};
 use super::maps::Maps;
 use super::{enrol, netns, routes};
 use crate::fault::Fault;
-use crate::seam::{Direction, Listener, PodSockets};
+use crate::seam::{Direction, Listener, Original, PodSockets};
 use crate::sys;
 
 /// Sockets made per visit to a namespace.
@@ -242,9 +242,13 @@ impl PodSockets for Pod {
         &self.listeners
     }
 
-    fn original_destination(&self, accepted: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    fn original_destination(&self, accepted: BorrowedFd<'_>) -> io::Result<Original> {
         match self.maps.socket_state(accepted).map_err(io_error)? {
-            Some(state) if u32::from(state.role) == socket_role::ACCEPTED => Ok(addr::socket_addr(state.original, state.original_port)),
+            Some(state) if u32::from(state.role) == socket_role::ACCEPTED => {
+                let destination = addr::socket_addr(state.original, state.original_port);
+                let target = addr::socket_addr(state.target, state.target_port);
+                Ok(Original { destination, backend: (target != destination).then_some(target) })
+            }
             _ => Err(io::Error::new(io::ErrorKind::NotFound, "the connection did not come through the connect hook")),
         }
     }

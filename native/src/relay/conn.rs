@@ -68,6 +68,8 @@ pub enum State {
     Asking,
     /// Inbound: waits for first bytes.
     Peeking,
+    /// Waits until the destination's pod is enrolled here.
+    Arriving,
     /// Waits for the socket towards the server.
     Connecting,
     /// Waits for a tunnel, or for ACCEPT on it.
@@ -88,6 +90,8 @@ pub struct Conn {
     pub up: Option<End>,
     pub tunnel: Option<Key>,
     pub plan: Option<Arc<Plan>>,
+    /// The endpoint that the connect hook took for it.
+    pub chosen: Option<SocketAddr>,
     pub tried: Vec<u16>,
     pub endpoint: u16,
     pub source: SocketAddr,
@@ -97,6 +101,8 @@ pub struct Conn {
     /// Identity of the other side, as its certificate said.
     pub identity: Option<Arc<str>>,
     pub verdict: u32,
+    /// Number of the policy by which the other agent refused it (`Shared::policy_number`).
+    pub policy: u32,
     pub lane: Lane,
     pub flags: u8,
     pub closer: Closer,

@@ -26,7 +26,7 @@ impl Worker {
             "planId": conn.plan.as_ref().map_or(0, |p| p.id), "verdictId": conn.verdict, "identity": conn.identity.as_deref(),
         });
         // The plan's choice, for a thread that only carries; the HTTP lane picks for itself.
-        let chosen = conn.plan.as_ref().and_then(|p| p.pick(&[]).and_then(|i| p.endpoints.get(usize::from(i))));
+        let chosen = conn.plan.as_ref().and_then(|p| p.pick(&[], conn.chosen).and_then(|i| p.endpoints.get(usize::from(i))));
         if let Some(endpoint) = chosen {
             event["upstream"] = json!({"ip": endpoint.address.ip(), "port": endpoint.address.port()});
         }
@@ -37,6 +37,7 @@ impl Worker {
                     conn.state = State::Open;
                     conn.step += 1;
                     conn.ready_us = self.now_us;
+                    self.report.opened(conn, self.now_us);
                     conn.up = Some(End::new(ours, true));
                     self.watch_up(key);
                     event["fd"] = json!(theirs.as_raw_fd());

@@ -1,6 +1,7 @@
 //! The byte side: worker threads that accept in pods, ask for plans and verdicts, and carry bytes.
 
 pub mod accept;
+pub mod arriving;
 pub mod buffers;
 pub mod conn;
 pub mod ends;
@@ -12,10 +13,12 @@ pub mod outbound;
 pub mod pair;
 pub mod plan;
 pub mod questions;
+pub mod report;
 pub mod shared;
 pub mod slab;
 pub mod sock;
 pub mod stream;
+pub mod succession;
 pub mod timers;
 pub mod tunnel_pool;
 pub mod tunnels;

@@ -36,7 +36,7 @@ impl Worker {
     pub fn start_outbound(&mut self, pod: Arc<Pod>, fd: OwnedFd, peer: SocketAddr) {
         let original = pod.sockets.original_destination(fd.as_fd());
         let destination = match &original {
-            Ok(address) => SocketAddr::new(address.ip().to_canonical(), address.port()),
+            Ok(original) => SocketAddr::new(original.destination.ip().to_canonical(), original.destination.port()),
             Err(_) => sock::local(fd.as_fd()).unwrap_or(peer),
         };
         // The app's socket is bound to loopback by the redirect; on the wire it is the pod.
@@ -44,7 +44,8 @@ impl Worker {
         let source = SocketAddr::new(if peer.ip().is_loopback() { own.unwrap_or(peer.ip()) } else { peer.ip() }, peer.port());
         let number = pod.number;
         let name = pod.name.clone();
-        let conn = self.new_conn(pod, false, source, destination);
+        let mut conn = self.new_conn(pod, false, source, destination);
+        conn.chosen = original.as_ref().ok().and_then(|o| o.backend).map(|b| SocketAddr::new(b.ip().to_canonical(), b.port()));
         let key = self.keep_conn(conn, fd);
         if original.is_err() {
             self.shared.counters.add("not_intercepted", 1);
@@ -78,7 +79,7 @@ impl Worker {
         conn.state = State::Connecting;
         conn.step += 1;
         let Some(plan) = conn.plan.clone() else { return };
-        let Some(index) = plan.pick(&conn.tried) else {
+        let Some(index) = plan.pick(&conn.tried, conn.chosen) else {
             let reason = conn.failure.unwrap_or(Reason::NoEndpoints);
             return self.refuse(key, reason);
         };
@@ -86,7 +87,15 @@ impl Worker {
             conn.flags |= FLAG_RETRIED;
         }
         conn.tried.push(index);
+        self.use_endpoint(key, index);
+    }
+
+    /// Takes the way that the plan has for one of its endpoints.
+    pub fn use_endpoint(&mut self, key: Key, index: u16) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(plan) = conn.plan.clone() else { return };
         conn.endpoint = index;
+        conn.state = State::Connecting;
         let endpoint = &plan.endpoints[usize::from(index)];
         conn.upstream = Some(endpoint.address);
         match endpoint.mode {
@@ -104,7 +113,7 @@ impl Worker {
                 let target = endpoint.pod.as_ref().and_then(|p| self.pods.get(p)).map(|p| p.sockets.clone());
                 match target {
                     Some(pod) => self.dial(key, pod.app_socket(endpoint.address, source), endpoint.address),
-                    None => self.endpoint_failed(key, Reason::UnknownDestination),
+                    None => self.await_pod(key),
                 }
             }
         }
@@ -167,6 +176,7 @@ impl Worker {
         conn.state = State::Open;
         conn.step += 1;
         conn.ready_us = now;
+        self.report.opened(conn, now);
         if let Some(up) = &mut conn.up {
             up.writable = true;
         }

@@ -151,8 +151,15 @@ impl Plan {
         Ok(Answer { value: plan, generation: wire.generation, cache: wire.cache.unwrap_or(true) })
     }
 
-    /// Next endpoint by smooth weighted round robin, leaving out those already tried. Weight 0 is a last resort.
-    pub fn pick(&self, tried: &[u16]) -> Option<u16> {
+    /// Next endpoint, leaving out those already tried. First the one that the connect hook has `chosen`: it took an endpoint for
+    /// every connection and sent those of this node on their way itself, so a second pick here would give this node's endpoints
+    /// more than their share. Then by smooth weighted round robin; weight 0 is a last resort.
+    pub fn pick(&self, tried: &[u16], chosen: Option<SocketAddr>) -> Option<u16> {
+        if let Some(chosen) = chosen.filter(|_| tried.is_empty())
+            && let Some(i) = self.endpoints.iter().position(|e| e.address == chosen)
+        {
+            return Some(i as u16);
+        }
         let open = |i: usize| !tried.contains(&(i as u16));
         let total: i64 = self.endpoints.iter().enumerate().filter(|(i, _)| open(*i)).map(|(_, e)| e.weight).sum();
         let mut best: Option<usize> = None;
@@ -198,7 +205,7 @@ mod tests {
     #[test]
     fn weights_are_kept_and_spread() {
         let p = plan(&[3, 1]);
-        let picks: Vec<_> = (0..8).map(|_| p.pick(&[]).unwrap()).collect();
+        let picks: Vec<_> = (0..8).map(|_| p.pick(&[], None).unwrap()).collect();
         assert_eq!(picks.iter().filter(|i| **i == 0).count(), 6);
         assert!(!picks.windows(4).any(|w| w.iter().all(|i| *i == 0)));
     }
@@ -207,11 +214,21 @@ mod tests {
     fn each_other_endpoint_once() {
         let p = plan(&[1, 1, 0]);
         let mut tried = Vec::new();
-        while let Some(i) = p.pick(&tried) {
+        while let Some(i) = p.pick(&tried, None) {
             tried.push(i);
         }
         tried.sort_unstable();
         assert_eq!(tried, [0, 1, 2]);
+    }
+
+    #[test]
+    fn what_the_connect_hook_chose_is_taken_first_and_only_if_the_plan_has_it() {
+        let endpoints: Vec<_> = (1..4).map(|i| json!({"ip": format!("10.0.0.{i}"), "port": 80, "mode": "plain"})).collect();
+        let p = Plan::parse(&json!({"planId": 3, "action": "forward", "endpoints": endpoints})).unwrap().value;
+        let chosen = Some("10.0.0.3:80".parse().unwrap());
+        assert!((0..5).all(|_| p.pick(&[], chosen) == Some(2)));
+        assert_eq!([p.pick(&[2], chosen), p.pick(&[2], chosen)], [Some(0), Some(1)], "what failed is not taken again");
+        assert!(p.pick(&[], Some("10.0.0.9:80".parse().unwrap())).is_some(), "an endpoint that has gone since");
     }
 
     #[test]

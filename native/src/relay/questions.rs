@@ -52,6 +52,13 @@ pub struct Questions {
     sequence: u64,
 }
 
+impl Questions {
+    /// Numbers its questions after those of `other`, with a gap for what that one may still have put.
+    pub fn follow(&mut self, other: &Questions) {
+        self.sequence = other.sequence + 1;
+    }
+}
+
 impl Worker {
     /// Answers from the cache or puts the question; then `resume` is called for `conn` later.
     pub fn ask(&mut self, ask: Ask, conn: Key, body: impl FnOnce() -> Value) -> Option<Resolved> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -44,6 +44,9 @@ pub enum Message {
     Stop,
 }
 
+/// Names of policies that other agents may make us keep.
+const MAX_POLICIES: usize = 1_024;
+
 /// A worker's letter box: messages and the descriptor that wakes it.
 pub struct Inbox {
     pub wake: OwnedFd,
@@ -60,6 +63,10 @@ impl Inbox {
         if let Ok(mut messages) = self.messages.lock() {
             messages.push(message);
         }
+        self.wake();
+    }
+
+    pub fn wake(&self) {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
@@ -102,6 +109,13 @@ pub struct Shared {
     pub inboxes: Vec<Arc<Inbox>>,
     /// Channels of the data threads that take handed-over sockets.
     pub handovers: RwLock<HashMap<u32, Arc<Channel>>>,
+    /// When each worker last turned its loop, µs (`now_us`).
+    pub beats: Vec<AtomicU64>,
+    /// Names of policies by which other agents refused, by number - 1; told to the agent once each.
+    policies: Mutex<Vec<Arc<str>>>,
+    /// Deadline of the drain, µs (`now_us`); 0 while there is none.
+    pub drain_until_us: AtomicU64,
+    pub stopping: AtomicBool,
     /// Workers that have finished draining.
     pub drained: AtomicUsize,
     /// Started with the first connection that needs it.
@@ -113,6 +127,7 @@ pub struct Shared {
 impl Shared {
     pub fn new(config: Config, channel: Arc<Channel>) -> std::io::Result<Self> {
         let inboxes = (0..config.workers).map(|_| Inbox::new().map(Arc::new)).collect::<Result<_, _>>()?;
+        let beats = (0..config.workers).map(|_| AtomicU64::new(0)).collect();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             identities: Arc::new(Identities::new(&config.trust_domain)),
@@ -123,11 +138,48 @@ impl Shared {
             connection_ids: AtomicU64::new(1),
             inboxes,
             handovers: RwLock::default(),
+            beats,
+            policies: Mutex::default(),
+            drain_until_us: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
             hbone: OnceLock::new(),
             started: Instant::now(),
             started_unix_us: unix.as_micros() as u64,
         })
+    }
+
+    /// Number for a policy that another agent named, so that a record can carry it; 0 for none, and for what comes after so many
+    /// that only a hostile peer has them. The agent learns the name before it sees the number.
+    pub fn policy_number(&self, name: &str) -> u32 {
+        let Ok(mut known) = self.policies.lock() else { return 0 };
+        if name.is_empty() {
+            return 0;
+        }
+        if let Some(at) = known.iter().position(|n| &**n == name) {
+            return at as u32 + 1;
+        }
+        if known.len() >= MAX_POLICIES {
+            return 0;
+        }
+        known.push(name.into());
+        self.event("policy", json!({"number": known.len(), "name": name}));
+        known.len() as u32
+    }
+
+    /// Wakes the workers so that each turns its loop, and names one that has not turned it since it was woken `limit_ms` ago.
+    pub fn hung_worker(&self, asked_us: &mut [u64], limit_ms: u64) -> Option<usize> {
+        let now = self.now_us();
+        let mut hung = None;
+        for (index, (asked, beat)) in asked_us.iter_mut().zip(&self.beats).enumerate() {
+            if beat.load(Ordering::Acquire) >= *asked {
+                *asked = now;
+                self.inboxes[index].wake();
+            } else if now - *asked >= limit_ms * 1_000 {
+                hung = Some(index);
+            }
+        }
+        hung
     }
 
     /// Monotonic microseconds since the start.

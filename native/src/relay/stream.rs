@@ -207,6 +207,7 @@ impl Worker {
                     c.state = State::Open;
                     c.step += 1;
                     c.ready_us = self.now_us;
+                    self.report.opened(c, self.now_us);
                     // What had been read for a stream that was turned away, and did not ride again, goes first.
                     if !c.early_sent {
                         t.link.queue_data(&c.early);
@@ -276,8 +277,9 @@ impl Worker {
         if refusal.not_started && reason == Reason::PeerDraining {
             return self.retry_unseen(conn);
         }
-        if let Some(c) = self.conns.get(conn) {
+        if let Some(c) = self.conns.get_mut(conn) {
             // Nothing is silent: the policy's name came over the tunnel and is in no plan of ours.
+            c.policy = self.shared.policy_number(&refusal.policy);
             self.shared.event(
                 "refused",
                 json!({

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
@@ -14,22 +15,19 @@ use super::buffers::Buffers;
 use super::conn::{Conn, End, State};
 use super::plan::Plan;
 use super::questions::Questions;
+use super::report::Report;
 use super::shared::{Pod, Shared};
 use super::slab::{Key, Slab, Token};
 use super::sock;
 use super::timers::{Timer, Timers};
 use super::tunnels::{ClientTls, PoolKey, Tunnel};
-use crate::channel::RECORDS;
 use crate::reason::Reason;
-use crate::record::{self, Closer, Lane, Record};
+use crate::record::{Closer, Lane, Record};
 use crate::tls::identity::{Snapshot, Svid, Trust};
 use crate::tls::records::MAX_RECORD;
 use crate::tls::session::Handshake;
 use crate::tunnel::link::RECORD;
 
-/// Records wait at most this long, or until so many are together.
-const FLUSH_US: u64 = 50_000;
-const FLUSH_RECORDS: usize = 64;
 const EVENTS: usize = 256;
 
 /// What a server configuration was made of, to see whether it is still current, and the configuration.
@@ -67,8 +65,7 @@ pub struct Worker {
     pub stopped: bool,
     /// A descriptor to give up when there are no more.
     pub reserve: Option<OwnedFd>,
-    records: Vec<u8>,
-    records_since_us: u64,
+    pub report: Report,
 }
 
 impl Worker {
@@ -106,26 +103,23 @@ impl Worker {
             leaving: Vec::new(),
             stopped: false,
             reserve: eventfd(0, EventfdFlags::CLOEXEC).ok(),
-            records: Vec::with_capacity(FLUSH_RECORDS * record::SIZE),
-            records_since_us: 0,
+            report: Report::default(),
             shared,
         })
     }
 
-    /// Runs until `Message::Stop`.
-    pub fn run(&mut self) {
+    /// Runs until `Message::Stop`; the error says why it cannot go on.
+    pub fn run(&mut self) -> Result<(), String> {
         let mut events = Vec::with_capacity(EVENTS);
         while !self.stopped {
             let timeout = self.timeout();
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    self.shared.log("error", "epoll failed, worker ends", serde_json::json!({"error": error.to_string()}));
-                    return;
-                }
+                Err(error) => return Err(format!("epoll failed: {error}")),
             }
             self.now_us = self.shared.now_us();
+            self.shared.beats[self.index].store(self.now_us, Ordering::Release);
             for event in &events {
                 if let Some(token) = Token::unpack(event.data.u64()) {
                     self.dispatch(token, event.flags);
@@ -136,11 +130,12 @@ impl Worker {
                 self.on_timer(timer);
             }
             self.go_on();
-            if !self.records.is_empty() && self.now_us - self.records_since_us >= FLUSH_US {
+            if self.report.due_us().is_some_and(|at| self.now_us >= at) {
                 self.flush_records();
             }
         }
         self.flush_records();
+        Ok(())
     }
 
     /// Everybody who had more to do gets one more turn; what is left then comes after the next look at the sockets.
@@ -159,8 +154,7 @@ impl Worker {
         if !self.again.is_empty() {
             return Some(Timespec { tv_sec: 0, tv_nsec: 0 });
         }
-        let flush = if self.records.is_empty() { None } else { Some(self.records_since_us + FLUSH_US) };
-        let at = self.timers.next_ms().map(|ms| ms * 1_000).into_iter().chain(flush).min()?;
+        let at = self.timers.next_ms().map(|ms| ms * 1_000).into_iter().chain(self.report.due_us()).min()?;
         let wait = Duration::from_micros(at.saturating_sub(now));
         Some(Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) })
     }
@@ -243,6 +237,7 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(key) else { return };
         match conn.state {
             State::Peeking => self.peek_timeout(key),
+            State::Arriving => self.look_for_pod(key),
             State::Connecting => self.dial_failed(key, Reason::ConnectTimeout),
             State::Opening => self.opening_timeout(key),
             State::Open if conn.check_hello => {
@@ -314,23 +309,15 @@ impl Worker {
             sent: conn.sent,
             received: conn.received,
             id: conn.id,
+            policy: conn.policy,
         };
-        if self.records.is_empty() {
-            self.records_since_us = self.now_us;
-        }
-        self.records.extend_from_slice(&record.encode());
-        if self.records.len() >= FLUSH_RECORDS * record::SIZE {
+        if self.report.ended(&record, self.now_us) {
             self.flush_records();
         }
     }
 
     pub fn flush_records(&mut self) {
-        if !self.records.is_empty() {
-            if !self.shared.channel.send(RECORDS, &self.records) {
-                self.shared.counters.add("records_lost", (self.records.len() / record::SIZE) as u64);
-            }
-            self.records.clear();
-        }
+        self.report.flush(&self.shared);
     }
 
     /// The socket that a handed-over connection leaves with; the connection itself ends here.

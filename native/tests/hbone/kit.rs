@@ -13,7 +13,7 @@ use fairlead::hbone::{Ask, Hbone, Inbound, Judge, Outbound, Recorder, Settings, 
 use fairlead::reason::Reason;
 use fairlead::record::Record;
 use fairlead::relay::plan::{Action, Verdict};
-use fairlead::seam::{Listener, PodSockets};
+use fairlead::seam::{Listener, Original, PodSockets};
 use fairlead::tls::identity::Identities;
 use fairlead::tls::session::Failure;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
@@ -99,7 +99,7 @@ impl PodSockets for LoopbackPod {
     fn listeners(&self) -> &[Listener] {
         &[]
     }
-    fn original_destination(&self, _: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    fn original_destination(&self, _: BorrowedFd<'_>) -> io::Result<Original> {
         Err(io::ErrorKind::NotFound.into())
     }
     fn dial_socket(&self, _: SocketAddr, _: bool) -> io::Result<OwnedFd> {

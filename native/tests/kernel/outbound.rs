@@ -25,7 +25,7 @@ pub const CASES: &[Case] = &[
     ("[DP-6] a service address reaches the agent as it was asked for", service_address),
     ("[DP-11] a socket tied to a device is untied and redirected", bound_device),
     ("[DP-11] one that may not be untied is refused under STRICT, and passes otherwise", bound_device_without_rights),
-    ("[INT-1] an MPTCP client is redirected", mptcp),
+    ("[INT-1] [DP-31] an MPTCP client is redirected, and shown its peer's address", mptcp),
     ("[INT-1] TCP Fast Open by sendmsg and by TCP_FASTOPEN_CONNECT loses no byte", fast_open),
     ("[INT-16] a pod that shares the host's network is refused at enrolment", host_network),
 ];
@@ -252,6 +252,8 @@ fn mptcp(lab: &Lab) {
         let stream = TcpStream::from(fd);
         stream.set_nonblocking(false).unwrap();
         rustix::net::connect(&stream, &to).unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), to, "the app is shown where it wanted to go");
+        assert!(!stream.local_addr().unwrap().ip().is_loopback(), "and its pod's own address");
         lab::meet(&mut { stream }).unwrap();
     });
     assert_eq!(lab.relay.of(Direction::Outbound)[0].destination, Some(to));

@@ -64,7 +64,7 @@ impl Relay {
     fn take(&self, pod: &dyn PodSockets, direction: Direction, stream: TcpStream) -> io::Result<()> {
         let source = stream.peer_addr()?;
         let found = match direction {
-            Direction::Outbound => pod.original_destination(stream.as_fd()),
+            Direction::Outbound => pod.original_destination(stream.as_fd()).map(|o| o.destination),
             Direction::Inbound => stream.local_addr(),
         };
         let destination = found.as_ref().ok().copied();

@@ -24,20 +24,20 @@ pub fn echo(mut stream: TcpStream) {
     }
 }
 
-fn connect(mesh: &Mesh) -> TcpStream {
+pub fn connect(mesh: &Mesh) -> TcpStream {
     let stream = TcpStream::connect(mesh.client.outbound()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream
 }
 
-fn round_trip(mut stream: &TcpStream, text: &[u8]) {
+pub fn round_trip(mut stream: &TcpStream, text: &[u8]) {
     stream.write_all(text).unwrap();
     let mut back = vec![0; text.len()];
     stream.read_exact(&mut back).unwrap();
     assert_eq!(back, text);
 }
 
-fn is_reset(mut stream: &TcpStream) -> bool {
+pub fn is_reset(mut stream: &TcpStream) -> bool {
     loop {
         match stream.read(&mut [0; 4_096]) {
             Ok(0) => return false,
@@ -190,7 +190,7 @@ fn slow_reader() {
 }
 
 #[test]
-#[doc = "[DP-15] a verdict that changes reaches open connections by connections.reset, and new ones by the generation"]
+#[doc = "[DP-15] [SEC-2] a verdict that changes reaches open connections by connections.reset, and new ones by the generation; the refusal's policy is named on both sides"]
 fn reset_and_generation() {
     let denied = Arc::new(AtomicBool::new(false));
     let deny = denied.clone();
@@ -212,6 +212,9 @@ fn reset_and_generation() {
     assert!(is_reset(&connect(&mesh)));
     let event = mesh.one.event("refused");
     assert_eq!((&event["policy"], &event["reason"]), (&json!("shop/deny-all"), &json!("policy_denied")));
+    // The name's number is in the record of this side too.
+    assert_eq!(mesh.one.event("policy"), json!({"event": "policy", "number": 1, "name": "shop/deny-all"}));
+    wait_for(|| mesh.one.seen.lock().unwrap().records.iter().any(|r| reason(r) == 10 && number(r, 120) == 1).then_some(()));
 }
 
 #[test]

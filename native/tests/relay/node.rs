@@ -14,7 +14,7 @@ use std::{io, thread};
 use fairlead::calls::Pods;
 use fairlead::channel::{ANSWER, CALL, EVENT, FrameReader, QUESTION, RECORDS, REPLY};
 use fairlead::config::Config;
-use fairlead::seam::{Direction, Listener, PodRegistry, PodSockets};
+use fairlead::seam::{Direction, Listener, Original, PodRegistry, PodSockets};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::{Value, json};
 
@@ -30,13 +30,22 @@ pub struct LoopbackPod {
     pub to: Mutex<Option<SocketAddr>>,
     pub app: Mutex<Option<SocketAddr>>,
     pub last_client: Mutex<Option<IpAddr>>,
+    /// What happens when the app is dialled: a bug of ours, on demand.
+    pub trap: Mutex<Option<Trap>>,
+}
+
+/// How the thread that dials comes to grief.
+#[derive(Clone, Copy, Debug)]
+pub enum Trap {
+    Panic,
+    Hang(Duration),
 }
 
 impl LoopbackPod {
     pub fn new(name: &str, inbound: &str) -> Arc<Self> {
         static COOKIES: AtomicU64 = AtomicU64::new(1);
-        let outbound = TcpListener::bind("127.0.0.1:0").unwrap();
         let inbound = TcpListener::bind(inbound).unwrap();
+        let outbound = TcpListener::bind(if inbound.local_addr().unwrap().is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" }).unwrap();
         let mut listeners = Vec::new();
         for (socket, direction) in [(&outbound, Direction::Outbound), (&inbound, Direction::Inbound)] {
             socket.set_nonblocking(true).unwrap();
@@ -51,6 +60,7 @@ impl LoopbackPod {
             to: Mutex::new(None),
             app: Mutex::new(None),
             last_client: Mutex::new(None),
+            trap: Mutex::new(None),
         })
     }
 
@@ -76,8 +86,8 @@ impl PodSockets for LoopbackPod {
     fn listeners(&self) -> &[Listener] {
         &self.listeners
     }
-    fn original_destination(&self, _: BorrowedFd<'_>) -> io::Result<SocketAddr> {
-        self.to.lock().unwrap().ok_or_else(|| io::ErrorKind::NotFound.into())
+    fn original_destination(&self, _: BorrowedFd<'_>) -> io::Result<Original> {
+        Ok(self.to.lock().unwrap().ok_or(io::ErrorKind::NotFound)?.into())
     }
     fn dial_socket(&self, to: SocketAddr, _: bool) -> io::Result<OwnedFd> {
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -88,6 +98,12 @@ impl PodSockets for LoopbackPod {
     /// Inside a namespace the app has the pod's address; here it has one of its own, so the socket comes connected.
     fn app_socket(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
         *self.last_client.lock().unwrap() = Some(client);
+        let trap = *self.trap.lock().unwrap();
+        match trap {
+            Some(Trap::Panic) => panic!("a bug on demand"),
+            Some(Trap::Hang(time)) => thread::sleep(time),
+            None => {}
+        }
         let app = self.app.lock().unwrap().unwrap_or(to);
         let fd = self.dial_socket(app, false)?;
         match rustix::net::connect(&fd, &app) {
@@ -102,6 +118,8 @@ type Answerer = Box<dyn Fn(&Value) -> Option<Value> + Send + Sync>;
 #[derive(Default)]
 pub struct Seen {
     pub records: Vec<[u8; 128]>,
+    /// Rows that count openings.
+    pub opened: Vec<[u8; 128]>,
     pub events: Vec<Value>,
     pub questions: Vec<Value>,
     replies: HashMap<u64, Value>,
@@ -148,8 +166,11 @@ impl Node {
                             }
                         }
                         RECORDS => {
+                            let rows = payload.chunks_exact(128).map(|r| <[u8; 128]>::try_from(r).unwrap());
+                            let (ended, opened): (Vec<_>, Vec<_>) = rows.partition(|r| r[0] == 1);
                             let mut log = log.lock().unwrap();
-                            log.records.extend(payload.chunks_exact(128).map(|r| <[u8; 128]>::try_from(r).unwrap()));
+                            log.records.extend(ended);
+                            log.opened.extend(opened);
                         }
                         EVENT => log.lock().unwrap().events.push(value()),
                         REPLY => {
@@ -165,12 +186,17 @@ impl Node {
     }
 
     pub fn call(&self, method: &str, params: Value) -> Value {
+        let reply = self.ask(method, params);
+        assert!(reply.get("error").is_none(), "{method}: {reply}");
+        reply["ok"].clone()
+    }
+
+    /// The whole reply, with `ok` or `error`.
+    pub fn ask(&self, method: &str, params: Value) -> Value {
         let id = self.next_call.fetch_add(1, Ordering::Relaxed);
         let body = json!({"id": id, "method": method, "params": params});
         self.agent.lock().unwrap().write_all(&frame(CALL, &body)).unwrap();
-        let reply = wait_for(|| self.seen.lock().unwrap().replies.remove(&id));
-        assert!(reply.get("error").is_none(), "{method}: {reply}");
-        reply["ok"].clone()
+        wait_for(|| self.seen.lock().unwrap().replies.remove(&id))
     }
 
     pub fn enrol(&self, pod: &Arc<LoopbackPod>, identity: &str) {
@@ -183,8 +209,12 @@ impl Node {
     }
 
     pub fn trust(&self, roots: &[(&str, &[&str])]) {
+        self.trust_with(roots, &[]);
+    }
+
+    pub fn trust_with(&self, roots: &[(&str, &[&str])], aliases: &[&str]) {
         let bundles: Vec<_> = roots.iter().map(|(d, r)| json!({"trustDomain": d, "rootsPem": r})).collect();
-        self.call("trust.put", json!({"bundles": bundles, "aliases": [], "generation": 1}));
+        self.call("trust.put", json!({"bundles": bundles, "aliases": aliases, "generation": 1}));
     }
 
     pub fn counter(&self, name: &str) -> u64 {
@@ -229,7 +259,11 @@ pub fn number(record: &[u8; 128], at: usize) -> u64 {
 
 /// Serves every connection with `serve` in a thread of its own; ends with the process.
 pub fn app(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    app_on("127.0.0.1:0", serve)
+}
+
+pub fn app_on(address: &str, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind(address).unwrap();
     let address = listener.local_addr().unwrap();
     let serve = Arc::new(serve);
     thread::spawn(move || {

@@ -43,6 +43,7 @@ export async function runDemo(options: DemoOptions, say: (line: string) => void)
       name: options.name,
       manifests: join(PROJECT_DIR, "examples/demo"),
       agentEnv: options.agentEnv,
+      agentPrefix: [],
       controllerEnv: { FAIRLEAD_SVID_TTL_MS: String(SVID_TTL_MS) },
     },
     (line) => say(`  ${line}`),

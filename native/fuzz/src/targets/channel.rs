@@ -43,7 +43,7 @@ pub fn answer(data: &[u8]) {
     let plan = plan.value;
     // Each endpoint is tried once and no more, whatever the weights are.
     let mut tried = Vec::new();
-    while let Some(next) = plan.pick(&tried) {
+    while let Some(next) = plan.pick(&tried, None) {
         assert!(usize::from(next) < plan.endpoints.len() && !tried.contains(&next));
         tried.push(next);
     }

@@ -12,7 +12,7 @@ use fairlead::hbone::{Ask, Hbone, Inbound, Judge, Recorder, Settings};
 use fairlead::reason::Reason;
 use fairlead::record::Record;
 use fairlead::relay::plan::{Action, Verdict};
-use fairlead::seam::{Listener, PodSockets};
+use fairlead::seam::{Listener, Original, PodSockets};
 use fairlead::tls::identity::Identities;
 use fairlead::tls::session::Failure;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
@@ -42,7 +42,7 @@ impl PodSockets for Pod {
     fn listeners(&self) -> &[Listener] {
         &[]
     }
-    fn original_destination(&self, _: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    fn original_destination(&self, _: BorrowedFd<'_>) -> io::Result<Original> {
         Err(io::ErrorKind::NotFound.into())
     }
     fn dial_socket(&self, _: SocketAddr, _: bool) -> io::Result<OwnedFd> {

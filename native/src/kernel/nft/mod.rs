@@ -19,7 +19,7 @@ use self::pod::{NftPod, Plan};
 use self::rules::Rules;
 use super::config::{EnrolRequest, Enrolled, Existing, KernelConfig, LoadReport, Tuple};
 use super::events::{EventSink, KernelEvent};
-use super::{diag, enrol, locked, probe, routes};
+use super::{diag, enrol, locked, probe, routes, watched};
 use crate::fault::Fault;
 use crate::seam::{PodRegistry, PodSockets};
 
@@ -69,7 +69,7 @@ impl Nft {
         let (watched, stopped) = (Arc::downgrade(&inner), stop.clone());
         let thread = std::thread::Builder::new()
             .name("kernel".into())
-            .spawn(move || watch(&watched, &sink, &stopped))
+            .spawn(move || watched::run(&sink, || watch(&watched, &sink, &stopped)))
             .map_err(|e| Fault::os("start_failed", "start the kernel thread", &e))?;
         let report = LoadReport {
             version: super::layout::VERSION.into(),

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use super::rules::{OWN_MARK, Ports};
 use crate::kernel::pod::PortRange;
 use crate::kernel::{diag, netns, routes};
-use crate::seam::{Direction, Listener, PodSockets};
+use crate::seam::{Direction, Listener, Original, PodSockets};
 use crate::sys;
 
 /// Ports tried for one socket before it is given up.
@@ -144,11 +144,11 @@ impl PodSockets for NftPod {
     }
 
     /// From the translation that conntrack keeps. Where there was none, somebody dialled the listener itself.
-    fn original_destination(&self, accepted: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    fn original_destination(&self, accepted: BorrowedFd<'_>) -> io::Result<Original> {
         let local = sys::local_address(accepted)?;
         let direct = || io::Error::new(io::ErrorKind::NotFound, "the connection was not redirected");
         let original = sys::nat_destination(accepted, local.is_ipv6()).map_err(|_| direct())?;
-        if original == local { Err(direct()) } else { Ok(original) }
+        if original == local { Err(direct()) } else { Ok(original.into()) }
     }
 
     fn dial_socket(&self, to: SocketAddr, tunnel: bool) -> io::Result<OwnedFd> {
