@@ -154,6 +154,8 @@ pub fn foreign_connections(namespace: BorrowedFd<'_>, ips: &[IpAddr]) -> Result<
 pub struct Node<'a> {
     pub maps: &'a Arc<Maps>,
     pub loader: &'a Loader,
+    /// Pods that another version of us had in the mesh: unknown to this version's maps.
+    pub meshed_before: &'a HashSet<u64>,
     pub app_ports: (u16, u16),
     pub tunnel_ports: (u16, u16),
 }
@@ -168,7 +170,7 @@ pub fn enrol(
     let started = Instant::now();
     let (namespace, cookie, ipv6) = found;
     // Taken over from an agent before us: the pod is in the mesh already, nothing in it is from before.
-    let known = node.maps.find("pods", &PodKey { cookie }.encode())?.is_some();
+    let known = node.meshed_before.contains(&cookie) || node.maps.find("pods", &PodKey { cookie }.encode())?.is_some();
     let sysctls_before = routes::install(namespace.as_fd(), ipv6).map_err(os("set up policy routes", &request.pod))?;
     let plan = PodPlan {
         key: request.pod.clone(),

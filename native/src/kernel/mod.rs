@@ -74,6 +74,8 @@ pub struct Inner {
     registry: Arc<dyn PodRegistry>,
     members: Mutex<HashMap<String, Member>>,
     change: Mutex<Option<Change>>,
+    /// Pods (cookies) that an agent with maps of another version had in the mesh.
+    meshed_before: HashSet<u64>,
 }
 
 /// The eBPF way of [`Kernel`]. Dropping it leaves programs and pins in place: they outlive the agent on purpose.
@@ -111,8 +113,10 @@ impl Bpf {
         // nobody enrolled and let everything pass.
         let active = loader.active_version();
         let waits_for = active.as_ref().filter(|v| *v != layout::VERSION).map(|v| loader.pods_of(v)).unwrap_or_default();
+        let meshed_before = waits_for.clone();
         let change = Change { objects, cgroup, waits_for, deadline: Instant::now() + CHANGE_LIMIT };
-        let inner = Arc::new(Inner { config, loader, maps: maps.clone(), registry, members: Mutex::default(), change: Mutex::new(Some(change)) });
+        let (members, change) = (Mutex::default(), Mutex::new(Some(change)));
+        let inner = Arc::new(Inner { config, loader, maps: maps.clone(), registry, members, change, meshed_before });
         inner.activate_if_due()?;
         let replaced = active.is_some();
         let thread = KernelThread::start(Arc::downgrade(&inner), maps, sink)?;
@@ -182,8 +186,13 @@ impl Bpf {
         if let Some(old) = members.remove(&request.pod) {
             inner.let_go(&old, old.pod.cookie == cookie, 0)?;
         }
-        let node =
-            enrol::Node { maps: &inner.maps, loader: &inner.loader, app_ports: inner.config.app_ports, tunnel_ports: inner.config.tunnel_ports };
+        let node = enrol::Node {
+            maps: &inner.maps,
+            loader: &inner.loader,
+            meshed_before: &inner.meshed_before,
+            app_ports: inner.config.app_ports,
+            tunnel_ports: inner.config.tunnel_ports,
+        };
         let serve = |pod: &Arc<Pod>| inner.registry.enrolled(pod.clone());
         match enrol::enrol(&node, &request, found, serve) {
             Ok((pod, enrolled)) => {

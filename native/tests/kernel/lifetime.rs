@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fairlead::kernel::layout::setting;
-use fairlead::kernel::{Kernel, KernelEvent};
+use fairlead::kernel::{EnrolRequest, Kernel, KernelEvent};
 use fairlead::seam::Direction;
 
 use crate::Case;
@@ -180,10 +180,12 @@ fn new_version(lab: &Lab) {
     let (second, _) = lab.load_for(relay.clone());
     std::thread::sleep(Duration::from_millis(100));
     assert!(pins.join("active-0123456789ab").exists(), "the programs before go on");
-    second.enrol(lab.request("a")).unwrap();
+    // Strict: what was open before a pod came into the mesh is ended, but these pods are in it already.
+    let strict = |name: &str| EnrolRequest { strict: true, ..lab.request(name) };
+    assert_eq!(second.enrol(strict("a")).unwrap().existing, []);
     std::thread::sleep(Duration::from_millis(100));
     assert!(pins.join("active-0123456789ab").exists(), "until every pod is there");
-    second.enrol(lab.request("b")).unwrap();
+    assert_eq!(second.enrol(strict("b")).unwrap().existing, []);
     assert!(pins.join(format!("active-{version}")).exists() && !pins.join("0123456789ab").exists());
     eventually("connections through the new agent", || relay.of(Direction::Outbound).len() > 20);
     // A listener from before the change, and one from after it.
