@@ -75,6 +75,8 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     heartbeatMs: env.durationMs("FAIRLEAD_HEARTBEAT_MS", 250, 10, 10_000),
     /** Twenty missed beats: a long garbage collection is not a hung agent. */
     heartbeatDeadMs: env.durationMs("FAIRLEAD_HEARTBEAT_DEAD_MS", 5_000, 100, 600_000),
+    /** Without an agent the last verdicts of the direct lane hold this long, then the namespace's mode (DP-31). */
+    directGraceMs: env.durationMs("FAIRLEAD_DIRECT_GRACE_MS", 30_000, 0, 3_600_000),
     takeoverMs: env.durationMs("FAIRLEAD_TAKEOVER_MS", 10_000, 100, 600_000),
 
     // Native.

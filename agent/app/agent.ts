@@ -170,6 +170,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
   // Above anything that an agent before this one wrote into maps that outlive it: time only goes forward between agents.
   const epoch = clock.now();
   const view = new KernelView(native, log, BigInt(epoch) * 1_000_000n, randomInt(1, 2 ** 31));
+  view.setDirectGrace(config.directGraceMs);
   const policyChange = new PolicyChange({
     state,
     pods,

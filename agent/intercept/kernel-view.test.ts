@@ -27,6 +27,21 @@ async function setUp(t: TestContext) {
   return { native, view, rows, generation };
 }
 
+test("[DP-31] how long direct verdicts outlive the agent is told to the kernel once", async (t) => {
+  const { view, native } = await setUp(t);
+  view.setDirectGrace(30_000);
+  assert.ok(await view.flush());
+  const written = native.maps.get("settings")?.get(hex(Uint8Array.of(Setting.directGraceNs, 0, 0, 0))) ?? "";
+  assert.equal(Buffer.from(written, "hex").readBigUInt64LE(), 30_000_000_000n);
+});
+
+test("[DP-6] slots follow the weights; weight 0 gets none while another endpoint has more", () => {
+  const ips = (...list: readonly (readonly [string, number])[]) =>
+    slots(list.map(([ip, w]) => backend(ip, w))).map((b) => b.ip);
+  assert.deepEqual(ips(["a", 2], ["b", 4], ["c", 0]), ["a", "b", "b"]);
+  assert.deepEqual(ips(["a", 0], ["b", 0]), ["a", "b"]);
+});
+
 test("a service's rows point at backends that are there; a change swaps the number", async (t) => {
   const { view, rows } = await setUp(t);
   view.setService(web, [{ ip: "10.96.0.1", port: 80, backends: [backend("10.244.1.6"), backend("10.244.2.6")] }]);

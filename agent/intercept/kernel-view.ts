@@ -62,6 +62,11 @@ export class KernelView {
     this.#settings.set(Setting.policyGeneration, firstGeneration);
   }
 
+  /** How long verdicts of the direct lane hold after the last heartbeat of an agent that is gone, ms. */
+  setDirectGrace(ms: number): void {
+    this.#settings.set(Setting.directGraceNs, BigInt(ms) * 1_000_000n);
+  }
+
   get sizes(): Readonly<Record<string, number>> {
     return Object.fromEntries(
       [this.#speakers, this.#services, this.#backends, this.#verdicts].map((map) => [map.name, map.size]),
@@ -201,8 +206,13 @@ const directKey = (row: DirectRow): string => `${row.source}|${row.ip}|${row.por
 const sameRow = (a: DirectRow | undefined, b: DirectRow): boolean =>
   a !== undefined && a.verdict === b.verdict && a.bypass === b.bypass;
 
-/** Weights as repeated slots, scaled down so that one service never takes more than `mostSlots`, none below one. */
-export function slots(backends: readonly BackendRow[]): readonly BackendRow[] {
+/**
+ * Weights as repeated slots, scaled down so that one service never takes more than `mostSlots`, none below one. Weight 0 is a last
+ * resort: it gets a slot only where nothing has more.
+ */
+export function slots(all: readonly BackendRow[]): readonly BackendRow[] {
+  const weighted = all.filter((b) => b.weight > 0);
+  const backends = weighted.length > 0 ? weighted : all;
   const weights = backends.map((b) => Math.max(1, Math.round(b.weight)));
   const divisor = weights.reduce(gcd, 0) || 1;
   const total = weights.reduce((sum, w) => sum + w / divisor, 0);

@@ -62,7 +62,7 @@ function table(rows: readonly Row[]): string[] {
   const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
   const body = rows.map((row) =>
     line([
-      row.measure,
+      row.threads === undefined ? row.measure : `${row.measure} (${row.note})`,
       row.unit,
       spreadText(row),
       ...["none", "envoy", "haproxy"].map((peer) => (peer in row.peers ? number(row.peers[peer]) : "")),

@@ -43,6 +43,18 @@ test("[DP-33] a row holds medians, the raw values of every round, the spread, an
   assert.equal(made.met, true);
 });
 
+test("[DP-34] memory comes with the number of threads, of ours and of each peer", () => {
+  const taken = { "idle.anon": 80, threads: 12 };
+  const of = new Map<VariantName, readonly Sample[]>([
+    ["ours", [taken, { ...taken, threads: 14 }, taken]],
+    ["envoy", [{ "idle.anon": 40, threads: 9 }]],
+  ]);
+  const memory = measures.find((m) => m.metric === "idle.anon");
+  assert.ok(memory);
+  const made = rowOf(memory, new Map([["memory", of]]));
+  assert.deepEqual([made?.threads, made?.note], [{ ours: 12, envoy: 9 }, "threads: ours 12, envoy 9"]);
+});
+
 test("what is added over no mesh is the difference within a round", () => {
   const made = row("rate.added-p99");
   assert.deepEqual(made.rounds.ours, [0.2, 0.1]);

@@ -35,6 +35,8 @@ export interface Row {
   readonly met: boolean;
   readonly rounds: Readonly<Record<string, readonly number[]>>;
   readonly spread: Readonly<Record<string, Spread>>;
+  /** Threads of the processes whose memory it is, by variant (DP-34). */
+  readonly threads?: Readonly<Record<string, number>>;
   readonly note?: string;
 }
 
@@ -155,6 +157,20 @@ function valuesOf(samples: Samples, step: string, variant: VariantName, metric: 
   return own.map((s, round) => (s["rate.p99"] ?? Number.NaN) - (base[round]?.["rate.p99"] ?? Number.NaN));
 }
 
+/** Threads by variant, of steps that counted them. */
+function threadsOf(m: Measure, samples: Samples): Readonly<Record<string, number>> | undefined {
+  const counted = (["ours", ...m.peers] as const).flatMap((name) => {
+    const values = valuesOf(samples, m.step, name === "ours" ? m.subject : name, "threads");
+    return values.length === 0 ? [] : [[name, spreadOf(values).median] as const];
+  });
+  return counted.length === 0 ? undefined : Object.fromEntries(counted);
+}
+
+const pairsOf = (of: Readonly<Record<string, number>>): string =>
+  Object.entries(of)
+    .map(([name, n]) => `${name} ${n}`)
+    .join(", ");
+
 /** One row, or undefined if the measure was not taken. */
 export function rowOf(m: Measure, samples: Samples): Row | undefined {
   const mine = valuesOf(samples, m.step, m.subject, m.metric);
@@ -165,6 +181,7 @@ export function rowOf(m: Measure, samples: Samples): Row | undefined {
   const median = (name: string): number => spread[name]?.median ?? Number.NaN;
   const ours = median("ours");
   const { goal } = m;
+  const threads = threadsOf(m, samples);
   const ratio = "peer" in goal ? ours / median(goal.peer) : goal.value === 0 ? ours : ours / goal.value;
   return {
     measure: m.measure,
@@ -178,5 +195,6 @@ export function rowOf(m: Measure, samples: Samples): Row | undefined {
     spread: Object.fromEntries(
       Object.entries(spread).map(([name, s]) => [name, { median: tidy(s.median), min: tidy(s.min), max: tidy(s.max) }]),
     ),
+    ...(threads === undefined ? {} : { threads, note: `threads: ${pairsOf(threads)}` }),
   };
 }

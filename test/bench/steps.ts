@@ -120,7 +120,11 @@ const workloads: Step = {
     const known = v.cgroups.map(memoryOf);
     await forget();
     const grown = (of: (m: Memory) => number): number => Math.max(...known.map((m, i) => of(m) - of(idle[i] ?? m)));
-    return { "known.anon": grown((m) => m.anonMb), "known.rss": grown((m) => m.rssMb) };
+    return {
+      threads: Math.max(...known.map((m) => m.threads)),
+      "known.anon": grown((m) => m.anonMb),
+      "known.rss": grown((m) => m.rssMb),
+    };
   },
 };
 

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { waitFor, withLab } from "../kit/lab.ts";
 import { manifest, serverPod } from "../kit/manifests.ts";
+import { startLoad } from "./load.ts";
 import { check, type Proof } from "./proof.ts";
 import { paths, shopManifests } from "./shop.ts";
 
@@ -15,22 +16,12 @@ export const controller: Proof = {
       await lab.ready("shop/far");
       const farPath = (await paths(lab))[2];
       if (farPath === undefined) throw new Error("no path");
-      const load = await lab.startTraffic("shop/client", [
-        "load",
-        "--host",
-        farPath.host,
-        "--rate",
-        "200",
-        "--orders",
-        "request",
-      ]);
-      await load.next();
+      const load = await startLoad(lab, { host: farPath.host, rate: 200 });
       say("controller stopped");
       await lab.controller("stop");
       await sleep(30_000 * scale);
       say("agent of node1 killed and started without a controller");
-      const quiet = await load.ask("stop", 60_000);
-      check(quiet.failed === 0, `load without the controller: ${JSON.stringify(quiet)}`);
+      const quiet = await load.stop("load without the controller");
       await lab.agent("node1", "kill");
       await lab.agent("node1", "start");
       const again = await lab.traffic("shop/client", [

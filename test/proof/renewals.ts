@@ -1,7 +1,8 @@
 // Proof: certificates that live ten seconds are renewed for minutes under load, and no connection, new or open, notices.
 import { setTimeout as sleep } from "node:timers/promises";
 import { withLab } from "../kit/lab.ts";
-import { check, type Proof } from "./proof.ts";
+import { holdIdle, startLoad } from "./load.ts";
+import type { Proof } from "./proof.ts";
 import { paths, shopManifests } from "./shop.ts";
 
 export const renewals: Proof = {
@@ -14,38 +15,17 @@ export const renewals: Proof = {
       await lab.ready("shop/far");
       const farPath = (await paths(lab))[2];
       if (farPath === undefined) throw new Error("no path");
-      const idle = await lab.startTraffic("shop/client", [
-        "idle",
-        "--host",
-        farPath.host,
-        "--count",
-        "100",
-        "--seed",
-        "3",
-      ]);
-      await idle.next();
-      const load = await lab.startTraffic("shop/client", [
-        "load",
-        "--host",
-        farPath.host,
-        "--rate",
-        "300",
-        "--orders",
-        "request",
-      ]);
-      await load.next();
+      const idle = await holdIdle(lab, { host: farPath.host, count: 100, seed: 3 });
+      const load = await startLoad(lab, { host: farPath.host, rate: 300 });
       const seconds = Math.round(180 * scale);
       for (let passed = 0; passed < seconds; passed += 20) {
         await sleep(Math.min(20, seconds - passed) * 1000);
-        const proved = await idle.ask("check");
-        check(proved.ok === 100, `idle connections after ${passed + 20} s: ${JSON.stringify(proved)}`);
+        await idle.prove(`after ${passed + 20} s`);
         say(`${passed + 20} s: idle connections whole`);
       }
-      const report = await load.ask("stop", 60_000);
-      check(report.failed === 0, `load during renewals: ${JSON.stringify(report)}`);
-      facts.load = report;
+      facts.load = await load.stop("load during renewals");
       facts.certificates = await lab.askAgent("node1", "/v1/certs");
-      await idle.end("quit");
+      await idle.end();
     });
     return facts;
   },
