@@ -59,6 +59,17 @@ static __always_inline bool is_fresh(const struct syn_value *row)
 	return bpf_ktime_get_ns() - row->time_ns < LIMIT_SYN_AGE_S * SECOND_NS;
 }
 
+/* Sent under the rules of now, or so short a time ago that they may have changed while it was under way: an agent's successor
+ * numbers its rules anew, and that must refuse nobody. The agent ends twice what such a change forbids, so one that slips
+ * through here lives for milliseconds. */
+static __always_inline bool is_admitted(const struct syn_value *row)
+{
+	if (!is_fresh(row))
+		return false;
+	return row->generation >= setting(SETTING_POLICY_GENERATION) ||
+	       bpf_ktime_get_ns() - row->time_ns < LIMIT_SYN_INSTANT_MS * 1000000ull;
+}
+
 SEC("sk_lookup")
 int fl_inbound(struct bpf_sk_lookup *ctx)
 {
@@ -94,7 +105,7 @@ int fl_inbound(struct bpf_sk_lookup *ctx)
 		case SOCKET_ROLE_REDIRECTED:
 			return steer(ctx, TRAFFIC_OUTBOUND, family, COUNTER_IN_OUTBOUND_STEERED);
 		case SOCKET_ROLE_DIRECT:
-			if (is_fresh(row) && row->generation >= setting(SETTING_POLICY_GENERATION))
+			if (is_admitted(row))
 				return pass(COUNTER_IN_PASS_DIRECT);
 			count(COUNTER_IN_ADMISSION_STALE);
 			break;

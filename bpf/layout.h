@@ -125,6 +125,7 @@ enum counter {
 enum limit {
 	LIMIT_PENDING_PER_POD = 8192,   /* SYN rows that one pod may have in flight */
 	LIMIT_SYN_AGE_S = 70,           /* a SYN is retried for about 63 s by default */
+	LIMIT_SYN_INSTANT_MS = 10,      /* a SYN that has just been sent: admitted by what held then, whatever changed since */
 	LIMIT_REDIRECT_PORT = 15001,    /* what a redirected connection appears to go to; nothing listens there */
 	LIMIT_REDIRECT_PORT_SPREAD = 16384, /* IPv6 has one loopback address, so ports are spread instead */
 	LIMIT_INBOUND_PORT = 15006,

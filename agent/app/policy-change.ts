@@ -12,6 +12,9 @@ import type { OpenConnection } from "../native-calls.ts";
 import type { Book } from "../report/facts-book.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 
+/** A SYN that was on its way when its row went passes for 10 ms (LIMIT_SYN_INSTANT_MS in bpf/layout.h); generous, for busy nodes. */
+const SLIPPED_MS = 100;
+
 export interface PolicyChangeParts {
   readonly state: MeshState;
   readonly pods: LocalPods;
@@ -58,14 +61,21 @@ export class PolicyChange {
     return count;
   }
 
-  /** Ends direct-lane connections that used rows which no longer hold. Port 0 of a source means any. */
+  /** Ends direct-lane connections that used rows which no longer hold, and soon after those that were just being made. */
   async destroyDirect(source: EnrolledPod, rows: readonly DirectRow[]): Promise<void> {
-    const { native, log } = this.#parts;
     const tuples = rows.flatMap((row) =>
       source.workload.addresses
         .filter((address) => address.includes(":") === row.ip.includes(":"))
         .map((address) => ({ source: at(address, 0), destination: at(row.ip, row.port) })),
     );
+    await this.#destroy(source, tuples);
+    await this.#parts.clock.sleep(SLIPPED_MS);
+    await this.#destroy(source, tuples);
+  }
+
+  /** Port 0 of a source means any. */
+  async #destroy(source: EnrolledPod, tuples: readonly Tuple[]): Promise<void> {
+    const { native, log } = this.#parts;
     const done = await native.call("sockets.destroy", { pod: source.name, tuples });
     if (!done.ok) log.error("direct_sockets_not_destroyed", { pod: source.name, ...done.error });
     else if (done.value.count > 0) this.#parts.reset(done.value.count);
@@ -82,6 +92,11 @@ export class PolicyChange {
     const arrival = { destination, sourceIp, identity: facts.sourceIdentity, tunnel: facts.tunnel };
     return decideInbound(state, pod, arrival, knowledge()).allow;
   }
+}
+
+interface Tuple {
+  readonly source: string;
+  readonly destination: string;
 }
 
 const addressIn = (facts: VerdictFacts): string => facts.destination.addresses[0] ?? "";

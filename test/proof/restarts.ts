@@ -19,7 +19,7 @@ const LAST_LOOK_MS = 10_000;
  * Makes the running agent's maps and programs look like those of another version: the pins' names are all that tells versions
  * apart, so its successor loads maps of its own and takes the pods over one by one (rule DP-18).
  */
-function asOtherVersion(lab: TestLab, node: string): void {
+export function asOtherVersion(lab: TestLab, node: string): void {
   const pins = lab.node(node).pinDir;
   const active = readdirSync(pins).find((name) => name.startsWith("active-"));
   if (active === undefined) throw new Error(`no active version in ${pins}`);

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 /// Changes with any change of a struct or a map.
-pub const VERSION: &str = "64d22618ad2b";
+pub const VERSION: &str = "b2095fb1f78f";
 
 /// Maps that all versions share.
 pub const FROZEN: &[&str] = &["sockets", "syns", "listeners", "bypass", "bypass_bytes"];
@@ -265,6 +265,8 @@ pub mod limit {
     pub const PENDING_PER_POD: u32 = 8192;
     /// a SYN is retried for about 63 s by default
     pub const SYN_AGE_S: u32 = 70;
+    /// a SYN that has just been sent: admitted by what held then, whatever changed since
+    pub const SYN_INSTANT_MS: u32 = 10;
     /// what a redirected connection appears to go to; nothing listens there
     pub const REDIRECT_PORT: u32 = 15001;
     /// IPv6 has one loopback address, so ports are spread instead
@@ -275,6 +277,7 @@ pub mod limit {
     pub const NAMES: &[(u32, &str)] = &[
         (8192, "pending_per_pod"),
         (70, "syn_age_s"),
+        (10, "syn_instant_ms"),
         (15001, "redirect_port"),
         (16384, "redirect_port_spread"),
         (15006, "inbound_port"),

@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use fairlead::kernel::layout::{EventDirectClosed, SynKey, SynValue, setting, socket_role};
 use fairlead::kernel::{self, Kernel, KernelEvent, Tuple};
 use fairlead::seam::Direction;
+use fairlead::sys;
 
 use crate::Case;
 use crate::lab::{self, Lab, eventually, put};
@@ -140,7 +141,8 @@ fn stale_rows(lab: &Lab) {
         lab.relay.of(Direction::Inbound).is_empty()
     };
     assert!(try_row(41_000, cookie("test/b"), 5, now), "the positive control: a row that is right admits");
-    assert!(!try_row(41_001, cookie("test/b"), 4, now), "older generation");
+    assert!(!try_row(41_001, cookie("test/b"), 4, now - 1_000_000_000), "older generation");
+    assert!(try_row(41_004, cookie("test/b"), 4, sys::monotonic_ns()), "sent this instant: by what held then");
     assert!(!try_row(41_002, cookie("test/a"), 5, now), "another namespace");
     assert!(!try_row(41_003, cookie("test/b"), 5, now - 71_000_000_000), "too old");
     assert_eq!(lab.counter(&kernel, "in_admission_stale"), 2);
