@@ -163,9 +163,9 @@ fn sink(shared: Arc<Shared>, pods: Arc<Pods>) -> EventSink {
             pods.forget(&pod);
             shared.event("vanished", json!({"pod": pod}));
         }
-        KernelEvent::DirectOpened { verdict } => {
+        KernelEvent::DirectOpened { verdict, count } => {
             let row = Opened { inbound: false, lane: Lane::Direct, plan: 0, verdict, endpoint: u16::MAX };
-            shared.channel.send(RECORDS, &row.encode(1));
+            shared.channel.send(RECORDS, &row.encode(count));
         }
         KernelEvent::Died { message, restarted } => {
             shared.counters.add("worker_died", 1);
