@@ -96,7 +96,7 @@ function makeNode(t: TestContext, controller: FakeController, more: Record<strin
       );
       native.answers.set("pod.enrol", (params) => {
         native.pods.set(String(params.pod), params);
-        return { cookie: 1, listening: [8080], existing: [], ms: 0 };
+        return { cookie: 1, listening: [8080], existing: [], ms: 0, unguarded: "" };
       });
       const agent = await startAgent({
         config: config.value,

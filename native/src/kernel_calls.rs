@@ -137,6 +137,7 @@ impl Calls {
             pin_dir: PathBuf::from(&c.pin_dir),
             cgroup: PathBuf::from(&c.cgroup),
             kubelet_cgroup: (!c.kubelet_cgroup.is_empty()).then(|| PathBuf::from(&c.kubelet_cgroup)),
+            anti_spoofing: c.anti_spoofing,
             interception: c.interception.clone(),
             app_ports: c.app_ports,
             tunnel_ports: c.tunnel_ports,
