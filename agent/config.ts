@@ -87,6 +87,8 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     cgroup: path("FAIRLEAD_CGROUP", ""),
     kubeletCgroup: path("FAIRLEAD_KUBELET_CGROUP", ""),
     interception: env.oneOf("FAIRLEAD_INTERCEPTION", ["auto", "ebpf", "nftables"], "auto"),
+    /** Whether a pod's packets under the address of another pod of the mesh are dropped at its link (DP-7; eBPF, Linux 6.6). */
+    antiSpoofing: env.oneOf("FAIRLEAD_ANTI_SPOOFING", ["on", "off"], "on"),
     /** Below the kernel's usual 32768-60999, and apart from each other (DP-1). */
     appPorts: range("FAIRLEAD_APP_PORTS", 20_000, 31_999),
     tunnelPorts: range("FAIRLEAD_TUNNEL_PORTS", 10_000, 19_999),

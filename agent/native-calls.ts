@@ -14,6 +14,7 @@ export interface NativeSettings {
   readonly cgroup: string;
   readonly kubeletCgroup: string;
   readonly interception: "auto" | "ebpf" | "nftables";
+  readonly antiSpoofing: boolean;
   readonly appPorts: readonly [number, number];
   readonly tunnelPorts: readonly [number, number];
   readonly questionTimeoutMs: number;
@@ -68,6 +69,8 @@ export interface PodEnrolled {
   readonly cookie: number;
   readonly listening: readonly number[];
   readonly existing: readonly { readonly local: string; readonly remote: string }[];
+  /** Why nothing keeps the pod from sending under another's address; empty: it is kept (DP-7). */
+  readonly unguarded: string;
   readonly ms: number;
 }
 

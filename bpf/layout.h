@@ -118,6 +118,7 @@ enum counter {
 	COUNTER_BYPASS_MESSAGES = 35,
 	COUNTER_BYPASS_FELL_TO_TCP = 36,
 	COUNTER_PROBE_NOTED = 37,
+	COUNTER_SPOOFED_DROPPED = 38, /* packets of an enrolled pod under the address of another */
 	COUNTER_COUNT = 48,
 };
 
@@ -130,6 +131,13 @@ enum limit {
 	LIMIT_REDIRECT_PORT_SPREAD = 16384, /* IPv6 has one loopback address, so ports are spread instead */
 	LIMIT_INBOUND_PORT = 15006,
 	LIMIT_HBONE_PORT = 15008,
+};
+
+/* What the guard at a pod's link knows of the pod; baked into its copy. */
+struct guard_pod {
+	__u64 cookie;
+	__u8 ip4[16]; /* v4-mapped; zero if it has none */
+	__u8 ip6[16];
 };
 
 /* Key of `settings`. */

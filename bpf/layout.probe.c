@@ -17,3 +17,4 @@ enum limit probe_limit;
 struct event_direct_closed probe_event_direct_closed;
 struct event_direct_opened probe_event_direct_opened;
 struct event_listening probe_event_listening;
+struct guard_pod probe_guard_pod;

@@ -151,6 +151,15 @@ struct bpf_sock_ops {
 	__u64 skb_hwtstamp;
 };
 
+/* First fields of a packet as traffic control hands it over (linux/bpf.h). */
+struct __sk_buff {
+	__u32 len;
+	__u32 pkt_type;
+	__u32 mark;
+	__u32 queue_mapping;
+	__u32 protocol;
+};
+
 struct bpf_sk_lookup {
 	union {
 		union {

@@ -58,7 +58,7 @@ export async function createController(config: Config, clock: Clock, log: Logger
   const tokens = new JoinTokens(files, now);
   const registry = new AgentRegistry();
   const reports = new AgentReports();
-  const ledger = new Ledger(now);
+  const ledger = new Ledger({ files, now, log });
   const settings: MeshSettings = {
     ...defaultSettings,
     trustDomain: config.trustDomain,

@@ -100,11 +100,21 @@ export interface Workload {
   hbonePort: number;
   /** own ports that the agent leaves to the app (annotation exclude-inbound-ports) */
   untunnelledPorts: number[];
+  /** where its node lets it be reached (rule DP-6) */
+  hostPorts: HostPort[];
 }
 
 export interface Workload_LabelsEntry {
   key: string;
   value: string;
+}
+
+export interface HostPort {
+  /** of the node */
+  address: string;
+  port: number;
+  /** the workload's own */
+  targetPort: number;
 }
 
 export interface Membership {
@@ -215,6 +225,8 @@ export interface TrafficPolicy {
   selector: { [key: string]: string };
   mode: MtlsMode;
   portModes: { [key: number]: MtlsMode };
+  /** Unix ms; 0: not known. Of several on one level the oldest holds (Istio) */
+  createdMs: number;
 }
 
 export interface TrafficPolicy_SelectorEntry {
@@ -324,6 +336,7 @@ function createBaseWorkload(): Workload {
     services: [],
     hbonePort: 0,
     untunnelledPorts: [],
+    hostPorts: [],
   };
 }
 
@@ -386,6 +399,9 @@ export const Workload: MessageFns<Workload> = {
         writer.uint32(v);
       }
       writer.join();
+    }
+    for (const v of message.hostPorts) {
+      HostPort.encode(v!, writer.uint32(154).fork()).join();
     }
     return writer;
   },
@@ -560,6 +576,14 @@ export const Workload: MessageFns<Workload> = {
 
             break;
           }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.hostPorts.push(HostPort.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -603,6 +627,7 @@ export const Workload: MessageFns<Workload> = {
     message.services = object.services?.map((e) => Membership.fromPartial(e)) || [];
     message.hbonePort = object.hbonePort ?? 0;
     message.untunnelledPorts = object.untunnelledPorts?.map((e) => e) || [];
+    message.hostPorts = object.hostPorts?.map((e) => HostPort.fromPartial(e)) || [];
     return message;
   },
 };
@@ -670,6 +695,85 @@ export const Workload_LabelsEntry: MessageFns<Workload_LabelsEntry> = {
     const message = createBaseWorkload_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseHostPort(): HostPort {
+  return { address: "", port: 0, targetPort: 0 };
+}
+
+export const HostPort: MessageFns<HostPort> = {
+  encode(message: HostPort, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.address !== "") {
+      writer.uint32(10).string(message.address);
+    }
+    if (message.port !== 0) {
+      writer.uint32(16).uint32(message.port);
+    }
+    if (message.targetPort !== 0) {
+      writer.uint32(24).uint32(message.targetPort);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HostPort {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHostPort();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.targetPort = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<HostPort>): HostPort {
+    return HostPort.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HostPort>): HostPort {
+    const message = createBaseHostPort();
+    message.address = object.address ?? "";
+    message.port = object.port ?? 0;
+    message.targetPort = object.targetPort ?? 0;
     return message;
   },
 };
@@ -1774,7 +1878,7 @@ export const Condition: MessageFns<Condition> = {
 };
 
 function createBaseTrafficPolicy(): TrafficPolicy {
-  return { name: "", namespace: "", scope: 0, selector: {}, mode: 0, portModes: {} };
+  return { name: "", namespace: "", scope: 0, selector: {}, mode: 0, portModes: {}, createdMs: 0 };
 }
 
 export const TrafficPolicy: MessageFns<TrafficPolicy> = {
@@ -1797,6 +1901,9 @@ export const TrafficPolicy: MessageFns<TrafficPolicy> = {
     globalThis.Object.entries(message.portModes).forEach(([key, value]: [string, MtlsMode]) => {
       TrafficPolicy_PortModesEntry.encode({ key: key as any, value }, writer.uint32(50).fork()).join();
     });
+    if (message.createdMs !== 0) {
+      writer.uint32(56).uint64(message.createdMs);
+    }
     return writer;
   },
 
@@ -1867,6 +1974,14 @@ export const TrafficPolicy: MessageFns<TrafficPolicy> = {
             }
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.createdMs = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1906,6 +2021,7 @@ export const TrafficPolicy: MessageFns<TrafficPolicy> = {
       },
       {},
     );
+    message.createdMs = object.createdMs ?? 0;
     return message;
   },
 };

@@ -43,6 +43,19 @@ export interface TrafficPolicy {
   readonly selector: Readonly<Record<string, string>>;
   readonly mode: MtlsMode;
   readonly portModes: ReadonlyMap<number, MtlsMode>;
+  /** Unix ms; 0 where the source has no times, as a folder of manifests. */
+  readonly createdMs: number;
+}
+
+const strictness: Readonly<Record<MtlsMode, number>> = { unset: 0, disable: 1, permissive: 2, strict: 3 };
+type Claim = { readonly mode: MtlsMode; readonly policy: Pick<TrafficPolicy, "createdMs"> };
+/**
+ * Which of two policies on one level holds: the older; where that is not known, the stricter. An age that is not known (0) is taken
+ * for the youngest: it must not depose a policy that has one.
+ */
+export function outranks(a: Claim, b: Claim): boolean {
+  const [ageA, ageB] = [a, b].map(({ policy }) => policy.createdMs || Number.POSITIVE_INFINITY) as [number, number];
+  return ageA === ageB ? strictness[a.mode] > strictness[b.mode] : ageA < ageB;
 }
 
 export const policyNameOf = (policy: { readonly namespace: string; readonly name: string }): PolicyName =>
@@ -179,6 +192,7 @@ export function trafficPolicyFromWire(message: wire.TrafficPolicy): Decoded<Traf
     selector: message.selector,
     mode: fields.oneOf("mode", message.mode, modes, "strict"),
     portModes,
+    createdMs: message.createdMs,
   });
 }
 
@@ -191,5 +205,6 @@ export function trafficPolicyToWire(policy: TrafficPolicy): wire.TrafficPolicy {
     selector: sortedRecord(policy.selector),
     mode: modeNumbers[policy.mode] as wire.MtlsMode,
     portModes: Object.fromEntries(ports.map(([port, mode]) => [port, modeNumbers[mode] as wire.MtlsMode])),
+    createdMs: policy.createdMs,
   };
 }

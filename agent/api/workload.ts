@@ -25,6 +25,12 @@ export interface Membership {
   readonly service: ServiceName;
   readonly ports: readonly PortMapping[];
 }
+/** An address and port of the node that lead to a port of the pod (`hostPort`). */
+export interface HostPort {
+  readonly address: string;
+  readonly port: number;
+  readonly targetPort: number;
+}
 export interface Workload {
   readonly uid: WorkloadUid;
   readonly name: string;
@@ -49,6 +55,7 @@ export interface Workload {
   readonly hbonePort: number;
   /** Own ports that its agent leaves to the app: never spoken to through a tunnel. */
   readonly untunnelledPorts: readonly number[];
+  readonly hostPorts: readonly HostPort[];
 }
 
 export const defaultHbonePort = 15008;
@@ -95,6 +102,11 @@ export function workloadFromWire(message: wire.Workload): Decoded<Workload> {
     })),
     hbonePort: fields.optionalPort("hbone_port", message.hbonePort, defaultHbonePort),
     untunnelledPorts: message.untunnelledPorts.map((port, i) => fields.port(`untunnelled_ports[${i}]`, port)),
+    hostPorts: message.hostPorts.map(({ address, port, targetPort }, i) => ({
+      address: fields.address(`host_ports[${i}].address`, address),
+      port: fields.port(`host_ports[${i}].port`, port),
+      targetPort: fields.port(`host_ports[${i}].target_port`, targetPort),
+    })),
   });
 }
 
@@ -118,5 +130,6 @@ export function workloadToWire(workload: Workload): wire.Workload {
     services: workload.services.map((m) => ({ service: m.service, ports: m.ports.map((p) => ({ ...p })) })),
     hbonePort: workload.hbonePort === defaultHbonePort ? 0 : workload.hbonePort,
     untunnelledPorts: [...workload.untunnelledPorts],
+    hostPorts: workload.hostPorts.map((port) => ({ ...port })),
   };
 }

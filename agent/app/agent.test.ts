@@ -96,7 +96,7 @@ function makeNode(t: TestContext, controller: FakeController, more: Record<strin
       );
       native.answers.set("pod.enrol", (params) => {
         native.pods.set(String(params.pod), params);
-        return { cookie: 1, listening: [8080], existing: [], ms: 0 };
+        return { cookie: 1, listening: [8080], existing: [], ms: 0, unguarded: "" };
       });
       const agent = await startAgent({
         config: config.value,
@@ -288,6 +288,10 @@ test("[DP-20] an agent that never heard anything lets nothing through", async (t
     source: { ip: "10.244.1.5", port: 4000 },
   });
   assert.deepEqual([plan.action, plan.reason], ["refuse", "policies_stale"]);
+  const ready = await node.get("/readyz");
+  assert.equal(ready.status, 503, "alive, and of no use to pods yet");
+  assert.match(ready.text, /nothing is known of the mesh yet/);
+  assert.equal((await node.get("/healthz")).status, 200);
 });
 
 test("[DP-19] the second agent takes over from the first, which drains and ends", async (t) => {

@@ -367,6 +367,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     phase = "ready";
     stopWatching = watchPodFolder(config.podsDir, clock, log, () => void syncPods(false), config.podRescanMs);
     await syncPods(false);
+    await certificates.settled();
     log.info("ready", { pods: pods.all().length, interception: interception.way, replaced: takeover.predecessor });
     return ok(undefined);
   }

@@ -106,6 +106,11 @@ export class Certificates {
     this.svids.want(new Set(pods.map((pod) => pod.identity)));
   }
 
+  /** The first complete list of pods is in: SVIDs of an earlier agent that none of them needs go. */
+  settled(): Promise<void> {
+    return this.svids.dropUnneeded();
+  }
+
   /** Waits until each has an SVID or `ms` have passed. */
   async ready(identities: readonly SpiffeId[], ms: number): Promise<void> {
     await Promise.all([...new Set(identities)].map((identity) => this.svids.ready(identity, ms)));

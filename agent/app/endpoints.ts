@@ -54,7 +54,15 @@ export class Endpoints {
     this.#parts = parts;
     const { log, metrics, native, config, book, report, pods, certificates } = parts;
     this.#health = {
-      notReady: () => (parts.phase() === "ready" ? undefined : parts.phase()),
+      notReady() {
+        const phase = parts.phase();
+        if (phase !== "ready") return phase;
+        // Neither from disk nor from the controller: every connection of a pod would be refused.
+        const { knowledge, problem } = parts.discovery.status;
+        return knowledge === "none"
+          ? `nothing is known of the mesh yet: ${problem || "the controller has not told all"}`
+          : undefined;
+      },
       details: () => this.#status(),
     };
     this.#admin = createAdminServer({

@@ -10,6 +10,7 @@ export function nativeSettings(config: Config): NativeSettings {
     cgroup: config.cgroup,
     kubeletCgroup: config.kubeletCgroup,
     interception: config.interception,
+    antiSpoofing: config.antiSpoofing === "on",
     appPorts: config.appPorts,
     tunnelPorts: config.tunnelPorts,
     questionTimeoutMs: config.questionTimeoutMs,

@@ -17,7 +17,7 @@ export interface ViewSyncParts {
   readonly view: KernelView;
   readonly facts: FactsBook;
   readonly clock: Clock;
-  /** Whether there are maps at all: with nftables nothing reads them. */
+  /** Whether there are maps: with nftables native keeps only who speaks a tunnel, nothing reads the rest. */
   readonly maps: () => boolean;
   readonly direct: () => DirectSettings;
   /** Direct-lane connections of these rows may be open and must end. */
@@ -41,8 +41,8 @@ export class ViewSync {
   /** Everything anew: at start, and when settings or policies changed. */
   async all(): Promise<void> {
     const { state, maps } = this.#parts;
-    if (!maps()) return;
     for (const workload of state.workloads.all()) for (const address of workload.addresses) this.#speaker(address);
+    if (!maps()) return this.flush();
     for (const service of state.services.all()) this.#service(serviceNameOf(service));
     return this.#pairs(this.#parts.pods.all());
   }
@@ -50,9 +50,9 @@ export class ViewSync {
   /** What an update touched. */
   async changed(changes: Changes): Promise<void> {
     const { names } = changes;
-    if (!this.#parts.maps()) return;
     const policies = names.Authorization.size + names.TrafficPolicy.size + names.MeshSettings.size > 0;
     for (const address of changes.addresses) this.#speaker(address);
+    if (!this.#parts.maps()) return this.flush();
     if (names.MeshSettings.size > 0)
       for (const service of this.#parts.state.services.all()) this.#service(serviceNameOf(service));
     else for (const service of changes.services) this.#service(service);
@@ -64,7 +64,6 @@ export class ViewSync {
   /** Local pods that came, went or listen on other ports. */
   async podsChanged(names: readonly PodName[]): Promise<void> {
     const { pods, state, maps } = this.#parts;
-    if (!maps()) return;
     const touched = names.flatMap((name) => pods.byName(name) ?? []);
     for (const [owner, [source, destination]] of [...this.#names]) {
       if (pods.byName(source) === undefined || pods.byName(destination) === undefined) {
@@ -72,10 +71,11 @@ export class ViewSync {
         this.#names.delete(owner);
       }
     }
+    for (const pod of touched) for (const address of pod.workload.addresses) this.#speaker(address);
+    if (!maps()) return this.flush();
     for (const pod of touched) {
       for (const membership of state.workloads.byUid(pod.workload.uid)?.services ?? [])
         this.#service(membership.service);
-      for (const address of pod.workload.addresses) this.#speaker(address);
     }
     return this.#pairs(touched);
   }

@@ -49,3 +49,16 @@ test("[IDN-8] every combination agrees with the precedence said in one line", ()
     }),
   );
 });
+
+test("[IDN-8] of several policies on one level the oldest holds; where no age is known, the strictest", () => {
+  const policy = (name: string, mode: MtlsMode, createdMs: number) => trafficPolicy(name, { mode, createdMs });
+  assert.equal(modeOf([policy("a", "strict", 2000), policy("b", "permissive", 1000)]), "permissive");
+  assert.equal(modeOf([policy("a", "disable", 1000), policy("b", "strict", 2000)]), "disable");
+  assert.equal(modeOf([policy("a", "disable", 0), policy("b", "strict", 0)]), "strict");
+  assert.equal(
+    modeOf([policy("a", "strict", 0), policy("b", "permissive", 1000)]),
+    "permissive",
+    "unknown is youngest",
+  );
+  assert.equal(modeOf([policy("a", "unset", 500), policy("b", "strict", 1000)]), "strict", "unset sets nothing");
+});

@@ -1,5 +1,5 @@
 // Which mTLS mode holds for a workload's port: PeerAuthentication with Istio's precedence. Pure.
-import type { MtlsMode, TrafficPolicy } from "../api/policy.ts";
+import { type MtlsMode, outranks, type TrafficPolicy } from "../api/policy.ts";
 import type { MtlsPosture } from "../flow.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import type { PolicySubject } from "../state/policies.ts";
@@ -12,26 +12,24 @@ export interface MtlsDecision {
 
 /**
  * Port of the workload's own policy, then that policy, then the namespace's, then the mesh's; UNSET inherits; none at all is
- * PERMISSIVE (Istio). `port` is the workload's own port. Of several policies on one level the strictest holds: Istio takes the
- * oldest, but age is no evidence of what was meant, and erring to strict loses no secret.
+ * PERMISSIVE (Istio). `port` is the workload's own port. Of several policies on one level the oldest holds, as in Istio. Where
+ * ages are not known or the same, the strictest: erring to strict loses no secret.
  */
 export function mtlsFor(state: MeshState, workload: PolicySubject, port: number): MtlsDecision {
   const policies = state.trafficPolicies.inForce(workload);
   const own = policies.filter((p) => p.scope === "workload");
   return (
-    strictest(own, (p) => p.portModes.get(port)) ??
-    strictest(own, (p) => p.mode) ??
-    strictest(byScope(policies, "namespace"), (p) => p.mode) ??
-    strictest(byScope(policies, "mesh"), (p) => p.mode) ?? { mode: "permissive" }
+    decisive(own, (p) => p.portModes.get(port)) ??
+    decisive(own, (p) => p.mode) ??
+    decisive(byScope(policies, "namespace"), (p) => p.mode) ??
+    decisive(byScope(policies, "mesh"), (p) => p.mode) ?? { mode: "permissive" }
   );
 }
 
 const byScope = (policies: readonly TrafficPolicy[], scope: TrafficPolicy["scope"]): readonly TrafficPolicy[] =>
   policies.filter((p) => p.scope === scope);
 
-const order: Readonly<Record<MtlsPosture, number>> = { disable: 0, permissive: 1, strict: 2 };
-
-function strictest(
+function decisive(
   policies: readonly TrafficPolicy[],
   modeOf: (policy: TrafficPolicy) => MtlsMode | undefined,
 ): MtlsDecision | undefined {
@@ -39,7 +37,7 @@ function strictest(
   for (const policy of policies) {
     const mode = modeOf(policy);
     if (mode === undefined || mode === "unset") continue;
-    if (best === undefined || order[mode] > order[best.mode]) best = { mode, policy };
+    if (best === undefined || outranks({ mode, policy }, best)) best = { mode, policy };
   }
   return best;
 }

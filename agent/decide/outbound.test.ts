@@ -147,3 +147,31 @@ test("the endpoint's address is of the family that the client used", () => {
   assert.deepEqual(modes(decide(parts, "fd00:96::1", 80)), ["fd00::6:8080 fairlead/1"]);
   assert.deepEqual(modes(decide(parts, "10.96.0.1", 80)), ["10.244.2.6:8080 fairlead/1"]);
 });
+
+test("[DP-6] a hostPort on its node's address leads to the pod's own port, in the family that was asked for", () => {
+  const host = [
+    { address: "10.250.2.2", port: 8081, targetPort: 8080 },
+    { address: "fd00:250:2::2", port: 8081, targetPort: 8080 },
+  ];
+  const pod = far("b", "10.244.2.6", { addresses: ["10.244.2.6", "fd00:244:2::6"], hostPorts: host });
+  const parts = { workloads: [pod], settings: { nodeAddresses: ["10.250.2.2", "fd00:250:2::2", "10.250.1.2"] } };
+  assert.deepEqual(modes(decide(parts, "10.250.2.2", 8081)), ["10.244.2.6:8080 fairlead/1"]);
+  assert.deepEqual(modes(decide(parts, "fd00:250:2::2", 8081)), ["fd00:244:2::6:8080 fairlead/1"]);
+  assert.equal(forward(decide(parts, "10.250.1.2", 8081)).route.kind, "passthrough", "another node has no such port");
+  assert.equal(
+    forward(decide(parts, "10.250.2.2", 8080)).route.kind,
+    "passthrough",
+    "the pod's port is not the host's",
+  );
+  const local = near("b", "10.244.1.6", { hostPorts: [{ address: "10.250.1.2", port: 8081, targetPort: 8080 }] });
+  assert.deepEqual(modes(decide({ ...parts, workloads: [local] }, "10.250.1.2", 8081, [local])), [
+    "10.244.1.6:8080 local",
+  ]);
+  const denied = decide(
+    { ...parts, workloads: [local], authorizations: [authorization("no", [{}], { action: "deny" })] },
+    "10.250.1.2",
+    8081,
+    [local],
+  );
+  assert.equal(denied.kind, "refuse", "policy of the pod holds on this way, too");
+});

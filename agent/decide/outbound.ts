@@ -58,7 +58,7 @@ export function decideOutbound(
   const candidates =
     route.kind === "service"
       ? serviceUpstreams(state, locals, route.service, route.port, family)
-      : [upstreamTo(state, locals, route.workload, destination)];
+      : [upstreamTo(state, locals, route.workload, route.to)];
   if (candidates.length === 0) return { kind: "refuse", reason: "no_endpoints", route };
 
   const judged = candidates.map((upstream) => ({
@@ -126,5 +126,6 @@ function outsider(destination: Endpoint): Upstream["workload"] {
     services: [],
     hbonePort: 15008,
     untunnelledPorts: [],
+    hostPorts: [],
   };
 }

@@ -64,6 +64,7 @@ export class SvidStore {
   readonly #parts: SvidParts;
   readonly #entries = new Map<SpiffeId, Entry>();
   readonly #waiting: Entry[] = [];
+  /** Left by an earlier agent and with native since the start, until a pod's need of it is clear. */
   readonly #kept = new Map<string, StoredSvid>();
   readonly #arrivals = new Map<SpiffeId, (() => void)[]>();
   #running = 0;
@@ -78,9 +79,29 @@ export class SvidStore {
   /** Reads what an earlier agent left, and hands on what still holds: a successor has SVIDs before the first connection is its own. */
   async load(): Promise<void> {
     for (const svid of await this.#parts.files.load()) {
-      this.#kept.set(svid.identity, svid);
-      if (svid.notAfterMs > this.#parts.clock.now()) await this.#parts.push(svid, ++this.#generation);
+      if (svid.notAfterMs <= this.#parts.clock.now()) {
+        await this.#forget(svid.identity as SpiffeId);
+        continue;
+      }
+      const pushed = await this.#parts.push(svid, ++this.#generation);
+      // What native would not take is not taken for its own later either: it is fetched anew.
+      if (pushed.ok) this.#kept.set(svid.identity, svid);
     }
+  }
+
+  /** All pods are known now: what an earlier agent left and none of them needs goes. */
+  async dropUnneeded(): Promise<void> {
+    const left = [...this.#kept.keys()] as SpiffeId[];
+    this.#kept.clear();
+    for (const identity of left) {
+      if (this.#entries.has(identity)) continue;
+      await this.#parts.withdraw(identity);
+      await this.#forget(identity);
+    }
+  }
+
+  async #forget(identity: SpiffeId): Promise<void> {
+    await this.#parts.files.remove(identity).catch(() => {});
   }
 
   /** The identities that are needed from now on; all others are forgotten and their keys removed. */
@@ -90,7 +111,7 @@ export class SvidStore {
       if (identities.has(identity)) continue;
       entry.cancel();
       this.#entries.delete(identity);
-      void this.#parts.files.remove(identity).catch(() => {});
+      void this.#forget(identity);
       void this.#parts.withdraw(identity);
     }
   }
@@ -148,7 +169,8 @@ export class SvidStore {
     };
     this.#entries.set(identity, entry);
     const kept = this.#kept.get(identity);
-    if (kept !== undefined && kept.notAfterMs > this.#parts.clock.now()) void this.#adopt(entry, kept);
+    this.#kept.delete(identity);
+    if (kept !== undefined && kept.notAfterMs > this.#parts.clock.now()) this.#current(entry, kept);
     else this.#enqueue(entry);
   }
 
@@ -202,6 +224,11 @@ export class SvidStore {
       void this.#parts.withdraw(entry.identity);
       return;
     }
+    this.#current(entry, svid);
+  }
+
+  /** Native has it. */
+  #current(entry: Entry, svid: StoredSvid): void {
     entry.svid = svid;
     entry.failures = 0;
     entry.lastError = undefined;

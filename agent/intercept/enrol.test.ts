@@ -83,7 +83,7 @@ test("a pod that native refuses is reported with the reason, the others go on, a
   native.answers.set("pod.enrol", (params) =>
     broken && params.pod === "shop/bad"
       ? { error: { code: "no_netns", message: "/run/netns/bad: not there" } }
-      : { cookie: 1, listening: [80], existing: [], ms: 0 },
+      : { cookie: 1, listening: [80], existing: [], ms: 0, unguarded: "" },
   );
   const statuses = await enrolment.sync(read(record("bad"), record("good", { ips: ["10.244.1.6"] })));
   assert.deepEqual(

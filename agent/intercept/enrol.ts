@@ -67,6 +67,8 @@ export class Enrolment implements LocalPods {
   readonly #arriving = new Map<PodName, EnrolledPod>();
   #statuses = new Map<PodName, PodStatus>();
   #nextNumber: number;
+  /** Reasons that were told: they are the node's, not the pod's. */
+  readonly #unguarded = new Set<string>();
 
   constructor(parts: EnrolParts) {
     this.#parts = parts;
@@ -193,9 +195,16 @@ export class Enrolment implements LocalPods {
     changed.push(local.name);
     if (before === undefined) {
       log.info("pod_enrolled", { pod: local.name, identity: local.identity, strict, ms: reply.value.ms });
+      this.#tellUnguarded(local.name, reply.value.unguarded);
       if (reply.value.existing.length > 0) this.#parts.existing(local, strict, reply.value.existing);
     }
     return this.#statusOf(entry, reason + trouble);
+  }
+
+  #tellUnguarded(pod: PodName, reason: string): void {
+    if (reason === "" || this.#unguarded.has(reason)) return;
+    this.#unguarded.add(reason);
+    this.#parts.log.warn("pods_unguarded", { pod, reason, fix: "the CNI must drop packets with forged addresses" });
   }
 
   /** Announcement first, tunnels next, steering last (DP-9): nobody is left speaking a tunnel to a pod that cannot hear it. */

@@ -172,6 +172,7 @@ export function localPodOf(record: PodRecord, trustDomain: TrustDomain, node: st
     services: [],
     hbonePort: 15008,
     untunnelledPorts: [],
+    hostPorts: [],
   };
   return { name: podNameOf(record), identity: workloadId(trustDomain, namespace, serviceAccount), workload };
 }

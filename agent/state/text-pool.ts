@@ -22,6 +22,7 @@ export class TextPool {
       labels: this.#sharedLabels(workload.labels),
       services: orNothing(workload.services),
       untunnelledPorts: orNothing(workload.untunnelledPorts),
+      hostPorts: orNothing(workload.hostPorts),
     };
   }
 

@@ -41,6 +41,7 @@ export class WorkloadIndex {
   readonly #byNode = new MultiMap<string>();
   readonly #byIdentity = new MultiMap<SpiffeId>();
   readonly #byService = new MultiMap<ServiceName>();
+  readonly #byHostPort = new MultiMap<string>();
   readonly #texts = new TextPool();
 
   get size(): number {
@@ -55,6 +56,7 @@ export class WorkloadIndex {
     if (workload.node !== "") this.#byNode.put(workload.node, workload);
     this.#byIdentity.put(identityOf(workload), workload);
     for (const membership of workload.services) this.#byService.put(membership.service, workload);
+    for (const { address, port } of workload.hostPorts) this.#byHostPort.put(`${address} ${port}`, workload);
   }
 
   /** Returns what was there. */
@@ -66,6 +68,7 @@ export class WorkloadIndex {
     this.#byNode.delete(old.node, uid);
     this.#byIdentity.delete(identityOf(old), uid);
     for (const membership of old.services) this.#byService.delete(membership.service, uid);
+    for (const { address, port } of old.hostPorts) this.#byHostPort.delete(`${address} ${port}`, uid);
     return old;
   }
 
@@ -79,11 +82,14 @@ export class WorkloadIndex {
    * then the one that is ready, then the one with the later uid, so that every agent picks the same.
    */
   byAddress(address: string): Workload | undefined {
-    let best: Workload | undefined;
-    for (const workload of this.#byAddress.get(address))
-      if (best === undefined || rank(workload) > rank(best)) best = workload;
-      else if (rank(workload) === rank(best) && workload.uid > best.uid) best = workload;
-    return best;
+    return bestOf(this.#byAddress.get(address));
+  }
+
+  /** The workload behind a `hostPort` at an address of its node, and the workload's own port; of two that claim it, as byAddress. */
+  byHostPort(address: string, port: number): { readonly workload: Workload; readonly targetPort: number } | undefined {
+    const workload = bestOf(this.#byHostPort.get(`${address} ${port}`));
+    const found = workload?.hostPorts.find((h) => h.address === address && h.port === port);
+    return workload === undefined || found === undefined ? undefined : { workload, targetPort: found.targetPort };
   }
 
   byNode(node: string): Iterable<Workload> {
@@ -112,6 +118,14 @@ export class WorkloadIndex {
   all(): Iterable<Workload> {
     return this.#byUid.values();
   }
+}
+
+function bestOf(workloads: Iterable<Workload>): Workload | undefined {
+  let best: Workload | undefined;
+  for (const workload of workloads)
+    if (best === undefined || rank(workload) > rank(best)) best = workload;
+    else if (rank(workload) === rank(best) && workload.uid > best.uid) best = workload;
+  return best;
 }
 
 const rank = (workload: Workload): number =>

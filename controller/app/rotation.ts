@@ -52,9 +52,9 @@ function hindranceTo(step: RotationStep, parts: RotationParts): string | undefin
     const names = old.slice(0, 5).map((entry) => `${entry.identity} on ${entry.node}`);
     return `${old.length} certificates of the old root are in force (${names.join(", ")})`;
   }
-  // A controller that started after the switch does not know what was issued before it.
+  // A controller without a ledger from before the switch does not know what was issued then.
   const endMs = authority.switchedAtMs + parts.longestLifeMs;
-  if (ledger.startedAtMs > authority.switchedAtMs && parts.now() < endMs) {
+  if (ledger.knownSinceMs > authority.switchedAtMs && parts.now() < endMs) {
     return `certificates of the old root may be in force until ${new Date(endMs).toISOString()}`;
   }
   return undefined;

@@ -1,5 +1,6 @@
 // Files of the controller's state: whole or not at all, readable by their owner alone, errors as one clear line.
 import {
+  appendFileSync,
   chmodSync,
   closeSync,
   fsyncSync,
@@ -21,6 +22,8 @@ export interface StateFiles {
   read(name: string): string | undefined;
   /** Writes beside, syncs, renames: a crash or full disk leaves the old content. */
   write(name: string, text: string): void;
+  /** Adds to the end of a file; a crash may leave the last line cut. */
+  append(name: string, text: string): void;
   remove(name: string): void;
 }
 
@@ -62,6 +65,10 @@ export function openStateFiles(dir: string): StateFiles {
           closeSync(folder);
         }
       });
+    },
+    append(name, text) {
+      const path = join(dir, name);
+      attempt("cannot be written", path, () => appendFileSync(path, text, { mode: 0o600 }));
     },
     remove(name) {
       const path = join(dir, name);

@@ -2,8 +2,10 @@
 
 import * as policy from "./policy-kinds.ts";
 import {
+  addressOrNone,
   type Field,
   flag,
+  integer,
   labels,
   list,
   nameOrNone,
@@ -35,12 +37,12 @@ export const meta: Reader<ObjectMeta> = object<ObjectMeta>(
     labels: optional(labels, {}),
     annotations: optional(labels, {}),
     deletionTimestamp: optional(text, ""),
+    creationTimestamp: optional(text, ""),
   },
   [
     "generateName",
     "resourceVersion",
     "generation",
-    "creationTimestamp",
     "deletionGracePeriodSeconds",
     "ownerReferences",
     "finalizers",
@@ -55,6 +57,7 @@ export const emptyMeta: ObjectMeta = {
   labels: {},
   annotations: {},
   deletionTimestamp: "",
+  creationTimestamp: "",
 };
 
 /** A reader of a document with metadata and the given other fields. */
@@ -75,10 +78,13 @@ const container = object<Container>(
     name: required(text, ""),
     ports: optional(
       list(
-        object({ name: optional(text, ""), containerPort: required(port, 1), protocol: optional(text, "TCP") }, [
-          "hostPort",
-          "hostIP",
-        ]),
+        object({
+          name: optional(text, ""),
+          containerPort: required(port, 1),
+          protocol: optional(text, "TCP"),
+          hostPort: optional(integer(0, 65535), 0),
+          hostIP: optional(addressOrNone, ""),
+        }),
       ),
       [],
     ),

@@ -141,6 +141,9 @@ export const address: Reader<string> = (value, path, report) => {
     report.problem(path, `is ${showValue(value)}, not an IP address`, "write an IPv4 or IPv6 address");
   return canonical ?? "::";
 };
+/** As address; an empty text means none. */
+export const addressOrNone: Reader<string> = (value, path, report) =>
+  value === "" ? "" : address(value, path, report);
 export const block: Reader<string> = (value, path, report) => {
   if (typeof value === "string" && parseCidr(value) !== undefined) return value;
   report.problem(

@@ -8,10 +8,16 @@ export interface ObjectMeta {
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;
   readonly deletionTimestamp: string;
+  /** RFC 3339; "" in a manifest that no API server has seen. */
+  readonly creationTimestamp: string;
 }
 export interface ContainerPort {
   readonly name: string;
   readonly containerPort: number;
+  /** 0 for none. */
+  readonly hostPort: number;
+  /** "" for every address of the node. */
+  readonly hostIP: string;
   readonly protocol: string;
 }
 export interface NamespaceObject {

@@ -6,6 +6,7 @@ import {
   isL7Rule,
   type MtlsMode,
   operationOf,
+  outranks,
   policyNameOf,
   type Rule,
   type Scope,
@@ -40,6 +41,7 @@ export function translatePolicies(
   const authorizations: Authorization[] = [];
   const trafficPolicies: TrafficPolicy[] = [];
   const conditions: Condition[] = [];
+  const traffic: [Indexed<PeerAuthenticationObject>, TrafficPolicy][] = [];
   for (const entry of index.all("AuthorizationPolicy")) {
     const missing = namespaces.missing(entry);
     if (missing !== undefined) {
@@ -58,8 +60,9 @@ export function translatePolicies(
     }
     const record = toTrafficPolicy(entry.object, rootNamespace);
     trafficPolicies.push(record);
-    conditions.push(trafficCondition(entry, record, workloads));
+    traffic.push([entry, record]);
   }
+  for (const [entry, record] of traffic) conditions.push(trafficCondition(entry, record, trafficPolicies, workloads));
   return { authorizations, trafficPolicies, conditions };
 }
 
@@ -180,7 +183,7 @@ const modeNames: Readonly<Record<MtlsModeName, MtlsMode>> = {
 };
 
 function toTrafficPolicy(policy: PeerAuthenticationObject, rootNamespace: string): TrafficPolicy {
-  const { name, namespace } = policy.metadata;
+  const { name, namespace, creationTimestamp } = policy.metadata;
   const { selector, mtls, portLevelMtls } = policy.spec;
   const scope = scopeOf(namespace, rootNamespace, selector.matchLabels);
   // As in Istio, ports count only on a policy with a selector.
@@ -193,12 +196,14 @@ function toTrafficPolicy(policy: PeerAuthenticationObject, rootNamespace: string
     selector: selector.matchLabels,
     mode: modeNames[mtls.mode],
     portModes: new Map(hasSelector ? ports : []),
+    createdMs: Math.max(0, Date.parse(creationTimestamp) || 0),
   };
 }
 
 function trafficCondition(
   entry: Indexed<PeerAuthenticationObject>,
   record: TrafficPolicy,
+  all: readonly TrafficPolicy[],
   workloads: readonly Workload[],
 ): Condition {
   const resources = [{ kind: "TrafficPolicy", name: policyNameOf(record) }];
@@ -211,5 +216,31 @@ function trafficCondition(
     );
   }
   if (!workloads.some((workload) => covers(record, [], workload))) return selectsNothing(entry, resources, record);
+  const rival = all.find((other) => other !== record && sameLevel(other, record) && holdsOver(other, record));
+  if (rival !== undefined) {
+    const message = `PeerAuthentication ${policyNameOf(rival)} selects the same and holds instead: it is ${
+      rival.createdMs === record.createdMs ? "as strict or stricter" : "older"
+    }`;
+    const fix = "keep one of the two";
+    return accepted(entry, { resources, field: "spec.mtls.mode", message, fix }, "Overruled");
+  }
   return accepted(entry, { resources });
 }
+
+/** Both set the mode of exactly the same workloads. */
+function sameLevel(a: TrafficPolicy, b: TrafficPolicy): boolean {
+  if (a.scope !== b.scope || a.namespace !== b.namespace || a.mode === "unset" || b.mode === "unset") return false;
+  return sameLabels(a.selector, b.selector);
+}
+
+const sameLabels = (a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean =>
+  Object.keys(a).length === Object.keys(b).length && Object.keys(a).every((key) => a[key] === b[key]);
+
+const holdsOver = (a: TrafficPolicy, b: TrafficPolicy): boolean => {
+  const [first, second] = [
+    { mode: a.mode, policy: a },
+    { mode: b.mode, policy: b },
+  ];
+  // Neither outranks the other: agents take the first by name.
+  return outranks(first, second) || (!outranks(second, first) && policyNameOf(a) < policyNameOf(b));
+};

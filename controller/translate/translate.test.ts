@@ -157,3 +157,38 @@ test("[DP-9] no tunnel is announced for a pod that its agent could not enrol", (
   assert.deepEqual(tunnel(new Map()), ["fairlead/1"]);
   assert.deepEqual(tunnel(new Map([["shop/web-1", "no cgroup"]])), ["none"]);
 });
+
+test("[DP-6] hostPort and hostIP of a pod become addresses of its node; UDP and pods on the host's network have none", () => {
+  const spec = (ports: string, more = "") => `apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec: {nodeName: n1, ${more}containers: [{name: c, ports: ${ports}}]}
+status: {podIP: 10.0.0.1, hostIP: 10.250.1.2, hostIPs: [{ip: 10.250.1.2}, {ip: "fd00:250:1::2"}]}`;
+  const hostPorts = (text: string) =>
+    translate(indexOf([text]), options).resources.flatMap((r) => (r.kind === "Workload" ? r.value.hostPorts : []));
+  assert.deepEqual(hostPorts(spec("[{containerPort: 80, hostPort: 8081}]")), [
+    { address: "10.250.1.2", port: 8081, targetPort: 80 },
+    { address: "fd00:250:1::2", port: 8081, targetPort: 80 },
+  ]);
+  assert.deepEqual(hostPorts(spec('[{containerPort: 80, hostPort: 8081, hostIP: "fd00:250:1::2"}]')), [
+    { address: "fd00:250:1::2", port: 8081, targetPort: 80 },
+  ]);
+  assert.deepEqual(hostPorts(spec("[{containerPort: 53, hostPort: 53, protocol: UDP}]")), []);
+  assert.deepEqual(hostPorts(spec("[{containerPort: 80, hostPort: 80}]", "hostNetwork: true, ")), []);
+});
+
+test("[IDN-8] a PeerAuthentication that another one overrules says so: the older holds, without ages the stricter", () => {
+  const policy = (name: string, mode: string, created = "") =>
+    `apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: ${name}, creationTimestamp: ${created || '""'}}\nspec: {mtls: {mode: ${mode}}}`;
+  const reasons = (...texts: readonly string[]) =>
+    translate(indexOf([pod("default", "p", "10.0.0.1"), ...texts]), options)
+      .conditions.filter((c) => c.object.kind === "PeerAuthentication")
+      .map((c) => `${c.object.name} ${c.reason}`);
+  assert.deepEqual(reasons(policy("a", "STRICT"), policy("b", "PERMISSIVE")), ["a Accepted", "b Overruled"]);
+  const [old, young] = ["2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"];
+  assert.deepEqual(reasons(policy("a", "STRICT", young), policy("b", "PERMISSIVE", old)), [
+    "a Overruled",
+    "b Accepted",
+  ]);
+  assert.deepEqual(reasons(policy("a", "UNSET"), policy("b", "STRICT")), ["a Accepted", "b Accepted"]);
+});

@@ -1,7 +1,13 @@
 // Pods and external endpoints -> Workload records with their service memberships (DP-30). Pure.
 import { type NodeName, workloadUid } from "../../agent/api/names.ts";
 import type { MeshSettings } from "../../agent/api/settings.ts";
-import { defaultHbonePort, type Membership, type TunnelKind, type Workload } from "../../agent/api/workload.ts";
+import {
+  defaultHbonePort,
+  type HostPort,
+  type Membership,
+  type TunnelKind,
+  type Workload,
+} from "../../agent/api/workload.ts";
 import { canonicalIp } from "../../agent/base/ip.ts";
 import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
 import { type PodObject, refOf, showRef } from "../sources/types.ts";
@@ -169,7 +175,22 @@ function toWorkload(
     untunnelledPorts: (annotations["fairlead.dev/exclude-inbound-ports"] ?? "")
       .split(",")
       .flatMap((text) => numberedPort(text.trim()) ?? []),
+    hostPorts: pod.spec.hostNetwork ? [] : hostPortsOf(pod),
   };
+}
+
+/** `hostPort` of every container on every address of the node, or the one that `hostIP` names (rule DP-6). */
+function hostPortsOf(pod: PodObject): readonly HostPort[] {
+  const hosts = [pod.status.hostIP, ...pod.status.hostIPs.map((host) => host.ip)];
+  const node = [...new Set(hosts.flatMap((ip) => canonicalIp(ip) ?? []))];
+  return pod.spec.containers
+    .flatMap((container) => container.ports)
+    .filter((port) => port.hostPort !== 0 && port.protocol === "TCP")
+    .flatMap(({ hostPort, hostIP, containerPort }) =>
+      node
+        .filter((address) => hostIP === "" || hostIP === "0.0.0.0" || hostIP === "::" || hostIP === address)
+        .map((address) => ({ address, port: hostPort, targetPort: containerPort })),
+    );
 }
 
 function externalWorkload(external: ExternalEndpoint, settings: MeshSettings): Workload {
@@ -193,5 +214,6 @@ function externalWorkload(external: ExternalEndpoint, settings: MeshSettings): W
     services: external.services,
     hbonePort: defaultHbonePort,
     untunnelledPorts: [],
+    hostPorts: [],
   };
 }

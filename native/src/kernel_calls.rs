@@ -137,6 +137,7 @@ impl Calls {
             pin_dir: PathBuf::from(&c.pin_dir),
             cgroup: PathBuf::from(&c.cgroup),
             kubelet_cgroup: (!c.kubelet_cgroup.is_empty()).then(|| PathBuf::from(&c.kubelet_cgroup)),
+            anti_spoofing: c.anti_spoofing,
             interception: c.interception.clone(),
             app_ports: c.app_ports,
             tunnel_ports: c.tunnel_ports,
@@ -163,9 +164,9 @@ fn sink(shared: Arc<Shared>, pods: Arc<Pods>) -> EventSink {
             pods.forget(&pod);
             shared.event("vanished", json!({"pod": pod}));
         }
-        KernelEvent::DirectOpened { verdict } => {
+        KernelEvent::DirectOpened { verdict, count } => {
             let row = Opened { inbound: false, lane: Lane::Direct, plan: 0, verdict, endpoint: u16::MAX };
-            shared.channel.send(RECORDS, &row.encode(1));
+            shared.channel.send(RECORDS, &row.encode(count));
         }
         KernelEvent::Died { message, restarted } => {
             shared.counters.add("worker_died", 1);

@@ -7,6 +7,7 @@ use std::io;
 use std::mem::size_of;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Magic number of a BPF file system (linux/magic.h).
@@ -207,7 +208,6 @@ pub fn mount_bpffs(path: &Path) -> io::Result<()> {
 }
 
 fn c_string(path: &Path) -> io::Result<CString> {
-    use std::os::unix::ffi::OsStrExt;
     CString::new(path.as_os_str().as_bytes()).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
 }
 
@@ -231,6 +231,26 @@ pub fn query_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Ve
     match result {
         0 => Ok(ids[..(count as usize).min(ids.len())].to_vec()),
         e if e == -libc::EINVAL => Ok(Vec::new()),
+        e => Err(io::Error::from_raw_os_error(-e)),
+    }
+}
+
+/// Puts a program where packets of an interface come in, before those that are there (Linux 6.6); it goes with the descriptor.
+pub fn attach_tcx(program: BorrowedFd<'_>, interface: u32) -> io::Result<OwnedFd> {
+    let interface = i32::try_from(interface).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+    // SAFETY: no options are passed; the call reads nothing of ours.
+    let fd =
+        unsafe { libbpf_rs::libbpf_sys::bpf_link_create(program.as_raw_fd(), interface, libbpf_rs::libbpf_sys::BPF_TCX_INGRESS, std::ptr::null()) };
+    // SAFETY: a new descriptor that nobody else owns.
+    if fd < 0 { Err(io::Error::from_raw_os_error(-fd)) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
+}
+
+/// Gives a BPF object a name on a BPF file system.
+pub fn pin_object(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path is terminated and lives through the call.
+    match unsafe { libbpf_rs::libbpf_sys::bpf_obj_pin(object.as_raw_fd(), path.as_ptr()) } {
+        0 => Ok(()),
         e => Err(io::Error::from_raw_os_error(-e)),
     }
 }

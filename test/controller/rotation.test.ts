@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
-import { readdirSync } from "node:fs";
+import { readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { status } from "@grpc/grpc-js";
 import { typeUrlOf } from "../../agent/api/resources.ts";
@@ -102,8 +103,13 @@ test("[IDN-9] a rotation survives a restart at every step, and is forced only wh
   // An agent that knows only the old root, and was away meanwhile, still gets through.
   await node.issue(web, (await makeCsr(web)).csrPem);
   const answer = await rotate(controller, "finish");
-  assert.equal(answer.status, 409, "a controller that was restarted does not know what is still out");
-  assert.match(answer.json.error.message, /until 20\d\d-.*force/);
+  assert.equal(answer.status, 409, "a controller that was restarted knows what is still out");
+  assert.match(answer.json.error.message, /1 certificates of the old root are in force .*node\/n1.*force/);
+  rmSync(join(controller.state, "issued.jsonl"));
+  await controller.restart();
+  const blind = await rotate(controller, "finish");
+  assert.equal(blind.status, 409, "one that has lost its ledger does not");
+  assert.match(blind.json.error.message, /until 20\d\d-.*force/);
   assert.equal((await rotate(controller, "finish", true)).status, 200);
   assert.equal(await phase(), "steady");
   assert.equal((await rotate(controller, "sideways")).status, 400);

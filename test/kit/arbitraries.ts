@@ -47,6 +47,7 @@ export const workloads: fc.Arbitrary<Workload> = record({
   services: list(record({ service: services, ports: list(record({ servicePort: ports, targetPort: ports })) })),
   hbonePort: ports,
   untunnelledPorts: list(ports),
+  hostPorts: list(record({ address: addresses, port: ports, targetPort: ports })),
 }).map((w) => ({ ...w, uid: workloadUid(w.trustDomain, w.namespace, w.name) })) as fc.Arbitrary<Workload>;
 
 export const meshServices: fc.Arbitrary<Service> = record({
@@ -107,6 +108,7 @@ export const trafficPolicies = record({
   portModes: fc
     .uniqueArray(fc.tuple(ports, modes), { selector: ([port]) => port, maxLength: 3 })
     .map((entries) => new Map(entries.sort(([a], [b]) => a - b))),
+  createdMs: fc.nat(),
 }) as fc.Arbitrary<TrafficPolicy>;
 
 export const trustBundles: fc.Arbitrary<TrustBundle> = record({

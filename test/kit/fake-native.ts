@@ -72,7 +72,7 @@ export async function startFakeNative(listener: NativeListener, clock: Clock): P
         return { entries: [...map(params.map)] };
       case "pod.enrol":
         pods.set(String(params.pod), params);
-        return { cookie: pods.size, listening: [], existing: [], ms: 1 };
+        return { cookie: pods.size, listening: [], existing: [], ms: 1, unguarded: "" };
       case "pod.unenrol":
       case "pod.gone":
         pods.delete(String(params.pod));

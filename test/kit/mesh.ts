@@ -38,6 +38,7 @@ export function workload(namespace: string, name: string, address: string, more:
     services: [],
     hbonePort: 15008,
     untunnelledPorts: [],
+    hostPorts: [],
     ...more,
   };
 }
@@ -99,6 +100,7 @@ export const trafficPolicy = (name: string, more: Partial<TrafficPolicy> = {}): 
   selector: {},
   mode: "strict",
   portModes: new Map(),
+  createdMs: 0,
   ...more,
 });
 

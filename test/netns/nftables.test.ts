@@ -1,5 +1,6 @@
 // The whole mesh without eBPF: both nodes intercept with nftables. The same promises as test/netns/mesh.test.ts, by other means.
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import test from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { explainPair } from "../../cli/explain.ts";
@@ -13,10 +14,15 @@ import {
   serverPod,
   service,
 } from "../kit/manifests.ts";
+import { documentedCapabilities, withOnly } from "../kit/reduced.ts";
 import { finish } from "../lab/command.ts";
+import { PROJECT_DIR } from "../lab/paths.ts";
 
 const options = { skip: skipLab, timeout: 300_000 };
-const nftables = { agentEnv: { FAIRLEAD_INTERCEPTION: "nftables" } };
+const nftables = {
+  agentEnv: { FAIRLEAD_INTERCEPTION: "nftables" },
+  agentPrefix: withOnly(documentedCapabilities("nftables")),
+};
 const shop = manifest(
   namespace("shop"),
   namespace("open"),
@@ -24,6 +30,10 @@ const shop = manifest(
   serverPod("shop/web", { node: "node1" }),
   clientPod("shop/near", { node: "node1" }),
   clientPod("shop/far", { node: "node2" }),
+  clientPod("shop/mallory", {
+    node: "node1",
+    container: { securityContext: { capabilities: { add: ["NET_ADMIN"] } } },
+  }),
   clientPod("shop/banned", { node: "node2" }),
   clientPod("shop/banned-near", { node: "node1", serviceAccount: "banned" }),
   serverPod("open/app", { node: "node1" }),
@@ -45,6 +55,7 @@ interface Line {
   readonly direction: string;
   readonly reason: string;
   readonly policy?: string;
+  readonly "src.addr": string;
   readonly "src.workload": string | null;
   readonly "src.identity": string | null;
   readonly "dst.identity": string | null;
@@ -56,7 +67,7 @@ const short = (lab: TestLab, from: string, host: string, count = 10): Promise<Re
 const outcome = (done: Record<string, unknown>): unknown => [done.ok, done.failed];
 
 test(
-  "[INT-6] [INT-3] [INT-5] [SEC-2] nftables: same node and across nodes, both families, identities, denials, probes, and no direct lane, said so",
+  "[INT-6] [INT-3] [INT-5] [INT-10] [SEC-2] [DP-7] nftables: same node and across nodes, both families, identities, denials, probes, and no direct lane, said so",
   options,
   async () => {
     await withLab({ "shop.yaml": shop }, nftables, async (lab) => {
@@ -90,6 +101,7 @@ test(
         assert.equal(told.legs[0]?.endpoint.whyNotDirect, lane === "local" ? "no_ebpf" : "other_node");
       }
       await refusals(lab);
+      await forgeries(lab);
       for (const ip of [...web.ips, ...addresses])
         assert.deepEqual(outcome(await short(lab, "shop/web", ip)), [10, 0], `itself by ${ip}`);
       assert.deepEqual(outcome(await short(lab, "shop/near", "legacy.outside")), [10, 0], "out of the mesh");
@@ -97,11 +109,9 @@ test(
       await probes(lab);
       const status = await lab.askAgent("node1", "/v1/status");
       assert.deepEqual([status.interception, status.directLane], ["nftables", false]);
-      assert.deepEqual(
-        status.kernel,
-        { tunnel_speakers: 0, services: 0, backends: 0, verdicts: 0 },
-        "no rows wanted of maps that are not there",
-      );
+      const { tunnel_speakers: speakers, ...rows } = status.kernel as Record<string, number>;
+      assert.deepEqual(rows, { services: 0, backends: 0, verdicts: 0 }, "no rows wanted of maps that are not there");
+      assert.ok((speakers ?? 0) >= 16, `both addresses of eight meshed pods, not ${speakers}`);
       const metrics = await finish([
         "nsenter",
         `--net=/run/netns/${lab.node("node1").netns}`,
@@ -151,6 +161,30 @@ async function refusals(lab: TestLab): Promise<void> {
   }
 }
 
+/** A pod that can set marks leaves unmeshed, which a strict destination refuses; one that gives itself an address goes as itself. */
+async function forgeries(lab: TestLab): Promise<void> {
+  const [web, near, mallory] = await Promise.all(
+    ["shop/web", "shop/near", "shop/mallory"].map((name) => lab.pod(name)),
+  );
+  for (const family of [0, 1]) {
+    const connect = async (...more: readonly string[]): Promise<unknown> => {
+      const forge = ["python3", join(PROJECT_DIR, "test/kit/forge.py"), "connect", web?.ips[family] ?? "", "7002"];
+      const done = await lab.run("shop/mallory", [...forge, ...more]);
+      assert.equal(done.code, 0, done.stderr);
+      return (JSON.parse(done.stdout) as { through: boolean }).through;
+    };
+    assert.equal(await connect(), true);
+    assert.equal(await connect("mark=0xf1eae"), false, "past the agent, and so without an identity");
+    assert.equal(await connect(`source=${near?.ips[family]}`), true);
+    await waitFor("every record of it under its own address", async () => {
+      const mine = (await records(lab, "node1")).filter((r) => r["src.workload"] === "shop/mallory");
+      return (
+        mine.length >= 2 * (family + 1) && mine.every((r) => mallory?.ips.some((ip) => r["src.addr"].includes(ip)))
+      );
+    });
+  }
+}
+
 /** From the node's own address: the probe's port is open, the others are as strict as for everybody. */
 async function probes(lab: TestLab): Promise<void> {
   const web = await lab.pod("shop/web");
@@ -190,7 +224,7 @@ test(
         assert.deepEqual(await idle.next(), { open: 40, refused: 0 });
         const load = await lab.startTraffic(from, ["load", ...target, "--rate", "100"]);
         await load.next();
-        for (const next of [node, "node1"]) {
+        for (const next of new Set([node, "node1"])) {
           await lab.agent(next, "replace");
           const proved = await idle.ask("check");
           assert.deepEqual([proved.ok, proved.reasons], [40, {}], `idle connections of ${from}`);

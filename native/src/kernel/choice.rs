@@ -30,7 +30,11 @@ impl Kernel {
             "auto" if Bpf::is_attached(&config) => Bpf::load(config, registry, sink).map(|(bpf, report)| (Self::Ebpf(bpf), report)),
             "auto" => match Bpf::load(config.clone(), registry.clone(), sink.clone()) {
                 Ok((bpf, report)) => Ok((Self::Ebpf(bpf), report)),
-                Err(fault) => nft(config, registry, sink, &format!("eBPF is not used: {}", fault.message)),
+                Err(fault) => {
+                    // What was attached before the failure must not take connections beside the rules.
+                    Bpf::abandon(&config)?;
+                    nft(config, registry, sink, &format!("eBPF is not used: {}", fault.message))
+                }
             },
             other => {
                 let text = format!("interception is {other:?}: use auto, ebpf or nftables");
@@ -58,11 +62,11 @@ impl Kernel {
         }
     }
 
-    /// Writes rows. Under nftables there is nobody who reads them: none is kept, and that is no error.
+    /// Writes rows. Under nftables only those of `tunnel_speakers` are kept; nobody reads the others, and that is no error.
     pub fn map_put(&self, map: &str, rows: &[Row]) -> Result<usize, Fault> {
         match self {
             Self::Ebpf(bpf) => bpf.map_put(map, rows),
-            Self::Nftables(_) => Ok(0),
+            Self::Nftables(nft) => Ok(nft.map_put(map, rows)),
         }
     }
 
@@ -70,7 +74,7 @@ impl Kernel {
     pub fn map_delete(&self, map: &str, keys: &[Vec<u8>]) -> Result<usize, Fault> {
         match self {
             Self::Ebpf(bpf) => bpf.map_delete(map, keys),
-            Self::Nftables(_) => Ok(0),
+            Self::Nftables(nft) => Ok(nft.map_delete(map, keys)),
         }
     }
 

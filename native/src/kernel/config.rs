@@ -18,6 +18,8 @@ pub struct KernelConfig {
     pub cgroup: PathBuf,
     /// cgroup2 folder of the kubelet; its connections to probe ports pass.
     pub kubelet_cgroup: Option<PathBuf>,
+    /// Whether pods are kept from sending under each other's addresses (needs Linux 6.6).
+    pub anti_spoofing: bool,
     /// "auto", "ebpf" or "nftables".
     pub interception: String,
     /// First and last source port of sockets toward apps, and of tunnels.
@@ -95,6 +97,8 @@ pub struct Enrolled {
     pub listening: Vec<u16>,
     pub existing: Vec<Existing>,
     pub ms: u64,
+    /// Why nothing keeps the pod from sending under the address of another (DP-7); empty: it is kept.
+    pub unguarded: String,
 }
 
 /// One TCP connection as seen from its client.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::config::{EnrolRequest, Enrolled, Existing};
+use super::config::{EnrolRequest, Enrolled, Existing, KernelConfig};
 use super::layout::{
     AddressKey, ExcludedCidrKey, ExcludedPortKey, FlagValue, ListeningKey, ListeningValue, LocalPodValue, PodKey, PodValue, ProbePortKey, limit,
     listening_flag, pod_flag, traffic,
@@ -15,7 +15,7 @@ use super::layout::{
 use super::load::Loader;
 use super::maps::Maps;
 use super::pod::{Pod, PodPlan};
-use super::{addr, diag, netns, routes};
+use super::{addr, diag, netns, nft, routes};
 use crate::fault::Fault;
 use crate::sys;
 
@@ -156,8 +156,7 @@ pub struct Node<'a> {
     pub loader: &'a Loader,
     /// Pods that another version of us had in the mesh: unknown to this version's maps.
     pub meshed_before: &'a HashSet<u64>,
-    pub app_ports: (u16, u16),
-    pub tunnel_ports: (u16, u16),
+    pub config: &'a KernelConfig,
 }
 
 /// Enrols a pod for this agent; `serve` is called when its listeners are open and before any connection comes to them.
@@ -172,6 +171,7 @@ pub fn enrol(
     // Taken over from an agent before us: the pod is in the mesh already, nothing in it is from before.
     let known = node.meshed_before.contains(&cookie) || node.maps.find("pods", &PodKey { cookie }.encode())?.is_some();
     let sysctls_before = routes::install(namespace.as_fd(), ipv6).map_err(os("set up policy routes", &request.pod))?;
+    let by_rules = !known && sysctls_before.enrolled;
     let plan = PodPlan {
         key: request.pod.clone(),
         cookie,
@@ -179,26 +179,35 @@ pub fn enrol(
         namespace,
         ipv6,
         sysctls_before,
-        app_ports: node.app_ports,
-        tunnel_ports: node.tunnel_ports,
+        app_ports: node.config.app_ports,
+        tunnel_ports: node.config.tunnel_ports,
     };
     let pod = Arc::new(Pod::open(plan, node.maps.clone()).map_err(os("open listeners", &request.pod))?);
     serve(&pod);
-    // The row in `pods` makes sockops count listeners, so seeding comes after it; steering comes last, or a port that is
-    // listened on would be refused meanwhile.
     pod.steer()?;
+    if !node.loader.has_inbound(cookie)? {
+        // The row in `pods` makes the connect hook redirect and sk_lookup steer: before it there are a program that finds the
+        // redirected SYN, and the ports that are listened on, or a pod that runs already would be refused meanwhile. A
+        // program that is there must not be replaced before the rows: it would find nothing and let everything pass.
+        seed_listening(node.maps, pod.namespace.as_fd(), cookie)?;
+        node.loader.attach_inbound(cookie, pod.namespace.as_fd())?;
+    }
+    // From the row on sockops counts listeners; seeding again finds those that came in between.
     write_rows(node.maps, request, cookie, None)?;
     let listening = seed_listening(node.maps, pod.namespace.as_fd(), cookie)?;
     node.loader.attach_inbound(cookie, pod.namespace.as_fd())?;
+    if by_rules {
+        nft::leave(pod.namespace.as_fd(), ipv6).map_err(os("suspend the rules of the agent before", &request.pod))?;
+    }
     let mut existing = Vec::new();
-    if !known {
+    if !known && !by_rules {
         let sockets = foreign_connections(pod.namespace.as_fd(), &request.ips)?;
         existing.extend(sockets.iter().map(|s| Existing { local: s.local, remote: s.remote }));
         if request.strict {
             diag::destroy(pod.namespace.as_fd(), &sockets).map_err(os("end existing connections", &request.pod))?;
         }
     }
-    Ok((pod, Enrolled { cookie, listening, existing, ms: started.elapsed().as_millis() as u64 }))
+    Ok((pod, Enrolled { cookie, listening, existing, ms: started.elapsed().as_millis() as u64, unguarded: String::new() }))
 }
 
 /// New connections of the pod are no longer intercepted; those that are open go on.
@@ -211,7 +220,7 @@ pub fn suspend(maps: &Maps, request: &EnrolRequest, cookie: u64) -> Result<(), F
 
 /// Removes everything of a pod from the maps and its steering. `restore` puts its routes back too.
 pub fn remove(maps: &Maps, loader: &Loader, pod: &Pod, request: &EnrolRequest, restore: bool) -> Result<(), Fault> {
-    loader.detach_inbound(pod.cookie)?;
+    loader.detach_pod(pod.cookie)?;
     maps.delete("pods", &PodKey { cookie: pod.cookie }.encode())?;
     for (map, key) in side_rows(request, pod.cookie)? {
         // An address that another pod has taken over meanwhile stays that pod's.
@@ -222,6 +231,7 @@ pub fn remove(maps: &Maps, loader: &Loader, pod: &Pod, request: &EnrolRequest, r
     }
     forget_rows(maps, pod.cookie)?;
     if restore {
+        nft::clear(pod.namespace.as_fd(), pod.ipv6).map_err(os("remove old rules", &pod.key))?;
         routes::remove(pod.namespace.as_fd(), pod.ipv6, &pod.sysctls_before).map_err(os("undo policy routes", &pod.key))?;
     }
     Ok(())

@@ -1,5 +1,8 @@
 //! The kernel thread: hands on what the programs tell, and does what is due by time.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -27,8 +30,8 @@ pub enum KernelEvent {
     Vanished { pod: String },
     /// The kernel thread has panicked, a bug of ours; unless `restarted` it is gone.
     Died { message: String, restarted: bool },
-    /// Connections were opened in the direct lane under a verdict.
-    DirectOpened { verdict: u32 },
+    /// So many connections were opened in the direct lane under a verdict.
+    DirectOpened { verdict: u32, count: u64 },
     /// Something went wrong in the background.
     Failed(Fault),
 }
@@ -70,7 +73,10 @@ impl Drop for KernelThread {
     }
 }
 
-fn deliver(bytes: &[u8], sink: &EventSink) {
+/// Openings in the direct lane by verdict, told together.
+type Openings = Rc<RefCell<HashMap<u32, u64>>>;
+
+fn deliver(bytes: &[u8], sink: &EventSink, opened: &Openings) {
     let kind = bytes.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
     match kind {
         Some(event_kind::DIRECT_CLOSED) => {
@@ -80,7 +86,7 @@ fn deliver(bytes: &[u8], sink: &EventSink) {
         }
         Some(event_kind::DIRECT_OPENED) => {
             if let Some(event) = EventDirectOpened::decode(bytes) {
-                sink(KernelEvent::DirectOpened { verdict: event.verdict });
+                *opened.borrow_mut().entry(event.verdict).or_default() += 1;
             }
         }
         Some(event_kind::LISTENING) => {
@@ -92,13 +98,21 @@ fn deliver(bytes: &[u8], sink: &EventSink) {
     }
 }
 
+fn tell_opened(opened: &Openings, sink: &EventSink) {
+    for (verdict, count) in opened.borrow_mut().drain() {
+        sink(KernelEvent::DirectOpened { verdict, count });
+    }
+}
+
 fn run(inner: &Weak<Inner>, maps: &Arc<Maps>, sink: &EventSink, stop: &AtomicBool) {
     let mut builder = RingBufferBuilder::new();
     let to = sink.clone();
+    let opened = Openings::default();
+    let counted = opened.clone();
     let built = maps.get("events").map_err(|f| f.message).and_then(|map| {
         builder
             .add(map, move |bytes| {
-                deliver(bytes, &to);
+                deliver(bytes, &to, &counted);
                 0
             })
             .map_err(|e| e.to_string())?;
@@ -116,6 +130,7 @@ fn run(inner: &Weak<Inner>, maps: &Arc<Maps>, sink: &EventSink, stop: &AtomicBoo
         if ring.poll(POLL).and_then(|()| ring.consume()).is_err() {
             std::thread::sleep(POLL);
         }
+        tell_opened(&opened, sink);
         let Some(inner) = inner.upgrade() else { return };
         inner.finish_leaving(sink);
         if let Err(fault) = inner.activate_if_due() {

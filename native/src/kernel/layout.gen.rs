@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 /// Changes with any change of a struct or a map.
-pub const VERSION: &str = "b2095fb1f78f";
+pub const VERSION: &str = "a21ae87d7282";
 
 /// Maps that all versions share.
 pub const FROZEN: &[&str] = &["sockets", "syns", "listeners", "bypass", "bypass_bytes"];
@@ -214,6 +214,8 @@ pub mod counter {
     pub const BYPASS_MESSAGES: u32 = 35;
     pub const BYPASS_FELL_TO_TCP: u32 = 36;
     pub const PROBE_NOTED: u32 = 37;
+    /// packets of an enrolled pod under the address of another
+    pub const SPOOFED_DROPPED: u32 = 38;
     pub const COUNT: u32 = 48;
     /// Value and name of each.
     pub const NAMES: &[(u32, &str)] = &[
@@ -255,6 +257,7 @@ pub mod counter {
         (35, "bypass_messages"),
         (36, "bypass_fell_to_tcp"),
         (37, "probe_noted"),
+        (38, "spoofed_dropped"),
         (48, "count"),
     ];
 }
@@ -291,6 +294,39 @@ pub mod listening_flag {
     pub const NAMES: &[(u32, &str)] = &[
         (1, "v6only"),
     ];
+}
+
+/// What the guard at a pod's link knows of the pod; baked into its copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuardPod {
+    pub cookie: u64,
+    /// v4-mapped; zero if it has none
+    pub ip4: [u8; 16],
+    pub ip6: [u8; 16],
+}
+
+impl GuardPod {
+    pub const SIZE: usize = 40;
+
+    pub fn encode(&self) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        bytes[0..8].copy_from_slice(&self.cookie.to_le_bytes());
+        bytes[8..24].copy_from_slice(&self.ip4);
+        bytes[24..40].copy_from_slice(&self.ip6);
+        bytes
+    }
+
+    /// None if `bytes` is not exactly `SIZE` long.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != Self::SIZE {
+            return None;
+        }
+        Some(Self {
+            cookie: u64::from_le_bytes(bytes[0..8].try_into().ok()?),
+            ip4: bytes[8..24].try_into().ok()?,
+            ip6: bytes[24..40].try_into().ok()?,
+        })
+    }
 }
 
 /// Value of `settings`.

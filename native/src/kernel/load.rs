@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramMut};
 
-use super::layout;
+use super::layout::{self, GuardPod};
 use super::maps::pin_path;
 use crate::fault::Fault;
 use crate::sys;
@@ -22,6 +22,9 @@ const CGROUP_OBJECTS: [&str; 2] = ["sockops.bpf.o", "connect.bpf.o"];
 const ACTIVE: &str = "active-";
 const BYPASS_OBJECT: &str = "bypass.bpf.o";
 const INBOUND_OBJECT: &str = "inbound.bpf.o";
+const GUARD_OBJECT: &str = "guard.bpf.o";
+/// Folders of pins that belong to one pod each.
+const POD_PINS: [&str; 2] = ["pods", "guards"];
 
 /// Last complaints of libbpf, for the message of a fault.
 static COMPLAINTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -56,7 +59,7 @@ impl Loader {
             sys::mount_bpffs(&self.pin_dir)
                 .map_err(|e| Fault::os("pin_failed", format!("mount a BPF file system at {}", self.pin_dir.display()), &e))?;
         }
-        for folder in ["frozen", layout::VERSION, "links", "pods"] {
+        for folder in ["frozen", layout::VERSION, "links"].into_iter().chain(POD_PINS) {
             make(&self.pin_dir.join(folder))?;
         }
         Ok(())
@@ -101,8 +104,8 @@ impl Loader {
         for program in objects.iter().flat_map(|object| object.progs_mut()) {
             let name = program.name().to_string_lossy().into_owned();
             let pin = self.pin_dir.join("links").join(&name);
-            replaced &=
-                replace_or(&pin, &program, |program| program.attach_cgroup(cgroup.as_raw_fd())).map_err(|e| fault(&format!("attach {name}"), &e))?;
+            replaced &= replace_or(&pin, &program, || program.attach_cgroup(cgroup.as_raw_fd())?.pin(&pin))
+                .map_err(|e| fault(&format!("attach {name}"), &e))?;
         }
         Ok(replaced)
     }
@@ -117,32 +120,64 @@ impl Loader {
         program.attach_sockmap(map.as_fd().as_raw_fd()).map_err(|e| fault("attach sk_msg", &e))
     }
 
-    /// Loads the pod's own copy of sk_lookup and puts it in place; the pin's name says for which pod and of which build, so
-    /// that a copy which is already the right one is left alone.
+    /// Loads the pod's own copy of sk_lookup and puts it in place.
     pub fn attach_inbound(&self, cookie: u64, namespace: BorrowedFd<'_>) -> Result<(), Fault> {
-        let bytes = self.read(INBOUND_OBJECT)?;
-        let prefix = format!("{cookie:016x}-");
-        let wanted = self.pin_dir.join("pods").join(format!("{prefix}{}-{:016x}", layout::VERSION, fingerprint(&bytes)));
-        let present = self.inbound_pin(&prefix).map_err(|e| Fault::os("pin_failed", "list pods", &e))?;
+        self.place(INBOUND_OBJECT, "pods", &format!("{cookie:016x}-"), &cookie.to_le_bytes(), |program, pin| {
+            program.attach_netns(namespace.as_raw_fd())?.pin(pin)
+        })
+    }
+
+    /// Whether the pod has a copy, of whatever version.
+    pub fn has_inbound(&self, cookie: u64) -> Result<bool, Fault> {
+        Ok(!pins(&self.pin_dir.join("pods"), &format!("{cookie:016x}-"))?.is_empty())
+    }
+
+    /// Loads the pod's own copy of the guard and puts it at an interface of the node.
+    pub fn attach_guard(&self, pod: &GuardPod, interface: u32) -> Result<(), Fault> {
+        let prefix = format!("{:016x}-{interface}-", pod.cookie);
+        self.place(GUARD_OBJECT, "guards", &prefix, &pod.encode(), |program, pin| {
+            let link = sys::attach_tcx(program.as_fd(), interface)?;
+            Ok(sys::pin_object(link.as_fd(), pin)?)
+        })
+    }
+
+    /// Puts a copy of an object, whose read-only data begins with `baked`, in place of the one that the prefix names, or
+    /// attaches and pins it; the pin's name says of which build it is, so that one which is already right is left alone.
+    fn place(
+        &self,
+        name: &str,
+        folder: &str,
+        prefix: &str,
+        baked: &[u8],
+        attach: impl Fn(&ProgramMut<'_>, &Path) -> libbpf_rs::Result<()>,
+    ) -> Result<(), Fault> {
+        let bytes = self.read(name)?;
+        let folder = self.pin_dir.join(folder);
+        let wanted = folder.join(format!("{prefix}{}-{:016x}", layout::VERSION, fingerprint(&[&bytes, baked].concat())));
+        let present = pins(&folder, prefix)?.into_iter().next();
         if present.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        let mut object = self.open(INBOUND_OBJECT, &bytes)?;
-        let mut baked = false;
+        let mut object = self.open(name, &bytes)?;
+        let mut found = false;
         for mut map in object.maps_mut().filter(|map| map.name().to_string_lossy().ends_with(".rodata")) {
-            if let Some(place) = map.initial_value_mut().and_then(|data| data.get_mut(..8)) {
-                place.copy_from_slice(&cookie.to_le_bytes());
-                baked = true;
+            if let Some(place) = map.initial_value_mut().and_then(|data| data.get_mut(..baked.len())) {
+                place.copy_from_slice(baked);
+                found = true;
             }
         }
-        if !baked {
-            return Err(Fault::new("bpf_failed", format!("{INBOUND_OBJECT} has no place for the cookie; run npm run gen")));
+        if !found {
+            return Err(Fault::new("bpf_failed", format!("{name} has no place for the pod; run npm run gen")));
         }
-        let object = object.load().map_err(|e| fault(&format!("load {INBOUND_OBJECT}"), &e))?;
+        let object = object.load().map_err(|e| fault(&format!("load {name}"), &e))?;
         let program = object.progs_mut().next();
-        let program = program.ok_or_else(|| Fault::new("bpf_failed", format!("{INBOUND_OBJECT} has no program")))?;
+        let program = program.ok_or_else(|| Fault::new("bpf_failed", format!("{name} has no program")))?;
         let pin = present.unwrap_or_else(|| wanted.clone());
-        replace_or(&pin, &program, |program| program.attach_netns(namespace.as_raw_fd())).map_err(|e| fault("attach sk_lookup", &e))?;
+        let replaced = replace_or(&pin, &program, || attach(&program, &pin)).or_else(|e| {
+            // Its interface has gone and come again meanwhile: the link is there and holds nothing.
+            if pin.exists() && fs::remove_file(&pin).is_ok() { attach(&program, &pin).map(|()| true) } else { Err(e) }
+        });
+        replaced.map_err(|e| fault(&format!("attach {name}"), &e))?;
         if pin != wanted {
             fs::rename(&pin, &wanted).map_err(|e| Fault::os("pin_failed", wanted.display(), &e))?;
         }
@@ -185,31 +220,39 @@ impl Loader {
         Ok(())
     }
 
-    fn inbound_pin(&self, prefix: &str) -> io::Result<Option<PathBuf>> {
-        let mut found = None;
-        for entry in fs::read_dir(self.pin_dir.join("pods"))? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(prefix) {
-                found = Some(entry.path());
-            }
-        }
-        Ok(found)
+    /// Removes a pod's own programs; they end when their pins go.
+    pub fn detach_pod(&self, cookie: u64) -> Result<(), Fault> {
+        POD_PINS.iter().try_for_each(|folder| self.remove_pins(folder, &format!("{cookie:016x}-")))
     }
 
-    /// Removes a pod's sk_lookup; it ends when the pin goes.
-    pub fn detach_inbound(&self, cookie: u64) -> Result<(), Fault> {
-        let pin = self.inbound_pin(&format!("{cookie:016x}-")).map_err(|e| Fault::os("pin_failed", "list pods", &e))?;
-        pin.map_or(Ok(()), |path| fs::remove_file(&path).map_err(|e| Fault::os("pin_failed", path.display(), &e)))
+    /// Removes a pod's guards.
+    pub fn detach_guard(&self, cookie: u64) -> Result<(), Fault> {
+        self.remove_pins("guards", &format!("{cookie:016x}-"))
+    }
+
+    fn remove_pins(&self, folder: &str, prefix: &str) -> Result<(), Fault> {
+        let remove = |path: &PathBuf| fs::remove_file(path).map_err(|e| Fault::os("pin_failed", path.display(), &e));
+        pins(&self.pin_dir.join(folder), prefix)?.iter().try_for_each(remove)
     }
 
     /// Removes every link and pin of ours, of all versions.
     pub fn unload(&self) -> Result<(), Fault> {
         // Links first: programs must not run on without the maps that the agent can reach.
-        let mut folders = vec!["links".to_string(), "pods".into(), "frozen".into()];
+        let mut folders = vec!["links".to_string(), "frozen".into()];
+        folders.extend(POD_PINS.map(String::from));
         let entries = fs::read_dir(&self.pin_dir).into_iter().flatten().flatten();
         let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
         folders.extend(names.filter(|name| is_version(name) || name.starts_with(ACTIVE)));
         folders.iter().try_for_each(|folder| remove_folder(&self.pin_dir.join(folder)))
+    }
+}
+
+/// Pins of a folder whose names begin so; none if there is no such folder.
+fn pins(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>, Fault> {
+    match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(Fault::os("pin_failed", folder.display(), &e)),
+        Ok(entries) => Ok(entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(prefix)).map(|e| e.path()).collect()),
     }
 }
 
@@ -228,14 +271,13 @@ fn is_version(name: &str) -> bool {
     name.len() == layout::VERSION.len() && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Replaces the program of a pinned link, or attaches and pins. True if replaced.
-fn replace_or(pin: &Path, program: &ProgramMut<'_>, attach: impl FnOnce(&ProgramMut<'_>) -> libbpf_rs::Result<Link>) -> libbpf_rs::Result<bool> {
+/// Replaces the program of a pinned link, or has `attach` make and pin one. True if replaced.
+fn replace_or(pin: &Path, program: &ProgramMut<'_>, attach: impl FnOnce() -> libbpf_rs::Result<()>) -> libbpf_rs::Result<bool> {
     if pin.exists() {
         Link::open(pin)?.update_prog(program)?;
         return Ok(true);
     }
-    attach(program)?.pin(pin)?;
-    Ok(false)
+    attach().map(|()| false)
 }
 
 /// FNV-1a of an object file: names a build, protects nothing.

@@ -11,6 +11,7 @@ mod foreign;
 #[rustfmt::skip]
 #[path = "layout.gen.rs"]
 pub mod layout;
+mod link;
 mod load;
 mod maps;
 mod netlink;
@@ -93,6 +94,11 @@ impl Bpf {
     /// Whether programs of this or an earlier agent are attached.
     fn is_attached(config: &KernelConfig) -> bool {
         Loader { bpf_dir: config.bpf_dir.clone(), pin_dir: config.pin_dir.clone() }.active_version().is_some()
+    }
+
+    /// Takes away what programs and pins there are: the rules of nftables do their work from now on.
+    fn abandon(config: &KernelConfig) -> Result<(), Fault> {
+        Loader { bpf_dir: config.bpf_dir.clone(), pin_dir: config.pin_dir.clone() }.unload()
     }
 
     /// Loads, pins and attaches the programs, or replaces those of an agent before in place. Pods are told to `registry`,
@@ -180,22 +186,18 @@ impl Bpf {
             enrol::write_rows(&inner.maps, &request, cookie, Some(&member.request))?;
             let listening = enrol::seed_listening(&inner.maps, member.pod.namespace.as_fd(), cookie)?;
             member.request = request;
-            return Ok(Enrolled { cookie, listening, existing: Vec::new(), ms: started.elapsed().as_millis() as u64 });
+            let unguarded = inner.guard(&member.pod, &member.request);
+            return Ok(Enrolled { cookie, listening, existing: Vec::new(), ms: started.elapsed().as_millis() as u64, unguarded });
         }
         // The same name in another namespace: the pod was made anew before anybody told of its end.
         if let Some(old) = members.remove(&request.pod) {
             inner.let_go(&old, old.pod.cookie == cookie, 0)?;
         }
-        let node = enrol::Node {
-            maps: &inner.maps,
-            loader: &inner.loader,
-            meshed_before: &inner.meshed_before,
-            app_ports: inner.config.app_ports,
-            tunnel_ports: inner.config.tunnel_ports,
-        };
+        let node = enrol::Node { maps: &inner.maps, loader: &inner.loader, meshed_before: &inner.meshed_before, config: &inner.config };
         let serve = |pod: &Arc<Pod>| inner.registry.enrolled(pod.clone());
         match enrol::enrol(&node, &request, found, serve) {
-            Ok((pod, enrolled)) => {
+            Ok((pod, mut enrolled)) => {
+                enrolled.unguarded = inner.guard(&pod, &request);
                 members.insert(request.pod.clone(), Member { pod, request, leaves_at: None });
                 drop(members);
                 inner.activate_if_due()?;
@@ -278,6 +280,23 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Puts the guard at the node's ends of the pod's links; else says why the pod has none. Enrolment does not depend on it.
+    fn guard(&self, pod: &Pod, request: &EnrolRequest) -> String {
+        if !self.config.anti_spoofing {
+            return self.loader.detach_guard(pod.cookie).err().map_or_else(String::new, |fault| fault.message);
+        }
+        let own = |ipv6: bool| request.ips.iter().find(|ip| ip.is_ipv6() == ipv6).map_or([0; 16], |ip| to_bytes(*ip));
+        let row = layout::GuardPod { cookie: pod.cookie, ip4: own(false), ip6: own(true) };
+        let placed = link::node_side(pod.namespace.as_fd())
+            .map_err(|e| Fault::os("guard_failed", "list the node's links", &e))
+            .and_then(|links| links.iter().try_for_each(|link| self.loader.attach_guard(&row, *link)).map(|()| links.len()));
+        match placed {
+            Ok(0) => "none of its links ends at the node".into(),
+            Ok(_) => String::new(),
+            Err(fault) => fault.message,
+        }
     }
 
     fn pods_by_cookie(&self, cookies: &HashSet<u64>) -> Vec<Arc<Pod>> {

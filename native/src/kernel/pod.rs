@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::addr;
 use super::layout::{ListenerKey, socket_role, traffic};
 use super::maps::Maps;
+use super::nft::OWN_MARK;
 use super::{enrol, netns, routes};
 use crate::fault::Fault;
 use crate::seam::{Direction, Listener, Original, PodSockets};
@@ -188,6 +189,8 @@ impl Pod {
         for fd in &made {
             sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
             self.maps.mark_socket(fd.as_fd(), role).map_err(io_error)?;
+            // While nftables takes over from these programs, or they from it, its rules see this socket too.
+            sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, OWN_MARK as i32)?;
         }
         *stock = made;
         stock.pop().ok_or_else(|| io::ErrorKind::Other.into())
@@ -263,7 +266,7 @@ impl PodSockets for Pod {
     }
 
     fn app_socket(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
-        if self.ips.contains(&client) || client.is_loopback() || client.is_ipv6() != to.is_ipv6() {
+        if self.ips.contains(&client) || client.is_loopback() || client.is_unspecified() || client.is_ipv6() != to.is_ipv6() {
             return start(self.socket(to, socket_role::OWN_APP)?, to);
         }
         self.transparent(to, client)

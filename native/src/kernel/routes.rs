@@ -37,8 +37,14 @@ const IFF_UP: u32 = 1;
 /// agent would wait for one that went to the real client.
 const SYSCTLS: [&str; 3] = ["/proc/sys/net/ipv4/tcp_fwmark_accept", "/proc/sys/net/ipv4/fwmark_reflect", "/proc/sys/net/ipv6/fwmark_reflect"];
 
-/// What the sysctls were before the mesh touched them.
-pub type Before = Vec<(&'static str, String)>;
+/// What the mesh found in the namespace.
+#[derive(Debug)]
+pub struct Before {
+    /// The sysctls before it touched them.
+    sysctls: Vec<(&'static str, String)>,
+    /// An agent has been here before, by whatever way.
+    pub enrolled: bool,
+}
 
 fn rule(family: u8) -> Vec<u8> {
     let mut body = vec![family, 0, 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
@@ -73,20 +79,23 @@ pub fn install(namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<Before> {
         up.extend_from_slice(&IFF_UP.to_ne_bytes());
         up.extend_from_slice(&IFF_UP.to_ne_bytes());
         netlink.command(RTM_NEWLINK, 0, &up)?;
-        let mut before: Before = Vec::new();
+        let mut before = Before { sysctls: Vec::new(), enrolled: false };
         for path in SYSCTLS.iter().filter(|path| Path::new(path).exists()) {
-            before.push((path, fs::read_to_string(path)?.trim().to_string()));
+            before.sysctls.push((path, fs::read_to_string(path)?.trim().to_string()));
         }
         for family in families(ipv6) {
             netlink.command(RTM_NEWROUTE, CREATE | REPLACE, &route(*family as u8))?;
             match netlink.command(RTM_NEWRULE, CREATE | EXCL, &rule(*family as u8)) {
                 Ok(()) => (),
                 // Ours from before a restart: so were the sysctls, whose default is 0.
-                Err(e) if is(&e, libc::EEXIST) => before.iter_mut().for_each(|(_, value)| *value = "0".into()),
+                Err(e) if is(&e, libc::EEXIST) => before.enrolled = true,
                 Err(e) => return Err(e),
             }
         }
-        before.iter().try_for_each(|(path, _)| fs::write(path, "1"))?;
+        if before.enrolled {
+            before.sysctls.iter_mut().for_each(|(_, value)| *value = "0".into());
+        }
+        before.sysctls.iter().try_for_each(|(path, _)| fs::write(path, "1"))?;
         Ok(before)
     })
 }
@@ -103,6 +112,6 @@ pub fn remove(namespace: BorrowedFd<'_>, ipv6: bool, before: &Before) -> io::Res
                 }
             }
         }
-        before.iter().try_for_each(|(path, value)| fs::write(path, value))
+        before.sysctls.iter().try_for_each(|(path, value)| fs::write(path, value))
     })
 }

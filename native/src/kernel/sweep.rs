@@ -25,7 +25,7 @@ fn dead_pods(inner: &Inner) -> Result<(), Fault> {
         if known.contains(&cookie) || of_dead().is_none() {
             continue;
         }
-        inner.loader.detach_inbound(cookie)?;
+        inner.loader.detach_pod(cookie)?;
         inner.maps.delete("pods", &PodKey { cookie }.encode())?;
         for (key, value) in inner.maps.dump("local_pods", usize::MAX)? {
             if LocalPodValue::decode(&value).is_some_and(|v| v.cookie == cookie) {

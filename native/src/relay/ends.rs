@@ -45,6 +45,12 @@ impl Worker {
             }
             return;
         }
+        // An acceptor closes in order only what is idle to it: it has not seen our OPEN.
+        if clean && t.link.machine.role() == Role::Opener && !t.link.machine.accepted() {
+            let conn = t.conn.take();
+            self.close_tunnel(key);
+            return conn.map_or((), |conn| self.retry_unseen(conn));
+        }
         let text = if clean { "closed under a stream" } else { "cut off under a stream" };
         self.tunnel_broke(key, Failure::new(Reason::TunnelLost, text));
     }

@@ -1,6 +1,6 @@
 //! Connections that a pod makes: original destination, plan, endpoint, socket or tunnel.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -39,9 +39,7 @@ impl Worker {
             Ok(original) => SocketAddr::new(original.destination.ip().to_canonical(), original.destination.port()),
             Err(_) => sock::local(fd.as_fd()).unwrap_or(peer),
         };
-        // The app's socket is bound to loopback by the redirect; on the wire it is the pod.
-        let own = pod.sockets.ips().iter().find(|ip| ip.is_ipv4() == destination.is_ipv4()).copied();
-        let source = SocketAddr::new(if peer.ip().is_loopback() { own.unwrap_or(peer.ip()) } else { peer.ip() }, peer.port());
+        let source = self.own_source(&pod, peer, destination.is_ipv4());
         let number = pod.number;
         let name = pod.name.clone();
         let mut conn = self.new_conn(pod, false, source, destination);
@@ -61,6 +59,20 @@ impl Worker {
         if let Some(Resolved::Plan(plan)) = self.ask(Ask::Outbound { pod: number, destination }, key, body) {
             self.with_plan(key, plan);
         }
+    }
+
+    /// The address that a connection of the pod goes on with, and is judged by. The redirect binds the app's socket to loopback, and
+    /// an app with the rights can bind any address, which proves nothing: both go on as the pod that they are (DP-7).
+    fn own_source(&self, pod: &Pod, peer: SocketAddr, ipv4: bool) -> SocketAddr {
+        let ips = pod.sockets.ips();
+        if ips.contains(&peer.ip()) {
+            return peer;
+        }
+        if !peer.ip().is_loopback() {
+            self.shared.counters.add("source_not_own", 1);
+        }
+        let none = if ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        SocketAddr::new(ips.iter().find(|ip| ip.is_ipv4() == ipv4).copied().unwrap_or(none), peer.port())
     }
 
     pub fn with_plan(&mut self, key: Key, plan: Arc<Plan>) {

@@ -102,7 +102,7 @@ impl Worker {
     }
 
     /// A stream that certainly reached no application goes on elsewhere: same endpoint first.
-    fn retry_unseen(&mut self, conn: Key) {
+    pub fn retry_unseen(&mut self, conn: Key) {
         let Some(c) = self.conns.get_mut(conn) else { return };
         c.tunnel = None;
         let Some(plan) = c.plan.clone() else { return };
@@ -124,9 +124,8 @@ impl Worker {
                 None => pass(t, None, &mut self.buffers),
             };
             match passed {
-                Passed::Waiting => {
-                    return self.pump_app(key);
-                }
+                Passed::Waiting if t.write_failed => return self.tunnel_broke(key, Failure::new(Reason::TunnelLost, "socket failed")),
+                Passed::Waiting => return self.pump_app(key),
                 Passed::More => {}
                 Passed::Event(event) => self.on_event(key, event),
                 Passed::AppFailed => self.reset_stream(key, None),
@@ -183,6 +182,11 @@ impl Worker {
             self.again.push(Token::Tunnel(key));
         }
         let more = c.app().is_some_and(|a| a.readable) && !t.link.backlog() && t.link.machine.can_send() && t.link.machine.accepted();
+        if sent.tunnel_failed && !t.write_failed {
+            // What the peer said before it closed is still to be read.
+            t.write_failed = true;
+            return self.again.push(Token::Tunnel(key));
+        }
         if sent.tunnel_failed {
             return self.tunnel_broke(key, Failure::new(Reason::TunnelLost, "socket failed"));
         }

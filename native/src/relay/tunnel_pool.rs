@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::slab::Key;
 use super::timers::Timer;
-use super::tunnels::{GRACE_MS, Tunnel};
+use super::tunnels::{DRAIN_GRACE_MS, Tunnel};
 use super::worker::Worker;
 use crate::reason::Reason;
 use crate::tls::session::Failure;
@@ -97,7 +97,7 @@ impl Worker {
         if t.idle {
             t.step += 1;
             let timer = Timer::tunnel(key, t.step);
-            self.timers.set(self.now_us / 1_000, GRACE_MS, timer);
+            self.timers.set(self.now_us / 1_000, DRAIN_GRACE_MS, timer);
         }
         self.pump(key);
     }

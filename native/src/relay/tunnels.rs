@@ -27,8 +27,10 @@ use crate::tunnel::machine::Role;
 /// Source ports tried for one tunnel.
 const PORT_TRIES: usize = 64;
 
-/// How long a peer may take to confirm a reset or to close after DRAIN before the tunnel is cut.
+/// How long a peer may take to confirm a reset before the tunnel is cut.
 pub const GRACE_MS: u64 = 1_000;
+/// How long a peer may take to close an idle tunnel after DRAIN: a starved one may not have read it for seconds.
+pub const DRAIN_GRACE_MS: u64 = 30_000;
 
 /// Which streams may share a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +54,8 @@ pub struct Tunnel {
     pub max_age_us: u64,
     pub step: u32,
     pub idle: bool,
+    /// Nothing can be written any more; what came before is read yet.
+    pub write_failed: bool,
 }
 
 pub struct ClientTls {
@@ -90,8 +94,21 @@ impl Worker {
         // Spread by id: tunnels made in one burst do not all end in one burst.
         let jitter = (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % (config.tunnel_max_age_jitter_ms + 1);
         let max_age_us = (config.tunnel_max_age_ms + jitter).saturating_sub(config.tunnel_max_age_jitter_ms / 2) * 1_000;
-        let tunnel =
-            Tunnel { link, id, pod, destination, pool, expected, conn: None, created_us: self.now_us, used_us: 0, max_age_us, step: 0, idle: false };
+        let tunnel = Tunnel {
+            link,
+            id,
+            pod,
+            destination,
+            pool,
+            expected,
+            conn: None,
+            created_us: self.now_us,
+            used_us: 0,
+            max_age_us,
+            step: 0,
+            idle: false,
+            write_failed: false,
+        };
         let key = self.tunnels.insert(tunnel);
         self.timers.set(self.now_us / 1_000, config.connect_timeout_ms.max(config.handshake_timeout_ms), Timer::tunnel(key, 0));
         key

@@ -89,6 +89,7 @@ impl Lab {
             pin_dir: run_dir(&self.name).join("bpf"),
             cgroup: self.cgroup.clone(),
             kubelet_cgroup: Some(self.cgroup.join("kubelet")),
+            anti_spoofing: true,
             interception: "ebpf".into(),
             app_ports: (20_000, 31_999),
             tunnel_ports: (10_000, 19_999),

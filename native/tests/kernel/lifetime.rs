@@ -11,7 +11,7 @@ use fairlead::kernel::{EnrolRequest, Kernel, KernelEvent};
 use fairlead::seam::Direction;
 
 use crate::Case;
-use crate::lab::{self, Lab, eventually, put};
+use crate::lab::{self, Lab, dial, eventually, put};
 use crate::outbound::{is_refused, speaker};
 use crate::relay::Relay;
 
@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     ("[INT-14] a hung agent counts as dead and traffic resumes with the heartbeat", hung),
     ("[DP-18] [INT-14] an agent takes over from another: nothing refused, old connections and their addresses live on", takeover),
     ("[DP-18] programs with other maps take over without a gap: no connection bypasses the mesh or fails", new_version),
+    ("[INT-12] pods that are enrolled while they connect and serve have no connection refused", enrolled_live),
     ("[DP-21] a pod that ended while no agent was there is forgotten, one that lives stays closed", dead_pod),
     ("[INT-11] unenrolling puts the pod back as it was", unenrol),
     ("[DP-21] a pod's end closes every socket of its namespace", pod_gone),
@@ -330,4 +331,21 @@ fn grace(lab: &Lab) {
     lab.dial("a", to).expect("within the grace time");
     std::thread::sleep(Duration::from_millis(1_600));
     assert!(is_refused(&lab.dial("a", to)), "after it, closed");
+}
+
+fn enrolled_live(lab: &Lab) {
+    let (to4, to6) = (lab.addr4("b", 8080), lab.addr6("b", 8080));
+    [to4, to6].iter().for_each(|to| lab.serve("b", *to));
+    let kernel = lab.load().0;
+    for round in 0..10 {
+        let diallers =
+            ["a", "x"].map(|from| lab.spawn_inside(from, move || (0..60).filter(|_| [to4, to6].iter().any(|to| dial(*to).is_err())).count()));
+        for pod in ["b", "a"] {
+            lab.enrol(&kernel, pod, |_| ());
+        }
+        assert_eq!(diallers.map(|d| d.join().unwrap()), [0, 0], "round {round}");
+        assert!(lab.relay.of(Direction::Outbound).len() + lab.relay.of(Direction::Inbound).len() > 0, "both are in");
+        ["a", "b"].iter().for_each(|pod| kernel.unenrol(&format!("test/{pod}"), 0).unwrap());
+        lab.relay.clear();
+    }
 }

@@ -17,6 +17,8 @@ pub const CASES: &[Case] = &[
     ("[INT-6] [INT-14] nftables: a dead agent refuses at once, or lets pass where the pod fails open", dead),
     ("[INT-6] [INT-4] nftables: a new agent takes over without a refused connection", takeover),
     ("[INT-6] [INT-11] nftables: unenrolling puts rules, routes and sysctls back", restored),
+    ("[INT-6] [DP-9] nftables: an agent's death opens no way between a pod and those who speak a tunnel", speakers),
+    ("[INT-6] [INT-14] rules take the place of programs, and programs that of rules, without a failed connection", switched),
     ("[INT-6] iptables does it where nft is absent", iptables),
 ];
 
@@ -146,6 +148,63 @@ fn takeover(lab: &Lab) {
     assert_eq!(dialler.join().unwrap(), 0, "no connection fails");
 }
 
+fn speakers(lab: &Lab) {
+    let mut config = lab.config();
+    config.interception = "nftables".into();
+    config.heartbeat_dead_ms = 600;
+    let kernel = Kernel::load(config, lab.relay.clone(), Arc::new(|_| ())).unwrap().0;
+    lab.enrol(&kernel, "a", |request| request.fail_open = true);
+    let (inside, outside) = ([lab.addr4("a", 8080), lab.addr6("a", 8080)], [lab.addr4("x", 8080), lab.addr6("x", 8080)]);
+    let peer = [lab.addr4("b", 8080), lab.addr6("b", 8080)];
+    for (part, at) in [("a", inside), ("x", outside), ("b", peer)] {
+        at.iter().for_each(|to| lab.serve(part, *to));
+    }
+    let rows = |ips: &[std::net::IpAddr]| ips.iter().map(|ip| (fairlead::kernel::to_bytes(*ip).to_vec(), vec![1, 0, 0, 0])).collect::<Vec<_>>();
+    let all = rows(&[lab.ip4("b"), lab.ip6("b"), lab.ip4("x")]);
+    assert_eq!(kernel.map_put("tunnel_speakers", &all).unwrap(), 3);
+    assert_eq!(kernel.map_delete("tunnel_speakers", &[all[2].0.clone()]).unwrap(), 1);
+    let listed = || state(lab, "a").matches("10.77.0.3").count() == 1;
+    eventually("the pod's table knows", listed);
+    for to in inside {
+        lab.dial("b", to).expect("while the agent lives its bytes are the agent's");
+    }
+    die(lab, kernel);
+    for at in 0..2 {
+        assert!(refused(&lab.dial("b", inside[at])), "in: a tunnel's bytes are not the app's");
+        lab.dial("x", inside[at]).expect("in: others pass");
+        eventually("out: open once signs of life are stale", || lab.dial("a", outside[at]).is_ok());
+        assert!(refused(&lab.dial("a", peer[at])), "out: nothing in the clear");
+    }
+}
+
+fn switched(lab: &Lab) {
+    let to = lab.addr4("b", 8080);
+    lab.serve("b", to);
+    let rules = |lab: &Lab| state(lab, "b").contains("tproxy");
+    let links = || std::fs::read_dir(lab.config().pin_dir.join("links")).map_or(0, |found| found.count());
+    let first = lab.start(&["a", "b"]);
+    assert!(links() > 0 && !rules(lab));
+    let dialler = lab.spawn_inside("a", move || (0..400).filter(|_| crate::lab::dial(to).is_err()).count());
+    std::thread::sleep(Duration::from_millis(50));
+    let second = load_for(lab, Relay::new());
+    lab.enrol(&second, "a", |_| ());
+    assert!(links() > 0, "as long as a pod has no rules, the programs stay");
+    lab.enrol(&second, "b", |_| ());
+    assert!(links() == 0 && rules(lab));
+    std::thread::sleep(Duration::from_millis(100));
+    let relay = Relay::new();
+    let third = lab.load_for(relay.clone()).0;
+    ["a", "b"].iter().for_each(|pod| drop(lab.enrol(&third, pod, |_| ())));
+    assert!(links() > 0 && !rules(lab));
+    assert_eq!(dialler.join().unwrap(), 0, "no connection fails");
+    relay.clear();
+    lab.dial("a", to).expect("carried");
+    assert_eq!((relay.of(Direction::Outbound).len(), relay.of(Direction::Inbound).len()), (1, 1), "once each");
+    third.unenrol("test/b", 0).unwrap();
+    assert!(!state(lab, "b").contains("table inet fairlead"), "nothing of the rules is left");
+    drop((first, second));
+}
+
 fn state(lab: &Lab, part: &str) -> String {
     let script = "nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all
         cat /proc/sys/net/ipv4/tcp_fwmark_accept /proc/sys/net/ipv4/fwmark_reflect /proc/sys/net/ipv6/fwmark_reflect";
@@ -168,7 +227,7 @@ fn restored(lab: &Lab) {
 
 /// The rest of the case runs in a process of its own, in whose PATH there is everything but nft.
 fn iptables(lab: &Lab) {
-    let title = CASES[5].0;
+    let title = CASES[7].0;
     if !std::env::var("PATH").unwrap_or_default().contains("fl-no-nft") {
         let folder = std::env::temp_dir().join(format!("fl-no-nft-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();

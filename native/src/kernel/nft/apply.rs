@@ -18,17 +18,24 @@ pub enum Tool {
 const JUMPS: [(&str, &str, &str); 2] = [("nat", "OUTPUT", OUT_CHAIN), ("mangle", "PREROUTING", IN_CHAIN)];
 
 impl Tool {
-    /// What this machine has; the error names what to install.
+    /// What works here, tried with rules like those of a pod but without putting them in force; the error names what is missing.
     pub fn find() -> Result<Self, String> {
-        let works = |program: &str| run(program, &["--version"], "").map_err(|e| format!("{program} cannot be run ({e})"));
-        let nft = match works("nft") {
+        let sample = Rules::sample();
+        let tried = |program: &str, args: &[&str], text: &str| run(program, args, text).map_err(|e| format!("{program} cannot be used ({e})"));
+        let nft = match tried("nft", &["--check", "-f", "-"], &sample.nft()) {
             Ok(()) => return Ok(Self::Nft),
             Err(e) => e,
         };
-        works("iptables")
-            .and_then(|()| works("ip6tables"))
+        let restore = |program: &str, ipv6| tried(program, &["--test", "--noflush"], &sample.iptables(ipv6).unwrap_or_default());
+        restore("iptables-restore", false)
+            .and_then(|()| restore("ip6tables-restore", true))
             .map(|()| Self::Iptables)
             .map_err(|tables| format!("{nft}, {tables}; install nftables, or iptables with ip6tables"))
+    }
+
+    /// The program whose rules an agent has left in this namespace.
+    pub fn there(namespace: BorrowedFd<'_>) -> Option<Self> {
+        [Self::Nft, Self::Iptables].into_iter().find(|tool| tool.present(namespace))
     }
 
     pub fn name(self) -> &'static str {
@@ -77,12 +84,17 @@ impl Tool {
         })
     }
 
+    /// Changes the pod's sets. The iptables form has none.
+    pub fn update(self, namespace: BorrowedFd<'_>, text: &str) -> io::Result<()> {
+        match self {
+            Self::Nft if !text.is_empty() => netns::within(namespace, || run("nft", &["-f", "-"], text)),
+            _ => Ok(()),
+        }
+    }
+
     /// Tells a pod that fails open that the agent lives. The iptables form has no such state.
     pub fn alive(self, namespace: BorrowedFd<'_>, ms: u64) -> io::Result<()> {
-        match self {
-            Self::Nft => netns::within(namespace, || run("nft", &["-f", "-"], &rules::nft_alive(ms))),
-            Self::Iptables => Ok(()),
-        }
+        self.update(namespace, &rules::nft_alive(ms))
     }
 
     /// Removes the rules; absent ones are no error.

@@ -5,10 +5,12 @@ mod apply;
 mod node;
 mod pod;
 mod rules;
+mod upkeep;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
@@ -16,9 +18,13 @@ use std::time::{Duration, Instant};
 
 use self::apply::Tool;
 use self::pod::{NftPod, Plan};
+pub use self::rules::OWN_MARK;
 use self::rules::Rules;
+use self::upkeep::{Leaving, Speakers};
+use super::Row;
 use super::config::{EnrolRequest, Enrolled, Existing, KernelConfig, LoadReport, Tuple};
 use super::events::{EventSink, KernelEvent};
+use super::load::Loader;
 use super::{diag, enrol, locked, probe, routes, watched};
 use crate::fault::Fault;
 use crate::seam::{PodRegistry, PodSockets};
@@ -28,13 +34,19 @@ struct Member {
     request: EnrolRequest,
     /// Being unenrolled: everything of it goes at this time.
     leaves_at: Option<Instant>,
+    /// What its table holds of those who speak a tunnel.
+    speakers: Speakers,
+    /// Ports that were told of.
+    ports: BTreeSet<u16>,
 }
 
 struct Inner {
     config: KernelConfig,
     tool: Tool,
     /// The node's own addresses, whence the kubelet probes.
-    probers: Vec<IpAddr>,
+    probers: Mutex<Vec<IpAddr>>,
+    speakers: Mutex<Speakers>,
+    programs: Mutex<Option<Leaving>>,
     registry: Arc<dyn PodRegistry>,
     members: Mutex<HashMap<String, Member>>,
     last_beat: Mutex<Instant>,
@@ -46,6 +58,9 @@ pub struct Nft {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// Said of every pod: the guard is an eBPF program.
+const NO_GUARD: &str = "without eBPF there is no guard against forged addresses";
 
 const TICK: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(5);
@@ -63,8 +78,17 @@ impl Nft {
             return Err(Fault::new("no_interception", text));
         }
         let tool = Tool::find().map_err(|e| Fault::new("no_interception", format!("{reason}; {e}")))?;
-        let probers = node::own_addresses();
-        let inner = Arc::new(Inner { config, tool, probers, registry, members: Mutex::default(), last_beat: Mutex::new(Instant::now()) });
+        let loader = Loader { bpf_dir: config.bpf_dir.clone(), pin_dir: config.pin_dir.clone() };
+        let inner = Arc::new(Inner {
+            config,
+            tool,
+            probers: Mutex::new(node::own_addresses()),
+            speakers: Mutex::default(),
+            programs: Mutex::new(Leaving::found(loader)),
+            registry,
+            members: Mutex::default(),
+            last_beat: Mutex::new(Instant::now()),
+        });
         let stop = Arc::new(AtomicBool::new(false));
         let (watched, stopped) = (Arc::downgrade(&inner), stop.clone());
         let thread = std::thread::Builder::new()
@@ -91,6 +115,14 @@ impl Nft {
         *locked(&self.inner.last_beat) = Instant::now();
     }
 
+    pub fn map_put(&self, map: &str, rows: &[Row]) -> usize {
+        self.inner.add_speakers(map, rows)
+    }
+
+    pub fn map_delete(&self, map: &str, keys: &[Vec<u8>]) -> usize {
+        self.inner.remove_speakers(map, keys)
+    }
+
     /// See [`super::Kernel::enrol`].
     pub fn enrol(&self, request: EnrolRequest) -> Result<Enrolled, Fault> {
         let inner = &self.inner;
@@ -98,14 +130,14 @@ impl Nft {
         let (namespace, cookie, ipv6) = enrol::identify(&request)?;
         let mut members = locked(&inner.members);
         if let Some(member) = members.get_mut(&request.pod).filter(|m| m.pod.cookie() == cookie && m.leaves_at.is_none()) {
-            inner.install(&member.pod, &request)?;
+            member.speakers = inner.install(&member.pod, &request)?;
             member.request = request;
             let listening = listening(&member.pod)?;
-            return Ok(Enrolled { cookie, listening, existing: Vec::new(), ms: started.elapsed().as_millis() as u64 });
+            return Ok(Enrolled { cookie, listening, existing: Vec::new(), ms: started.elapsed().as_millis() as u64, unguarded: NO_GUARD.into() });
         }
         // The same name in another namespace, or a pod that was about to leave.
         if let Some(old) = members.remove(&request.pod) {
-            inner.let_go(&old, old.pod.cookie() == cookie)?;
+            inner.let_go(&old.pod, old.pod.cookie() == cookie)?;
         }
         let plan = Plan {
             key: request.pod.clone(),
@@ -119,18 +151,21 @@ impl Nft {
         let pod = Arc::new(NftPod::open(plan, namespace).map_err(os("open listeners", &request.pod))?);
         // Served before it is steered to: whatever comes finds somebody who accepts.
         inner.registry.enrolled(pod.clone());
-        let done = inner.install(&pod, &request).and_then(|()| {
+        let known = known || pod.sysctls_before.enrolled;
+        let done = inner.install(&pod, &request).and_then(|speakers| {
             let existing = if known { Vec::new() } else { inner.existing(&pod, &request)? };
-            Ok((listening(&pod)?, existing))
+            Ok((listening(&pod)?, existing, speakers))
         });
         match done {
-            Ok((listening, existing)) => {
-                members.insert(request.pod.clone(), Member { pod, request, leaves_at: None });
-                Ok(Enrolled { cookie, listening, existing, ms: started.elapsed().as_millis() as u64 })
+            Ok((listening, existing, speakers)) => {
+                let ports = listening.iter().copied().collect();
+                members.insert(request.pod.clone(), Member { pod, request, leaves_at: None, speakers, ports });
+                inner.finish_programs(&members.values().map(|m| m.pod.cookie()).collect())?;
+                Ok(Enrolled { cookie, listening, existing, ms: started.elapsed().as_millis() as u64, unguarded: NO_GUARD.into() })
             }
             Err(fault) => {
                 // Rules of an agent before stay: without a listener they refuse or pass as they were told.
-                let _ = inner.let_go(&Member { pod, request, leaves_at: None }, !known);
+                let _ = inner.let_go(&pod, !known);
                 Err(fault)
             }
         }
@@ -141,7 +176,7 @@ impl Nft {
         let mut members = locked(&self.inner.members);
         let Some(member) = members.get_mut(key) else { return Ok(()) };
         if drain_ms == 0 {
-            return members.remove(key).map_or(Ok(()), |member| self.inner.let_go(&member, true));
+            return members.remove(key).map_or(Ok(()), |member| self.inner.let_go(&member.pod, true));
         }
         let pod = &member.pod;
         self.inner.tool.suspend(pod.namespace.as_fd(), pod.ipv6).map_err(os("suspend the rules", key))?;
@@ -177,6 +212,16 @@ impl Drop for Nft {
     }
 }
 
+/// Rules of an agent before take nothing more; the eBPF programs do. Its open connections go on.
+pub fn leave(namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+    Tool::there(namespace).map_or(Ok(()), |tool| tool.suspend(namespace, ipv6))
+}
+
+/// Removes what [`leave`] left.
+pub fn clear(namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+    Tool::there(namespace).map_or(Ok(()), |tool| tool.remove(namespace, ipv6))
+}
+
 /// Ports on which something listens that is not the agent's own.
 fn listening(pod: &NftPod) -> Result<Vec<u16>, Fault> {
     let sockets = diag::list(pod.namespace.as_fd(), diag::STATES_LISTEN).map_err(os("list listeners", pod.key()))?;
@@ -187,10 +232,14 @@ fn listening(pod: &NftPod) -> Result<Vec<u16>, Fault> {
 }
 
 impl Inner {
-    fn install(&self, pod: &NftPod, request: &EnrolRequest) -> Result<(), Fault> {
-        let rules = Rules::new(request, pod.v4, pod.v6, self.probers.clone(), self.alive_ms());
+    /// Writes the pod's rules; returns what they know of those who speak a tunnel.
+    fn install(&self, pod: &NftPod, request: &EnrolRequest) -> Result<Speakers, Fault> {
+        let speakers = locked(&self.speakers).clone();
+        let mut rules = Rules::new(request, pod.v4, pod.v6, locked(&self.probers).clone(), self.alive_ms());
+        rules.speakers.extend(speakers.iter());
         rules.check().map_err(|e| Fault::new("bad_request", format!("{}: exclude: {e}", request.pod)))?;
-        self.tool.install(pod.namespace.as_fd(), &rules).map_err(os("write the rules", &request.pod))
+        self.tool.install(pod.namespace.as_fd(), &rules).map_err(os("write the rules", &request.pod))?;
+        Ok(speakers)
     }
 
     /// 0 switches the liveness test off: then signs of life last a day and only a closed listener counts as dead.
@@ -208,8 +257,7 @@ impl Inner {
         Ok(existing)
     }
 
-    fn let_go(&self, member: &Member, restore: bool) -> Result<(), Fault> {
-        let pod = &member.pod;
+    fn let_go(&self, pod: &NftPod, restore: bool) -> Result<(), Fault> {
         self.registry.unenrolled(pod.key(), 0);
         if !restore {
             return Ok(());
@@ -246,6 +294,7 @@ impl Inner {
 /// The kernel thread: signs of life, pods whose drain is over, pods that vanished.
 fn watch(inner: &Weak<Inner>, sink: &EventSink, stop: &AtomicBool) {
     let (mut looked, mut told) = (Instant::now(), Instant::now());
+    let failed = |faults: Vec<Fault>| faults.into_iter().for_each(|fault| sink(KernelEvent::Failed(fault)));
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(TICK);
         let Some(inner) = inner.upgrade() else { return };
@@ -254,15 +303,19 @@ fn watch(inner: &Weak<Inner>, sink: &EventSink, stop: &AtomicBool) {
         let beats = inner.config.heartbeat_dead_ms == 0 || locked(&inner.last_beat).elapsed() < alive;
         if beats && told.elapsed() >= alive / 4 {
             told = now;
-            inner.refresh().into_iter().for_each(|fault| sink(KernelEvent::Failed(fault)));
+            failed(inner.refresh());
         }
+        failed(inner.tell_speakers());
+        failed(inner.finish_programs(&HashSet::new()).err().into_iter().collect());
         for member in inner.take(|m| m.leaves_at.is_some_and(|at| at <= now)) {
-            if let Err(fault) = inner.let_go(&member, true) {
+            if let Err(fault) = inner.let_go(&member.pod, true) {
                 sink(KernelEvent::Failed(fault));
             }
         }
         if looked.elapsed() >= LOOK {
             looked = now;
+            failed(inner.follow_addresses());
+            failed(inner.follow_listeners(sink));
             for member in inner.take(|m| !m.request.netns.exists()) {
                 if let Err(fault) = inner.end(&member) {
                     sink(KernelEvent::Failed(fault));

@@ -164,7 +164,7 @@ impl PodSockets for NftPod {
 
     fn app_socket(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
         netns::within(self.namespace.as_fd(), || {
-            if self.ips.contains(&client) || client.is_loopback() || client.is_ipv6() != to.is_ipv6() {
+            if self.ips.contains(&client) || client.is_loopback() || client.is_unspecified() || client.is_ipv6() != to.is_ipv6() {
                 return start(socket(to, OWN_MARK)?, to);
             }
             // A bound socket cannot be bound again: a port that serves these two ends already costs a new one.

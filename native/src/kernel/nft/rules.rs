@@ -42,6 +42,8 @@ pub struct Rules {
     pub probe_ports: Vec<u16>,
     /// The node's own addresses: whence the kubelet probes.
     pub probers: Vec<IpAddr>,
+    /// Addresses that speak a tunnel: what comes from them is not the app's, what goes to them must not go in the clear.
+    pub speakers: Vec<IpAddr>,
     /// How long the pod counts the agent as alive without a sign of life (fail open only).
     pub alive_ms: u64,
 }
@@ -59,8 +61,17 @@ impl Rules {
             inbound_cidrs: exclude.inbound_cidrs,
             probe_ports: request.probe_ports.clone(),
             probers,
+            speakers: Vec::new(),
             alive_ms,
         }
+    }
+
+    /// Rules with one of each kind, to see whether this machine has what they need.
+    pub fn sample() -> Self {
+        let ports = Ports { outbound: 1, inbound: 2 };
+        let request = EnrolRequest { fail_open: true, probe_ports: vec![1], ..Default::default() };
+        let closed = Self::new(&request, ports, Some(ports), vec![IpAddr::from([192, 0, 2, 1])], 1_000);
+        Self { speakers: vec![IpAddr::from([192, 0, 2, 2])], ..closed }
     }
 
     /// The first range that is none.
@@ -75,6 +86,11 @@ impl Rules {
             true => {
                 let element = format!("elements = {{ tcp timeout {}ms }}", self.alive_ms.max(1));
                 let _ = writeln!(t, "  set alive {{ type inet_proto; flags timeout; {element}; }}");
+                for (ipv6, kind) in [(false, "ipv4_addr"), (true, "ipv6_addr")] {
+                    let ips = list(self.speakers.iter().filter(|ip| ip.is_ipv6() == ipv6));
+                    let elements = if ips.is_empty() { String::new() } else { format!(" elements = {{ {ips} }};") };
+                    let _ = writeln!(t, "  set {} {{ type {kind};{elements} }}", speakers_set(ipv6));
+                }
                 "meta l4proto @alive "
             }
             false => "",
@@ -87,6 +103,15 @@ impl Rules {
         nft_exclusions(&mut t, "daddr", &self.outbound_ports, &self.outbound_cidrs);
         for (family, ports) in self.families() {
             let _ = writeln!(t, "    meta nfproto {family} meta l4proto tcp {alive}counter name redirected redirect to :{}", ports.outbound);
+        }
+        if self.fail_open {
+            // Without an agent a connection keeps its destination: one that speaks a tunnel gets nothing in the clear (DP-9).
+            t += "  }\n  chain unserved {\n    type filter hook output priority 0; policy accept;\n";
+            t += "    meta l4proto != tcp return\n    tcp flags & (fin|syn|rst|ack) != syn return\n";
+            let _ = writeln!(t, "    meta mark {{ {OWN_MARK:#x}, {:#x} }} return", routes::MARK);
+            t += "    oif \"lo\" return\n    fib daddr type { local, broadcast, multicast } return\n";
+            nft_exclusions(&mut t, "daddr", &self.outbound_ports, &self.outbound_cidrs);
+            nft_speakers_refused(&mut t, "daddr");
         }
         t += "  }\n  chain inbound {\n    type filter hook prerouting priority mangle; policy accept;\n";
         t += "    iif \"lo\" return\n    meta l4proto != tcp return\n    tcp flags & (fin|syn|rst|ack) != syn return\n";
@@ -105,6 +130,9 @@ impl Rules {
             let _ = writeln!(t, "    meta nfproto {family} meta l4proto tcp {alive}{to} counter name steered accept");
         }
         // Reached when nobody listens there: the agent is dead.
+        if self.fail_open {
+            nft_speakers_refused(&mut t, "saddr");
+        }
         t += match self.fail_open {
             true => "    counter name passed accept\n",
             false => "    meta l4proto tcp counter name refused reject with tcp reset\n",
@@ -160,6 +188,32 @@ pub fn nft_alive(ms: u64) -> String {
     format!("flush set inet {TABLE} alive\nadd element inet {TABLE} alive {{ tcp timeout {}ms }}\n", ms.max(1))
 }
 
+/// Changes of who speaks a tunnel, for a pod that fails open.
+pub fn nft_speakers<'a>(added: impl Iterator<Item = &'a IpAddr>, removed: impl Iterator<Item = &'a IpAddr>) -> String {
+    let (added, removed): (Vec<_>, Vec<_>) = (added.collect(), removed.collect());
+    let mut t = String::new();
+    for (verb, ips) in [("add", added), ("delete", removed)] {
+        for ipv6 in [false, true] {
+            let chosen = list(ips.iter().filter(|ip| ip.is_ipv6() == ipv6));
+            if !chosen.is_empty() {
+                let _ = writeln!(t, "{verb} element inet {TABLE} {} {{ {chosen} }}", speakers_set(ipv6));
+            }
+        }
+    }
+    t
+}
+
+fn speakers_set(ipv6: bool) -> &'static str {
+    if ipv6 { "speakers6" } else { "speakers4" }
+}
+
+fn nft_speakers_refused(t: &mut String, side: &str) {
+    for (word, ipv6) in [("ip", false), ("ip6", true)] {
+        let set = speakers_set(ipv6);
+        let _ = writeln!(t, "    {word} {side} @{set} meta l4proto tcp counter name refused reject with tcp reset");
+    }
+}
+
 pub fn nft_remove() -> String {
     format!("add table inet {TABLE}\ndelete table inet {TABLE}\n")
 }
@@ -211,7 +265,28 @@ mod tests {
         let open = Rules { fail_open: true, ..rules() }.nft();
         let strict = EnrolRequest { strict: true, fail_open: true, ..Default::default() };
         assert!(!fails_open(&strict) && fails_open(&EnrolRequest { strict: false, ..strict.clone() }));
-        assert!(!open.contains("reject") && open.contains("tcp timeout 500ms"));
+        assert!(open.contains("counter name passed accept") && open.contains("tcp timeout 500ms"));
+        assert_eq!(open.matches("reject").count(), 4, "both families, both directions: only those who speak a tunnel");
+    }
+
+    #[doc = "[DP-9] sets of who speaks a tunnel are changed by differences, each family in its own"]
+    #[test]
+    fn speakers_are_added_and_removed() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (old, four, six) = (ip("10.0.0.1"), ip("10.0.0.2"), ip("fd00::2"));
+        let text = nft_speakers([four, six].iter(), [old].iter());
+        let lines: Vec<_> = text.lines().collect();
+        let table = "element inet fairlead";
+        let wanted = [
+            format!("add {table} speakers4 {{ 10.0.0.2 }}"),
+            format!("add {table} speakers6 {{ fd00::2 }}"),
+            format!("delete {table} speakers4 {{ 10.0.0.1 }}"),
+        ];
+        assert_eq!(lines, wanted);
+        assert!(nft_speakers([].iter(), [].iter()).is_empty());
+        assert!(
+            Rules { speakers: vec![four, six], fail_open: true, ..rules() }.nft().contains("speakers6 { type ipv6_addr; elements = { fd00::2 }; }")
+        );
     }
 
     #[test]
