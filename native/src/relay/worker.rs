@@ -27,6 +27,7 @@ use crate::tls::identity::{Snapshot, Svid, Trust};
 use crate::tls::records::MAX_RECORD;
 use crate::tls::session::Handshake;
 use crate::tunnel::link::RECORD;
+use crate::tunnel::machine::Role;
 
 const EVENTS: usize = 256;
 
@@ -171,7 +172,11 @@ impl Worker {
                 t.link.hangup |= flags.intersects(F::RDHUP | F::HUP | F::ERR);
                 // An aborted tunnel resets its application even while that one reads nothing.
                 if flags.contains(F::ERR) && t.link.ready() {
-                    return self.drop_tunnel(key);
+                    // A close in order may have come just before: then the stream never began.
+                    if t.link.machine.role() == Role::Acceptor || t.link.machine.accepted() {
+                        return self.drop_tunnel(key);
+                    }
+                    t.write_failed = true;
                 }
                 self.on_tunnel(key);
             }

@@ -3,6 +3,7 @@
 
 mod death;
 mod first_bytes;
+mod foreign;
 mod life;
 mod mesh;
 mod node;
