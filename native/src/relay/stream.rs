@@ -124,9 +124,7 @@ impl Worker {
                 None => pass(t, None, &mut self.buffers),
             };
             match passed {
-                Passed::Waiting => {
-                    return self.pump_app(key);
-                }
+                Passed::Waiting => return self.pump_app(key),
                 Passed::More => {}
                 Passed::Event(event) => self.on_event(key, event),
                 Passed::AppFailed => self.reset_stream(key, None),
