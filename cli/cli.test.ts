@@ -4,6 +4,7 @@ import test from "node:test";
 import { type Command, pairs, readCall, UsageError, wholeNumber } from "./command.ts";
 import { linesOf } from "./connections.ts";
 import { main } from "./main.ts";
+import { distance, listed, nearest } from "./nearest.ts";
 import { bytes, cell, duration, printable, table } from "./table.ts";
 
 async function fairlead(
@@ -53,12 +54,56 @@ test("[OPS-3] an absent lab is one line, exit code 1", async () => {
     ["status", "--lab", "nosuchlab"],
     ["lab", "status", "--name", "nosuchlab"],
     ["top", "--lab", "nosuchlab"],
+    ["certs", "--lab", "nosuchlab"],
+    ["connections", "--lab", "nosuchlab"],
+    ["explain", "a/b", "a/c:80", "--lab", "nosuchlab"],
+    ["lab", "exec", "a/b", "--name", "nosuchlab", "--", "true"],
+    ["lab", "restart-agent", "node1", "--name", "nosuchlab"],
+    ["lab", "stop-controller", "--name", "nosuchlab"],
+    ["lab", "delete", "Pod", "a/b", "--name", "nosuchlab"],
+    ["lab", "logs", "node1", "--name", "nosuchlab"],
   ]) {
     const shown = await fairlead(...words);
     assert.equal(shown.code, 1);
-    assert.match(shown.err, /there is no lab nosuchlab; labs here: /);
+    assert.match(
+      shown.err,
+      /there is no lab nosuchlab(; labs here: |, nor any other; fairlead lab up --manifests DIR brings one up)/,
+    );
     assert.equal(shown.err.split("\n").length, 1);
+    assert.equal(shown.out, "");
   }
+  const asJson = await fairlead("status", "--lab", "nosuchlab", "--json");
+  assert.match((JSON.parse(asJson.out) as { error: string }).error, /^there is no lab nosuchlab/);
+});
+
+test("[OPS-3] a slip of the hand is answered by what was meant", async () => {
+  const cases: readonly (readonly [readonly string[], RegExp, number])[] = [
+    [["stauts"], /there is no command stauts; did you mean status\?$/, 2],
+    [["lab", "ups"], /there is no command lab ups; did you mean lab up\?$/, 2],
+    [["lab", "restart"], /there is no command lab restart; did you mean lab restart-agent\?$/, 2],
+    [["lba", "up"], /there is no command lba; did you mean lab\?$/, 2],
+    [["lab", "status", "--jsno"], /Unknown option '--jsno'; did you mean --json\?/, 2],
+    [["help", "explian"], /did you mean explain\?$/, 2],
+  ];
+  for (const [words, expected, code] of cases) {
+    const shown = await fairlead(...words);
+    assert.match(shown.err, expected);
+    assert.equal(shown.code, code);
+  }
+  assert.equal((await fairlead("lab", "--help")).code, 0);
+});
+
+test("[OPS-3] the nearest name, and none where nothing is near", () => {
+  assert.deepEqual(
+    [distance("lab", "lab"), distance("ab", "ba"), distance("", "abc"), distance("kitten", "sitting")],
+    [0, 1, 3, 3],
+  );
+  const pods = ["shop/web", "shop/client", "other/web"];
+  assert.equal(nearest("shop/clinet", pods), "shop/client");
+  assert.equal(nearest("Shop/Web", pods), "shop/web");
+  assert.equal(nearest("payments", pods), undefined);
+  assert.equal(nearest("shop/", pods), undefined, "two begin so");
+  assert.equal(listed(["a", "b", "c"], 2), "a, b and 1 more");
 });
 
 test("[OPS-3] words after -- belong to the program, whatever they look like", () => {

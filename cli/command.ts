@@ -1,5 +1,6 @@
 // What a command of `fairlead` is, and how its words are read: options are typed by a table, errors name the option and the fix.
 import { type ParseArgsOptionsConfig, parseArgs } from "node:util";
+import { didYouMean } from "./nearest.ts";
 
 /** Where a command writes; standard output is for results only, progress and errors go to standard error. */
 export interface Output {
@@ -73,7 +74,10 @@ export function readCall(command: Command, argv: readonly string[], output: Outp
       strict: true,
     });
   } catch (error) {
-    throw new UsageError((error as Error).message.split(". ")[0]);
+    const text = (error as Error).message.split(". ")[0] ?? "";
+    const unknown = /^Unknown option '(--?[^']+)'/.exec(text)?.[1];
+    const names = Object.keys(command.options).map((name) => `--${name}`);
+    throw new UsageError(unknown === undefined ? text : `${text}${didYouMean(unknown, names)}`);
   }
   const value = (name: string): unknown => parsed.values[name];
   return {

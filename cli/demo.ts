@@ -1,7 +1,8 @@
 // `fairlead demo`: runs the demo and shows one screen, or one JSON document.
-import { missingForLab } from "../test/lab/client.ts";
+import { labDown, missingForLab } from "../test/lab/client.ts";
 import { type DemoReport, runDemo } from "../test/lab/demo/demo.ts";
 import { type Call, type Command, Failure, pairs } from "./command.ts";
+import { interruptible } from "./interrupt.ts";
 import { bytes, cell, duration, paint, table } from "./table.ts";
 
 export const demo: Command = {
@@ -28,11 +29,16 @@ export const demo: Command = {
     const say = (line: string): void =>
       call.output.err(`${((performance.now() - started) / 1000).toFixed(1).padStart(5)} s  ${line}`);
     const name = call.text("name") ?? "demo";
-    const done = await runDemo({ name, keep: call.flag("keep"), agentEnv: pairs(call, "agent-env") }, say);
-    if (!done.ok) {
-      if (call.flag("json")) call.output.out(JSON.stringify({ ok: false, error: done.error }));
-      throw new Failure(done.error);
-    }
+    let owned = false;
+    const own = (): void => {
+      owned = true;
+    };
+    const done = await interruptible(
+      () => runDemo({ name, keep: call.flag("keep"), agentEnv: pairs(call, "agent-env"), own }, say),
+      async () => (owned ? labDown(name) : undefined),
+      call.output.err,
+    );
+    if (!done.ok) throw new Failure(done.error);
     if (call.flag("json")) call.output.out(JSON.stringify(done.value));
     else screen(done.value, call);
     return done.value.ok ? 0 : 1;

@@ -1,8 +1,10 @@
 // `fairlead explain`: which lane, identities and policy decide about a pair, asked of the running agents on both sides.
 import type { LabStatus, NodeStatus, PodStatus } from "../test/lab/lab-options.ts";
-import { type Fields, fieldsAt, listAt } from "../test/lab/objects.ts";
+import { type Fields, fieldsAt, listAt, problemLine } from "../test/lab/objects.ts";
 import { type Call, type Command, Failure, UsageError } from "./command.ts";
-import { askAgent, jsonOption, labOption, meshOf, number, shortIdentity, text } from "./mesh.ts";
+import { withProblems } from "./find-lab.ts";
+import { askAgent, jsonOption, labOption, meshOf, number, podNames, shortIdentity, text } from "./mesh.ts";
+import { didYouMean, listed } from "./nearest.ts";
 import { paint } from "./table.ts";
 
 interface Leg {
@@ -30,10 +32,17 @@ const join = (ip: string, port: number): string => (ip.includes(":") ? `[${ip}]:
 export async function explainPair(lab: LabStatus, source: string, destination: string): Promise<Explanation> {
   const pod = lab.pods.find((p) => `${p.namespace}/${p.name}` === source);
   if (pod === undefined)
-    throw new Failure(`there is no pod ${source}; pods: ${lab.pods.map((p) => `${p.namespace}/${p.name}`).join(", ")}`);
+    throw new Failure(
+      `there is no pod ${source}${didYouMean(source, podNames(lab), `; there are ${listed(podNames(lab))}`)}`,
+    );
   if (!pod.meshed) return fromOutside(lab, pod, destination);
   const answer = await askAgent(nodeOf(lab, pod.node), `/v1/explain?${new URLSearchParams({ source, destination })}`);
-  if (answer.value === undefined) throw new Failure(answer.error ?? "no answer");
+  if (answer.value === undefined) {
+    // An agent knows only what the controller accepts; why it does not know the service the controller can say.
+    const service = `Service ${destination.replace(/:\d+$/, "")}`;
+    const refused = (await withProblems(lab)).problems.find((p) => p.object === service && p.isWarning !== true);
+    throw new Failure(`${answer.error ?? "no answer"}${refused === undefined ? "" : `; ${problemLine(refused)}`}`);
+  }
   const outbound = answer.value;
   const legs = await Promise.all(listAt(outbound.endpoints).map((e) => legOf(lab, pod, outbound, fieldsAt(e))));
   return summarize(source, destination, outbound, legs);

@@ -1,23 +1,17 @@
 // `fairlead lab ...`: brings labs up, changes them, looks into them and takes them down.
-import { readFileSync } from "node:fs";
-import { labAsk, labDown, labNames, labStatus, labUp, pathsOf, spawnInPod } from "../test/lab/client.ts";
+import { absentLab, labAsk, labDown, labNames, labStatus, labUp, pathsOf, spawnInPod } from "../test/lab/client.ts";
 import { ended } from "../test/lab/command.ts";
 import { readText } from "../test/lab/files.ts";
 import { defaultOptions, type LabStatus } from "../test/lab/lab-options.ts";
-import { parseManifest } from "../test/lab/objects.ts";
+import { problemLine } from "../test/lab/objects.ts";
 import { type LabPaths, nodePaths } from "../test/lab/paths.ts";
 import { type Call, type Command, Failure, pairs, UsageError, wholeNumber } from "./command.ts";
 import { labName, withProblems } from "./find-lab.ts";
+import { interruptible } from "./interrupt.ts";
+import { apply, remove } from "./lab-objects.ts";
+import { jsonOption as json, labOption as name, need, podNames } from "./mesh.ts";
+import { didYouMean, listed } from "./nearest.ts";
 import { cell, table } from "./table.ts";
-
-const json = { type: "boolean", help: "print one JSON document" } as const;
-const name = { type: "string", value: "NAME", help: "the lab (default: the only one there is, else `lab`)" } as const;
-
-/** The value or, for an expected failure, its sentence as the command's one line. */
-function need<T>(result: { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: string }): T {
-  if (result.ok) return result.value;
-  throw new Failure(result.error);
-}
 
 const up: Command = {
   name: "lab up",
@@ -62,7 +56,16 @@ const up: Command = {
       agentEnv: { ...(mode === undefined ? {} : { FAIRLEAD_INTERCEPTION: mode }), ...pairs(call, "agent-env") },
       controllerEnv: pairs(call, "controller-env"),
     };
-    const status = need(await labUp(options, (line) => call.output.err(line)));
+    let owned = false;
+    const own = (): void => {
+      owned = true;
+    };
+    const begun = await interruptible(
+      () => labUp(options, call.output.err, own),
+      async () => (owned ? labDown(options.name) : undefined),
+      call.output.err,
+    );
+    const status = need(begun);
     await show(status, call);
     if (!call.flag("json"))
       call.output.err(`lab ${options.name} is up; fairlead lab down --name ${options.name} takes it down`);
@@ -122,10 +125,7 @@ async function show(status: LabStatus, call: Call): Promise<void> {
       ),
     );
   }
-  for (const p of whole.problems)
-    call.output.err(
-      `${p.file}: ${p.object}${p.field === "" ? "" : `: ${p.field}`}: ${p.message}${p.fix === "" ? "" : `; ${p.fix}`}`,
-    );
+  for (const p of whole.problems) call.output.err(problemLine(p));
 }
 
 const exec: Command = {
@@ -146,9 +146,11 @@ const exec: Command = {
     if (pod === undefined || !pod.includes("/")) throw new UsageError("name the pod as NAMESPACE/POD");
     if (call.rest.length === 0) throw new UsageError("give the command after --");
     const container = call.text("container");
-    const child = need(
-      await spawnInPod(labName(call.text("name")), pod, call.rest, container === undefined ? {} : { container }),
-    );
+    const lab = labName(call.text("name"));
+    const names = podNames(need(await labStatus(lab)));
+    if (!names.includes(pod))
+      throw new Failure(`lab ${lab} has no pod ${pod}${didYouMean(pod, names, `; it has ${listed(names)}`)}`);
+    const child = need(await spawnInPod(lab, pod, call.rest, container === undefined ? {} : { container }));
     // The terminal sends ^C to both; what is sent to this process alone is passed on.
     for (const signal of ["SIGTERM", "SIGHUP"] as const) process.on(signal, () => child.kill(signal));
     for (const signal of ["SIGINT", "SIGQUIT"] as const)
@@ -156,82 +158,6 @@ const exec: Command = {
     return ended(child);
   },
 };
-
-const apply: Command = {
-  name: "lab apply",
-  usage: "lab apply -f FILE [--name NAME]",
-  summary:
-    "Adds or replaces objects of a running lab (FILE may be - for standard input). The manifests folder is not written.",
-  options: {
-    name,
-    file: { type: "string", short: "f", value: "FILE", help: "manifest; may be repeated", multiple: true },
-    json,
-  },
-  run: async (call) => {
-    const files = call.list("file");
-    if (files.length === 0) throw new UsageError("-f FILE is missing: give the manifest to apply");
-    let bad = 0;
-    for (const file of files) {
-      const done = need(await labAsk(labName(call.text("name")), "/v1/apply", { file, manifest: readInput(file) })) as {
-        readonly applied: readonly string[];
-        readonly problems: readonly { readonly object: string; readonly message: string; readonly fix: string }[];
-      };
-      if (call.flag("json")) call.output.out(JSON.stringify(done));
-      else for (const object of done.applied) call.output.out(`${object} applied`);
-      for (const p of done.problems) call.output.err(`${file}: ${p.object}: ${p.message}; ${p.fix}`);
-      bad += done.problems.length;
-      if (done.applied.length === 0 && done.problems.length === 0)
-        throw new Failure(`${file}: no object with kind and metadata.name in it`);
-    }
-    return bad === 0 ? 0 : 1;
-  },
-};
-
-function readInput(file: string): string {
-  try {
-    return readFileSync(file === "-" ? 0 : file, "utf8");
-  } catch (error) {
-    throw new Failure(`-f ${file}: ${(error as Error).message}`);
-  }
-}
-
-const remove: Command = {
-  name: "lab delete",
-  usage: "lab delete (-f FILE | KIND NAMESPACE/NAME) [--name NAME]",
-  summary: "Removes objects from a running lab. The manifests folder is not written.",
-  options: { name, file: { type: "string", short: "f", value: "FILE", help: "manifest that names the objects" } },
-  run: async (call) => {
-    const file = call.text("file");
-    const objects = file === undefined ? [objectOfWords(call.words)] : objectsOfFile(readInput(file), file);
-    const lab = labName(call.text("name"));
-    for (const object of objects) {
-      need(await labAsk(lab, "/v1/delete", object));
-      call.output.out(`${object.kind} ${object.namespace === "" ? "" : `${object.namespace}/`}${object.name} deleted`);
-    }
-    return 0;
-  },
-};
-
-function objectOfWords(words: readonly string[]): {
-  readonly kind: string;
-  readonly namespace: string;
-  readonly name: string;
-} {
-  const [kind, path] = words;
-  if (kind === undefined || path === undefined) throw new UsageError("give KIND NAMESPACE/NAME, or -f FILE");
-  const [namespace = "", own] = path.includes("/") ? path.split("/") : ["", path];
-  return { kind, namespace: kind === "Namespace" ? "" : namespace || "default", name: own ?? "" };
-}
-
-function objectsOfFile(
-  text: string,
-  file: string,
-): readonly { readonly kind: string; readonly namespace: string; readonly name: string }[] {
-  const { objects, problems } = parseManifest(text, file);
-  const bad = problems[0];
-  if (bad !== undefined) throw new Failure(`${file}: ${bad.object}: ${bad.message}; ${bad.fix}`);
-  return objects.map(({ kind, namespace, name: own }) => ({ kind, namespace, name: own }));
-}
 
 function agentCommand(
   verb: string,
@@ -259,10 +185,12 @@ function agentCommand(
     run: async (call) => {
       const [node] = call.words;
       if (node === undefined) throw new UsageError("name the node, e.g. node1");
+      const lab = labName(call.text("name"));
+      const names = need(await labStatus(lab)).nodes.map((n) => n.name);
+      if (!names.includes(node))
+        throw new Failure(`lab ${lab} has no node ${node}${didYouMean(node, names, `; it has ${listed(names)}`)}`);
       const env = call.list("env").length > 0 ? { env: pairs(call, "env") } : {};
-      const done = need(
-        await labAsk(labName(call.text("name")), "/v1/agent", { node, action: action(call), ...env }),
-      ) as {
+      const done = need(await labAsk(lab, "/v1/agent", { node, action: action(call), ...env })) as {
         readonly state: string;
         readonly pid: number | null;
         readonly tookMs: number;
@@ -281,15 +209,16 @@ function agentCommand(
 function controllerCommand(verb: string, summary: string, action: string): Command {
   return {
     name: `lab ${verb}`,
-    usage: `lab ${verb} [--name NAME]`,
+    usage: `lab ${verb} [--name NAME] [--json]`,
     summary,
-    options: { name },
+    options: { name, json },
     run: async (call) => {
       const done = need(await labAsk(labName(call.text("name")), "/v1/controller", { action })) as {
         readonly state: string;
         readonly pid: number | null;
       };
-      call.output.out(`controller: ${done.state}${done.pid === null ? "" : `, pid ${done.pid}`}`);
+      if (call.flag("json")) call.output.out(JSON.stringify(done));
+      else call.output.out(`controller: ${done.state}${done.pid === null ? "" : `, pid ${done.pid}`}`);
       return 0;
     },
   };
@@ -328,40 +257,52 @@ function readLog(paths: LabPaths, what: string, access: boolean, lab: LabStatus)
     pod?.log ??
     (access ? own?.accessLog : own?.agentLog) ??
     (what === "controller" ? paths.controllerLog : what === "supervisor" ? paths.supervisorLog : undefined);
-  if (file === undefined)
-    throw new Failure(
-      `lab ${lab.name} has no ${what}; it has ${[...lab.pods.map((p) => `${p.namespace}/${p.name}`), ...lab.nodes.map((n) => n.name), "controller", "supervisor"].join(", ")}`,
-    );
+  if (file === undefined) {
+    const names = [...podNames(lab), ...lab.nodes.map((n) => n.name), "controller", "supervisor"];
+    throw new Failure(`lab ${lab.name} has no ${what}${didYouMean(what, names, `; it has ${listed(names)}`)}`);
+  }
   return readText(file).trimEnd();
 }
 
 const down: Command = {
   name: "lab down",
-  usage: "lab down [--name NAME | --all]",
+  usage: "lab down [--name NAME | --all] [--json]",
   summary: "Takes a lab down and removes everything of it, also after a crash.",
-  options: { name, all: { type: "boolean", help: "every lab on this machine" } },
+  options: { name, all: { type: "boolean", help: "every lab on this machine" }, json },
   run: async (call) => {
     const names = call.flag("all") ? labNames() : [labName(call.text("name"))];
-    for (const each of names)
-      call.output.err(need(await labDown(each)) ? `lab ${each} is down` : `there is no lab ${each}`);
+    const gone: string[] = [];
+    for (const each of names) {
+      const was = need(await labDown(each));
+      if (was) gone.push(each);
+      call.output.err(was ? `lab ${each} is down` : absentLab(each));
+    }
+    if (call.flag("json")) call.output.out(JSON.stringify({ down: gone }));
     return 0;
   },
 };
 
 const list: Command = {
   name: "lab list",
-  usage: "lab list",
+  usage: "lab list [--json]",
   summary: "Lists the labs on this machine.",
-  options: {},
+  options: { json },
   run: async (call) => {
+    const labs: unknown[] = [];
     for (const each of labNames()) {
       const known = await labStatus(each);
+      if (call.flag("json")) {
+        const { state, manifests } = known.ok ? known.value : { state: "gone", manifests: "" };
+        labs.push({ name: each, state, manifests, ...(known.ok ? {} : { error: known.error }) });
+        continue;
+      }
       call.output.out(
         known.ok
           ? `${each}  ${known.value.state}  ${known.value.nodes.length} nodes  ${known.value.pods.length} pods  ${known.value.manifests}`
           : `${each}  ${known.error}`,
       );
     }
+    if (call.flag("json")) call.output.out(JSON.stringify({ labs }));
     return 0;
   },
 };

@@ -6,6 +6,7 @@ import { connections, top } from "./connections.ts";
 import { demo } from "./demo.ts";
 import { explain } from "./explain.ts";
 import { labCommands } from "./lab.ts";
+import { didYouMean } from "./nearest.ts";
 import { status } from "./status.ts";
 
 const version: Command = {
@@ -37,18 +38,31 @@ function find(argv: readonly string[]): { readonly command: Command; readonly re
   return undefined;
 }
 
+/** No command of that name: the overview, the commands of a group, or the one that was probably meant. */
+function notFound(words: readonly string[], wantsHelp: boolean, output: Output): number {
+  if (words.length === 0) {
+    output.out(overview());
+    return 0;
+  }
+  const [first = "", second] = words;
+  const group = commands.filter((c) => c.name.startsWith(`${first} `));
+  const isHelp = wantsHelp || second === "--help" || second === "-h";
+  if (group.length > 0 && (second === undefined || second.startsWith("-"))) {
+    output.out(group.map((c) => `fairlead ${c.usage}\n    ${c.summary}`).join("\n"));
+    return isHelp ? 0 : 2;
+  }
+  const asked = group.length > 0 ? `${first} ${second}` : first;
+  const names = [...commands.map((c) => c.name), ...new Set(commands.map((c) => c.name.split(" ")[0] ?? ""))];
+  output.err(`fairlead: there is no command ${asked}${didYouMean(asked, names, "; fairlead help lists them")}`);
+  return 2;
+}
+
 export async function main(argv: readonly string[], output: Output): Promise<number> {
   const wantsHelp = argv.length === 0 || ["help", "--help", "-h"].includes(argv[0] ?? "");
   if (argv[0] === "--version") return main(["version"], output);
   const words = wantsHelp ? argv.slice(1) : argv;
   const found = find(words);
-  if (found === undefined) {
-    const group = commands.filter((c) => c.name.startsWith(`${words[0]} `));
-    if (group.length > 0) output.out(group.map((c) => `fairlead ${c.usage}\n    ${c.summary}`).join("\n"));
-    else if (words.length > 0) output.err(`fairlead: there is no command ${words.join(" ")}; fairlead help lists them`);
-    else output.out(overview());
-    return wantsHelp && (words.length === 0 || group.length > 0) ? 0 : 2;
-  }
+  if (found === undefined) return notFound(words, wantsHelp, output);
   const { command, rest } = found;
   const beforeRest = rest.includes("--") ? rest.slice(0, rest.indexOf("--")) : rest;
   if (wantsHelp || beforeRest.includes("--help") || beforeRest.includes("-h")) {
@@ -63,6 +77,7 @@ export async function main(argv: readonly string[], output: Output): Promise<num
       return 2;
     }
     if (error instanceof Failure) {
+      if (beforeRest.includes("--json")) output.out(JSON.stringify({ ok: false, error: error.message }));
       output.err(`fairlead ${command.name}: ${error.message}`);
       return 1;
     }

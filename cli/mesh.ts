@@ -22,6 +22,16 @@ export async function meshOf(call: Call): Promise<LabStatus> {
   return status.value;
 }
 
+/** The value or, for an expected failure, its sentence as the command's one line. */
+export function need<T>(
+  result: { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: string },
+): T {
+  if (result.ok) return result.value;
+  throw new Failure(result.error);
+}
+
+export const podNames = (lab: LabStatus): readonly string[] => lab.pods.map((p) => `${p.namespace}/${p.name}`);
+
 /** Asks the controller. @throws Failure when it does not answer */
 export async function askController(lab: LabStatus, path: string): Promise<Fields> {
   if (lab.controller === null) throw new Failure(`lab ${lab.name} has no controller`);

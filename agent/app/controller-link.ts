@@ -8,7 +8,7 @@ import { parseIp } from "../base/ip.ts";
 import { messageOf } from "../base/log.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
-import type { DiscoveryStream } from "../discover/controller-source.ts";
+import type { OpenedStream } from "../discover/controller-source.ts";
 import type { JoinService, NodeCredential } from "../identify/node-credential.ts";
 
 /** In every certificate that a controller serves with. */
@@ -51,12 +51,19 @@ export class ControllerLink {
   };
 
   /** A discovery stream over a connection of its own, so that a new attempt never waits for an old one's pause. */
-  openStream(): Result<{ readonly stream: DiscoveryStream; readonly close: () => void }, string> {
+  openStream(): Result<OpenedStream, string> {
     const secure = this.#credentials(this.#credential);
     if (!secure.ok) return secure;
     if (this.#credential === undefined) return err("this node has not joined yet");
     const client = new AggregatedDiscoveryServiceClient(this.address, secure.value, this.#options());
-    return ok({ stream: client.deltaAggregatedResources(), close: () => client.close() });
+    const unreachable = new Promise<string>((resolve) => {
+      // Packets that are dropped give no error of their own; once there is a connection, keepalive watches it.
+      client.waitForReady(this.#clock.now() + this.#config.callMs, (error) => {
+        if (error !== undefined && error !== null)
+          resolve(`no connection to ${this.address} within ${this.#config.callMs} ms`);
+      });
+    });
+    return ok({ stream: client.deltaAggregatedResources(), close: () => client.close(), unreachable });
   }
 
   certificates(): Result<CertificateServiceClient, string> {

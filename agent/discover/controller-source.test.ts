@@ -44,7 +44,8 @@ function connect(
           "grpc.ssl_target_name_override": "fairlead-controller",
         },
       );
-      return ok({ stream: client.deltaAggregatedResources(), close: () => client.close() });
+      const unreachable = new Promise<string>(() => {});
+      return ok({ stream: client.deltaAggregatedResources(), close: () => client.close(), unreachable });
     },
     clock: systemClock,
     random: systemRandom,

@@ -21,10 +21,16 @@ import type { MeshUpdate } from "../state/mesh-state.ts";
 
 export type DiscoveryStream = ClientDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
 
+export interface OpenedStream {
+  readonly stream: DiscoveryStream;
+  readonly close: () => void;
+  /** Resolves with the reason if no connection comes about in time; a stream alone would wait for ever. */
+  readonly unreachable: Promise<string>;
+}
 export interface SourceParts {
   readonly node: string;
   /** Opens a stream over a connection of its own, or says why it cannot. `close` ends both. */
-  readonly open: () => Result<{ readonly stream: DiscoveryStream; readonly close: () => void }, string>;
+  readonly open: () => Result<OpenedStream, string>;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -90,9 +96,12 @@ export class ControllerSource {
   #once(signal: AbortSignal): Promise<string> {
     const opened = this.#parts.open();
     if (!opened.ok) return Promise.resolve(opened.error);
-    const { stream, close } = opened.value;
+    const { stream, close, unreachable } = opened.value;
     return new Promise((resolve) => {
+      let hasEnded = false;
       const end = (why: string): void => {
+        if (hasEnded) return;
+        hasEnded = true;
         signal.removeEventListener("abort", stop);
         stream.removeAllListeners("data");
         stream.on("error", () => {}); // what comes after the end says nothing new
@@ -102,6 +111,7 @@ export class ControllerSource {
       };
       const stop = (): void => end("stopped");
       signal.addEventListener("abort", stop, { once: true });
+      void unreachable.then(end);
       stream.once("error", (error: Error) => end(error.message));
       stream.once("end", () => end("the controller ended the stream"));
       stream.on("data", (response: DeltaDiscoveryResponse) => {

@@ -40,8 +40,15 @@ export const labNames = (): string[] => (existsSync(LABS_DIR) ? readdirSync(LABS
 
 const isAlive = (lab: LabPaths): boolean => cgroupProcesses(lab.supervisorCgroup).length > 0;
 
-/** Starts a lab's supervisor and follows it until the lab is up. `say` gets progress lines. */
-export async function labUp(options: LabOptions, say: (line: string) => void): Promise<Result<LabStatus, string>> {
+/**
+ * Starts a lab's supervisor and follows it until the lab is up. `say` gets progress lines; `own` is called once this call has made the
+ * lab, so that whoever interrupts it takes down no lab of somebody else.
+ */
+export async function labUp(
+  options: LabOptions,
+  say: (line: string) => void,
+  own: () => void = () => {},
+): Promise<Result<LabStatus, string>> {
   const missing = missingForLab();
   if (missing !== undefined) return err(missing);
   const paths = pathsOf(options.name);
@@ -66,6 +73,7 @@ export async function labUp(options: LabOptions, say: (line: string) => void): P
   } catch {
     return err(`lab ${options.name} is being started by somebody else`);
   }
+  own();
   writeFileSync(lab.optionsFile, JSON.stringify({ ...options, manifests }), { mode: 0o600 });
   const supervisor = startSupervisor(lab);
   let gone = false;
@@ -108,6 +116,13 @@ function startSupervisor(lab: LabPaths): ChildProcess {
   return child;
 }
 
+/** One line for a lab that is not there: which are, or how to bring one up. */
+export function absentLab(name: string): string {
+  const names = labNames();
+  if (names.length > 0) return `there is no lab ${name}; labs here: ${names.join(", ")}`;
+  return `there is no lab ${name}, nor any other; fairlead lab up --manifests DIR brings one up`;
+}
+
 async function askStatus(lab: LabPaths): Promise<Result<LabStatus, string>> {
   const status = await callJson(lab.supervisorSocket, "/v1/status");
   return status.ok ? ok(status.value as LabStatus) : status;
@@ -118,8 +133,7 @@ export async function labStatus(name: string): Promise<Result<LabStatus, string>
   if (!paths.ok) return paths;
   const status = await askStatus(paths.value);
   if (status.ok) return status;
-  if (!existsSync(paths.value.dir))
-    return err(`there is no lab ${name}; labs here: ${labNames().join(", ") || "none"}`);
+  if (!existsSync(paths.value.dir)) return err(absentLab(name));
   return err(
     `the supervisor of lab ${name} is gone (${tail(paths.value.supervisorLog, 1).join("")}); fairlead lab down --name ${name} removes what it left`,
   );
@@ -144,6 +158,7 @@ export async function labDown(name: string): Promise<Result<boolean, string>> {
 export async function labAsk(name: string, path: string, body: unknown): Promise<Result<unknown, string>> {
   const paths = pathsOf(name);
   if (!paths.ok) return paths;
+  if (!existsSync(paths.value.dir)) return err(absentLab(name));
   return callJson(paths.value.supervisorSocket, path, { method: "POST", body, timeoutMs: 120_000 });
 }
 
@@ -160,6 +175,7 @@ export async function spawnInPod(
 ): Promise<Result<ChildProcess, string>> {
   const paths = pathsOf(name);
   if (!paths.ok) return paths;
+  if (!existsSync(paths.value.dir)) return err(absentLab(name));
   const query = new URLSearchParams({
     pod,
     ...(options.container === undefined ? {} : { container: options.container }),

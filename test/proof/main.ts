@@ -2,6 +2,7 @@
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { controller } from "./controller.ts";
+import { deletions } from "./deletions.ts";
 import { ports } from "./ports.ts";
 import { programs } from "./programs.ts";
 import type { Proof } from "./proof.ts";
@@ -9,7 +10,7 @@ import { renewals } from "./renewals.ts";
 import { restarts } from "./restarts.ts";
 import { traffic } from "./traffic.ts";
 
-const all: readonly Proof[] = [traffic, programs, ports, restarts, controller, renewals];
+const all: readonly Proof[] = [traffic, programs, ports, restarts, controller, deletions, renewals];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -80,4 +80,15 @@ impl Worker {
     pub fn drop_tunnel(&mut self, key: Key) {
         self.tunnel_broke(key, Failure::new(Reason::TunnelLost, "cut"));
     }
+
+    /// A stream that certainly reached no application goes on elsewhere: same endpoint first.
+    pub fn retry_unseen(&mut self, conn: Key) {
+        let Some(c) = self.conns.get_mut(conn) else { return };
+        c.tunnel = None;
+        let Some(plan) = c.plan.clone() else { return };
+        match plan.endpoints.get(usize::from(c.endpoint)) {
+            Some(endpoint) => self.use_tunnel(conn, &plan, endpoint),
+            None => self.next_endpoint(conn),
+        }
+    }
 }

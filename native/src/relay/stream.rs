@@ -101,17 +101,6 @@ impl Worker {
         self.pump(tunnel);
     }
 
-    /// A stream that certainly reached no application goes on elsewhere: same endpoint first.
-    pub fn retry_unseen(&mut self, conn: Key) {
-        let Some(c) = self.conns.get_mut(conn) else { return };
-        c.tunnel = None;
-        let Some(plan) = c.plan.clone() else { return };
-        match plan.endpoints.get(usize::from(c.endpoint)) {
-            Some(endpoint) => self.use_tunnel(conn, &plan, endpoint),
-            None => self.next_endpoint(conn),
-        }
-    }
-
     /// Does all that can be done on a tunnel now.
     pub fn pump(&mut self, key: Key) {
         for _ in 0..TURNS {

@@ -237,6 +237,9 @@ fn the_handshake_asks_nobody() {
     let mesh = Mesh::with(app(echo), config(|_| {}), config(|c| c.question_timeout_ms = 300), |_| None);
     assert!(!ping(&mesh));
     assert_eq!(mesh.two.counter("tunnels_made"), 1);
-    assert_eq!(mesh.two.counter("question_timeout"), 1);
+    // Besides it there may be the question whether a client that was slow to speak is a peer.
+    let asked = mesh.two.seen.lock().unwrap().questions.iter().filter(|q| q["ask"] == "inbound").count();
+    assert_eq!(asked, 1);
+    assert!(mesh.two.counter("question_timeout") >= 1);
     assert_eq!(reason(&mesh.two.records(1)[0]), 11);
 }

@@ -29,6 +29,8 @@ export interface DemoOptions {
   readonly name: string;
   readonly keep: boolean;
   readonly agentEnv: Readonly<Record<string, string>>;
+  /** Called once the lab is this demo's own. */
+  readonly own?: () => void;
 }
 
 /** @returns an error only if the lab does not come up; a proof that fails is in the report. */
@@ -47,6 +49,7 @@ export async function runDemo(options: DemoOptions, say: (line: string) => void)
       controllerEnv: { FAIRLEAD_SVID_TTL_MS: String(SVID_TTL_MS) },
     },
     (line) => say(`  ${line}`),
+    options.own,
   );
   if (!up.ok) return up;
   let isDown = false;
