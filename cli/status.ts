@@ -1,6 +1,7 @@
 // `fairlead status`: every object with what became of it, agents, and pods that are not in the mesh though they should be.
-import { fieldsAt, listAt } from "../test/lab/objects.ts";
+import { fieldsAt, listAt, problemLine } from "../test/lab/objects.ts";
 import type { Command } from "./command.ts";
+import { problemsOf } from "./find-lab.ts";
 import { askAgent, askController, jsonOption, labOption, meshOf, number, text } from "./mesh.ts";
 import { type Cell, cell, table } from "./table.ts";
 
@@ -18,11 +19,15 @@ export const status: Command = {
   run: async (call) => {
     const lab = await meshOf(call);
     const controller = await askController(lab, "/v1/status");
+    const objects = listAt(controller.objects).map(fieldsAt);
+    // What the lab itself cannot use (a pod without a command) the controller does not know of.
+    const said = new Set(objects.flatMap(problemsOf).map((p) => `${p.file} ${p.object}`));
+    const problems = lab.problems.filter((p) => !said.has(`${p.file} ${p.object}`));
     const agents = await Promise.all(
       lab.nodes.map(async (n) => ({ node: n.name, ...(await askAgent(n, "/v1/status")) })),
     );
     if (call.flag("json")) {
-      call.output.out(JSON.stringify({ lab: lab.name, controller, agents, pods: lab.pods }, null, 2));
+      call.output.out(JSON.stringify({ lab: lab.name, controller, agents, pods: lab.pods, problems }, null, 2));
       return 0;
     }
     const { out, colour } = call.output;
@@ -50,15 +55,16 @@ export const status: Command = {
     for (const { node, value } of agents)
       if (value?.directLane === false)
         out(`${node}: no direct lane, intercepts with ${text(value.interception)}: ${text(value.interceptionReason)}`);
-    const objects = listAt(controller.objects).map(fieldsAt);
     const shown = objects.filter(
-      (o) => call.flag("all") || o.accepted !== true || !(quiet.has(text(o.kind)) || o.kind === "Pod"),
+      (o) =>
+        call.flag("all") || o.accepted !== true || text(o.fix) !== "" || !(quiet.has(text(o.kind)) || o.kind === "Pod"),
     );
     out("");
     out(table(["KIND", "OBJECT", "ACCEPTED", "IN FORCE", "FILE", "REASON"], shown.map(objectRow), colour));
     const silent = lab.pods.filter((p) => p.meshed && p.enrolled !== "yes");
     for (const p of silent)
       call.output.err(`pod ${p.namespace}/${p.name} should be in the mesh and is not: ${p.reason} ${p.message}`);
+    for (const p of problems) call.output.err(problemLine(p));
     return objects.every((o) => o.accepted === true) && agents.every((a) => a.value !== undefined) ? 0 : 1;
   },
 };
@@ -70,15 +76,19 @@ function objectRow(o: Readonly<Record<string, unknown>>): (string | Cell)[] {
     text(o.reason) === "Accepted" && text(o.message) === ""
       ? ""
       : `${text(o.field)}${text(o.field) === "" ? "" : ": "}${text(o.message)}${text(o.fix) === "" ? "" : `; ${text(o.fix)}`}`;
+  const further = listAt(o.problems)
+    .slice(1)
+    .map(fieldsAt)
+    .map((p) => `also ${text(p.field)}: ${text(p.message)}; ${text(p.fix)}`);
   const why = listAt(o.why).map((w) => (typeof w === "string" ? w : Object.values(fieldsAt(w)).map(text).join(": ")));
   return [
-    text(o.kind),
-    text(o.namespace) === "" ? text(o.name) : `${text(o.namespace)}/${text(o.name)}`,
-    cell(o.accepted === true ? "yes" : "no", o.accepted === true ? "green" : "red"),
+    text(o.kind) || "-",
+    text(o.namespace) === "" ? text(o.name) || "-" : `${text(o.namespace)}/${text(o.name)}`,
+    cell(o.accepted === true ? "yes" : "no", o.accepted !== true ? "red" : text(o.fix) === "" ? "green" : "yellow"),
     enforced === undefined
       ? "-"
       : cell(`${text(enforced.nodes)}/${text(enforced.of)}`, everywhere ? "green" : "yellow"),
     `${text(o.file)}${number(o.line) > 0 ? `:${number(o.line)}` : ""}`,
-    [reason, ...why].filter(Boolean).join("; "),
+    [reason, ...further, ...why].filter(Boolean).join("; "),
   ];
 }

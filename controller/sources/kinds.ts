@@ -20,7 +20,7 @@ import {
   text,
 } from "./schema.ts";
 import { services, slices } from "./service-kinds.ts";
-import type { MeshObject, ObjectMeta, PodObject } from "./types.ts";
+import type { ContainerStatus, MeshObject, ObjectMeta, PodObject } from "./types.ts";
 
 export interface Kind {
   readonly apiVersions: readonly string[];
@@ -109,6 +109,27 @@ const podSpec = object<PodObject["spec"]>(
     "preemptionPolicy overhead topologySpreadConstraints setHostnameAsFQDN os schedulingGates resourceClaims resources"
   ).split(" "),
 );
+const stateNames = "waiting running".split(" ");
+const ended = object<NonNullable<ContainerStatus["state"]["terminated"]>>(
+  { exitCode: optional(integer(-1, 65535), 0), message: optional(text, "") },
+  "signal reason startedAt finishedAt containerID".split(" "),
+);
+const state = object<ContainerStatus["state"]>(
+  { terminated: optional<ContainerStatus["state"]["terminated"]>(ended, undefined) },
+  stateNames,
+);
+const noState = { terminated: undefined };
+const containerStatus = object<ContainerStatus>(
+  {
+    name: required(text, ""),
+    ready: optional(flag, false),
+    state: optional(state, noState),
+    lastState: optional(state, noState),
+  },
+  "restartCount image imageID containerID started allocatedResources resources volumeMounts user allocatedResourcesStatus stopSignal".split(
+    " ",
+  ),
+);
 const ips = list(object({ ip: required(text, "") }));
 export const noPodStatus: PodObject["status"] = {
   phase: "",
@@ -117,6 +138,7 @@ export const noPodStatus: PodObject["status"] = {
   hostIP: "",
   hostIPs: [],
   conditions: [],
+  containerStatuses: [],
 };
 const podStatus = object<PodObject["status"]>(
   {
@@ -137,9 +159,10 @@ const podStatus = object<PodObject["status"]>(
       ),
       [],
     ),
+    containerStatuses: optional(list(containerStatus), []),
   },
   (
-    "reason message nominatedNodeName startTime initContainerStatuses containerStatuses qosClass ephemeralContainerStatuses " +
+    "reason message nominatedNodeName startTime initContainerStatuses qosClass ephemeralContainerStatuses " +
     "resize resourceClaimStatuses observedGeneration"
   ).split(" "),
 );

@@ -44,6 +44,10 @@ export function merge(files: readonly FileState[]): Merged {
         objects.set(key, entry);
       } else if (!owner.isLive) {
         problems.push(twice(entry, owner.name));
+      } else if (!file.isLive) {
+        // What runs is truer, but what is wrong with it is to be corrected where it was asked for.
+        const live = objects.get(key);
+        if (live?.origin.file === owner.name) objects.set(key, { ...live, origin: entry.origin });
       }
     }
     problems.push(...file.parsed.problems);

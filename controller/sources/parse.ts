@@ -82,7 +82,11 @@ function readPart(text: string, before: number, file: string, out: Out, fault: F
     const [first] = document.errors;
     if (first !== undefined) {
       const line = before + (first.linePos?.[0].line ?? 1);
-      fault(line, `cannot be parsed: ${first.message.split("\n")[0]}`, "correct the YAML or JSON at this line");
+      fault(
+        line,
+        `cannot be parsed: ${(first.message.split("\n")[0] ?? "").replace(/ at line \d+, column \d+:$/, "")}`,
+        "correct the YAML or JSON at this line",
+      );
       continue;
     }
     if (document.contents === null) continue;
@@ -144,7 +148,9 @@ function readDocument(value: unknown, at: Path, lineAt: (path: Path) => number, 
     problem(
       [...at, "kind"],
       `"${kind.slice(0, 60)}" is not a known kind`,
-      near === undefined ? "remove the object" : `did you mean "${near}"?`,
+      near === undefined
+        ? `remove the object, or use one of ${Object.keys(kinds).join(", ")}`
+        : `did you mean "${near}"?`,
     );
     return;
   }

@@ -20,6 +20,16 @@ export interface ContainerPort {
   readonly hostIP: string;
   readonly protocol: string;
 }
+interface Ended {
+  readonly exitCode: number;
+  readonly message: string;
+}
+export interface ContainerStatus {
+  readonly name: string;
+  readonly ready: boolean;
+  readonly state: { readonly terminated: Ended | undefined };
+  readonly lastState: { readonly terminated: Ended | undefined };
+}
 export interface NamespaceObject {
   readonly kind: "Namespace";
   readonly metadata: ObjectMeta;
@@ -45,6 +55,7 @@ export interface PodObject {
     readonly hostIP: string;
     readonly hostIPs: readonly { readonly ip: string }[];
     readonly conditions: readonly { readonly type: string; readonly status: string }[];
+    readonly containerStatuses: readonly ContainerStatus[];
   };
 }
 export interface ServicePortSpec {

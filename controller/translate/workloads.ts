@@ -73,7 +73,12 @@ export function translateWorkloads(
     }
     const pod = entry.object;
     if (isOver(pod)) {
-      conditions.push(accepted(entry, { message: `has ended (${pod.status.phase})` }));
+      const trouble = pod.status.phase === "Failed" ? troubleOf(pod) : undefined;
+      conditions.push(
+        trouble === undefined
+          ? accepted(entry, { message: `has ended (${pod.status.phase})` })
+          : accepted(entry, trouble, "NotReady"),
+      );
       continue;
     }
     const addresses = memo.addresses(pod);
@@ -101,6 +106,7 @@ export function translateWorkloads(
     workloads.push(workload);
     const detail = { resources: [{ kind: "Workload", name: workload.uid }] };
     const account = workload.serviceAccount;
+    const trouble = workload.ready ? undefined : troubleOf(pod);
     if (isMeshed && problem !== undefined) {
       conditions.push(
         accepted(entry, {
@@ -109,6 +115,8 @@ export function translateWorkloads(
           fix: "see the agent's log of its node",
         }),
       );
+    } else if (trouble !== undefined) {
+      conditions.push(accepted(entry, { ...detail, ...trouble }, "NotReady"));
     } else if (account !== "default" && index.get("ServiceAccount", workload.namespace, account) === undefined) {
       conditions.push(
         accepted(
@@ -135,6 +143,23 @@ export function translateWorkloads(
 
 /** Ended for good: it has neither an address nor an identity any more. */
 export const isOver = (pod: PodObject): boolean => pod.status.phase === "Succeeded" || pod.status.phase === "Failed";
+
+/** The first container whose command has ended badly, worded for the pod's author; no numbers that change with every try. */
+function troubleOf(
+  pod: PodObject,
+): { readonly field: string; readonly message: string; readonly fix: string } | undefined {
+  for (const { name, ready, state, lastState } of pod.status.containerStatuses) {
+    const ended = state.terminated ?? lastState.terminated;
+    if (ready || ended === undefined) continue;
+    const index = pod.spec.containers.findIndex((container) => container.name === name);
+    return {
+      field: `spec.containers[${Math.max(0, index)}].command`,
+      message: `container "${name}" ended with exit code ${ended.exitCode}${ended.message === "" ? "" : `: ${ended.message.slice(0, 200)}`}`,
+      fix: "correct the command; the pod's log has the rest of what it said",
+    };
+  }
+  return undefined;
+}
 
 function addressesOf(pod: PodObject): readonly string[] {
   const all = [pod.status.podIP, ...pod.status.podIPs.map((entry) => entry.ip)];

@@ -34,6 +34,8 @@ export class Container {
   epoch = 0;
   started = false;
   ready = false;
+  /** How its program ended last, with the last line of its output. */
+  lastEnd: { readonly code: number; readonly message: string } | undefined;
   readonly #run: ContainerRun;
   readonly #cgroup: string;
   #process: ChildProcess | undefined;
@@ -134,6 +136,7 @@ export class Container {
     this.started = false;
     this.ready = false;
     const said = tail(this.#run.logFile, 3).join(" | ").slice(-300);
+    this.lastEnd = { code, message: tail(this.#run.logFile, 1).join("").slice(0, 300) || signalText };
     const cause = [
       this.#why,
       signalText === "" ? `exit code ${code}` : signalText,

@@ -53,9 +53,13 @@ export class ControllerRuntime {
     return { token, roots: roots.value.text };
   }
 
-  /** Addresses of every service by "namespace/name", given out by the controller where a manifest names none. */
-  async serviceAddresses(): Promise<ReadonlyMap<string, readonly string[]>> {
+  /**
+   * Addresses of every service that the controller accepts, by "namespace/name", given out by it where a manifest names none.
+   * `isNew`: manifests changed just now, so it is to read them first.
+   */
+  async serviceAddresses(isNew: boolean): Promise<ReadonlyMap<string, readonly string[]>> {
     if (!this.daemon.isReady) return this.#known;
+    if (isNew) await callJson(this.#paths.controllerSocket, "/v1/sync", { method: "POST", timeoutMs: 5000 });
     const answer = await callJson(this.#paths.controllerSocket, "/v1/services", { timeoutMs: 2000 });
     if (!answer.ok) return this.#known;
     const services = listAt(fieldsAt(answer.value).services).map(fieldsAt);

@@ -158,7 +158,7 @@ export class Lab {
     await Promise.all([...wanted].map(([key, spec]) => this.#updatePod(key, spec)));
     await Promise.all(ending);
     const fresh = [...wanted].filter(([key]) => !this.pods.has(key)).map(([key, spec]) => this.#newPod(key, spec));
-    await this.#refreshServices();
+    await this.#refreshServices(true);
     for (const pod of fresh) void pod?.start().then(() => this.#changed());
   }
 
@@ -230,7 +230,7 @@ export class Lab {
     }, 20);
   }
 
-  async #refreshServices(): Promise<void> {
+  async #refreshServices(isNew = false): Promise<void> {
     if (this.state === "stopping") return;
     const pods = [...this.pods.values()].map((p) => ({
       namespace: p.spec.namespace,
@@ -242,9 +242,14 @@ export class Lab {
       ready: p.condition.ready,
       ports: namedPorts(p.spec.source),
     }));
+    const objects = this.mirror.objects();
     const addresses =
-      this.controller === undefined ? ownAddresses(this.mirror.objects()) : await this.controller.serviceAddresses();
-    const services = viewServices(this.mirror.objects(), pods, addresses);
+      this.controller === undefined ? ownAddresses(objects) : await this.controller.serviceAddresses(isNew);
+    // What the controller refuses nobody is to reach by another way: of two services on one address one has it.
+    const inForce = objects.filter(
+      (o) => this.controller === undefined || o.kind !== "Service" || addresses.has(`${o.namespace}/${o.name}`),
+    );
+    const services = viewServices(inForce, pods, addresses);
     const same = JSON.stringify(services) === JSON.stringify(this.#services);
     this.#services = services;
     if (same && this.#proxyText !== "") return;

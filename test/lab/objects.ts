@@ -20,10 +20,22 @@ export type Fields = Readonly<Record<string, unknown>>;
 /** Something the lab could not use: always where, what, and what to do. */
 export interface Problem {
   readonly file: string;
+  /** Where it is known. */
+  readonly line?: number;
+  /** "" where the document could not be read far enough to tell. */
   readonly object: string;
   readonly field: string;
   readonly message: string;
   readonly fix: string;
+  /** The object is in force all the same. */
+  readonly isWarning?: boolean;
+}
+
+/** One line: where, which object, which field, what, and what to do. */
+export function problemLine(p: Problem): string {
+  const where = p.line === undefined ? p.file : `${p.file}:${p.line}`;
+  const what = [where, p.object, p.field, p.message].filter((part) => part !== "").join(": ");
+  return `${p.isWarning === true ? "warning: " : ""}${what}${p.fix === "" ? "" : `; ${p.fix}`}`;
 }
 
 export const isFields = (value: unknown): value is Fields =>
@@ -90,9 +102,10 @@ export function parseManifest(text: string, file: string): ParsedFile {
       const line = bad.linePos?.[0].line ?? 1;
       problems.push({
         file,
-        object: `line ${line}`,
+        line,
+        object: "",
         field: "",
-        message: bad.message.split("\n")[0] ?? "not YAML",
+        message: `cannot be parsed: ${(bad.message.split("\n")[0] ?? "").replace(/ at line \d+, column \d+:$/, "")}`,
         fix: "correct the YAML at that line",
       });
       continue;

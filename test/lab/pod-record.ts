@@ -150,5 +150,7 @@ function containerStatus(c: Container): Fields {
               message: state.message,
             },
           };
-  return { name: c.name, ready: c.ready, started: c.started, restartCount: c.restarts, state: text };
+  const lastState =
+    c.lastEnd === undefined ? {} : { terminated: { exitCode: c.lastEnd.code, message: c.lastEnd.message } };
+  return { name: c.name, ready: c.ready, started: c.started, restartCount: c.restarts, state: text, lastState };
 }

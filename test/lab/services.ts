@@ -1,4 +1,5 @@
 // Services as a pod's resolver and a node's kube-proxy see them: names, addresses and ready endpoints. Pure.
+import { isIP } from "node:net";
 import { type Fields, fieldsAt, type KubeObject, listAt, stringsAt } from "./objects.ts";
 
 export interface EndpointPod {
@@ -123,15 +124,19 @@ export function hostsLines(services: readonly ServiceView[], namespace: string):
   return lines.join("");
 }
 
+const isPort = (n: number): boolean => Number.isInteger(n) && n >= 1 && n <= 65535;
+
 /** nft rules that stand in for kube-proxy on a node: pods outside the mesh reach services by their cluster addresses. */
 export function proxyRules(services: readonly ServiceView[]): string {
   const rules = (family: "ip" | "ip6"): string[] => {
-    const isFamily = (ip: string): boolean => ip.includes(":") === (family === "ip6");
+    const isFamily = (ip: string): boolean => isIP(ip) === (family === "ip6" ? 6 : 4);
     return services.flatMap((s) =>
       s.ports
-        .filter((p) => p.protocol === "tcp" || p.protocol === "udp")
+        .filter((p) => (p.protocol === "tcp" || p.protocol === "udp") && isPort(p.port))
         .flatMap((p) => {
-          const backends = p.endpoints.filter((e) => isFamily(e.ip)).map((e, i) => `${i} : ${e.ip} . ${e.port}`);
+          const backends = p.endpoints
+            .filter((e) => isFamily(e.ip) && isPort(e.port))
+            .map((e, i) => `${i} : ${e.ip} . ${e.port}`);
           return s.addresses.filter(isFamily).map((ip) => {
             const match = `${family} daddr ${ip} ${p.protocol} dport ${p.port}`;
             return backends.length === 0
