@@ -143,9 +143,12 @@ impl Worker {
         self.drain_check();
     }
 
-    /// Reports once that nothing is left: no listener, no connection, no stream.
+    /// Reports once that nothing is left: no listener, no connection, no stream, and no tunnel on which the peer may yet open one.
     pub fn drain_check(&mut self) {
         if !self.draining || !self.listeners_closed || self.drain_reported || !self.conns.is_empty() {
+            return;
+        }
+        if self.tunnels.iter().any(|(_, t)| t.link.machine.role() == Role::Acceptor || !t.idle) {
             return;
         }
         // The drain timer looks again; at the deadline the HBONE side resets its streams by itself.

@@ -258,6 +258,10 @@ impl Worker {
             Some(conn) => self.open_stream(conn, key),
             None => {
                 self.tunnel_idle(key);
+                if self.draining {
+                    // Made while the agent began to go: its OPEN belongs to the successor.
+                    return self.retire_tunnel(key);
+                }
                 self.pump(key);
             }
         }
