@@ -171,7 +171,8 @@ impl Worker {
                 t.link.hangup |= flags.intersects(F::RDHUP | F::HUP | F::ERR);
                 // An aborted tunnel resets its application even while that one reads nothing.
                 if flags.contains(F::ERR) && t.link.ready() {
-                    return self.drop_tunnel(key);
+                    let why = t.link.last_words(&mut self.buffers);
+                    return self.tunnel_broke(key, why);
                 }
                 self.on_tunnel(key);
             }

@@ -1,11 +1,15 @@
 //! Two in-process nodes over loopback: real channel, real workers, real TLS; only the pods' namespaces are replaced.
 #![allow(unsafe_code)]
 
+mod alerts;
 mod death;
+mod failover;
 mod first_bytes;
+mod keys;
 mod life;
 mod mesh;
 mod node;
+mod peers;
 mod pki;
 mod refusals;
 mod transfer;
