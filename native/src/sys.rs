@@ -211,6 +211,13 @@ fn c_string(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
 }
 
+/// A write to a connection that its peer has closed is an error, not the end of the process. Node and std's own `main` see to it
+/// already; for programs that have neither.
+pub fn ignore_sigpipe() {
+    // SAFETY: SIG_IGN is no handler, and nothing of it is shared.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Now on the clock that BPF programs read (`bpf_ktime_get_ns`).
 pub fn monotonic_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -77,6 +77,18 @@ fn hbone() {
 }
 
 #[test]
+#[doc = "[IDN-4] record layer: the kept inputs, from a peer that has the keys and keeps no rule"]
+fn records() {
+    replay("records");
+}
+
+#[test]
+#[doc = "[IDN-4] [IDN-7] handshake of both sides: the kept inputs, bytes changed on the way and cut anyhow"]
+fn handshake() {
+    replay("handshake");
+}
+
+#[test]
 fn every_target_is_replayed() {
     let source = include_str!("fuzz_corpus.rs");
     for (name, _) in targets::TARGETS {

@@ -1,4 +1,4 @@
-// npm run fuzz -- [TARGET...] [--minutes 10] [--seed N]: every fuzz target, two at a time, with progress. New inputs of the Rust
+// npm run fuzz -- [TARGET...] [--minutes 10] [--seed N] [--jobs 2]: every fuzz target, so many at a time, with progress. New inputs of the Rust
 // targets are gathered in a temporary folder and the kept corpus is minimised at the end; a crash is written to a file and named.
 import { execFileSync, spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
@@ -107,10 +107,16 @@ function run(job: Job, seconds: number): Promise<boolean> {
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { minutes: { type: "string", default: "10" }, seed: { type: "string", default: "1" } },
+  options: {
+    minutes: { type: "string", default: "10" },
+    seed: { type: "string", default: "1" },
+    jobs: { type: "string", default: "2" },
+  },
 });
 const seconds = Math.round(Number(values.minutes) * 60);
 if (!(seconds > 0)) throw new Error("--minutes is a number above 0");
+const atOnce = Number(values.jobs);
+if (!Number.isInteger(atOnce) || atOnce < 1) throw new Error("--jobs is a whole number above 0");
 const wanted = (name: string): boolean => positionals.length === 0 || positionals.includes(name);
 const inRust = readdirSync(corpora).sort().filter(wanted);
 const inScript = scripted.map((t) => t.name).filter((name) => wanted(`ts-${name}`));
@@ -148,7 +154,7 @@ try {
       } else failed += 1;
     }
   };
-  await Promise.all([lane(), lane()]);
+  await Promise.all(Array.from({ length: atOnce }, lane));
 } finally {
   if (existsSync(work)) rmSync(work, { recursive: true, force: true });
 }

@@ -4,11 +4,10 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type FuzzTarget, targets } from "./targets.ts";
+import type { FuzzTarget } from "./target.ts";
+import { targets } from "./targets.ts";
 
 const folder = join(import.meta.dirname, "corpus");
-/** An input that takes longer is a finding: a peer could hold the event loop with it. */
-const slowMs = 1_000;
 const mostKept = 2_000;
 /** Files of a target in the corpus: the replay stays fast and the repository small. */
 const mostFiles = 40;
@@ -51,7 +50,8 @@ function mutate(input: Buffer, other: Buffer, below: (n: number) => number, maxB
   return bytes.subarray(0, maxBytes);
 }
 
-function breach(target: FuzzTarget, input: Buffer, why: string): never {
+async function breach(target: FuzzTarget, input: Buffer, why: string): Promise<never> {
+  await target.close?.();
   const path = join(import.meta.dirname, `crash-${target.name}-${createHash("sha1").update(input).digest("hex")}`);
   writeFileSync(path, input);
   console.log(`${target.name}: ${why}\nthe input is in ${path}`);
@@ -60,6 +60,7 @@ function breach(target: FuzzTarget, input: Buffer, why: string): never {
 
 async function fuzz(target: FuzzTarget, seconds: number, seed: number): Promise<void> {
   const below = generator(seed);
+  const slowMs = target.slowMs ?? 1_000;
   const own = join(folder, target.name);
   mkdirSync(own, { recursive: true });
   const files = readdirSync(own).sort();
@@ -75,7 +76,7 @@ async function fuzz(target: FuzzTarget, seconds: number, seed: number): Promise<
     try {
       outcome = await target.run(input);
     } catch (error) {
-      breach(target, input, error instanceof Error ? (error.stack ?? error.message) : String(error));
+      await breach(target, input, error instanceof Error ? (error.stack ?? error.message) : String(error));
     }
     const took = performance.now() - began;
     slowest = Math.max(slowest, took);
@@ -83,7 +84,7 @@ async function fuzz(target: FuzzTarget, seconds: number, seed: number): Promise<
     if (took > slowMs) {
       const again = performance.now();
       await target.run(input);
-      if (performance.now() - again > slowMs) breach(target, input, `took ${took.toFixed(0)} ms`);
+      if (performance.now() - again > slowMs) await breach(target, input, `took ${took.toFixed(0)} ms`);
     }
     runs += 1;
     if (seen.has(outcome)) return false;
@@ -108,6 +109,7 @@ async function fuzz(target: FuzzTarget, seconds: number, seed: number): Promise<
   for (const input of found.slice(0, Math.max(0, mostFiles - files.length))) {
     writeFileSync(join(own, createHash("sha1").update(input).digest("hex")), input);
   }
+  await target.close?.();
   console.log(`${target.name}: ${runs} runs, ${seen.size} outcomes, slowest ${slowest.toFixed(0)} ms, seed ${seed}`);
 }
 

@@ -4,25 +4,13 @@ import assert from "node:assert/strict";
 import { encodeFrame, FrameReader } from "../../agent/base/frames.ts";
 import { decodeRecord, recordBytes } from "../../agent/report/wire-record.ts";
 import { checkCsr, maxCsrBytes } from "../../controller/issue/csr.ts";
-
-export interface FuzzTarget {
-  readonly name: string;
-  /** Longest input worth making. */
-  readonly maxBytes: number;
-  /** Throws on a breach; otherwise a short name of what the parser made of the input, by which new behaviour is known. */
-  readonly run: (input: Buffer) => Promise<string> | string;
-}
+import { callTargets } from "./call-targets.ts";
+import { protoTargets } from "./proto-targets.ts";
+import { type FuzzTarget, shape } from "./target.ts";
 
 const identity = "spiffe://cluster.local/ns/shop/sa/web";
 export const armour = (bytes: Uint8Array): string =>
   `-----BEGIN CERTIFICATE REQUEST-----\n${Buffer.from(bytes).toString("base64")}\n-----END CERTIFICATE REQUEST-----\n`;
-
-/** A refusal without what differs from input to input, so that it names a place in the parser. */
-const shape = (text: string): string =>
-  text
-    .replace(/\d+/g, "n")
-    .replace(/'[^']*'|"[^"]*"/g, "s")
-    .slice(0, 60);
 
 async function csr(pem: string): Promise<string> {
   const result = await checkCsr(pem, identity);
@@ -91,4 +79,6 @@ export const targets: readonly FuzzTarget[] = [
   { name: "csr-der", maxBytes: 4_096, run: (input) => csr(armour(input)) },
   { name: "frames", maxBytes: 8_192, run: frames },
   { name: "records", maxBytes: 4 * recordBytes, run: records },
+  ...protoTargets,
+  ...callTargets,
 ];

@@ -10,6 +10,7 @@ mod targets;
 static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
 
 fn chosen() -> fn(&[u8]) {
+    fairlead::sys::ignore_sigpipe();
     let name = std::env::var("FAIRLEAD_FUZZ_TARGET").unwrap_or_default();
     targets::find(&name).unwrap_or_else(|| panic!("FAIRLEAD_FUZZ_TARGET is {name:?}: use one of {}", targets::names()))
 }

@@ -8,6 +8,7 @@ use super::worker::Worker;
 use crate::reason::Reason;
 use crate::record::Closer;
 use crate::tls::session::Failure;
+use crate::tunnel::frame::Refusal;
 use crate::tunnel::machine::Role;
 
 impl Worker {
@@ -34,6 +35,17 @@ impl Worker {
         }
         self.timers.set(self.now_us / 1_000, GRACE_MS, timer);
         self.again.push(Token::Tunnel(key));
+    }
+
+    /// Acceptor: says no to the stream of `conn`, which is about to end.
+    pub fn refuse_stream(&mut self, tunnel: Key, reason: Reason, policy: &str) {
+        let Some(t) = self.tunnels.get_mut(tunnel) else { return };
+        t.conn = None;
+        t.link.machine.refuse(&Refusal::new(reason, true, policy), &mut t.link.control);
+        // What came with OPEN has no application; kept, it would block the next stream's OPEN for ever.
+        t.link.undelivered.clear();
+        self.tunnel_idle(tunnel);
+        self.again.push(Token::Tunnel(tunnel));
     }
 
     /// The peer closed the tunnel.

@@ -153,14 +153,16 @@ impl Plan {
 
     /// Next endpoint, leaving out those already tried. First the one that the connect hook has `chosen`: it took an endpoint for
     /// every connection and sent those of this node on their way itself, so a second pick here would give this node's endpoints
-    /// more than their share. Then by smooth weighted round robin; weight 0 is a last resort.
+    /// more than their share. Then by smooth weighted round robin; weight 0 is a last resort. After a tunnel that failed no plain
+    /// one is left: who can break tunnels must not be able to turn them into plaintext (rule DP-9).
     pub fn pick(&self, tried: &[u16], chosen: Option<SocketAddr>) -> Option<u16> {
         if let Some(chosen) = chosen.filter(|_| tried.is_empty())
             && let Some(i) = self.endpoints.iter().position(|e| e.address == chosen)
         {
             return Some(i as u16);
         }
-        let open = |i: usize| !tried.contains(&(i as u16));
+        let secret = tried.iter().any(|i| matches!(self.endpoints[usize::from(*i)].mode, Mode::Fairlead | Mode::Hbone));
+        let open = |i: usize| !(tried.contains(&(i as u16)) || secret && self.endpoints[i].mode == Mode::Plain);
         let total: i64 = self.endpoints.iter().enumerate().filter(|(i, _)| open(*i)).map(|(_, e)| e.weight).sum();
         let mut best: Option<usize> = None;
         for (i, e) in self.endpoints.iter().enumerate().filter(|(i, _)| open(*i)) {

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use super::conn::{Conn, End, State};
-use super::shared::Shared;
 use super::slab::{Key, Token};
 use super::sock::{self, Io};
 use super::timers::Timer;
@@ -177,7 +176,8 @@ impl Worker {
             return self.again.push(Token::Tunnel(key));
         }
         if sent.tunnel_failed {
-            return self.tunnel_broke(key, Failure::new(Reason::TunnelLost, "socket failed"));
+            let why = t.link.last_words(&mut self.buffers);
+            return self.tunnel_broke(key, why);
         }
         if sent.failed {
             return self.reset_stream(key, None);
@@ -290,11 +290,12 @@ impl Worker {
 
     /// Acceptor: a stream begins. Its verdict is asked (or known), then the app is dialled, then ACCEPT goes out.
     fn stream_opened(&mut self, key: Key, meta: OpenMeta) {
+        let stands = self.tunnels.get(key).is_some_and(|t| self.stands(&t.link));
         let Some(t) = self.tunnels.get_mut(key) else { return };
         t.idle = false;
         t.step += 1;
         let (pod, peer, destination, identity) = (t.pod.clone(), t.link.peer_address, t.destination, t.link.peer.clone());
-        if Shared::wall_ms() >= t.link.svid.not_after_ms.min(t.link.peer_not_after_ms) {
+        if !stands {
             t.link.machine.drain(&mut t.link.control);
             t.link.machine.refuse(&Refusal::new(Reason::PeerDraining, true, ""), &mut t.link.control);
             return self.tunnel_idle(key);
@@ -318,17 +319,6 @@ impl Worker {
             t.link.machine.accept(&mut t.link.control);
             self.again.push(Token::Tunnel(key));
         }
-    }
-
-    /// Acceptor: says no to the stream of `conn`, which is about to end.
-    pub fn refuse_stream(&mut self, tunnel: Key, reason: Reason, policy: &str) {
-        let Some(t) = self.tunnels.get_mut(tunnel) else { return };
-        t.conn = None;
-        t.link.machine.refuse(&Refusal::new(reason, true, policy), &mut t.link.control);
-        // What came with OPEN has no application; kept, it would block the next stream's OPEN for ever.
-        t.link.undelivered.clear();
-        self.tunnel_idle(tunnel);
-        self.again.push(Token::Tunnel(tunnel));
     }
 }
 

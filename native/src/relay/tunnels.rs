@@ -88,6 +88,15 @@ impl Worker {
         Arc::ptr_eq(trust, &self.snapshot.trust) && self.snapshot.svids.get(&svid.identity).is_some_and(|s| Arc::ptr_eq(s, svid))
     }
 
+    /// Whether a stream may begin as far as identities go: neither certificate has ended, and both SVID and trust are the newest,
+    /// or the peer of a root that was withdrawn would keep an old tunnel for ever (rule DP-15).
+    pub fn stands(&self, link: &Link) -> bool {
+        let ids = &self.shared.identities;
+        let newest = if ids.version() == self.identities_version { self.snapshot.clone() } else { ids.snapshot() };
+        let svid = newest.svids.get(&link.svid.identity).is_some_and(|s| Arc::ptr_eq(s, &link.svid));
+        svid && Arc::ptr_eq(&link.trust, &newest.trust) && Shared::wall_ms() < link.svid.not_after_ms.min(link.peer_not_after_ms)
+    }
+
     pub fn keep_tunnel(&mut self, link: Link, pod: Arc<Pod>, destination: SocketAddr, pool: Option<PoolKey>, expected: Arc<[String]>) -> Key {
         let id = self.shared.connection_ids.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let config = &self.shared.config;
@@ -253,6 +262,7 @@ impl Worker {
         }
         self.shared.counters.add("tunnels_made", 1);
         let Some(t) = self.tunnels.get_mut(key) else { return };
+        t.link.limit_key(self.shared.config.records_per_key);
         t.step += 1;
         match t.conn {
             Some(conn) => self.open_stream(conn, key),

@@ -173,10 +173,12 @@ impl Worker {
                 // An aborted tunnel resets its application even while that one reads nothing.
                 if flags.contains(F::ERR) && t.link.ready() {
                     // A close in order may have come just before: then the stream never began.
-                    if t.link.machine.role() == Role::Acceptor || t.link.machine.accepted() {
-                        return self.drop_tunnel(key);
+                    if t.link.machine.role() == Role::Opener && !t.link.machine.accepted() {
+                        t.write_failed = true;
+                        return self.on_tunnel(key);
                     }
-                    t.write_failed = true;
+                    let why = t.link.last_words(&mut self.buffers);
+                    return self.tunnel_broke(key, why);
                 }
                 self.on_tunnel(key);
             }

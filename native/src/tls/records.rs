@@ -16,11 +16,11 @@ pub const MAX_PLAIN: usize = 16_384;
 /// Largest record on the wire (§5.2).
 pub const MAX_RECORD: usize = HEADER + MAX_PLAIN + 256;
 /// Keys change long before the bound of AES-GCM, 2^24.5 full records (§5.5).
-const RECORDS_PER_KEY: u64 = 1 << 23;
+pub const RECORDS_PER_KEY: u64 = 1 << 23;
 
-const ALERT: u8 = 21;
-const HANDSHAKE: u8 = 22;
-const DATA: u8 = 23;
+pub const ALERT: u8 = 21;
+pub const HANDSHAKE: u8 = 22;
+pub const DATA: u8 = 23;
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 
@@ -42,6 +42,8 @@ pub struct Records {
     keys: Keys,
     /// The peer asked for our next key; done before the next record.
     update_due: bool,
+    /// Records that one sending key seals before the next takes over.
+    pub records_per_key: u64,
 }
 
 /// What lies at the start of the input.
@@ -83,7 +85,7 @@ impl Half {
 
 impl Records {
     pub fn new(secrets: ExtractedSecrets, keys: Keys) -> Result<Self, Error> {
-        Ok(Self { tx: Half::new(secrets.tx)?, rx: Half::new(secrets.rx)?, keys, update_due: false })
+        Ok(Self { tx: Half::new(secrets.tx)?, rx: Half::new(secrets.rx)?, keys, update_due: false, records_per_key: RECORDS_PER_KEY })
     }
 
     /// Seals `room[HEADER..HEADER + plain]` in place; `room` must have `TRAILER` bytes behind it. Returns the record's length.
@@ -91,7 +93,8 @@ impl Records {
         self.seal_as(DATA, room, plain)
     }
 
-    fn seal_as(&mut self, content: u8, room: &mut [u8], plain: usize) -> Result<usize, Error> {
+    /// As `seal`, with any type of content: what this layer's own messages and the hostile peers of tests are made of.
+    pub fn seal_as(&mut self, content: u8, room: &mut [u8], plain: usize) -> Result<usize, Error> {
         let inner = plain + 1;
         let length = inner + 16;
         if plain > MAX_PLAIN || room.len() < HEADER + length {
@@ -118,12 +121,12 @@ impl Records {
 
     /// Whether `refresh` must run before more is sealed: the peer asked, or this key has served long enough.
     pub fn refresh_due(&self) -> bool {
-        self.update_due || self.tx.sequence >= RECORDS_PER_KEY
+        self.update_due || self.tx.sequence >= self.records_per_key
     }
 
-    /// Announces and takes the next sending key (§4.6.3).
-    pub fn refresh(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
-        self.push(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0], out)?;
+    /// Announces and takes the next sending key (§4.6.3); `ask`: the peer is to do the same.
+    pub fn refresh(&mut self, ask: bool, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.push(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, u8::from(ask)], out)?;
         self.update_due = false;
         self.tx = Half::new(match &mut self.keys {
             Keys::Client(k) => k.update_tx_secret()?,

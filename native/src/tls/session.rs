@@ -17,6 +17,8 @@ use super::verify::{Checks, PeerVerifier, identity_of, refusal_of};
 use crate::reason::Reason;
 
 pub const ALPN: &[u8] = b"fairlead/1";
+/// Type of the record that may stand before an alert (RFC 8446 §D.4).
+const CHANGE_CIPHER_SPEC: u8 = 20;
 
 #[derive(Debug)]
 struct OneKey(Arc<CertifiedKey>);
@@ -249,7 +251,8 @@ fn encode<D>(data: &mut EncodeTlsData<'_, D>, out: &mut Vec<u8>) -> Result<(), E
     }
 }
 
-/// The input is given again, since rustls remembers how far into it it was.
+/// The input is given again, since rustls remembers how far into it it was. Once the alert is out it must not look at it any more,
+/// or it would fail a second time.
 fn take_alert<E: Engine>(engine: &mut E, input: &mut [u8], out: &mut Vec<u8>) {
     let mut at = 0;
     for _ in 0..8 {
@@ -257,11 +260,11 @@ fn take_alert<E: Engine>(engine: &mut E, input: &mut [u8], out: &mut Vec<u8>) {
         at += discard;
         match state {
             Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                if encode(&mut data, out).is_err() {
+                let start = out.len();
+                if encode(&mut data, out).is_err() || out.get(start) != Some(&CHANGE_CIPHER_SPEC) {
                     return;
                 }
             }
-            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
             _ => return,
         }
     }

@@ -252,7 +252,33 @@ impl Link {
                 self.closed = Some(clean);
                 Err(Step::End { clean })
             }
-            Err(error) => Err(Step::Failed(failure(&error))),
+            // The peer's alert says why; anything else is a breach of the protocol, as of the frames.
+            Err(error @ rustls::Error::AlertReceived(_)) => {
+                let failure = failure(&error);
+                let reason = if failure.reason == Reason::PeerRefusedUs { failure.reason } else { Reason::TunnelLost };
+                Err(Step::Failed(Failure { reason, ..failure }))
+            }
+            Err(error) => Err(Step::Failed(Failure::new(Reason::TunnelProtocol, error.to_string()))),
+        }
+    }
+
+    /// A key of ours seals so many records at most (RFC 8446 §5.5).
+    pub fn limit_key(&mut self, records_per_key: u64) {
+        if let Layer::Records(records) = &mut self.layer {
+            records.records_per_key = records_per_key;
+        }
+    }
+
+    /// Why a socket failed: the alert of a peer that refused our certificate may still wait to be read, behind which it closed.
+    pub fn last_words(&mut self, buffers: &mut Buffers) -> Failure {
+        self.readable = !self.machine.accepted() && self.undelivered.is_empty();
+        loop {
+            match self.step() {
+                Step::Failed(failure) => return failure,
+                Step::NeedRead if self.fill(buffers) == Fill::Got => {}
+                Step::NeedRead | Step::End { .. } => return Failure::new(Reason::TunnelLost, "socket failed"),
+                Step::Event(_) | Step::Data(_) => {}
+            }
         }
     }
 

@@ -158,7 +158,7 @@ impl Link {
         {
             self.out.extend_from_slice(&room[..used]);
             used = 0;
-            sent.tunnel_failed |= records.refresh(&mut self.out).is_err();
+            sent.tunnel_failed |= records.refresh(false, &mut self.out).is_err();
         }
         if self.out.is_empty() && used > 0 {
             match sock::send(self.socket.as_fd(), &room[..used]) {

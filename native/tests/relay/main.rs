@@ -1,12 +1,16 @@
 //! Two in-process nodes over loopback: real channel, real workers, real TLS; only the pods' namespaces are replaced.
 #![allow(unsafe_code)]
 
+mod alerts;
 mod death;
+mod failover;
 mod first_bytes;
 mod foreign;
+mod keys;
 mod life;
 mod mesh;
 mod node;
+mod peers;
 mod pki;
 mod refusals;
 mod transfer;

@@ -47,12 +47,26 @@ impl Mesh {
     }
 
     pub fn with(app: SocketAddr, one: Config, two: Config, verdicts: impl Fn(&Value) -> Option<Value> + Send + Sync + 'static) -> Mesh {
-        let client = LoopbackPod::new("shop/client", "127.0.0.2:0");
-        let server = LoopbackPod::new("shop/server", "127.0.0.3:0");
+        Self::planned(app, one, two, |to| forward_to(to, "fairlead/1"), verdicts)
+    }
+
+    /// `plan`: the answer about every outbound connection, made from where the server pod is; the pods' addresses are of the
+    /// app's family.
+    pub fn planned(
+        app: SocketAddr,
+        one: Config,
+        two: Config,
+        plan: impl Fn(SocketAddr) -> Value,
+        verdicts: impl Fn(&Value) -> Option<Value> + Send + Sync + 'static,
+    ) -> Mesh {
+        let (at_client, at_server) = if app.is_ipv6() { ("[::1]:0", "[::1]:0") } else { ("127.0.0.2:0", "127.0.0.3:0") };
+        let client = LoopbackPod::new("shop/client", at_client);
+        let server = LoopbackPod::new("shop/server", at_server);
         let to = server.inbound();
         *client.to.lock().unwrap() = Some(to);
         *server.app.lock().unwrap() = Some(app);
-        let one = Node::start(one, Box::new(move |q| if q["ask"] == "outbound" { Some(forward_to(to, "fairlead/1")) } else { allow(q) }));
+        let plan = plan(to);
+        let one = Node::start(one, Box::new(move |q| if q["ask"] == "outbound" { Some(plan.clone()) } else { allow(q) }));
         let two = Node::start(two, Box::new(verdicts));
         let mesh = Mesh { ca: ca("root"), one, two, client, server };
         for (node, identity) in [(&mesh.one, CLIENT), (&mesh.two, SERVER)] {

@@ -237,13 +237,18 @@ impl Drop for Node {
     }
 }
 
-pub fn wait_for<T>(mut check: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(check: impl FnMut() -> Option<T>) -> T {
+    wait_or(check, || "waited in vain".into())
+}
+
+/// As `wait_for`; `said`: what there was instead.
+pub fn wait_or<T>(mut check: impl FnMut() -> Option<T>, said: impl Fn() -> String) -> T {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
         if let Some(value) = check() {
             return value;
         }
-        assert!(Instant::now() < until, "waited in vain");
+        assert!(Instant::now() < until, "{}", said());
         thread::sleep(Duration::from_millis(2));
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use time::Duration as Span;
 
 use crate::mesh::{CLIENT, DOMAIN, Mesh, SERVER, allow, config};
-use crate::node::{Node, app, reason, wait_for};
+use crate::node::{Node, app, reason, wait_or};
 use crate::pki::{Pair, ca, self_signed};
 
 fn echo(mut stream: TcpStream) {
@@ -37,10 +37,15 @@ fn ping(mesh: &Mesh) -> bool {
 
 /// The event, counter and record of a refusal by `node`.
 fn expect(node: &Node, text: &str, code: u16, direction: &str) -> serde_json::Value {
-    let event = wait_for(|| node.seen.lock().unwrap().events.iter().find(|e| e["event"] == "refused" && e["reason"] == text).cloned());
+    let seen = || {
+        let seen = node.seen.lock().unwrap();
+        format!("no {text}; events {:?}, reasons of records {:?}", seen.events, seen.records.iter().map(reason).collect::<Vec<_>>())
+    };
+    let refused = |e: &&serde_json::Value| e["event"] == "refused" && e["reason"] == text;
+    let event = wait_or(|| node.seen.lock().unwrap().events.iter().find(refused).cloned(), seen);
     assert_eq!(event["direction"], direction);
     assert!(node.counter(text) >= 1, "{text}");
-    wait_for(|| node.seen.lock().unwrap().records.iter().any(|r| reason(r) == code).then_some(()));
+    wait_or(|| node.seen.lock().unwrap().records.iter().any(|r| reason(r) == code).then_some(()), seen);
     event
 }
 
@@ -134,6 +139,42 @@ fn client_certificate_is_checked() {
     expect(&mesh.one, "tls_peer_refused", 40, "outbound");
 }
 
+#[test]
+#[doc = "[IDN-4] [IDN-7] a client's certificate that is wrong in any way: refused by the server's agent, counted by reason, told to the client's"]
+fn wrong_client_certificates() {
+    let root = |mesh: &Mesh, from, until| mesh.ca.svid_between(CLIENT, Span::hours(from), Span::hours(until));
+    type Make<'a> = &'a dyn Fn(&Mesh) -> Pair;
+    let cases: [(&str, u16, Make<'_>); 7] = [
+        ("tls_expired", 31, &|m| root(m, -2, -1)),
+        ("tls_not_yet_valid", 32, &|m| root(m, 1, 2)),
+        ("tls_wrong_trust_domain", 33, &|m| m.ca.svid("spiffe://elsewhere.local/ns/shop/sa/client")),
+        ("tls_unknown_issuer", 35, &|_| self_signed(CLIENT)),
+        ("tls_unknown_issuer", 35, &|_| ca("foreign").svid(CLIENT)),
+        ("tls_certificate_invalid", 39, &|m| m.ca.named(&[])),
+        ("tls_certificate_invalid", 39, &|m| m.ca.named(&[CLIENT, SERVER])),
+    ];
+    for (text, code, pair) in cases {
+        let mesh = mesh();
+        mesh.one.svid(CLIENT, &pair(&mesh), 2);
+        assert!(!ping(&mesh), "{text}");
+        expect(&mesh.two, text, code, "inbound");
+        expect(&mesh.one, "tls_peer_refused", 40, "outbound");
+        assert_eq!(mesh.two.counter(text), 1);
+    }
+}
+
+#[test]
+#[doc = "[IDN-9] [DP-15] a client of a root that the server's agent trusts no more: no new stream on its tunnel, named as such at the next handshake"]
+fn client_of_a_withdrawn_root() {
+    let mesh = mesh();
+    assert!(ping(&mesh));
+    let next = ca("next");
+    mesh.two.trust(&[(DOMAIN, &[&next.pem])]);
+    assert!(!ping(&mesh));
+    assert_eq!(expect(&mesh.two, "tls_root_not_trusted", 36, "inbound")["got"], CLIENT);
+    expect(&mesh.one, "tls_peer_refused", 40, "outbound");
+}
+
 /// A TLS client of rustls itself, offering what the test says.
 fn foreign_client(mesh: &Mesh, alpn: &[&[u8]], pair: Option<&Pair>, versions: &[&'static rustls::SupportedProtocolVersion]) -> Result<(), String> {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -163,7 +204,7 @@ fn foreign_client(mesh: &Mesh, alpn: &[&[u8]], pair: Option<&Pair>, versions: &[
 }
 
 #[derive(Debug)]
-struct AnyServer;
+pub struct AnyServer;
 
 impl rustls::client::danger::ServerCertVerifier for AnyServer {
     fn verify_server_cert(

@@ -1,7 +1,7 @@
 //! The channel from TypeScript: its frames through any cut, and the answers that workers act on.
 
 use fairlead::channel::FrameReader;
-use fairlead::relay::plan::{PeerRule, Plan, Verdict};
+use fairlead::relay::plan::{Mode, PeerRule, Plan, Verdict};
 use serde_json::Value;
 
 use super::cut;
@@ -41,11 +41,15 @@ pub fn answer(data: &[u8]) {
     let _ = (Verdict::parse(&value), PeerRule::parse(&value));
     let Ok(plan) = Plan::parse(&value) else { return };
     let plan = plan.value;
-    // Each endpoint is tried once and no more, whatever the weights are.
+    // Each endpoint is tried once and no more, whatever the weights are; after a tunnel no plain one.
     let mut tried = Vec::new();
-    while let Some(next) = plan.pick(&tried, None) {
+    let chosen = plan.endpoints.last().map(|e| e.address).filter(|_| data.len() % 2 == 1);
+    while let Some(next) = plan.pick(&tried, chosen) {
         assert!(usize::from(next) < plan.endpoints.len() && !tried.contains(&next));
         tried.push(next);
     }
-    assert_eq!(tried.len(), plan.endpoints.len());
+    let plain = |i: &u16| plan.endpoints[usize::from(*i)].mode == Mode::Plain;
+    let in_secret = tried.iter().skip_while(|i| plain(i) || plan.endpoints[usize::from(**i)].mode == Mode::Local);
+    assert!(!in_secret.clone().any(plain), "plaintext after a tunnel");
+    assert!(tried.len() == plan.endpoints.len() || in_secret.count() > 0);
 }

@@ -1,5 +1,6 @@
-//! The HBONE server itself, in this process: a peer with a good certificate sends any bytes as HTTP/2. The connection must come
-//! to an end after the peer's, and nothing but the one application that the verdicts allow may be dialled.
+//! The HBONE server itself, in this process: a peer with a good certificate sends any bytes as HTTP/2. Nothing but the one
+//! application that the verdicts allow may be dialled; what it sends back, which is what it got, must arrive on the stream that
+//! it came from, all of it where nothing of the input stands against it; and the connection must end after the peer's end.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,19 +14,27 @@ use fairlead::reason::Reason;
 use fairlead::record::Record;
 use fairlead::relay::plan::{Action, Verdict};
 use fairlead::seam::{Listener, Original, PodSockets};
-use fairlead::tls::identity::Identities;
 use fairlead::tls::session::Failure;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-const SERVER: &str = "spiffe://cluster.local/ns/b/sa/server";
-const CLIENT: &str = "spiffe://cluster.local/ns/a/sa/client";
+use super::h2_frames::{Heard, mark};
+use super::world::{CLIENT, SERVER, identities, world as certificates};
+
 /// The application; corpus inputs name it in `:authority`.
 const APP_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 77, 0, 1));
 const APP: SocketAddr = SocketAddr::new(APP_IP, 8_080);
 /// A connection that lives longer after its peer's end is a finding.
 const END_WITHIN: Duration = Duration::from_secs(5);
+/// How long one read waits. Time is counted in such waits, so that a process that was stopped meanwhile finds nothing.
+const TICK: Duration = Duration::from_millis(4);
+/// Waits for an echo that nothing stands against.
+const ECHO_TICKS: usize = 1_000;
+/// Waits in which nothing came, before the input is taken for answered.
+const QUIET_TICKS: usize = 2;
+/// Bytes that flow without a WINDOW_UPDATE of ours.
+const WINDOW: usize = 65_535;
 
 struct Pod;
 
@@ -84,27 +93,12 @@ struct World {
     config: Arc<rustls::ClientConfig>,
 }
 
-fn issue(issuer: &Issuer<'_, KeyPair>, identity: &str) -> (rcgen::Certificate, KeyPair) {
-    let mut params = CertificateParams::new(vec![]).expect("parameters");
-    params.subject_alt_names = vec![SanType::URI(identity.try_into().expect("an ASCII name"))];
-    let key = KeyPair::generate().expect("a key");
-    (params.signed_by(&key, issuer).expect("a certificate"), key)
-}
-
 /// One server for all inputs: starting it for each would cost far more than the input.
 fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
     WORLD.get_or_init(|| {
-        let mut params = CertificateParams::new(vec![]).expect("parameters");
-        params.distinguished_name.push(DnType::CommonName, "fuzz root");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let root = params.self_signed(&key).expect("a root");
-        let issuer = Issuer::new(params, key);
-        let identities = Arc::new(Identities::new("cluster.local"));
-        identities.put_trust(&[("cluster.local".into(), vec![root.pem()])], vec![], 1).expect("trust");
-        let (certificate, key) = issue(&issuer, SERVER);
-        identities.put_svid(SERVER, &certificate.pem(), &key.serialize_pem(), 1, 0).expect("an SVID");
+        let certificates = certificates();
+        let identities = Arc::new(identities(SERVER, &certificates.server));
         let settings = Settings {
             handshake_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(1),
@@ -116,11 +110,12 @@ fn world() -> &'static World {
         let witness = Arc::new(Witness::default());
         let (hbone, _) = Hbone::start(settings, identities, witness.clone(), witness).expect("HBONE starts");
         serve_app();
-        let (certificate, key) = issue(&issuer, CLIENT);
+        let chain = vec![CertificateDer::from_pem_slice(certificates.client.chain.as_bytes()).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_slice(certificates.client.key.as_bytes()).expect("a key");
         let mut config = rustls::ClientConfig::builder()
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Trusting))
-            .with_client_auth_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+            .with_client_auth_cert(chain, key)
             .expect("a client");
         config.alpn_protocols = vec![b"h2".to_vec()];
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
@@ -147,30 +142,106 @@ pub fn server(data: &[u8]) {
     let (socket, source) = world.listener.accept().expect("loopback");
     let local = socket.local_addr().expect("connected");
     world.hbone.inbound(Inbound { socket: socket.into(), pod: Arc::new(Pod), identity: SERVER.into(), source, local });
-    client.set_read_timeout(Some(END_WITHIN)).expect("a timeout");
+    client.set_read_timeout(Some(TICK)).expect("a timeout");
     client.set_write_timeout(Some(END_WITHIN)).expect("a timeout");
     let name = ServerName::try_from("server.test").expect("a name");
     let tls = rustls::ClientConnection::new(world.config.clone(), name).expect("a client");
     let mut stream = rustls::StreamOwned::new(tls, client);
+    let mut asked = Heard::default();
+    asked.take(data);
     // The server may end the connection before all of the input is written.
-    let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").and_then(|()| stream.write_all(data)).and_then(|()| stream.flush());
+    let _ = write(&mut stream, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").and_then(|()| write(&mut stream, data));
+    if asked.is_whole() {
+        let _ = write(&mut stream, &mark());
+    }
+    let mut heard = Heard::default();
+    let over = answers(&mut stream, &asked, &mut heard);
+    for (number, got) in &heard.streams {
+        let sent = asked.streams.get(number).map_or(&[][..], |s| &s.data);
+        assert!(sent.starts_with(&got.data), "stream {number} brought what was not sent on it");
+    }
     stream.conn.send_close_notify();
     let _ = stream.flush();
     let _ = stream.sock.shutdown(std::net::Shutdown::Write);
+    let ticks = (END_WITHIN.as_millis() / TICK.as_millis()) as usize;
+    assert!(over || (0..ticks).any(|_| matches!(read(&mut stream, &mut heard), Came::End)), "still open after the peer's end");
     let began = Instant::now();
-    let mut heard = vec![0; 16_384];
-    loop {
-        match stream.read(&mut heard) {
-            Ok(0) => break,
-            Ok(_) => assert!(began.elapsed() < END_WITHIN, "still talking after the peer's end"),
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => panic!("still open after the peer's end"),
-            Err(_) => break,
-        }
-    }
     while !world.hbone.registry().streams().is_empty() {
         assert!(began.elapsed() < END_WITHIN, "a stream outlives its connection");
         std::thread::sleep(Duration::from_micros(200));
     }
+}
+
+type Tls = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+enum Came {
+    Bytes,
+    Nothing,
+    End,
+}
+
+/// As `write_all` and `flush`, though the handshake is read for with waits of a tick.
+fn write(stream: &mut Tls, bytes: &[u8]) -> io::Result<()> {
+    let mut left = (END_WITHIN.as_millis() / TICK.as_millis()) as usize;
+    while stream.conn.is_handshaking() {
+        match stream.conn.complete_io(&mut stream.sock) {
+            Ok(_) => {}
+            Err(e) if waits(&e) && left > 0 => left -= 1,
+            Err(e) => return Err(e),
+        }
+    }
+    stream.write_all(bytes)?;
+    stream.flush()
+}
+
+fn waits(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+fn read(stream: &mut Tls, heard: &mut Heard) -> Came {
+    let mut room = [0; 16_384];
+    match stream.read(&mut room) {
+        Ok(0) => Came::End,
+        Ok(n) => {
+            heard.take(&room[..n]);
+            Came::Bytes
+        }
+        Err(e) if waits(&e) => Came::Nothing,
+        Err(_) => Came::End,
+    }
+}
+
+/// Reads what the input brings about. True: the server ended the connection.
+fn answers(stream: &mut Tls, asked: &Heard, heard: &mut Heard) -> bool {
+    let (mut quiet, mut ticks) = (0, 0);
+    loop {
+        match read(stream, heard) {
+            Came::End => return true,
+            Came::Bytes => quiet = 0,
+            Came::Nothing => (quiet, ticks) = (quiet + 1, ticks + 1),
+        }
+        let read_all = heard.marked || !asked.is_whole() || heard.goaway;
+        let answered = asked.streams.keys().all(|n| heard.streams.get(n).is_some_and(|s| s.heads > 0 || s.reset));
+        match missing(asked, heard) {
+            Some(number) => assert!(ticks < ECHO_TICKS, "the echo of stream {number} does not come"),
+            None if read_all && answered => return false,
+            None if quiet >= QUIET_TICKS && (read_all || quiet >= 16) => return false,
+            None => {}
+        }
+    }
+}
+
+/// A stream whose data was taken (200) and has not all come back, though nothing stands against it.
+fn missing(asked: &Heard, heard: &Heard) -> Option<u32> {
+    let calm = asked.is_whole() && !asked.goaway && !heard.goaway && !asked.windows;
+    let total: usize = asked.streams.values().map(|s| s.data.len()).sum();
+    if !calm || total > WINDOW {
+        return None;
+    }
+    let waiting = heard.streams.iter().filter(|(_, got)| got.accepted && !got.reset);
+    let mut waiting = waiting.filter_map(|(number, got)| Some((number, got, asked.streams.get(number)?)));
+    let owed = waiting.find(|(_, got, sent)| sent.heads == 1 && !sent.reset && (got.data.len() < sent.data.len() || (sent.ended && !got.ended)));
+    owed.map(|(number, ..)| *number)
 }
 
 /// Who the server is does not matter to this client.

@@ -3,9 +3,12 @@
 
 mod channel;
 mod first_bytes;
+mod h2_frames;
 mod hbone;
 mod peer;
+mod tls;
 mod tunnel;
+mod world;
 
 pub type Target = fn(&[u8]);
 
@@ -19,6 +22,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("channel", channel::frames),
     ("answer", channel::answer),
     ("hbone", hbone::server),
+    ("records", tls::records),
+    ("handshake", tls::handshake),
 ];
 
 pub fn find(name: &str) -> Option<Target> {
