@@ -66,7 +66,7 @@ async function legOf(lab: LabStatus, pod: PodStatus, outbound: Fields, endpoint:
   return { address, lane, endpoint, inbound: answer.value };
 }
 
-/** A pod outside the mesh: nobody redirects it, so only the destination's node has a say. */
+/** A pod outside the mesh: nobody redirects it, so only the destination's node has a say. It may speak HBONE by itself. */
 async function fromOutside(lab: LabStatus, pod: PodStatus, destination: string): Promise<Explanation> {
   const match = /^([^/]+\/[^/:]+):(\d+)$/.exec(destination);
   const service = lab.services.find((s) => `${s.namespace}/${s.name}` === match?.[1]);
@@ -90,20 +90,22 @@ async function fromOutside(lab: LabStatus, pod: PodStatus, destination: string):
     const answer = target.meshed
       ? await askAgent(
           nodeOf(lab, target.node),
-          `/v1/explain-inbound?${new URLSearchParams({ source, destination: address, tunnel: "plain" })}`,
+          `/v1/explain-inbound?${new URLSearchParams({ source, destination: address, tunnel: "announced" })}`,
         )
       : {};
+    const speaks = text(answer.value?.tunnel);
     legs.push({
       address,
-      lane: "plain",
+      lane: speaks === "fairlead/1" ? "tunnel" : speaks === "" ? "plain" : speaks,
       endpoint: { workload: `${target.namespace}/${target.name}`, node: target.node },
       inbound: answer.value,
     });
   }
+  const lanes = [...new Set(legs.map((l) => l.lane))];
   const outbound = {
-    source: { pod: `${pod.namespace}/${pod.name}`, identity: null },
+    source: { pod: `${pod.namespace}/${pod.name}`, identity: legs[0]?.inbound?.identity ?? null },
     verdict: "allow",
-    lane: "plain",
+    lane: lanes.length === 0 ? "plain" : lanes.join(","),
     reason: "source_not_in_mesh",
   };
   return summarize(`${pod.namespace}/${pod.name}`, destination, outbound, legs);

@@ -1,15 +1,20 @@
 // The other half of `explain`: what this node would say to a connection that arrives for one of its pods, from the code that decides.
-import { parseSpiffeId } from "../api/names.ts";
+import { parseSpiffeId, type SpiffeId } from "../api/names.ts";
 import { policyNameOf } from "../api/policy.ts";
+import { identityOf } from "../api/workload.ts";
 import { parseHostPort } from "../base/env.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import { decideInbound, subjectOf } from "../decide/inbound.ts";
 import { mtlsFor } from "../decide/mtls.ts";
+import type { MeshState } from "../state/mesh-state.ts";
 import type { ExplainParts } from "./explain.ts";
 
 const tunnels = ["fairlead/1", "hbone", "plain", "local"] as const;
 
-/** `source`: its address. `destination`: "ip:port" of a pod here. `identity`: what the tunnel would prove, or null. */
+/**
+ * `source`: its address. `destination`: "ip:port" of a pod here. `identity`: what the tunnel would prove, or null. `tunnel`: how it
+ * arrives; "announced" is what discovery says that the source speaks, with its identity.
+ */
 export function explainInbound(
   parts: ExplainParts,
   asked: {
@@ -21,13 +26,15 @@ export function explainInbound(
 ): Result<Readonly<Record<string, unknown>>, string> {
   const destination = parseHostPort(asked.destination);
   if (destination === undefined) return err(`destination: "${asked.destination}" is not ip:port`);
-  const tunnel = tunnels.find((t) => t === asked.tunnel);
-  if (tunnel === undefined) return err(`tunnel: "${asked.tunnel}" is none of ${tunnels.join(", ")}`);
-  const identity = asked.identity === null ? ok(null) : parseSpiffeId(asked.identity);
+  const { state } = parts;
+  const speaker = asked.tunnel === "announced" ? announced(state, asked.source) : undefined;
+  const tunnel = speaker?.tunnel ?? tunnels.find((t) => t === asked.tunnel);
+  if (tunnel === undefined) return err(`tunnel: "${asked.tunnel}" is none of announced, ${tunnels.join(", ")}`);
+  const proven = asked.identity ?? speaker?.identity ?? null;
+  const identity = proven === null ? ok(null) : parseSpiffeId(proven);
   if (!identity.ok) return err(`identity: ${identity.error}`);
   const pod = parts.pods.byAddress(destination.host);
   if (pod === undefined) return err(`destination: no pod of this node has the address ${destination.host}`);
-  const { state } = parts;
   const subject = subjectOf(state, pod);
   const mtls = mtlsFor(state, subject, destination.port);
   const arrival = {
@@ -41,6 +48,7 @@ export function explainInbound(
     pod: pod.name,
     generation: state.generation,
     tunnel,
+    identity: identity.value,
     verdict: verdict.allow ? "allow" : "refuse",
     reason: verdict.reason,
     policy: verdict.policy ?? null,
@@ -51,4 +59,14 @@ export function explainInbound(
       .inForce(subject)
       .map((p) => ({ name: policyNameOf(p), action: p.action, dryRun: p.dryRun })),
   });
+}
+
+function announced(
+  state: MeshState,
+  source: string,
+): { readonly tunnel: (typeof tunnels)[number]; readonly identity: SpiffeId | null } {
+  const workload = state.workloads.byAddress(source);
+  if (workload === undefined || workload.hostNetwork || workload.tunnel === "none")
+    return { tunnel: "plain", identity: null };
+  return { tunnel: workload.tunnel, identity: identityOf(workload) };
 }

@@ -16,7 +16,8 @@ interface Outcome {
 }
 
 function open(s: PeerSettings): ClientHttp2Session {
-  return connect(`https://${s.host}:${s.port}`, {
+  const host = s.host.includes(":") ? `[${s.host}]` : s.host;
+  return connect(`https://${host}:${s.port}`, {
     ...credentials(s),
     ALPNProtocols: [...(s.alpn ?? ["h2"])],
     minVersion: "TLSv1.3",

@@ -26,6 +26,7 @@ function onStream(session: Http2Session, stream: ServerHttp2Stream, headers: Inc
     scheme: headers[":scheme"],
     client: socket.getPeerCertificate().subjectaltname,
     from: socket.remotePort,
+    address: socket.remoteAddress,
   });
   switch (s.scenario) {
     case "status":
