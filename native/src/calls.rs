@@ -195,6 +195,9 @@ impl Calls {
                 let deadline_ms = args["deadlineMs"].as_u64().unwrap_or(self.shared.config.drain_ms);
                 // 0 means none; what is drained at once is drained a microsecond from the start.
                 self.shared.drain_until_us.store((self.shared.now_us() + deadline_ms * 1_000).max(1), Ordering::Release);
+                if let Some(kernel) = &self.kernel {
+                    kernel.retire();
+                }
                 self.shared.broadcast(|| Message::Drain { deadline_ms });
                 if let Some(side) = self.shared.hbone_running() {
                     side.hbone.drain(Duration::from_millis(deadline_ms));

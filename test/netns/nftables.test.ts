@@ -221,7 +221,7 @@ test(
       ] as const) {
         const target = ["--host", "web", "--port", "7000"];
         const idle = await lab.startTraffic(from, ["idle", ...target, "--count", "40"]);
-        assert.deepEqual(await idle.next(), { open: 40, refused: 0 });
+        assert.deepEqual(await idle.next(), { open: 40, reasons: {}, refused: 0 });
         const load = await lab.startTraffic(from, ["load", ...target, "--rate", "100"]);
         await load.next();
         for (const next of new Set([node, "node1"])) {

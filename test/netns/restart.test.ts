@@ -25,7 +25,7 @@ const target = ["--host", "web", "--port", "7000"];
 
 async function underRestarts(lab: TestLab, from: string, restart: (i: number) => Promise<unknown>): Promise<void> {
   const idle = await lab.startTraffic(from, ["idle", ...target, "--count", String(idleCount)]);
-  assert.deepEqual(await idle.next(), { open: idleCount, refused: 0 });
+  assert.deepEqual(await idle.next(), { open: idleCount, reasons: {}, refused: 0 });
   const load = await lab.startTraffic(from, ["load", ...target, "--rate", String(rate)]);
   await load.next();
   for (let i = 0; i < restarts; i++) {
@@ -122,8 +122,10 @@ test(
         await lab.agent("node2", "start");
         const back = await lab.traffic("shop/far", ["short", ...target, "--count", "50", "--timeout", "3000"]);
         assert.equal(back.failed, 0, JSON.stringify(back));
-        const records = (await lab.askAgent("node2", "/v1/records?limit=50")).records as { lane: string }[];
-        assert.ok(records.some((r) => r.lane === "tunnel"));
+        await waitFor("records of the tunnel lane", async () => {
+          const records = (await lab.askAgent("node2", "/v1/records?limit=50")).records as { lane: string }[];
+          return records.some((r) => r.lane === "tunnel");
+        });
       },
     );
   },

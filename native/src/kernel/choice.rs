@@ -51,6 +51,13 @@ impl Kernel {
         }
     }
 
+    /// The agent drains: what it wrote into pods stays as its successor has made it. eBPF programs need no telling.
+    pub fn retire(&self) {
+        if let Self::Nftables(nft) = self {
+            nft.retire();
+        }
+    }
+
     /// Tells that the agent is alive. To be called well within `heartbeat_dead_ms`.
     pub fn heartbeat(&self) -> Result<(), Fault> {
         match self {

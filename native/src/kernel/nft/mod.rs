@@ -50,6 +50,8 @@ struct Inner {
     registry: Arc<dyn PodRegistry>,
     members: Mutex<HashMap<String, Member>>,
     last_beat: Mutex<Instant>,
+    /// A successor's rules are in the pods: ours, with listeners that are about to close, must not come back.
+    retired: AtomicBool,
 }
 
 /// The node's pods under nftables. Dropping it leaves the rules in place: they refuse or pass until an agent is back.
@@ -88,6 +90,7 @@ impl Nft {
             registry,
             members: Mutex::default(),
             last_beat: Mutex::new(Instant::now()),
+            retired: AtomicBool::new(false),
         });
         let stop = Arc::new(AtomicBool::new(false));
         let (watched, stopped) = (Arc::downgrade(&inner), stop.clone());
@@ -113,6 +116,11 @@ impl Nft {
     /// A sign of life of the agent's control thread, handed on to pods that fail open.
     pub fn heartbeat(&self) {
         *locked(&self.inner.last_beat) = Instant::now();
+    }
+
+    /// The agent drains: from now on the rules are its successor's.
+    pub fn retire(&self) {
+        self.inner.retired.store(true, Ordering::Release);
     }
 
     pub fn map_put(&self, map: &str, rows: &[Row]) -> usize {

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::pod::NftPod;
@@ -102,6 +103,9 @@ impl Inner {
         }
         *locked(&self.probers) = now;
         let mut members = locked(&self.members);
+        if self.retired.load(Ordering::Acquire) {
+            return Vec::new();
+        }
         let probed = members.values_mut().filter(|m| m.leaves_at.is_none() && !m.request.probe_ports.is_empty());
         probed.filter_map(|m| self.install(&m.pod, &m.request).map(|speakers| m.speakers = speakers).err()).collect()
     }
