@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -82,9 +82,11 @@ fn closed_before_it_was_read() {
     node.svid(CLIENT, &ca.svid(CLIENT), 1);
     node.enrol(&client, CLIENT);
     let pair = ca.svid(SERVER);
+    let (tell, over) = mpsc::channel();
     let peer = thread::spawn(move || {
         let mut first = accept(&listener, &pair);
         serve_stream(&mut first);
+        tell.send(()).unwrap();
         // The second stream's OPEN and DATA arrive here and are never read.
         let mut waiting = [0; 1];
         while first.sock.peek(&mut waiting).unwrap() == 0 {}
@@ -94,6 +96,8 @@ fn closed_before_it_was_read() {
         serve_stream(&mut accept(&listener, &pair));
     });
     assert_eq!(ask(&client, b"one"), b"one");
+    // Else the last frame of the first stream and the OPEN may come in one read, and nothing is left in the socket to wait for.
+    over.recv_timeout(Duration::from_secs(10)).unwrap();
     assert_eq!(ask(&client, b"two"), b"two");
     peer.join().unwrap();
 }
