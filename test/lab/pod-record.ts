@@ -147,7 +147,8 @@ function containerStatus(c: Container): Fields {
             terminated: {
               exitCode: state.code,
               reason: state.code === 0 ? "Completed" : "Error",
-              message: state.message,
+              // What the program said, as a kubelet reports it; the exit code stands beside it.
+              message: c.lastEnd?.message ?? state.message,
             },
           };
   const lastState =
