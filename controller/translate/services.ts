@@ -8,6 +8,13 @@ import { refOf, type ServiceObject, type ServicePortSpec, showRef } from "../sou
 import { allocate, type Pools } from "./cluster-ips.ts";
 import { accepted, type Condition, refused } from "./conditions.ts";
 import type { Namespaces } from "./namespaces.ts";
+import {
+  type AnnotatedProtocols,
+  annotatedProtocols,
+  declaredProtocol,
+  isServerFirst,
+  protocolsAnnotation,
+} from "./protocols.ts";
 
 type Entry = Indexed<ServiceObject>;
 export interface TranslatedServices {
@@ -16,14 +23,6 @@ export interface TranslatedServices {
   /** Addresses given out, by service, to be handed in again next time so that none ever moves. */
   readonly allocations: ReadonlyMap<string, readonly string[]>;
 }
-
-/** Protocols whose server sends the first bytes. */
-const serverFirstProtocols = new Set(["mysql", "smtp", "ftp", "pop3", "imap", "ssh"]);
-const knownProtocols = new Set(
-  "tcp http http2 grpc grpc-web https tls mysql mongo redis postgresql postgres kafka smtp ftp pop3 imap ssh ws wss udp".split(
-    " ",
-  ),
-);
 
 export function translateServices(
   index: ClusterIndex,
@@ -113,47 +112,40 @@ function wantedFamilies(service: ServiceObject): ReadonlySet<string> {
 
 function toRecord(service: ServiceObject, allocated: readonly string[], settings: MeshSettings): Service {
   const { name, namespace } = service.metadata;
+  const { byPort } = annotatedProtocols(service);
   return {
     name,
     namespace,
     hostname: `${name}.${namespace}.svc.${settings.clusterDomain}`,
     addresses: [...new Set([...givenAddresses(service), ...allocated])],
-    ports: service.spec.ports.filter((p) => p.protocol === "TCP").map((p) => toPort(p, settings)),
+    ports: service.spec.ports.filter((p) => p.protocol === "TCP").map((p) => toPort(p, byPort, settings)),
     headless: isHeadless(service),
     externalName: service.spec.type === "ExternalName" ? service.spec.externalName : "",
     loadBalancing: service.metadata.annotations["fairlead.dev/load-balancing"] ?? "",
   };
 }
 
-function toPort(spec: ServicePortSpec, settings: MeshSettings): ServicePort {
-  const protocol = declaredProtocol(spec);
-  const isServerFirst =
-    serverFirstProtocols.has(protocol) || (protocol === "" && settings.serverFirstPorts.includes(spec.port));
-  return { port: spec.port, name: spec.name, protocol, nodePort: spec.nodePort, serverFirst: isServerFirst };
-}
-
-/** appProtocol, else the port name's first part when it is a protocol, else "" (INT-8). */
-export function declaredProtocol(spec: Pick<ServicePortSpec, "appProtocol" | "name">): string {
-  const declared = spec.appProtocol.toLowerCase().replace(/^kubernetes[.]io\//, "");
-  const fromName = spec.name.split("-")[0] ?? "";
-  const protocol = declared !== "" ? declared : knownProtocols.has(fromName) ? fromName : "";
-  switch (protocol) {
-    case "h2c":
-      return "http2";
-    case "ws":
-    case "grpc-web":
-      return "http";
-    case "https":
-    case "wss":
-      return "tls";
-    default:
-      return protocol;
-  }
+function toPort(spec: ServicePortSpec, annotated: AnnotatedProtocols["byPort"], settings: MeshSettings): ServicePort {
+  const protocol = declaredProtocol(spec, annotated);
+  const serverFirst = isServerFirst(protocol, spec.port, settings);
+  return { port: spec.port, name: spec.name, protocol, nodePort: spec.nodePort, serverFirst };
 }
 
 /** The condition of a service that is in force. */
 export function serviceCondition(entry: Entry, record: Service, endpoints: number): Condition {
   const resources = [{ kind: "Service", name: keyOf(entry.object) }];
+  const { wrong } = annotatedProtocols(entry.object);
+  if (wrong.length > 0)
+    return accepted(
+      entry,
+      {
+        resources,
+        field: `metadata.annotations[${protocolsAnnotation}]`,
+        message: `"${wrong.join(",")}" declares nothing: wanted is PORT=PROTOCOL with a port of this service and a protocol that is known`,
+        fix: 'write for example "3306=mysql,web=http"',
+      },
+      "NotSupported",
+    );
   if (endpoints > 0 || record.externalName !== "") return accepted(entry, { resources });
   const hasSelector = Object.keys(entry.object.spec.selector).length > 0;
   return accepted(
