@@ -14,7 +14,7 @@ interface Result {
 
 /** Builds the test program and returns its path. */
 function build(): string {
-  const args = ["test", "--release", "--locked", "--test", "kernel", "--no-run", "--message-format=json"];
+  const args = ["test", "--locked", "--test", "kernel", "--no-run", "--message-format=json"];
   const out = execFileSync("cargo", args, {
     cwd: native,
     encoding: "utf8",

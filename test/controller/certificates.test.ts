@@ -7,9 +7,10 @@ import { join as joinPath } from "node:path";
 import { test } from "node:test";
 import { status } from "@grpc/grpc-js";
 import { importPkcs12 } from "../../controller/issue/pkcs12.ts";
-import { ownCa, startController } from "../kit/controller.ts";
+import { startController } from "../kit/controller.ts";
 import { join, joinedNode, makeCsr, nodeWith, rootsOf, tokenFor } from "../kit/node-agent.ts";
 import { namespace, pod } from "../kit/objects.ts";
+import { ownCa } from "../kit/shared-ca.ts";
 
 const web = "spiffe://cluster.local/ns/shop/sa/web";
 const files = { "a.yaml": [namespace("shop"), pod("shop", "web-1", "10.244.1.5")].join("\n---\n") };

@@ -5,9 +5,10 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { status } from "@grpc/grpc-js";
 import { typeUrlOf } from "../../agent/api/resources.ts";
-import { ownCa, startController, type TestController } from "../kit/controller.ts";
+import { startController, type TestController } from "../kit/controller.ts";
 import { joinedNode, makeCsr, nodeWith, recordsOf, type TestStream } from "../kit/node-agent.ts";
 import { namespace, pod } from "../kit/objects.ts";
+import { ownCa } from "../kit/shared-ca.ts";
 
 const web = "spiffe://cluster.local/ns/shop/sa/web";
 const files = { "a.yaml": [namespace("shop"), pod("shop", "web-1", "10.244.1.5")].join("\n---\n") };

@@ -5,7 +5,7 @@ import { type RequestOptions, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { makeRoot } from "../../controller/issue/pki.ts";
+import { sharedCa } from "./shared-ca.ts";
 
 const main = fileURLToPath(new URL("../../controller/main.ts", import.meta.url));
 
@@ -33,29 +33,6 @@ export interface TestController extends AsyncDisposable {
   restart(env?: Readonly<Record<string, string>>): Promise<void>;
   stop(signal?: NodeJS.Signals): Promise<number | null>;
 }
-
-/** A root for all controllers of one test process: making an RSA 4096 key takes seconds. */
-let shared: Promise<Readonly<Record<string, string>>> | undefined;
-function sharedCa(): Promise<Readonly<Record<string, string>>> {
-  shared ??= (async () => {
-    const { certPem, keyPem } = await makeRoot("cluster.local", Date.now());
-    const dir = mkdtempSync(join(tmpdir(), "fairlead-root-"));
-    process.once("exit", () => rmSync(dir, { recursive: true, force: true }));
-    const files = {
-      FAIRLEAD_CA_ROOT_CERT_FILE: join(dir, "root.crt"),
-      FAIRLEAD_CA_ROOT_KEY_FILE: join(dir, "root.key"),
-    };
-    writeFileSync(files.FAIRLEAD_CA_ROOT_CERT_FILE, certPem);
-    writeFileSync(files.FAIRLEAD_CA_ROOT_KEY_FILE, keyPem, { mode: 0o600 });
-    return files;
-  })();
-  return shared;
-}
-/** For `env`: the controller makes its own root. */
-export const ownCa: Readonly<Record<string, string>> = {
-  FAIRLEAD_CA_ROOT_CERT_FILE: "",
-  FAIRLEAD_CA_ROOT_KEY_FILE: "",
-};
 
 /** Runs `controller/main.ts` until it ends or is ready. */
 export async function startController(

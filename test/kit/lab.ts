@@ -10,6 +10,7 @@ import { defaultOptions, type LabOptions, type LabStatus, type PodStatus } from 
 import { type LabPaths, type NodePaths, nodePaths } from "../lab/paths.ts";
 import { PodProgram, runInPod, trafficCommand } from "../lab/programs.ts";
 import { callJson } from "../lab/unix-http.ts";
+import { sharedCa } from "./shared-ca.ts";
 
 /** Reason for skipping lab tests here, or false. */
 export const skipLab: string | false = missingForLab() ?? false;
@@ -146,7 +147,10 @@ export async function withLab(
   for (const [file, text] of Object.entries(manifests)) lab.write(file, text);
   const lines: string[] = [];
   try {
-    okOr(await labUp({ ...defaultOptions, ...options, name, manifests: dir }, (line) => lines.push(line)));
+    const controllerEnv = { ...(await sharedCa()), ...options.controllerEnv };
+    okOr(
+      await labUp({ ...defaultOptions, ...options, controllerEnv, name, manifests: dir }, (line) => lines.push(line)),
+    );
     await body(lab);
   } finally {
     await labDown(name);

@@ -67,14 +67,15 @@ const probe = (jobs: readonly string[]): string[] => [
   "python3",
   "-c",
   `import socket,json
-out=[]
-for job in ${JSON.stringify(jobs)}:
+from concurrent.futures import ThreadPoolExecutor
+def reached(job):
   host,port=job.split(); host=socket.gethostbyname(host)
   try:
     s=socket.create_connection((host,int(port)),3); s.settimeout(3)
     if port=="7002": s.sendall(b"x")
-    out.append(len(s.recv(1))==1); s.close()
-  except OSError: out.append(False)
+    ok=len(s.recv(1))==1; s.close(); return ok
+  except OSError: return False
+out=list(ThreadPoolExecutor(6).map(reached, ${JSON.stringify(jobs)}))
 print(json.dumps(out))`,
 ];
 
@@ -121,7 +122,7 @@ test("[DP-33] [SEC-10] explain agrees with what happens, over generated policies
       lab.write("policies.yaml", text);
       await inForce(lab, name);
       const status = await lab.status();
-      for (const source of sources) {
+      const compare = async (source: string): Promise<void> => {
         const jobs = targets.flatMap((t) => ports.map((port) => ({ target: t, port })));
         const done = await lab.run(
           source,
@@ -137,7 +138,8 @@ test("[DP-33] [SEC-10] explain agrees with what happens, over generated policies
               `seed ${seed} round ${round}: ${source} -> ${job.target}:${job.port}: explain says ${told.verdict} (${told.reason} ${told.policy}), it was ${happened}\n${await recent(lab, source, job.target)}\n${text}`,
             );
         }
-      }
+      };
+      await Promise.all(sources.map(compare));
     }
     assert.deepEqual(wrong, []);
     assert.ok(seen.allow > 20 && seen.refuse > 20, `both outcomes are met: ${JSON.stringify(seen)}`);
