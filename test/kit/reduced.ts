@@ -1,4 +1,4 @@
-// Words before an agent's command line that take something away from it: capabilities, a mount, tools. Each ends in exec.
+// Words before an agent's command line that take something away from it: capabilities, a mount, tools, system calls. Each ends in exec.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { PROJECT_DIR } from "../lab/paths.ts";
@@ -44,3 +44,14 @@ export const onKernel = (release: string, file: string): readonly string[] =>
 
 /** As on a machine that has neither nft nor iptables. */
 export const withoutTools: readonly string[] = ["/usr/bin/env", "PATH=/nonexistent"];
+
+/** The profile that is shipped for the agent's container. */
+export const seccompProfile: string = join(PROJECT_DIR, "manifests/seccomp/agent.json");
+
+/** Under the shipped seccomp profile, and without a way to gain privileges. With `--kill` a call that it does not name ends the program. */
+export const confined = (...flags: readonly "--kill"[]): readonly string[] => [
+  "python3",
+  join(PROJECT_DIR, "test/kit/confine.py"),
+  ...flags,
+  seccompProfile,
+];

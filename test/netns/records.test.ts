@@ -32,6 +32,12 @@ const manifests = {
   ),
 };
 
+const claimed = `from http.server import *
+class Answer(BaseHTTPRequestHandler):
+  def do_GET(self):
+    self.send_response(200); self.send_header("content-length", "7"); self.end_headers(); self.wfile.write(b"claimed")
+HTTPServer(("0.0.0.0", 8080), Answer).serve_forever()`;
+
 type Told = Readonly<Record<string, unknown>>;
 const records = async (lab: TestLab, node: string): Promise<readonly Told[]> =>
   (await lab.askAgent(node, "/v1/records?limit=1000")).records as readonly Told[];
@@ -127,6 +133,40 @@ test("records and counters of real connections", { skip: skipLab, timeout: 200_0
               (r) => r["src.workload"] === "shop/banned" && r.direction === direction && r.policy === "shop/no-banned",
             ),
           );
+      },
+    );
+
+    await t.test(
+      "[DIS-7] what the registry does not know is dialled as asked, and counted as such; an entry that names it wins at once, and leaves again",
+      async () => {
+        const ask = async (): Promise<string> =>
+          (await lab.run("shop/near", ["curl", "-sS", "-m", "5", "http://10.250.0.1:15014/healthz"])).stdout;
+        const past = (): Promise<number> => total(lab, "node1", "fairlead_passthrough_total", 'why="unknown_host"');
+        // The lab's router answers there: no pod and no service.
+        const direct = await ask();
+        assert.notEqual(direct, "claimed");
+        assert.notEqual(direct, "");
+        const record = await waitFor("its record", async () =>
+          (await records(lab, "node1")).find((r) => r.passthrough === "unknown_host"),
+        );
+        assert.deepEqual([record.lane, record["src.workload"]], ["plain", "shop/near"]);
+        const before = await past();
+        assert.equal(before, 1);
+        const claims = manifest(
+          pod("shop/claimant", ["python3", "-c", claimed], {
+            node: "node2",
+            container: { readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 } },
+          }),
+          service("shop/claimed", "claimant", { 15014: 8080 }, { externalIPs: ["10.250.0.1"] }),
+        );
+        lab.write("claimed.yaml", claims);
+        await lab.ready("shop/claimant");
+        await waitFor("the entry", async () => (await ask()) === "claimed", 3000);
+        const counted = await past();
+        assert.equal(await ask(), "claimed");
+        assert.equal(await past(), counted, "nothing goes past the registry any more");
+        lab.write("claimed.yaml", "");
+        await waitFor("the address as before", async () => (await ask()) === direct, 5000);
       },
     );
   });
