@@ -80,7 +80,7 @@ for (const way of ["ebpf", "nftables"] as const) {
         agentPrefix: [...withOnly(documentedCapabilities(way)), ...confined("--kill")],
         agentEnv: { FAIRLEAD_INTERCEPTION: way },
         // Certificates are renewed meanwhile.
-        controllerEnv: { FAIRLEAD_SVID_TTL_MS: "20000" },
+        controllerEnv: { FAIRLEAD_SVID_TTL_MS: "14000" },
       };
       await withLab({ "shop.yaml": shop }, reduced, async (lab) => {
         const nodes = ["node1", "node2"] as const;
