@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fairlead::kernel::layout::setting;
-use fairlead::kernel::{EnrolRequest, Kernel, KernelEvent};
+use fairlead::kernel::{EnrolRequest, ForeignProgram, Kernel, KernelEvent};
 use fairlead::seam::Direction;
 
 use crate::Case;
@@ -28,7 +28,7 @@ pub const CASES: &[Case] = &[
     ("[DP-21] a pod that vanished without a word is found", vanished),
     ("[DP-18] unload removes every link and pin", unload),
     ("[INT-6] auto without eBPF says why, nftables is named", no_bpf),
-    ("[DP-13] programs of others at our hooks are found", foreign),
+    ("[DP-13] programs of others at our hooks are found, those that run after ours and those before", foreign),
     ("[DP-31] direct pairs go on for the grace time after the agent died", grace),
 ];
 
@@ -311,11 +311,24 @@ fn foreign(lab: &Lab) {
     // Another copy of our own programs, from another pin folder, is somebody else's.
     let mut other = lab.config();
     other.pin_dir = other.pin_dir.parent().unwrap().join("bpf2");
-    let (second, _) = Kernel::load(other.clone(), lab.relay.clone(), Arc::new(|_| ())).unwrap();
-    let found = kernel.foreign_programs().unwrap();
-    assert!(found.iter().any(|p| p.hook == "connect4" && p.name == "fl_connect4" && p.position == 1 && p.ours_at == Some(0)), "{found:?}");
+    let load_other = || Kernel::load(other.clone(), lab.relay.clone(), Arc::new(|_| ())).unwrap().0;
+    let is_there = |kernel: &Kernel, position: usize, ours_at: usize| {
+        let found = kernel.foreign_programs().unwrap();
+        let same = |p: &ForeignProgram| (p.hook, p.name.as_str(), p.position, p.ours_at) == ("connect4", "fl_connect4", position, Some(ours_at));
+        assert!(found.iter().any(same), "{found:?}");
+    };
+    let second = load_other();
+    is_there(&kernel, 1, 0);
     second.unload().unwrap();
     drop(second);
+    assert!(kernel.foreign_programs().unwrap().is_empty());
+    kernel.unload().unwrap();
+    drop(kernel);
+    let first = load_other();
+    let kernel = lab.load().0;
+    is_there(&kernel, 0, 1);
+    first.unload().unwrap();
+    drop(first);
     assert!(std::process::Command::new("umount").arg(&other.pin_dir).status().unwrap().success());
     assert!(kernel.foreign_programs().unwrap().is_empty());
 }
