@@ -132,6 +132,20 @@ function okOr<T>(result: { readonly ok: true; readonly value: T } | { readonly o
   throw new Error(result.error);
 }
 
+/** Waits until agents know what the controller last read (which pods are ready, above all), 3 s at most: some labs are made never to settle. */
+async function settled(lab: TestLab): Promise<void> {
+  const until = performance.now() + 3000;
+  await lab.askController("/v1/sync", "POST");
+  for (;;) {
+    const { objects } = (await lab.askController("/v1/status")) as {
+      objects: readonly { readonly enforced: { readonly nodes: number; readonly of: number } | null }[];
+    };
+    if (objects.every((o) => o.enforced === null || o.enforced.nodes === o.enforced.of)) return;
+    if (performance.now() > until) return;
+    await sleep(25);
+  }
+}
+
 export type WithLabOptions = Partial<Omit<LabOptions, "name" | "manifests">>;
 
 /** Brings a lab up from manifest files (name -> text), runs `body`, and takes it down whatever happens. */
@@ -151,6 +165,7 @@ export async function withLab(
     okOr(
       await labUp({ ...defaultOptions, ...options, controllerEnv, name, manifests: dir }, (line) => lines.push(line)),
     );
+    if (options.agents !== false) await settled(lab);
     await body(lab);
   } finally {
     await labDown(name);
