@@ -1,5 +1,16 @@
 // `fairlead lab ...`: brings labs up, changes them, looks into them and takes them down.
-import { absentLab, labAsk, labDown, labNames, labStatus, labUp, pathsOf, spawnInPod } from "../test/lab/client.ts";
+import { systemClock } from "../agent/base/clock.ts";
+import {
+  absentLab,
+  labAsk,
+  labDown,
+  labLeft,
+  labNames,
+  labStatus,
+  labUp,
+  pathsOf,
+  spawnInPod,
+} from "../test/lab/client.ts";
 import { ended } from "../test/lab/command.ts";
 import { readText } from "../test/lab/files.ts";
 import { defaultOptions, type LabStatus } from "../test/lab/lab-options.ts";
@@ -11,6 +22,7 @@ import { interruptible } from "./interrupt.ts";
 import { apply, remove } from "./lab-objects.ts";
 import { jsonOption as json, labOption as name, need, podNames } from "./mesh.ts";
 import { didYouMean, listed } from "./nearest.ts";
+import { reporting } from "./progress.ts";
 import { cell, table } from "./table.ts";
 
 const up: Command = {
@@ -273,7 +285,8 @@ const down: Command = {
     const names = call.flag("all") ? labNames() : [labName(call.text("name"))];
     const gone: string[] = [];
     for (const each of names) {
-      const was = need(await labDown(each));
+      const left = (): string => `taking lab ${each} down: ${labLeft(each)} processes left`;
+      const was = need(await reporting(systemClock, labDown(each), left, call.output.err));
       if (was) gone.push(each);
       call.output.err(was ? `lab ${each} is down` : absentLab(each));
     }

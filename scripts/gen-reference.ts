@@ -22,15 +22,39 @@ function knobs(path: string): string[][] {
       comment = note[1] ?? "";
       continue;
     }
-    for (const m of line.matchAll(/"(FAIRLEAD_[A-Z0-9_]+)"(?:, ([a-z]\w*, )?(.*))?/g)) {
+    for (const m of line.matchAll(/"(FAIRLEAD_[A-Z0-9_]+)"(?:, ((?!dayMs)[a-z]\w*, )?(.*))?/g)) {
       const name = m[1] ?? "";
       if (rows.has(name)) continue;
       const fallback = balanced(m[3] ?? "");
-      rows.set(name, [`\`${name}\``, fallback === "" ? "" : `\`${fallback}\``, notes.get(name) ?? comment]);
+      const shown = fallback.split(", ").map((word) => readable(word, name.endsWith("_MS")));
+      rows.set(name, [`\`${name}\``, fallback === "" ? "" : `\`${shown.join(", ")}\``, notes.get(name) ?? comment]);
     }
     if (line.trim() !== "") comment = "";
   }
   return [...rows.values()];
+}
+
+const units = { d: 86_400_000, h: 3_600_000, m: 60_000, s: 1_000, ms: 1 } as const;
+
+/** A duration as people write it: 90000 -> "1m30s". */
+export function duration(ms: number): string {
+  if (ms === 86_400_000) return "24h";
+  let left = ms;
+  let text = "";
+  for (const [unit, size] of Object.entries(units)) {
+    const count = Math.floor(left / size);
+    if (count > 0) text += `${count}${unit}`;
+    left -= count * size;
+  }
+  return text || "0";
+}
+
+/** A number of the code without its underscores, a duration as people write it; anything else as it stands. */
+function readable(word: string, isDuration: boolean): string {
+  const number = /^(?:(\d[\d_]*)(?: \* )?)?(dayMs)?$/.exec(word);
+  if (word === "" || number === null) return word;
+  const value = Number((number[1] ?? "1").replaceAll("_", "")) * (number[2] === undefined ? 1 : units.d);
+  return isDuration ? duration(value) : String(value);
 }
 
 /** The arguments up to the bracket that closes the call. */
@@ -70,7 +94,7 @@ export function reference(): string {
     "# Reference",
     "Generated from the code by `npm run gen`; a test fails when it is not current.",
     "## Environment of the agent",
-    "Columns: name, default and bounds as the code has them, reason. Durations are in milliseconds.",
+    "Columns: name, default and bounds, reason. Durations are set in milliseconds: 5m is `300000`.",
     table(["variable", "default, bounds", "note"], knobs("agent/config.ts")),
     "## Environment of the controller",
     table(["variable", "default, bounds", "note"], knobs("controller/config.ts")),

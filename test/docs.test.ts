@@ -4,12 +4,21 @@ import { existsSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { closeReasons } from "../agent/flow.ts";
 import { metricNames } from "../agent/report/metric-names.ts";
-import { reference } from "../scripts/gen-reference.ts";
+import { duration, reference } from "../scripts/gen-reference.ts";
 
 const doc = readFileSync("docs/reference.md", "utf8");
 
 test("docs/reference.md is what the code says (npm run gen)", () => {
   assert.equal(doc, reference());
+});
+
+test("durations stand in the reference as people write them", () => {
+  const written = [0, 1, 250, 1_000, 90_000, 300_000, 3_600_000, 86_400_000, 604_800_000, 5_400_500].map(duration);
+  assert.deepEqual(written, ["0", "1ms", "250ms", "1s", "1m30s", "5m", "1h", "24h", "7d", "1h30m500ms"]);
+  assert.match(doc, /^\| `FAIRLEAD_DRAIN_MS` \| `5m, 0, 24h` \|/m);
+  assert.match(doc, /^\| `FAIRLEAD_SVID_TTL_MS` \| `24h, 1s, 90d` \|/m);
+  const raw = doc.split("\n").filter((line) => /^\| `FAIRLEAD_\w+_MS` \| `[^`]*(\d{4}|_|dayMs)/.test(line));
+  assert.deepEqual(raw, []);
 });
 
 test("every metric, close reason and environment variable of the code is in the reference", () => {

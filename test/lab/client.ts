@@ -154,6 +154,12 @@ export async function labDown(name: string): Promise<Result<boolean, string>> {
   return ok(true);
 }
 
+/** How many processes of a lab are there, its supervisor's included. */
+export function labLeft(name: string): number {
+  const paths = pathsOf(name);
+  return paths.ok ? cgroupProcesses(paths.value.cgroup).length : 0;
+}
+
 /** Asks the supervisor to do something. */
 export async function labAsk(name: string, path: string, body: unknown): Promise<Result<unknown, string>> {
   const paths = pathsOf(name);

@@ -4,6 +4,7 @@ import { readdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type TestLab, withLab } from "../kit/lab.ts";
+import { holdIdle, startLoad } from "./load.ts";
 import { plaintextBetweenNodes } from "./plaintext.ts";
 import { check, type Proof } from "./proof.ts";
 import { paths, shopManifests } from "./shop.ts";
@@ -42,31 +43,8 @@ async function replaceAll(
   if (farPath === undefined) throw new Error("no paths");
   // A client's ports rest for a minute after each connection to one place: the usual 28,232 do not last for 500/s, with or without a mesh.
   await lab.run("shop/client", ["sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65535"]);
-  const idle = await lab.startTraffic("shop/client", [
-    "idle",
-    "--host",
-    farPath.host,
-    "--count",
-    String(IDLE),
-    "--seed",
-    "7",
-  ]);
-  const opened = await idle.next();
-  check(opened.open === IDLE, `idle connections: ${JSON.stringify(opened)}`);
-  const loads = await Promise.all(
-    all.map((p) =>
-      lab.startTraffic("shop/client", [
-        "load",
-        "--host",
-        p.host,
-        "--rate",
-        String(RATE / all.length),
-        "--orders",
-        "request",
-      ]),
-    ),
-  );
-  for (const l of loads) await l.next();
+  const idle = await holdIdle(lab, { host: farPath.host, count: IDLE, seed: 7 });
+  const loads = await Promise.all(all.map((p) => startLoad(lab, { host: p.host, rate: RATE / all.length })));
   const proved: unknown[] = [];
   const began = performance.now();
   for (let i = 0; i < times; i++) {
@@ -76,41 +54,25 @@ async function replaceAll(
     say(`restart ${i + 1} of ${times}: ${node}${changed ? ", by a version with other maps" : ""}`);
     await lab.agent(node, "replace");
     await sleep(1500);
-    const state = await idle.ask("check", 60_000);
-    proved.push(state);
-    check(state.ok === IDLE, `idle connections after restart ${i + 1}: ${JSON.stringify(state)}`);
+    proved.push(await idle.prove(`after restart ${i + 1}`));
   }
-  const reports = await Promise.all(loads.map((l) => l.ask("stop", 120_000)));
-  for (const [i, r] of reports.entries())
-    check(r.failed === 0, `load during restarts, ${all[i]?.name}: ${JSON.stringify(r)}`);
+  const reports = await Promise.all(loads.map((l, i) => l.stop(`load during restarts, ${all[i]?.name}`)));
   if (whole) {
     say("waiting for the end of the first agents' drain");
     await sleep(DRAIN_MS - LAST_LOOK_MS - (performance.now() - began));
-    proved.push(await idle.ask("check", 60_000));
+    proved.push(await idle.prove("before the drain's end"));
   }
-  const last = proved.at(-1) as { readonly ok?: unknown };
-  check(last.ok === IDLE, `idle connections before the drain's end: ${JSON.stringify(last)}`);
-  await idle.end("quit");
-  return { restarts: times, idleLooks: proved.length, idle: last, loads: reports };
+  await idle.end();
+  return { restarts: times, idleLooks: proved.length, idle: proved.at(-1), loads: reports };
 }
 
 /** SIGKILL: what went through the agent dies, what did not lives; without an agent strict pods refuse, and go on when it is back. */
 async function killed(lab: TestLab, node: string, say: (line: string) => void): Promise<Record<string, unknown>> {
   const [near, , far] = await paths(lab);
   if (near === undefined || far === undefined) throw new Error("no paths");
-  const hold = (host: string) => lab.startTraffic("shop/client", ["idle", "--host", host, "--count", "100"]);
+  const hold = (host: string) => holdIdle(lab, { host, count: 100 });
   const [direct, tunnelled] = await Promise.all([hold(near.host), hold(far.host)]);
-  await Promise.all([direct.next(), tunnelled.next()]);
-  const load = await lab.startTraffic("shop/client", [
-    "load",
-    "--host",
-    far.host,
-    "--rate",
-    "300",
-    "--orders",
-    "request",
-  ]);
-  await load.next();
+  const load = await startLoad(lab, { host: far.host, rate: 300 });
   await sleep(1000);
   say(`SIGKILL of the agent of ${node}, then start`);
   const began = performance.now();
@@ -120,15 +82,14 @@ async function killed(lab: TestLab, node: string, say: (line: string) => void): 
   const downMs = performance.now() - began;
   const probe = await lab.traffic("shop/client", ["short", "--host", far.host, "--count", "200", "--concurrency", "4"]);
   check(probe.failed === 0, `connections after the agent's return: ${JSON.stringify(probe)}`);
-  const report = await load.ask("stop", 120_000);
+  const report = await load.stop("load during the agent's absence", true);
   check(
     Number(report.longestGapMs) <= downMs + 100,
     `down for ${downMs} ms, connections again later: ${JSON.stringify(report)}`,
   );
-  const [lived, died] = await Promise.all([direct.ask("check"), tunnelled.ask("check")]);
-  check(lived.ok === 100, `connections that no agent carries: ${JSON.stringify(lived)}`);
+  const [lived, died] = await Promise.all([direct.prove("that no agent carries"), tunnelled.look()]);
   check(died.ok === 0, `connections through the killed agent: ${JSON.stringify(died)}`);
-  await Promise.all([direct.end("quit"), tunnelled.end("quit")]);
+  await Promise.all([direct.end(), tunnelled.end()]);
   return { downMs: Math.round(downMs), afterReturn: probe, during: report, direct: lived, tunnelled: died };
 }
 
