@@ -48,13 +48,22 @@ pub fn start(config: Config) -> io::Result<Started> {
     thread::Builder::new().name("calls".into()).spawn(move || run_calls(table, &queue))?;
     let reader = shared.clone();
     thread::Builder::new().name("control".into()).spawn(move || {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&reader, &calls))) {
-            // Without this thread nothing is answered: the agent sees the channel end, says so and ends too.
-            eprintln!("the control thread died: {}", succession::text_of(panic.as_ref()));
-            stop_all(&reader);
-        }
+        watched(&reader, || run(&reader, &calls));
     })?;
     Ok(Started { agent, shared, pods })
+}
+
+/// Runs the control thread's loop. Without it nothing is answered: after a panic the agent is told, everything carried is reset, and
+/// the channel ends, and with it the agent.
+fn watched(shared: &Shared, body: impl FnOnce()) {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(body)) else { return };
+    let message = succession::text_of(panic.as_ref());
+    // On the channel nobody may listen any more.
+    eprintln!("the control thread died: {message}");
+    shared.counters.add("worker_died", 1);
+    shared.event("worker_died", json!({"worker": "control", "message": message, "restarted": false}));
+    shared.channel.flush();
+    stop_all(shared);
 }
 
 fn run(shared: &Shared, calls: &Sender<Value>) {
@@ -152,4 +161,52 @@ fn reply(shared: &Shared, id: &Value, result: Result<Value, Fault>) {
         Err(fault) => json!({"id": id, "error": {"code": fault.code, "message": fault.message}}),
     };
     shared.channel.send_json(REPLY, &body);
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::channel::EVENT;
+
+    pub fn started() -> Started {
+        start(Config { workers: 1, ..Config::default() }).unwrap()
+    }
+
+    /// What the agent is told until the channel ends.
+    pub fn events(agent: &OwnedFd) -> Vec<Value> {
+        let (mut reader, mut room, mut events) = (FrameReader::default(), vec![0; 1 << 16], Vec::new());
+        loop {
+            poll(&mut [PollFd::new(agent, PollFlags::IN)], None).unwrap();
+            match rustix::io::read(agent, &mut room).unwrap() {
+                0 => return events,
+                n => reader.push(&room[..n]),
+            }
+            while let Some((kind, payload)) = reader.next_frame().unwrap() {
+                events.extend((kind == EVENT).then(|| serde_json::from_slice::<Value>(&payload).unwrap()));
+            }
+        }
+    }
+
+    #[test]
+    #[doc = "[INT-14] a control thread that panics is counted and told of, then everything is reset and the channel ends"]
+    fn death_is_told_and_ends_everything() {
+        let Started { agent, shared, .. } = started();
+        watched(&shared, || panic!("a bug on demand"));
+        let events = events(&agent);
+        let death = events.iter().find(|e| e["event"] == "worker_died").unwrap();
+        assert_eq!(death, &json!({"event": "worker_died", "worker": "control", "message": "a bug on demand", "restarted": false}));
+        assert_eq!(shared.counters.get("worker_died"), 1);
+        assert!(shared.stopping.load(Ordering::Acquire), "what is carried is reset by its worker");
+        assert!(!shared.channel.send(EVENT, b"{}"), "nobody queues for an agent that is gone");
+    }
+
+    #[test]
+    #[doc = "[INT-14] an end in order is no death"]
+    fn an_end_in_order_is_no_death() {
+        let Started { agent, shared, .. } = started();
+        watched(&shared, || {});
+        assert_eq!(shared.counters.get("worker_died"), 0);
+        shared.channel.close();
+        assert!(events(&agent).iter().all(|e| e["event"] != "worker_died"));
+    }
 }

@@ -101,3 +101,37 @@ fn tunnel(t: &OpenTunnel) -> Value {
         "ageMs": t.opened.elapsed().as_millis() as u64, "idle": open == 0, "draining": t.draining(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+    use crate::control::tests::{events, started};
+    use crate::hbone::registry::{Facts, Registry};
+    use crate::hbone::watched;
+    use crate::reason::Reason;
+
+    #[test]
+    #[doc = "[INT-14] an HBONE thread that panics resets what it carried, is counted and told of, and none takes its place"]
+    fn death_resets_and_is_told() {
+        let side = started();
+        let reports = Reports(Arc::downgrade(&side.shared));
+        let (registry, any) = (Registry::default(), "10.1.2.3:80".parse().unwrap());
+        let (pod, started) = ("shop/client".to_owned(), Instant::now());
+        let stream = registry.open(Facts { id: 1, inbound: false, pod, cookie: 7, source: any, destination: any, plan: 0, protocol: 0, started });
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        let ended = Arc::new(Mutex::new(None));
+        let seen = ended.clone();
+        runtime.spawn(async move { *seen.lock().unwrap() = Some(stream.killed().await) });
+        watched(&runtime, &registry, &reports, async { panic!("a bug on demand") });
+        assert_eq!(*ended.lock().unwrap(), Some(Reason::WorkerDied), "before the death is told");
+        assert_eq!(side.shared.counters.get("worker_died"), 1);
+        side.shared.channel.close();
+        let deaths: Vec<_> = events(&side.agent).into_iter().filter(|e| e["event"] == "worker_died").collect();
+        assert_eq!(deaths, [json!({"event": "worker_died", "worker": "hbone", "message": "a bug on demand", "restarted": false})]);
+    }
+}

@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::config::Config;
@@ -208,10 +209,7 @@ impl Hbone {
         });
         let handle = Self { shared: shared.clone(), runtime: runtime.handle().clone() };
         let thread = std::thread::Builder::new().name("hbone".into()).spawn(move || {
-            let recorder = shared.recorder.clone();
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(shared)))) {
-                recorder.died(&text_of(panic.as_ref()));
-            }
+            watched(&runtime, &shared.registry, shared.recorder.as_ref(), run(shared.clone()));
             runtime.shutdown_timeout(Duration::from_millis(100));
         })?;
         Ok((handle, thread))
@@ -278,6 +276,14 @@ impl Hbone {
         self.shared.registry.streams().iter().for_each(|s| s.kill(Reason::AgentStopping));
         self.shared.stopped.notify_one();
     }
+}
+
+/// Runs the thread's own work, and the tasks meanwhile. After a panic in it what is carried is reset and recorded, then the death told.
+fn watched(runtime: &Runtime, registry: &Registry, recorder: &dyn Recorder, work: impl Future<Output = ()>) {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work))) else { return };
+    registry.streams().iter().for_each(|s| s.kill(Reason::WorkerDied));
+    let _ = catch_unwind(AssertUnwindSafe(|| runtime.block_on(async { tokio::time::sleep(LAST_WORDS).await })));
+    recorder.died(&text_of(panic.as_ref()));
 }
 
 /// Housekeeping: idle connections and changes of identities. Everything else runs in tasks of its own.
