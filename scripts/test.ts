@@ -97,7 +97,7 @@ const steps: readonly Step[] = [
     timeoutMinutes: 20,
   },
   nodeTest("kernel", "kernel tests", ["test/bpf/*.test.ts"], 1),
-  nodeTest("lab", "lab tests (real programs between nodes)", ["test/netns/*.test.ts"], 1),
+  nodeTest("lab", "lab tests (real programs between nodes)", ["test/netns/*.test.ts"], 2),
 ];
 
 function count(step: Step, output: string, code: number | null): Outcome {
