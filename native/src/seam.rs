@@ -55,6 +55,11 @@ pub trait PodSockets: Send + Sync {
     /// to `to` has been started, since only so is it known that the port is free for these two ends: another connect
     /// answers Ok, EALREADY or what went wrong.
     fn app_socket(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd>;
+    /// As `app_socket`, where bytes for the app are at hand: the last step of the TCP handshake may wait for them and ride with
+    /// them. On a socket that then stays silent the app would see the connection late.
+    fn app_socket_for_data(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
+        self.app_socket(to, client)
+    }
     /// Whether the app itself listens on this port. Asked only about ports on which the agent serves too (HBONE).
     fn app_listens(&self, _port: u16) -> bool {
         false

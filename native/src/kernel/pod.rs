@@ -124,8 +124,12 @@ fn listener(maps: &Maps, ipv6: bool) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Starts to connect; an app that is not there is told at once.
-fn start(fd: OwnedFd, to: SocketAddr) -> io::Result<OwnedFd> {
+/// Starts to connect; an app that is not there is told at once. `quick`: the handshake's last ACK goes out at once, not with
+/// the first data (`TCP_QUICKACK` off, tcp(7)).
+fn start(fd: OwnedFd, to: SocketAddr, quick: bool) -> io::Result<OwnedFd> {
+    if !quick {
+        sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0)?;
+    }
     match sys::connect(fd.as_fd(), to) {
         Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
         _ => Ok(fd),
@@ -212,19 +216,26 @@ impl Pod {
 
     /// A connecting socket toward the app that speaks from the client's address. A bound socket cannot be bound again, so
     /// each port that turns out to serve these two ends already costs a new one.
-    fn transparent(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
+    fn transparent(&self, to: SocketAddr, client: IpAddr, quick: bool) -> io::Result<OwnedFd> {
         let mut last = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
         for _ in 0..self.app_ports.count.min(PORT_TRIES) {
             let fd = self.socket(to, socket_role::OWN_APP)?;
             sys::set_transparent(fd.as_fd(), client.is_ipv6())?;
             sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, routes::MARK as i32)?;
             self.bind_in(fd.as_fd(), client, &self.app_ports)?;
-            match start(fd, to) {
+            match start(fd, to, quick) {
                 Err(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => last = e,
                 other => return other,
             }
         }
         Err(last)
+    }
+
+    fn app_socket_as(&self, to: SocketAddr, client: IpAddr, quick: bool) -> io::Result<OwnedFd> {
+        if self.ips.contains(&client) || client.is_loopback() || client.is_unspecified() || client.is_ipv6() != to.is_ipv6() {
+            return start(self.socket(to, socket_role::OWN_APP)?, to, quick);
+        }
+        self.transparent(to, client, quick)
     }
 }
 
@@ -266,10 +277,11 @@ impl PodSockets for Pod {
     }
 
     fn app_socket(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
-        if self.ips.contains(&client) || client.is_loopback() || client.is_unspecified() || client.is_ipv6() != to.is_ipv6() {
-            return start(self.socket(to, socket_role::OWN_APP)?, to);
-        }
-        self.transparent(to, client)
+        self.app_socket_as(to, client, true)
+    }
+
+    fn app_socket_for_data(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
+        self.app_socket_as(to, client, false)
     }
 
     /// An error of the map counts as a yes: then the connection is the app's, as it would be without us.

@@ -134,7 +134,9 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let (to, client) = (conn.destination, conn.source.ip());
         conn.upstream = Some(to);
-        let socket = conn.pod.sockets.app_socket(to, client);
+        // Bytes that came with OPEN go to the app as soon as it is connected.
+        let data = conn.tunnel.and_then(|t| self.tunnels.get(t)).is_some_and(|t| t.link.has_more());
+        let socket = if data { conn.pod.sockets.app_socket_for_data(to, client) } else { conn.pod.sockets.app_socket(to, client) };
         self.dial(key, socket, to);
     }
 

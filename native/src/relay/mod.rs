@@ -1,6 +1,7 @@
 //! The byte side: worker threads that accept in pods, ask for plans and verdicts, and carry bytes.
 
 pub mod accept;
+pub mod acceptor;
 pub mod arriving;
 pub mod buffers;
 pub mod conn;

@@ -140,10 +140,7 @@ impl Worker {
 
     /// Connects the socket towards the server; used for plain and local endpoints and for the app side of inbound.
     pub fn dial(&mut self, key: Key, socket: std::io::Result<OwnedFd>, to: SocketAddr) {
-        let result = socket.map_err(|e| errno(&e)).and_then(|fd| {
-            sock::tune(&fd, false);
-            sock::connect(fd.as_fd(), to).map(|done| (fd, done))
-        });
+        let result = socket.map_err(|e| errno(&e)).and_then(|fd| sock::connect(fd.as_fd(), to).map(|done| (fd, done)));
         let Some(conn) = self.conns.get_mut(key) else { return };
         match result {
             Err(error) => self.dial_failed(key, connect_reason(error)),

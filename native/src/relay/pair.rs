@@ -39,7 +39,8 @@ fn copy(from: &mut End, to: &mut End, room: &mut [u8], mut seen: impl FnMut(&[u8
             Io::Done(n) => {
                 from.readable = n == room.len() || from.hangup;
                 seen(&room[..n]);
-                match sock::send(to.fd.as_fd(), &room[..n]) {
+                // After an announced end the next read is the end: the FIN rides with these bytes.
+                match sock::send_last(to.fd.as_fd(), &room[..n], from.hangup) {
                     Io::Done(m) if m == n => {}
                     Io::Done(m) => {
                         to.writable = false;

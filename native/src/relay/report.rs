@@ -9,7 +9,7 @@ use crate::record::{self, FLAG_OPENED, Opened, Record};
 
 /// Rows wait at most this long, or until so many are together.
 const FLUSH_US: u64 = 50_000;
-const FLUSH_RECORDS: usize = 64;
+const FLUSH_RECORDS: usize = 256;
 
 #[derive(Default)]
 pub struct Report {

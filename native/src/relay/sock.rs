@@ -52,8 +52,17 @@ pub fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> Io {
     retry(|| net::send(fd, bytes, SendFlags::NOSIGNAL))
 }
 
-pub fn sendv(fd: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> Io {
-    retry(|| net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))
+fn flags(fin_follows: bool) -> SendFlags {
+    if fin_follows { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL }
+}
+
+/// Sends bytes. `fin_follows`: the direction is shut right after them, so that the FIN rides with the last of them.
+pub fn send_last(fd: BorrowedFd<'_>, bytes: &[u8], fin_follows: bool) -> Io {
+    retry(|| net::send(fd, bytes, flags(fin_follows)))
+}
+
+pub fn sendv(fd: BorrowedFd<'_>, pieces: &[IoSlice<'_>], fin_follows: bool) -> Io {
+    retry(|| net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), flags(fin_follows)))
 }
 
 fn canonical(address: Option<net::SocketAddrAny>) -> io::Result<SocketAddr> {

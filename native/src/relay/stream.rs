@@ -1,7 +1,6 @@
 //! A stream in a tunnel: the application's socket on one side, frames on the other, both directions in one pass.
 
 use std::io::IoSlice;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use super::conn::{Conn, End, State};
@@ -11,7 +10,7 @@ use super::timers::Timer;
 use super::tunnels::Tunnel;
 use super::worker::Worker;
 use crate::reason::Reason;
-use crate::record::{Closer, Lane};
+use crate::record::Closer;
 use crate::tls::session::Failure;
 use crate::tunnel::frame::{OpenMeta, Refusal};
 use crate::tunnel::link::{Fill, Link, Step};
@@ -22,6 +21,10 @@ use serde_json::json;
 const PIECES: usize = 16;
 /// Reads of one tunnel before the others get their turn.
 const TURNS: usize = 8;
+/// The opener sends DATA before ACCEPT until so many bytes are on their way; it keeps a copy until then.
+pub const EARLY: usize = 16_384;
+/// How long the last frames of a stream wait for the next stream on the tunnel, to ride with its OPEN.
+const TAIL_WAIT_US: u64 = 1_000;
 
 /// What a pass over the peer's bytes ended with.
 enum Passed {
@@ -37,7 +40,8 @@ enum Passed {
 }
 
 /// Writes received data to the application; false: its socket failed.
-fn deliver(link: &mut Link, app: &mut End) -> bool {
+/// `fin_follows`: the peer's FIN is right behind them.
+fn deliver(link: &mut Link, app: &mut End, fin_follows: bool) -> bool {
     while !link.undelivered.is_empty() && app.writable {
         let result = {
             let mut slices: [IoSlice<'_>; PIECES] = std::array::from_fn(|_| IoSlice::new(&[]));
@@ -45,7 +49,10 @@ fn deliver(link: &mut Link, app: &mut End) -> bool {
             for (slice, range) in slices.iter_mut().zip(&link.undelivered) {
                 *slice = IoSlice::new(link.bytes(range));
             }
-            if count == 1 { sock::send(app.fd.as_fd(), &slices[0]) } else { sock::sendv(app.fd.as_fd(), &slices[..count]) }
+            match count {
+                1 => sock::send_last(app.fd.as_fd(), &slices[0], fin_follows),
+                _ => sock::sendv(app.fd.as_fd(), &slices[..count], fin_follows && count == link.undelivered.len()),
+            }
         };
         match result {
             Io::Done(mut n) => {
@@ -86,6 +93,7 @@ impl Worker {
         }
         t.conn = Some(conn);
         t.idle = false;
+        t.send_due_us = 0;
         t.step += 1;
         c.tunnel = Some(tunnel);
         c.identity = t.link.peer.clone();
@@ -126,8 +134,12 @@ impl Worker {
     }
 
     /// The other direction: the application's bytes and our frames into records, one write.
-    fn pump_app(&mut self, key: Key) {
+    pub fn pump_app(&mut self, key: Key) {
+        if self.accept_waits(key) {
+            return;
+        }
         let Some(t) = self.tunnels.get_mut(key) else { return };
+        t.link.hold = t.send_due_us == 0 || self.now_us < t.send_due_us;
         let fresh = t.used_us > 0 && self.now_us.saturating_sub(t.used_us) < 5_000_000;
         let role = t.link.machine.role();
         let mut conn = t.conn.and_then(|c| self.conns.get_mut(c));
@@ -138,11 +150,11 @@ impl Worker {
                 let inbound = *inbound;
                 let app = if inbound { up.as_mut() } else { down.as_mut() };
                 let opening = role == Role::Opener && !t.link.machine.accepted();
-                let open = if inbound { *state == State::Open } else { !opening || (fresh && early.is_empty()) };
+                let open = if inbound { *state == State::Open } else { !opening || (fresh && early.len() < EARLY) };
                 // A stream that moved to this tunnel says again that its application has ended.
                 let ended = app.as_ref().is_some_and(|a| a.eof);
                 if ended && (!opening || (fresh && (*early_sent || early.is_empty()))) && (!inbound || open) {
-                    t.link.machine.fin(&mut t.link.control);
+                    t.link.fin();
                 }
                 let keep = if opening { Some(early) } else { None };
                 let seen = |chunk: &[u8]| if inbound { detector.from_server() } else { detector.from_client(chunk) };
@@ -152,6 +164,14 @@ impl Worker {
             }
         };
         t.link.release(&mut self.buffers);
+        match sent.held {
+            true if t.send_due_us == 0 => {
+                t.send_due_us = self.now_us + TAIL_WAIT_US;
+                self.waiting.push_back((t.send_due_us, key));
+            }
+            true => {}
+            false => t.send_due_us = 0,
+        }
         let Some(c) = conn else {
             if sent.tunnel_failed {
                 self.drop_tunnel(key);
@@ -169,7 +189,8 @@ impl Worker {
             t.link.stalled = false;
             self.again.push(Token::Tunnel(key));
         }
-        let more = c.app().is_some_and(|a| a.readable) && !t.link.backlog() && t.link.machine.can_send() && t.link.machine.accepted();
+        let may_send = t.link.machine.accepted() || (role == Role::Opener && fresh && c.early.len() < EARLY);
+        let more = c.app().is_some_and(|a| a.readable) && !t.link.backlog() && t.link.machine.can_send() && may_send;
         if sent.tunnel_failed && !t.write_failed {
             // What the peer said before it closed is still to be read.
             t.write_failed = true;
@@ -181,6 +202,10 @@ impl Worker {
         }
         if sent.failed {
             return self.reset_stream(key, None);
+        }
+        if t.link.machine.is_idle() {
+            self.stream_done(key);
+            return self.tunnel_idle(key);
         }
         if sent.eof && t.link.machine.both_ended() {
             return self.stream_done(key);
@@ -224,13 +249,13 @@ impl Worker {
                 if let Some(c) = t.conn.and_then(|c| self.conns.get_mut(c)) {
                     let side = c.far_side();
                     c.close_first(side);
-                    if let Some(app) = c.app() {
-                        app.shutdown();
-                    }
                 }
                 let over = t.link.machine.fin_delivered(&mut t.link.control);
                 if t.link.machine.both_ended() {
+                    // Closing the application's socket sends the FIN.
                     self.stream_done(key);
+                } else if let Some(app) = t.conn.and_then(|c| self.conns.get_mut(c)).and_then(Conn::app) {
+                    app.shutdown();
                 }
                 if over {
                     self.tunnel_idle(key);
@@ -287,39 +312,6 @@ impl Worker {
         }
         self.endpoint_failed(conn, reason);
     }
-
-    /// Acceptor: a stream begins. Its verdict is asked (or known), then the app is dialled, then ACCEPT goes out.
-    fn stream_opened(&mut self, key: Key, meta: OpenMeta) {
-        let stands = self.tunnels.get(key).is_some_and(|t| self.stands(&t.link));
-        let Some(t) = self.tunnels.get_mut(key) else { return };
-        t.idle = false;
-        t.step += 1;
-        let (pod, peer, destination, identity) = (t.pod.clone(), t.link.peer_address, t.destination, t.link.peer.clone());
-        if !stands {
-            t.link.machine.drain(&mut t.link.control);
-            t.link.machine.refuse(&Refusal::new(Reason::PeerDraining, true, ""), &mut t.link.control);
-            return self.tunnel_idle(key);
-        }
-        let source = SocketAddr::new(peer.ip(), meta.source_port.unwrap_or(peer.port()));
-        let mut conn = self.new_conn(pod, true, source, destination);
-        conn.tunnel = Some(key);
-        conn.lane = Lane::Tunnel;
-        conn.service = meta.service;
-        conn.identity = identity.clone();
-        let conn = self.conns.insert(conn);
-        if let Some(t) = self.tunnels.get_mut(key) {
-            t.conn = Some(conn);
-        }
-        self.ask_verdict(conn, identity, "fairlead/1");
-    }
-
-    /// Acceptor: the application is connected.
-    pub fn app_connected(&mut self, key: Key) {
-        if let Some(t) = self.tunnels.get_mut(key) {
-            t.link.machine.accept(&mut t.link.control);
-            self.again.push(Token::Tunnel(key));
-        }
-    }
 }
 
 /// Reads the peer's bytes: data to the application, the first frame that means more to the caller.
@@ -327,8 +319,9 @@ fn pass(t: &mut Tunnel, mut conn: Option<&mut Conn>, buffers: &mut super::buffer
     let link = &mut t.link;
     let may_deliver = conn.as_deref().is_none_or(|c| c.state == State::Open);
     for _ in 0..TURNS {
+        let fin_follows = conn.as_deref().is_some_and(|c| c.fin_due);
         if let Some(app) = conn.as_deref_mut().and_then(Conn::app).filter(|_| may_deliver)
-            && !deliver(link, app)
+            && !deliver(link, app, fin_follows)
         {
             return Passed::AppFailed;
         }

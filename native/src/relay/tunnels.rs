@@ -56,6 +56,8 @@ pub struct Tunnel {
     pub idle: bool,
     /// Nothing can be written any more; what came before is read yet.
     pub write_failed: bool,
+    /// When frames that wait for others to ride with are sent alone: ACCEPT, or the last ones of a stream. 0: none waits.
+    pub send_due_us: u64,
 }
 
 pub struct ClientTls {
@@ -117,6 +119,7 @@ impl Worker {
             step: 0,
             idle: false,
             write_failed: false,
+            send_due_us: 0,
         };
         let key = self.tunnels.insert(tunnel);
         self.timers.set(self.now_us / 1_000, config.connect_timeout_ms.max(config.handshake_timeout_ms), Timer::tunnel(key, 0));

@@ -1,6 +1,6 @@
 //! One worker thread: its epoll loop and how a connection ends. Everything else of a worker lies beside this file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub struct Worker {
     pub room: Vec<u8>,
     pub peeked: Vec<u8>,
     pub now_us: u64,
+    /// Tunnels with `send_due_us`, by that time.
+    pub waiting: VecDeque<(u64, Key)>,
     /// What still has work after its turn.
     pub again: Vec<Token>,
     pub sweeping: bool,
@@ -95,6 +97,7 @@ impl Worker {
             room: vec![0; records * RECORD],
             peeked: Vec::new(),
             now_us: shared.now_us(),
+            waiting: VecDeque::new(),
             again: Vec::new(),
             sweeping: false,
             draining: false,
@@ -127,6 +130,7 @@ impl Worker {
                 }
             }
             self.go_on();
+            self.send_waiting();
             while let Some(timer) = self.timers.due(self.now_us / 1_000) {
                 self.on_timer(timer);
             }
@@ -155,7 +159,8 @@ impl Worker {
         if !self.again.is_empty() {
             return Some(Timespec { tv_sec: 0, tv_nsec: 0 });
         }
-        let at = self.timers.next_ms().map(|ms| ms * 1_000).into_iter().chain(self.report.due_us()).min()?;
+        let send = self.waiting.front().map(|w| w.0);
+        let at = self.timers.next_ms().map(|ms| ms * 1_000).into_iter().chain(self.report.due_us()).chain(send).min()?;
         let wait = Duration::from_micros(at.saturating_sub(now));
         Some(Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) })
     }

@@ -54,12 +54,17 @@ pub struct Identities {
     pub provider: Arc<CryptoProvider>,
 }
 
-/// AES-128-GCM first: the fastest with hardware support, and what peers prefer. X25519 before P-256. TLS 1.3 only.
+/// AES-128-GCM first: the fastest with hardware support, and what peers prefer. X25519 before P-256, by aws-lc, whose is twice as
+/// fast as ring's. TLS 1.3 only.
 fn provider() -> CryptoProvider {
-    use rustls::crypto::ring::cipher_suite as suite;
+    use rustls::crypto::ring::{cipher_suite as suite, default_provider, kx_group as ring};
+    let x25519 = rustls::crypto::aws_lc_rs::kx_group::X25519;
+    // aws-lc gathers randomness at its first use, for some 40 ms: now, rather than under the first connection.
+    let _ = x25519.start();
     CryptoProvider {
         cipher_suites: vec![suite::TLS13_AES_128_GCM_SHA256, suite::TLS13_AES_256_GCM_SHA384, suite::TLS13_CHACHA20_POLY1305_SHA256],
-        ..rustls::crypto::ring::default_provider()
+        kx_groups: vec![x25519, ring::SECP256R1, ring::SECP384R1],
+        ..default_provider()
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Link {
     pub(super) full_reads: bool,
     /// Reading paused because replies wait for the socket.
     pub stalled: bool,
+    /// The last frames of a stream may wait for the first of the next.
+    pub hold: bool,
 }
 
 impl Link {
@@ -113,11 +115,17 @@ impl Link {
             undelivered: Vec::new(),
             full_reads: false,
             stalled: false,
+            hold: true,
         }
     }
 
     pub fn ready(&self) -> bool {
         matches!(self.layer, Layer::Records(_))
+    }
+
+    /// Behind the last step lies more of what the peer sent with it: DATA behind OPEN, from a peer that keeps to the protocol.
+    pub fn has_more(&self) -> bool {
+        !self.plain.is_empty() || !self.undelivered.is_empty()
     }
 
     /// Sealed or unsealed bytes wait for the socket.
@@ -218,7 +226,7 @@ impl Link {
             self.plain.start += at;
             let result = match piece {
                 Ok(None) => continue,
-                Ok(Some(Piece::Data { stream, start, end })) => match self.machine.data(stream) {
+                Ok(Some(Piece::Data { stream, start, end })) => match self.machine.data(stream, end - start) {
                     Ok(true) => return Step::Data(base + start..base + end),
                     Ok(false) => continue,
                     Err(v) => Err(v),

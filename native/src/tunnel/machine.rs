@@ -31,15 +31,23 @@ pub enum Event {
     Nothing,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Stream {
     accepted: bool,
     sent_fin: bool,
     got_fin: bool,
+    /// Everything up to the peer's FIN has reached our application.
+    fin_delivered: bool,
     sent_fin_ack: bool,
     got_fin_ack: bool,
     sent_rst: bool,
     got_rst: bool,
+    /// Bytes of DATA, either way.
+    sent: u64,
+    received: u64,
+    /// What our FIN and the peer's said of the bytes that had reached the application.
+    our_count: Option<u64>,
+    peer_count: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -80,7 +88,7 @@ impl Machine {
 
     /// Both FINs are sent and received (perhaps not yet acknowledged): the applications are done with each other.
     pub fn both_ended(&self) -> bool {
-        self.stream.as_ref().is_none_or(|s| s.sent_fin && s.sent_fin_ack)
+        self.stream.as_ref().is_none_or(|s| s.sent_fin && s.fin_delivered)
     }
 
     pub fn resetting(&self) -> bool {
@@ -102,7 +110,7 @@ impl Machine {
             return None;
         }
         self.number = self.number.checked_add(1)?;
-        self.stream = Some(Stream::new(false));
+        self.stream = Some(Stream::default());
         put(out, Kind::Open, self.number, &meta.encode());
         Some(self.number)
     }
@@ -123,22 +131,45 @@ impl Machine {
         }
     }
 
-    /// The local application will send no more.
-    pub fn fin(&mut self, out: &mut Vec<u8>) {
-        if self.can_send() {
-            put(out, Kind::Fin, self.number, &[]);
-            if let Some(s) = &mut self.stream {
-                s.sent_fin = true;
+    /// So many bytes of DATA were sent.
+    pub fn note_sent(&mut self, bytes: usize) {
+        if let Some(s) = &mut self.stream {
+            s.sent += bytes as u64;
+        }
+    }
+
+    /// The local application will send no more; `waiting` bytes of the peer's have not reached it yet. True: the stream is over.
+    pub fn fin(&mut self, waiting: usize, out: &mut Vec<u8>) -> bool {
+        if !self.can_send() {
+            return false;
+        }
+        if let Some(s) = &mut self.stream {
+            let count = s.received.saturating_sub(waiting as u64);
+            put(out, Kind::Fin, self.number, &count.to_be_bytes());
+            s.sent_fin = true;
+            s.our_count = Some(count);
+        }
+        self.acknowledge(out);
+        self.settle()
+    }
+
+    /// FIN_ACK only serves the reuse of the tunnel, which needs both FINs: it waits for our own and rides with it. Where that
+    /// said that all has reached the application, it was the acknowledgement, and there is no other.
+    fn acknowledge(&mut self, out: &mut Vec<u8>) {
+        if let Some(s) = self.stream.as_mut().filter(|s| s.fin_delivered && s.sent_fin && !s.sent_fin_ack && !s.sent_rst) {
+            s.sent_fin_ack = true;
+            if !s.acknowledged_peer() {
+                put(out, Kind::FinAck, self.number, &[]);
             }
         }
     }
 
     /// Everything up to the peer's FIN has reached the local application. True: the stream is over.
     pub fn fin_delivered(&mut self, out: &mut Vec<u8>) -> bool {
-        if let Some(s) = self.stream.as_mut().filter(|s| s.got_fin && !s.sent_fin_ack && !s.sent_rst) {
-            s.sent_fin_ack = true;
-            put(out, Kind::FinAck, self.number, &[]);
+        if let Some(s) = self.stream.as_mut().filter(|s| s.got_fin) {
+            s.fin_delivered = true;
         }
+        self.acknowledge(out);
         self.settle()
     }
 
@@ -146,6 +177,8 @@ impl Machine {
     pub fn reset(&mut self, reason: Reason, out: &mut Vec<u8>) -> bool {
         if let Some(s) = self.stream.as_mut().filter(|s| !s.sent_rst) {
             s.sent_rst = true;
+            // The stream may have ended for the peer with our FIN: then it answers nothing.
+            s.sent_fin_ack |= s.acknowledged_peer();
             put(out, Kind::Rst, self.number, &(reason as u16).to_be_bytes());
         }
         self.settle()
@@ -160,11 +193,11 @@ impl Machine {
     }
 
     /// Judges a DATA frame. True: deliver its bytes; false: they belong to a stream that is over or being reset.
-    pub fn data(&self, stream: u32) -> Result<bool, Violation> {
+    pub fn data(&mut self, stream: u32, bytes: usize) -> Result<bool, Violation> {
         if stream > self.number || stream == 0 {
             return Err(Violation("DATA of a stream that was never opened"));
         }
-        match &self.stream {
+        match &mut self.stream {
             Some(s) if stream == self.number => {
                 if s.got_fin {
                     return Err(Violation("DATA after FIN"));
@@ -172,6 +205,7 @@ impl Machine {
                 if self.role == Role::Opener && !s.accepted && !s.sent_rst {
                     return Err(Violation("DATA before ACCEPT"));
                 }
+                s.received += bytes as u64;
                 Ok(!s.sent_rst && !s.got_rst)
             }
             _ => Ok(false),
@@ -220,7 +254,16 @@ impl Machine {
                     return Err(Violation("unexpected FIN"));
                 }
                 s.got_fin = true;
-                Ok(if s.sent_rst { Event::Nothing } else { Event::Fin })
+                s.peer_count = payload.first_chunk().map(|b| u64::from_be_bytes(*b));
+                if s.peer_count.is_some_and(|c| c > s.sent) {
+                    return Err(Violation("FIN of more than was sent"));
+                }
+                if !s.sent_rst {
+                    return Ok(Event::Fin);
+                }
+                // It crossed our RST, which the peer does not answer if the stream has ended for it with our FIN.
+                s.sent_fin_ack |= s.acknowledged_peer();
+                Ok(if self.settle() { Event::Over } else { Event::Nothing })
             }
             Kind::FinAck => {
                 if !s.sent_fin || s.got_fin_ack {
@@ -249,7 +292,7 @@ impl Machine {
         }
         let meta = OpenMeta::decode(payload).ok_or(Violation("bad OPEN metadata"))?;
         self.number = stream;
-        self.stream = Some(Stream::new(false));
+        self.stream = Some(Stream::default());
         if self.sent_drain {
             self.refuse(&Refusal::new(Reason::PeerDraining, true, ""), out);
             return Ok(Event::Nothing);
@@ -259,7 +302,7 @@ impl Machine {
 
     /// Ends the stream once both sides know of each other's end.
     fn settle(&mut self) -> bool {
-        let over = self.stream.as_ref().is_some_and(|s| (s.sent_fin_ack && s.got_fin_ack) || (s.sent_rst && s.got_rst));
+        let over = self.stream.as_ref().is_some_and(|s| (s.sent_fin_ack && s.is_acknowledged()) || (s.sent_rst && s.got_rst));
         if over {
             self.stream = None;
         }
@@ -268,7 +311,12 @@ impl Machine {
 }
 
 impl Stream {
-    fn new(accepted: bool) -> Self {
-        Self { accepted, sent_fin: false, got_fin: false, sent_fin_ack: false, got_fin_ack: false, sent_rst: false, got_rst: false }
+    /// Our FIN said that everything the peer sent has reached the application, and the peer understands that.
+    fn acknowledged_peer(&self) -> bool {
+        self.got_fin && self.peer_count.is_some() && self.our_count == Some(self.received)
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        self.sent_fin && (self.got_fin_ack || self.peer_count == Some(self.sent))
     }
 }

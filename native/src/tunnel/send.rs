@@ -1,10 +1,12 @@
 //! The sending half of a tunnel: application bytes read straight into records, frames that wait in front of them, one write.
 
 use std::io::IoSliceMut;
+use std::ops::Range;
 use std::os::fd::AsFd;
 
 use super::frame::{self, Kind};
 use super::link::{Layer, Link, RECORD};
+use super::machine::Role;
 use crate::relay::conn::End;
 use crate::relay::sock::{self, Io};
 use crate::tls::records;
@@ -22,7 +24,12 @@ pub struct Sent {
     pub failed: bool,
     /// The tunnel's socket failed.
     pub tunnel_failed: bool,
+    /// The last frames of a stream wait for those of the next one.
+    pub held: bool,
 }
+
+/// FIN and FIN_ACK.
+const TAIL: usize = 2 * frame::HEADER + 8;
 
 impl Link {
     /// Seals waiting frames behind `used` bytes of `room` and returns the new length.
@@ -35,6 +42,11 @@ impl Link {
         }
         self.control.clear();
         Some(used)
+    }
+
+    /// Nothing waits but the last frames of a stream that is over for us, the opener: no application is kept waiting by them.
+    fn is_tail(&self) -> bool {
+        self.machine.role() == Role::Opener && self.machine.is_idle() && self.control.len() <= TAIL
     }
 
     /// Reads from the application, seals, and sends with everything that waits: one write. `keep` receives a copy of what
@@ -75,7 +87,7 @@ impl Link {
                     end.eof = true;
                     end.readable = false;
                     sent.eof = true;
-                    self.machine.fin(&mut self.control);
+                    self.fin();
                 }
                 Io::Done(n) => {
                     end.readable = n == capacity || end.hangup;
@@ -111,6 +123,7 @@ impl Link {
     /// Writes headers around `n` bytes read into `room[used..]` and seals the records. The first holds the waiting frames too.
     fn seal_data(&mut self, room: &mut [u8], mut used: usize, prefix: usize, n: usize) -> Option<usize> {
         let number = self.machine.number();
+        self.machine.note_sent(n);
         let Layer::Records(records) = &mut self.layer else { return None };
         let mut left = n;
         let mut prefix = prefix;
@@ -128,15 +141,26 @@ impl Link {
         Some(used)
     }
 
+    /// The application will send no more.
+    pub fn fin(&mut self) {
+        let waiting = self.undelivered.iter().map(Range::len).sum();
+        self.machine.fin(waiting, &mut self.control);
+    }
+
     /// Sends DATA that is already in memory (an OPEN's data that moves to another tunnel).
     pub fn queue_data(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(frame::MAX_DATA) {
             frame::put(&mut self.control, Kind::Data, self.machine.number(), chunk);
+            self.machine.note_sent(chunk.len());
         }
     }
 
     fn finish_send(&mut self, room: &mut [u8], used: usize, sent: &mut Sent) {
         let mut used = used;
+        if used == 0 && self.hold && self.is_tail() && self.out.is_empty() {
+            sent.held = !self.control.is_empty();
+            return;
+        }
         if !self.control.is_empty() {
             match self.seal_control(room, used) {
                 Some(length) => used = length,

@@ -10,6 +10,7 @@ mod keys;
 mod life;
 mod mesh;
 mod node;
+mod opening;
 mod peers;
 mod pki;
 mod refusals;

@@ -112,7 +112,10 @@ fn world() -> &'static World {
         serve_app();
         let chain = vec![CertificateDer::from_pem_slice(certificates.client.chain.as_bytes()).expect("a certificate")];
         let key = PrivateKeyDer::from_pem_slice(certificates.client.key.as_bytes()).expect("a key");
-        let mut config = rustls::ClientConfig::builder()
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Trusting))
             .with_client_auth_cert(chain, key)

@@ -113,7 +113,7 @@ pub fn machine(data: &[u8]) {
             _ => break,
         };
         let result = match piece {
-            Piece::Data { stream, .. } => machine.data(stream).map(|deliver| {
+            Piece::Data { stream, start, end } => machine.data(stream, end - start).map(|deliver| {
                 assert!(!deliver || (stream == machine.number() && !machine.is_idle() && !fin_waits));
                 Event::Nothing
             }),
@@ -149,11 +149,14 @@ fn local(machine: &mut Machine, act: u8, fin_waits: &mut bool, out: &mut Vec<u8>
         0 => *fin_waits &= machine.open(&OpenMeta::default(), out).is_none(),
         1 if machine.role() == Role::Acceptor => machine.accept(out),
         2 if machine.role() == Role::Acceptor => machine.refuse(&Refusal::new(Reason::PolicyDenied, true, "a/b"), out),
-        3 => machine.fin(out),
+        3 => *fin_waits &= !machine.fin(0, out),
         4 => *fin_waits &= !machine.fin_delivered(out),
         5 if !machine.is_idle() => *fin_waits &= !machine.reset(Reason::ClientReset, out),
         6 => machine.drain(out),
-        _ if sendable => put(out, Kind::Data, machine.number(), b"x"),
+        _ if sendable => {
+            put(out, Kind::Data, machine.number(), b"x");
+            machine.note_sent(1);
+        }
         _ => {}
     }
     if machine.is_idle() {
