@@ -111,7 +111,7 @@ export function benchmarksPage(
     "from round to round; medians. Two nodes are network namespaces with a router between them, the same links, routes, MTU and offloads for everybody (the lab's own code builds both).",
     "The server is nginx with one worker and 1 KiB answers, loads are wrk (one thread), iperf3 and `native/examples/load.rs`.",
     "",
-    "- Envoy and HAProxy run as mutual-TLS TCP proxy pairs, one on each node, with one worker each (`--concurrency 1`, `nbthread 1`); our agents run with one worker. Configurations: `test/bench/peers/`.",
+    "- Envoy and HAProxy run as mutual-TLS TCP proxy pairs, one on each node, with one worker each (`--concurrency 1`, `nbthread 1`); our agents run with one worker. None writes an access log (ours: off by default). Configurations: `test/bench/peers/`.",
     "  Clients address the peers' proxies directly, so the peers pay nothing for interception; ours are intercepted and keep the pods' addresses on the wire.",
     "- TLS 1.3 with client certificates (P-256) for all; every run first captures between the nodes, finds a marker with no mesh and fails if it finds it anywhere else.",
     "- CPU is `usage_usec` of the proxies' cgroups on both nodes, network work of the kernel on their behalf included, the same for all.",

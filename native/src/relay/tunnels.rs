@@ -251,7 +251,8 @@ impl Worker {
         loop {
             let Some(t) = self.tunnels.get_mut(key) else { return };
             let result = t.link.shake();
-            let sent = t.link.flush();
+            // The last flight waits for OPEN and the client's first bytes, if there is a stream to open.
+            let sent = (matches!(result, Ok(true)) && t.conn.is_some()) || t.link.flush();
             match result {
                 Err(failure) => return self.handshake_failed(key, failure),
                 Ok(true) => break,
@@ -267,6 +268,7 @@ impl Worker {
         let Some(t) = self.tunnels.get_mut(key) else { return };
         t.link.limit_key(self.shared.config.records_per_key);
         t.step += 1;
+        t.used_us = self.now_us;
         match t.conn {
             Some(conn) => self.open_stream(conn, key),
             None => {

@@ -28,6 +28,8 @@ pub struct Sent {
     pub held: bool,
 }
 
+/// Longer than a client's certificate and what follows it.
+const FLIGHT: usize = 8_192;
 /// FIN and FIN_ACK.
 const TAIL: usize = 2 * frame::HEADER + 8;
 
@@ -53,11 +55,13 @@ impl Link {
     /// was read (for a stream that may have to move). `app` none: frames only.
     pub fn pump_out(&mut self, mut app: Option<&mut End>, room: &mut [u8], mut keep: Option<&mut Vec<u8>>, mut seen: impl FnMut(&[u8])) -> Sent {
         let mut sent = Sent::default();
-        if !self.flush() {
+        // What the socket has not been offered yet, a handshake's last flight, goes with what comes now.
+        let offered = !self.writable || self.out_sent > 0 || self.out.len() > FLIGHT;
+        if offered && !self.flush() {
             sent.tunnel_failed = true;
             return sent;
         }
-        if self.backlog() || !self.ready() {
+        if (offered && self.backlog()) || !self.ready() {
             return sent;
         }
         let mut used = 0;
