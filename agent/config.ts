@@ -100,6 +100,8 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     tunnelMaxAgeMs: env.durationMs("FAIRLEAD_TUNNEL_MAX_AGE_MS", 300_000, 1_000),
     tunnelMaxAgeJitterMs: env.durationMs("FAIRLEAD_TUNNEL_MAX_AGE_JITTER_MS", 60_000, 0),
     maxTunnelsPerPair: env.integer("FAIRLEAD_MAX_TUNNELS_PER_PAIR", 4_096, 1, 65_536),
+    /** Handshakes of one pair of workloads under way at a time, on each worker; further connections wait for one or for a freed tunnel. */
+    maxHandshakesPerPair: env.integer("FAIRLEAD_MAX_HANDSHAKES_PER_PAIR", 32, 1, 65_536),
     bufferBytes: env.integer("FAIRLEAD_BUFFER_BYTES", 65_536, 4_096, 4_194_304),
     /** Wait for first bytes where no protocol is declared (INT-7). */
     detectMs: env.durationMs("FAIRLEAD_DETECT_MS", 100, 0, 10_000),

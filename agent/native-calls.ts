@@ -26,6 +26,7 @@ export interface NativeSettings {
   readonly detectWaitMs: number;
   readonly permissiveWaitMs: number;
   readonly maxTunnelsPerPair: number;
+  readonly maxHandshakesPerPair: number;
   readonly bufferBytes: number;
   readonly drainMs: number;
   readonly heartbeatMs: number;

@@ -22,6 +22,7 @@ export function nativeSettings(config: Config): NativeSettings {
     detectWaitMs: config.detectMs,
     permissiveWaitMs: config.permissiveWaitMs,
     maxTunnelsPerPair: config.maxTunnelsPerPair,
+    maxHandshakesPerPair: config.maxHandshakesPerPair,
     bufferBytes: config.bufferBytes,
     drainMs: config.drainMs,
     heartbeatMs: config.heartbeatMs,

@@ -26,6 +26,7 @@ pub struct Config {
     pub detect_wait_ms: u64,
     pub permissive_wait_ms: u64,
     pub max_tunnels_per_pair: usize,
+    pub max_handshakes_per_pair: usize,
     pub records_per_key: u64,
     pub buffer_bytes: usize,
     pub drain_ms: u64,
@@ -55,6 +56,7 @@ impl Default for Config {
             detect_wait_ms: 100,
             permissive_wait_ms: 100,
             max_tunnels_per_pair: 4_096,
+            max_handshakes_per_pair: 32,
             records_per_key: RECORDS_PER_KEY,
             buffer_bytes: 65_536,
             drain_ms: 300_000,
@@ -83,6 +85,7 @@ impl Config {
         // Below one TLS record nothing could be read at once; above 1 MiB a slow reader would cost too much.
         config.buffer_bytes = config.buffer_bytes.clamp(32_768, 1_048_576);
         config.max_tunnels_per_pair = config.max_tunnels_per_pair.max(1);
+        config.max_handshakes_per_pair = config.max_handshakes_per_pair.max(1);
         // Never beyond what AES-GCM bears.
         config.records_per_key = config.records_per_key.clamp(1, RECORDS_PER_KEY);
         Ok(config)

@@ -52,7 +52,7 @@ impl Worker {
     pub fn tunnel_ended(&mut self, key: Key, clean: bool) {
         let Some(t) = self.tunnels.get_mut(key) else { return };
         if t.link.machine.is_idle() || t.conn.is_none() {
-            if let Some(mut t) = self.tunnels.remove(key) {
+            if let Some(mut t) = self.remove_tunnel(key) {
                 t.link.release(&mut self.buffers);
             }
             return;
@@ -69,7 +69,7 @@ impl Worker {
 
     /// The tunnel cannot go on: its stream is reset, or moves on if none of its data was given away.
     pub fn tunnel_broke(&mut self, key: Key, failure: Failure) {
-        let Some(mut t) = self.tunnels.remove(key) else { return };
+        let Some(mut t) = self.remove_tunnel(key) else { return };
         t.link.abort();
         self.shared.counters.add(failure.reason.text(), 1);
         let Some(conn) = t.conn else { return };

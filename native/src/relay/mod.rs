@@ -22,5 +22,6 @@ pub mod stream;
 pub mod succession;
 pub mod timers;
 pub mod tunnel_pool;
+pub mod tunnel_queue;
 pub mod tunnels;
 pub mod worker;

@@ -188,6 +188,10 @@ impl Worker {
         self.report.opened(conn, now);
         if let Some(up) = &mut conn.up {
             up.writable = true;
+            if !conn.inbound {
+                // Read for a tunnel that refused it, and now the server's beside it.
+                up.pending = std::mem::take(&mut conn.early);
+            }
         }
         match conn.tunnel {
             Some(tunnel) => self.app_connected(tunnel),

@@ -28,11 +28,12 @@ impl Worker {
             return self.close_tunnel(key);
         }
         let limit = self.shared.config.max_tunnels_per_pair;
-        let list = self.pool.entry(pool).or_default();
+        let list = self.pool.entry(pool.clone()).or_default();
         if list.len() >= limit {
             return self.close_tunnel(key);
         }
         list.push(key);
+        self.note_idle(&pool);
         self.sweep_soon();
     }
 
@@ -75,7 +76,7 @@ impl Worker {
 
     /// Closes an idle tunnel in order.
     pub fn close_tunnel(&mut self, key: Key) {
-        if let Some(mut t) = self.tunnels.remove(key) {
+        if let Some(mut t) = self.remove_tunnel(key) {
             t.link.say_goodbye();
             t.link.release(&mut self.buffers);
         }
@@ -110,7 +111,7 @@ impl Worker {
             Layer::Records(_) if t.idle => self.close_tunnel(key),
             Layer::Records(_) | Layer::Dead => {
                 t.link.abort();
-                self.tunnels.remove(key);
+                self.remove_tunnel(key);
             }
         }
     }

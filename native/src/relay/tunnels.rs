@@ -54,6 +54,8 @@ pub struct Tunnel {
     pub max_age_us: u64,
     pub step: u32,
     pub idle: bool,
+    /// Counted among the handshakes under way of its pair.
+    pub shaking: bool,
     /// Nothing can be written any more; what came before is read yet.
     pub write_failed: bool,
     /// When frames that wait for others to ride with are sent alone: ACCEPT, or the last ones of a stream. 0: none waits.
@@ -118,6 +120,7 @@ impl Worker {
             max_age_us,
             step: 0,
             idle: false,
+            shaking: false,
             write_failed: false,
             send_due_us: 0,
         };
@@ -126,8 +129,20 @@ impl Worker {
         key
     }
 
-    /// Gives the connection a tunnel: an idle one, or a new one.
+    /// Gives the connection a tunnel, at once or when it is its turn.
     pub fn use_tunnel(&mut self, conn: Key, plan: &Plan, endpoint: &Endpoint) {
+        let Some(pod) = self.conns.get(conn).map(|c| c.pod.clone()) else { return };
+        if let Some(identity) = plan.identity.clone().or_else(|| pod.identity()) {
+            let pool = PoolKey { pod: pod.number, to: endpoint.address, identity };
+            if self.must_wait(&pool) {
+                return self.wait_for_tunnel(conn, pool);
+            }
+        }
+        self.take_tunnel(conn, plan, endpoint);
+    }
+
+    /// An idle tunnel, or a new one.
+    pub fn take_tunnel(&mut self, conn: Key, plan: &Plan, endpoint: &Endpoint) {
         self.refresh_identities();
         let Some(c) = self.conns.get_mut(conn) else { return };
         c.lane = Lane::Tunnel;
@@ -203,9 +218,11 @@ impl Worker {
             Err(error) => return self.endpoint_failed(conn, connect_reason(error)),
         };
         let link = Link::new(socket, endpoint.address, Role::Opener, Layer::Connecting, svid, self.snapshot.trust.clone());
+        self.note_shaking(&pool);
         let key = self.keep_tunnel(link, pod, endpoint.address, Some(pool), endpoint.identities.clone());
         if let Some(t) = self.tunnels.get_mut(key) {
             t.conn = Some(conn);
+            t.shaking = true;
         }
         self.handshakes.insert(key, handshake);
         if let Some(c) = self.conns.get_mut(conn) {
@@ -234,7 +251,7 @@ impl Worker {
             Layer::Handshake(_) => self.shake(key),
             Layer::Records(_) => self.pump(key),
             Layer::Dead => {
-                self.tunnels.remove(key);
+                self.remove_tunnel(key);
             }
         }
     }
@@ -266,6 +283,12 @@ impl Worker {
         }
         self.shared.counters.add("tunnels_made", 1);
         let Some(t) = self.tunnels.get_mut(key) else { return };
+        if std::mem::take(&mut t.shaking)
+            && let Some(pool) = t.pool.clone()
+        {
+            self.note_shaken(&pool);
+        }
+        let Some(t) = self.tunnels.get_mut(key) else { return };
         t.link.limit_key(self.shared.config.records_per_key);
         t.step += 1;
         t.used_us = self.now_us;
@@ -291,7 +314,7 @@ impl Worker {
         if inbound {
             let conn = self.new_conn(pod, true, peer, destination);
             self.record(&conn, failure.reason, crate::record::Closer::Agent);
-            self.tunnels.remove(key);
+            self.remove_tunnel(key);
         } else {
             self.tunnel_failed(key, failure);
         }
@@ -300,7 +323,7 @@ impl Worker {
     /// A tunnel under way came to nothing: its connection tries the next endpoint.
     pub fn tunnel_failed(&mut self, key: Key, failure: Failure) {
         self.handshakes.remove(&key);
-        let Some(t) = self.tunnels.remove(key) else { return };
+        let Some(t) = self.remove_tunnel(key) else { return };
         if let Some(conn) = t.conn {
             self.endpoint_failed(conn, failure.reason);
         }

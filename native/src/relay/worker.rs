@@ -20,6 +20,7 @@ use super::shared::{Pod, Shared};
 use super::slab::{Key, Slab, Token};
 use super::sock;
 use super::timers::{Timer, Timers};
+use super::tunnel_queue::Queue;
 use super::tunnels::{ClientTls, PoolKey, Tunnel};
 use crate::reason::Reason;
 use crate::record::{Closer, Lane, Record};
@@ -45,6 +46,9 @@ pub struct Worker {
     pub questions: Questions,
     pub timers: Timers,
     pub pool: HashMap<PoolKey, Vec<Key>>,
+    pub queues: HashMap<PoolKey, Queue>,
+    /// Queues for which something has become free.
+    pub served: Vec<PoolKey>,
     pub handshakes: HashMap<Key, Handshake>,
     pub client_configs: HashMap<PoolKey, ClientTls>,
     pub server_configs: HashMap<Arc<str>, ServerTls>,
@@ -88,6 +92,8 @@ impl Worker {
             questions: Questions::default(),
             timers: Timers::default(),
             pool: HashMap::new(),
+            queues: HashMap::new(),
+            served: Vec::new(),
             handshakes: HashMap::new(),
             client_configs: HashMap::new(),
             server_configs: HashMap::new(),
@@ -135,6 +141,7 @@ impl Worker {
                 self.on_timer(timer);
             }
             self.go_on();
+            self.serve_queues();
             if self.report.due_us().is_some_and(|at| self.now_us >= at) {
                 self.flush_records();
             }
@@ -156,7 +163,7 @@ impl Worker {
 
     fn timeout(&self) -> Option<Timespec> {
         let now = self.shared.now_us();
-        if !self.again.is_empty() {
+        if !self.again.is_empty() || !self.served.is_empty() {
             return Some(Timespec { tv_sec: 0, tv_nsec: 0 });
         }
         let send = self.waiting.front().map(|w| w.0);

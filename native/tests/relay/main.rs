@@ -13,5 +13,6 @@ mod node;
 mod opening;
 mod peers;
 mod pki;
+mod queue;
 mod refusals;
 mod transfer;
