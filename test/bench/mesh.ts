@@ -29,7 +29,10 @@ const COLD_PORTS = { first: 9001, last: 9032 } as const;
 
 /** Brings the lab up, agents with one worker as the peers have, and starts the servers. */
 export async function startMesh(say: (line: string) => void): Promise<Mesh> {
-  const topology = await buildTopology({ FAIRLEAD_WORKERS: "1", FAIRLEAD_LOG_LEVEL: "info", FAIRLEAD_ACCESS_LOG: "off" }, say);
+  const topology = await buildTopology(
+    { FAIRLEAD_WORKERS: "1", FAIRLEAD_LOG_LEVEL: "info", FAIRLEAD_ACCESS_LOG: "off" },
+    say,
+  );
   try {
     const servers = async (pod: PodName): Promise<Servers> => {
       const home = join(topology.dir, pod);
