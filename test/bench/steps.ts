@@ -157,6 +157,7 @@ export const steps: readonly Step[] = [
   {
     name: "rate",
     variants: everyone,
+    turns: 5,
     async run(v, seconds) {
       const load = await atRate(v.far, v.http, 1000, 16, seconds + 1);
       return { "rate.p50": load.p50Ms, "rate.p99": load.p99Ms };
