@@ -1,5 +1,8 @@
 // What the control thread and a data thread say to each other. Only values that can be cloned; descriptors travel as numbers,
 // since both threads are one process.
+import type { MeshResource, ResourceKind } from "./api/resources.ts";
+import type { Knowledge, LocalPod } from "./flow.ts";
+
 export interface ThreadStart {
   readonly thread: number;
   /** This thread's end of its own channel to native (`handover.attach`). */
@@ -20,7 +23,22 @@ export interface HandedSocket {
   readonly verdictId: number;
   readonly identity?: string;
 }
-export type ToThread = { readonly say: "stop" } | { readonly say: "ping" };
+/** A change of what a data thread knows; in the order in which the control thread learnt it. */
+export type ReplicaMessage =
+  | {
+      readonly say: "mesh";
+      readonly changed: readonly MeshResource[];
+      readonly removed: readonly { readonly kind: ResourceKind; readonly name: string }[];
+    }
+  /** All pods of this node that are enrolled. */
+  | { readonly say: "pods"; readonly pods: readonly LocalPod[] }
+  | { readonly say: "knowledge"; readonly knowledge: Knowledge };
+export type ToThread =
+  | { readonly say: "stop" }
+  | { readonly say: "ping" }
+  | ReplicaMessage
+  /** Everything known at its start has been said: the thread may take connections. */
+  | { readonly say: "replicated" };
 export type FromThread =
   | { readonly say: "ready" }
   | { readonly say: "pong" }

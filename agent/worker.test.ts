@@ -9,10 +9,12 @@ import { type TestContext, test } from "node:test";
 import { DataType, define, open } from "ffi-rs";
 import { type FakeNative, silentListener, startFakeNative } from "../test/kit/fake-native.ts";
 import { type DataThreadParts, startDataThreads } from "./app/data-threads.ts";
+import { Replicas } from "./app/replicas.ts";
 import { systemClock } from "./base/clock.ts";
 import { encodeFrame } from "./base/frames.ts";
 import { silentLogger } from "./base/log.ts";
 import { seededRandom } from "./base/random.ts";
+import { MeshState } from "./state/mesh-state.ts";
 import type { HandedEnd } from "./threads.ts";
 
 // Native hands over descriptors that nobody else owns; here they are made by dup from sockets that Node accepted.
@@ -38,6 +40,7 @@ const parts = (
   more: Partial<DataThreadParts> = {},
 ): DataThreadParts => ({
   native: native.channel,
+  replicas: new Replicas({ state: new MeshState(), pods: () => [], knowledge: () => "fresh" }),
   clock: systemClock,
   random: seededRandom(1),
   log: silentLogger,

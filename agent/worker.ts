@@ -5,11 +5,13 @@ import { parentPort, workerData } from "node:worker_threads";
 import { systemClock } from "./base/clock.ts";
 import { carry } from "./forward/carry.ts";
 import { adoptChannel } from "./native.ts";
+import { Replica } from "./replica.ts";
 import type { FromThread, HandedSocket, ThreadStart, ToThread } from "./threads.ts";
 
 const start = workerData as ThreadStart;
 const tell = (message: FromThread): void => parentPort?.postMessage(message);
 const open = new Set<Socket>();
+const replica = new Replica();
 
 const channel = adoptChannel(
   start.channelFd,
@@ -45,6 +47,7 @@ function stop(): void {
 
 parentPort?.on("message", (message: ToThread) => {
   if (message.say === "stop") stop();
-  else tell({ say: "pong" });
+  else if (message.say === "ping") tell({ say: "pong" });
+  else if (message.say === "replicated") tell({ say: "ready" });
+  else replica.take(message);
 });
-tell({ say: "ready" });

@@ -33,6 +33,7 @@ import { type Interception, loadInterception } from "./interception.ts";
 import { startLiveness } from "./liveness.ts";
 import { createNativeEvents } from "./native-events.ts";
 import { PolicyChange } from "./policy-change.ts";
+import { Replicas } from "./replicas.ts";
 import { Takeover } from "./takeover.ts";
 import { ViewSync } from "./view-sync.ts";
 
@@ -158,6 +159,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
       });
     },
   });
+  const replicas = new Replicas({ state, pods: () => pods.all(), knowledge: () => discovery.knowledge });
   const flow: ConnectionParts = {
     state,
     pods,
@@ -204,10 +206,14 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     agentVersion: version,
     interception: () => interception.way,
     pods: () => pods.statuses(),
-    changed: (changes) => stateChanged(changes),
+    changed(changes, update) {
+      replicas.mesh(update);
+      stateChanged(changes);
+    },
     connected: () => certificates.svids.retryNow(),
-    knowledgeChanged: () => {
+    knowledgeChanged: (knowledge) => {
       state.bump();
+      replicas.knowledge(knowledge);
       void allChanged();
     },
     cacheFailed: () => cacheFailures.add({}),
@@ -252,6 +258,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     return phase === "draining" ? Promise.resolve() : sync.all();
   }
   function podsChanged(names: readonly PodName[]): void {
+    replicas.pods();
     certificates.want(pods.all());
     void native.call("generation.set", { generation: state.bump() });
     if (phase !== "draining") void sync.podsChanged(names);
@@ -336,6 +343,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     if (config.dataThreads > 0) {
       const threads = await startDataThreads(config.dataThreads, {
         native,
+        replicas,
         clock,
         random,
         log,

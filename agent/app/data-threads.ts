@@ -11,6 +11,7 @@ import type { Random } from "../base/random.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { Native } from "../native.ts";
 import type { FromThread, HandedEnd, ThreadStart, ToThread } from "../threads.ts";
+import type { Replicas } from "./replicas.ts";
 
 /** V8's own default; the process may be started with less, and threads would inherit that. */
 const threadSemiSpaceMb = 16;
@@ -23,6 +24,7 @@ export interface DataThreads {
 
 export interface DataThreadParts {
   readonly native: Native;
+  readonly replicas: Replicas;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -91,6 +93,7 @@ class DataThread {
     this.#worker = worker;
     this.#answeredMs = clock.monotonicMs();
     const stopAsking = every(clock, hungMs / 4, () => this.#ask(worker));
+    const detach = this.#parts.replicas.attach((message) => worker.postMessage(message));
     return new Promise((resolve) => {
       let why = "";
       worker.on("message", (message: FromThread) => {
@@ -106,6 +109,7 @@ class DataThread {
       });
       worker.on("exit", (code) => {
         stopAsking();
+        detach();
         const reason = why === "" ? `exit code ${code}` : why;
         this.#gone(worker, reason);
         resolve(err(`data thread ${this.thread}: ${reason}`));

@@ -26,7 +26,7 @@ export interface DiscoveryParts {
   readonly agentVersion: string;
   readonly interception: () => string;
   readonly pods: () => readonly PodStatus[];
-  readonly changed: (changes: Changes) => void;
+  readonly changed: (changes: Changes, update: MeshUpdate) => void;
   readonly connected: () => void;
   /** First heard of, too old for STRICT workloads, or fresh again. */
   readonly knowledgeChanged: (knowledge: Knowledge) => void;
@@ -146,7 +146,7 @@ export class Discovery {
     const changes = this.#parts.state.apply(update);
     if (!changes.any) return;
     this.#cache.changed();
-    this.#parts.changed(changes);
+    this.#parts.changed(changes, update);
     this.reportSoon();
   }
 
