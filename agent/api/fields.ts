@@ -19,12 +19,31 @@ export interface Fields {
   address(path: string, value: string): string;
   cidr(path: string, value: string): string;
   oneOf<T extends string>(path: string, value: number, names: Readonly<Record<number, T>>, fallback: T): T;
+  /** One of a few words written out on the wire. */
+  word<T extends string>(path: string, value: string, words: readonly T[]): T;
+  /** A finite number within bounds; `fallback`, if given, stands for 0 (which is "not set" on the wire). */
+  number(path: string, value: number, bounds: Bounds): number;
+  /** Text as it may stand in a head: Latin-1 without control characters but the tab (RFC 9110 §5.5). */
+  text(path: string, value: string): string;
   /** Runs a name parser and records its message. */
   parsed<T>(path: string, result: Result<T, string>, fallback: T): T;
   finish<T>(value: T): Decoded<T>;
 }
 
+export interface Bounds {
+  readonly min?: number;
+  readonly max?: number;
+  readonly fallback?: number;
+}
+
 const subdomain = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
+function isFieldText(value: string): boolean {
+  for (let i = 0; i < value.length; i++) {
+    const c = value.charCodeAt(i);
+    if ((c < 0x20 && c !== 0x09) || c === 0x7f || c > 0xff) return false;
+  }
+  return true;
+}
 export const isObjectName = (value: string): boolean => subdomain.test(value) && !value.includes("..");
 
 /** Starts collecting for one message. */
@@ -64,6 +83,21 @@ export function checkFields(): Fields {
       const name = names[value];
       if (name === undefined) problem(path, `${value} is not a known value`);
       return name ?? fallback;
+    },
+    word<T extends string>(path: string, value: string, words: readonly T[]): T {
+      if (!(words as readonly string[]).includes(value)) {
+        problem(path, `"${shorten(value)}" is none of ${words.map((w) => `"${w}"`).join(", ")}`);
+      }
+      return value as T;
+    },
+    number(path, value, { min = 0, max = 0xffff_ffff, fallback }) {
+      if (value === 0 && fallback !== undefined) return fallback;
+      if (!(value >= min && value <= max)) problem(path, `${value} is not within ${min} to ${max}`);
+      return value + 0; // never -0
+    },
+    text(path, value) {
+      if (!isFieldText(value)) problem(path, "has control characters, or some beyond Latin-1");
+      return value;
     },
     parsed(path, result, fallback) {
       if (result.ok) return result.value;

@@ -261,11 +261,365 @@ export interface MeshSettings {
   nodeAddresses: string[];
 }
 
-/** Routing of HTTP, carried from the HTTP lane on; agents that do not know a resource refuse it by name, never silently. */
+/** Routing of HTTP and gRPC for the requests addressed to one service, and how its endpoints are used. One resource per service. */
 export interface HttpRouting {
+  /** of the service */
   name: string;
   namespace: string;
-  services: string[];
+  routes: HttpRoute[];
+  /** unset: the mesh's defaults */
+  policy: HttpPolicy | undefined;
+}
+
+export interface HttpRoute {
+  /** "http" or "grpc" */
+  kind: string;
+  /** of the HTTPRoute or GRPCRoute */
+  name: string;
+  namespace: string;
+  /** Unix ms; 0: not known */
+  createdMs: number;
+  /** of the service; none: all */
+  ports: number[];
+  /** only for clients of this namespace; "": for all */
+  consumers: string;
+  /** "a.example", "*.example"; none: all */
+  hostnames: string[];
+  rules: RouteRule[];
+}
+
+export interface RouteRule {
+  name: string;
+  /** any; none: every request */
+  matches: RouteMatch[];
+  /** in this order */
+  filters: RouteFilter[];
+  backends: RouteBackend[];
+  timeouts: HttpTimeouts | undefined;
+  retry: RetryPolicy | undefined;
+  affinity: SessionAffinity | undefined;
+}
+
+/** all that is set must match */
+export interface RouteMatch {
+  path:
+    | PathMatch
+    | undefined;
+  /** names in lower case */
+  headers: FieldMatch[];
+  query: FieldMatch[];
+  method: string;
+  grpc: GrpcMatch | undefined;
+}
+
+export interface PathMatch {
+  /** "exact", "prefix" (of whole segments), "regex" (of the whole path) */
+  kind: string;
+  value: string;
+}
+
+export interface FieldMatch {
+  name: string;
+  /** "exact", "regex" (of the whole value) */
+  kind: string;
+  value: string;
+}
+
+export interface GrpcMatch {
+  /** "exact", "regex" */
+  kind: string;
+  /** "": any */
+  service: string;
+  /** "": any */
+  method: string;
+}
+
+export interface RouteBackend {
+  /** "<namespace>/<name>" */
+  service: string;
+  port: number;
+  /** 0: never */
+  weight: number;
+  filters: RouteFilter[];
+  /** only endpoints with these labels */
+  subset: { [key: string]: string };
+  /** why it cannot be used: its share is answered with 500 */
+  invalid: string;
+}
+
+export interface RouteBackend_SubsetEntry {
+  key: string;
+  value: string;
+}
+
+export interface RouteFilter {
+  filter:
+    | { $case: "requestHeaders"; value: HeaderFilter }
+    | { $case: "responseHeaders"; value: HeaderFilter }
+    | { $case: "redirect"; value: RedirectFilter }
+    | { $case: "rewrite"; value: RewriteFilter }
+    | { $case: "mirror"; value: MirrorFilter }
+    | { $case: "cors"; value: CorsFilter }
+    | { $case: "direct"; value: DirectFilter }
+    | { $case: "fault"; value: FaultFilter }
+    | { $case: "divert"; value: DivertFilter }
+    | { $case: "tarpit"; value: TarpitFilter }
+    | undefined;
+}
+
+export interface HeaderFilter {
+  remove: string[];
+  /** name and value in turn, names in lower case */
+  set: string[];
+  add: string[];
+}
+
+export interface PathEdit {
+  /** "full", "prefix" (what the rule's prefix matched) */
+  kind: string;
+  value: string;
+}
+
+export interface RedirectFilter {
+  /** "": as requested */
+  scheme: string;
+  /** "": as requested */
+  hostname: string;
+  /** 0: that of the scheme if one is given, else as requested */
+  port: number;
+  path:
+    | PathEdit
+    | undefined;
+  /** 0: 302 */
+  status: number;
+}
+
+export interface RewriteFilter {
+  /** "": as requested */
+  hostname: string;
+  path: PathEdit | undefined;
+}
+
+export interface MirrorFilter {
+  backend:
+    | RouteBackend
+    | undefined;
+  /** share of the requests */
+  numerator: number;
+  /** 0: 100 */
+  denominator: number;
+}
+
+export interface CorsFilter {
+  /** "https://a.example", "https://*.example", "*" */
+  allowOrigins: string[];
+  allowCredentials: boolean;
+  allowMethods: string[];
+  allowHeaders: string[];
+  exposeHeaders: string[];
+  /** 0: 5 */
+  maxAgeS: number;
+}
+
+export interface DirectFilter {
+  status: number;
+  body: string;
+  /** "": text/plain */
+  contentType: string;
+}
+
+export interface FaultFilter {
+  /** all; none: every request */
+  headers: FieldMatch[];
+  delayMs: number;
+  delayPercent: number;
+  /** 0: none */
+  abortStatus: number;
+  abortGrpc?: number | undefined;
+  abortPercent: number;
+  /** Unix ms; 0: never */
+  expiresMs: number;
+}
+
+export interface DivertFilter {
+  backend: RouteBackend | undefined;
+  percent: number;
+}
+
+export interface TarpitFilter {
+  /** how long the answer is kept back */
+  holdMs: number;
+  status: number;
+  percent: number;
+}
+
+/** ms; 0: none; unset: as the next level says (rule, policy, mesh) */
+export interface HttpTimeouts {
+  /** from the head to the answer's end, all tries */
+  requestMs?:
+    | number
+    | undefined;
+  /** one try */
+  tryMs?:
+    | number
+    | undefined;
+  /** from the request's end to the answer's head */
+  responseMs?: number | undefined;
+  connectMs?:
+    | number
+    | undefined;
+  /** no byte in either direction */
+  idleMs?: number | undefined;
+}
+
+export interface RetryPolicy {
+  /** tries after the first */
+  attempts: number;
+  /** "connect_failure", "refused", "reset", "timeout" */
+  on: string[];
+  /** statuses */
+  codes: number[];
+  grpcCodes: number[];
+  /** 0: 25 */
+  backoffMs: number;
+  /** 0: 250 */
+  maxBackoffMs: number;
+  /** retries per request of the last 10 s; 0: 20 */
+  budgetPercent: number;
+  /** allowed whatever the load; 0: 3 */
+  budgetMinPerS: number;
+  /** also methods that may have had an effect */
+  anyMethod: boolean;
+  /** 0: 65536 */
+  maxBodyBytes: number;
+}
+
+export interface SessionAffinity {
+  /** "cookie", "header", "source" */
+  kind: string;
+  /** of the cookie or header */
+  name: string;
+  /** of a cookie; 0: of the browser's session */
+  lifetimeS: number;
+  /** a session ends after; 0: never */
+  absoluteS: number;
+  idleS: number;
+}
+
+/**
+ * Timeouts and retry hold for requests addressed to the service, where the rule says nothing; the rest for its endpoints, whichever
+ * route led there.
+ */
+export interface HttpPolicy {
+  /** "<namespace>/<name>" of the policies it was made of */
+  sources: string[];
+  balancer: Balancer | undefined;
+  locality: Locality | undefined;
+  affinity: SessionAffinity | undefined;
+  timeouts: HttpTimeouts | undefined;
+  retry:
+    | RetryPolicy
+    | undefined;
+  /** unset: none */
+  breaker:
+    | Breaker
+    | undefined;
+  /** unset: none */
+  outlier: Outlier | undefined;
+  limits:
+    | Limits
+    | undefined;
+  /** unset: none */
+  health: HealthCheck | undefined;
+}
+
+export interface Balancer {
+  /** "" (the mesh's default), see agent/api/http-policy.ts */
+  algorithm: string;
+  /** "" or "source", "header", "cookie", "query" */
+  hashOn: string;
+  hashName: string;
+  /** of a ring, per endpoint of weight 1; 0: 150 */
+  virtualNodes: number;
+  /** ms per request in flight (ewma); 0: 5 */
+  penalty: number;
+  /** of latencies; 0: 10000 */
+  decayMs: number;
+  /** 0: none */
+  slowStartMs: number;
+  /** of the weight, at the start; 0: 10 */
+  slowStartMinPercent: number;
+}
+
+export interface Locality {
+  /** "": no preference; "region", "zone" (then region), "node" (then zone, region) */
+  prefer: string;
+  /** a tier takes this times its healthy share of the load; 0: 140 */
+  overprovisionPercent: number;
+  /** at most so many endpoints for each node; 0: all */
+  subsetSize: number;
+}
+
+export interface Breaker {
+  /** in a row; 0: 5 */
+  failures: number;
+  /** 0: 5000 */
+  openMs: number;
+  /** 0: 30000 */
+  maxOpenMs: number;
+}
+
+export interface Outlier {
+  /** 0: off */
+  consecutiveErrors: number;
+  /** ejected below mean - this x deviation; 0: off */
+  successRateStdev: number;
+  /** for rates and latencies; 0: 5 */
+  minEndpoints: number;
+  /** of an endpoint in an interval; 0: 100 */
+  minRequests: number;
+  /** ejected above this x the median of all; 0: off */
+  latencyFactor: number;
+  /** 0: 10000 */
+  intervalMs: number;
+  /** times the number of ejections; 0: 30000 */
+  baseEjectionMs: number;
+  /** 0: 300000 */
+  maxEjectionMs: number;
+  /** 0: 10; one endpoint may be ejected always, unless it is the last */
+  maxEjectionPercent: number;
+}
+
+/** 0: none */
+export interface Limits {
+  /** HTTP and TCP */
+  maxConnections: number;
+  /** requests that wait for a connection */
+  maxPending: number;
+  /** in flight */
+  maxRequests: number;
+  maxRequestsPerConnection: number;
+  /** in flight */
+  maxRetries: number;
+}
+
+export interface HealthCheck {
+  /** "http", "grpc", "tcp" */
+  kind: string;
+  /** http; "": "/" */
+  path: string;
+  host: string;
+  grpcService: string;
+  /** 0: the endpoint's */
+  port: number;
+  /** 0: 10000 */
+  intervalMs: number;
+  /** 0: 1000 */
+  timeoutMs: number;
+  /** failures in a row; 0: 3 */
+  unhealthy: number;
+  /** successes in a row; 0: 2 */
+  healthy: number;
 }
 
 export interface JoinRequest {
@@ -2468,7 +2822,7 @@ export const MeshSettings: MessageFns<MeshSettings> = {
 };
 
 function createBaseHttpRouting(): HttpRouting {
-  return { name: "", namespace: "", services: [] };
+  return { name: "", namespace: "", routes: [], policy: undefined };
 }
 
 export const HttpRouting: MessageFns<HttpRouting> = {
@@ -2479,8 +2833,11 @@ export const HttpRouting: MessageFns<HttpRouting> = {
     if (message.namespace !== "") {
       writer.uint32(18).string(message.namespace);
     }
-    for (const v of message.services) {
-      writer.uint32(26).string(v!);
+    for (const v of message.routes) {
+      HttpRoute.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.policy !== undefined) {
+      HttpPolicy.encode(message.policy, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -2519,7 +2876,15 @@ export const HttpRouting: MessageFns<HttpRouting> = {
               break;
             }
 
-            message.services.push(reader.string());
+            message.routes.push(HttpRoute.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.policy = HttpPolicy.decode(reader, reader.uint32());
             continue;
           }
         }
@@ -2541,7 +2906,3254 @@ export const HttpRouting: MessageFns<HttpRouting> = {
     const message = createBaseHttpRouting();
     message.name = object.name ?? "";
     message.namespace = object.namespace ?? "";
-    message.services = object.services?.map((e) => e) || [];
+    message.routes = object.routes?.map((e) => HttpRoute.fromPartial(e)) || [];
+    message.policy = (object.policy !== undefined && object.policy !== null)
+      ? HttpPolicy.fromPartial(object.policy)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseHttpRoute(): HttpRoute {
+  return { kind: "", name: "", namespace: "", createdMs: 0, ports: [], consumers: "", hostnames: [], rules: [] };
+}
+
+export const HttpRoute: MessageFns<HttpRoute> = {
+  encode(message: HttpRoute, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    if (message.namespace !== "") {
+      writer.uint32(26).string(message.namespace);
+    }
+    if (message.createdMs !== 0) {
+      writer.uint32(32).uint64(message.createdMs);
+    }
+    if (message.ports.length !== 0) {
+      writer.uint32(42).fork();
+      for (const v of message.ports) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.consumers !== "") {
+      writer.uint32(50).string(message.consumers);
+    }
+    for (const v of message.hostnames) {
+      writer.uint32(58).string(v!);
+    }
+    for (const v of message.rules) {
+      RouteRule.encode(v!, writer.uint32(66).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HttpRoute {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHttpRoute();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.createdMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag === 40) {
+              message.ports.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 42) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.ports.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.consumers = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.hostnames.push(reader.string());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.rules.push(RouteRule.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<HttpRoute>): HttpRoute {
+    return HttpRoute.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HttpRoute>): HttpRoute {
+    const message = createBaseHttpRoute();
+    message.kind = object.kind ?? "";
+    message.name = object.name ?? "";
+    message.namespace = object.namespace ?? "";
+    message.createdMs = object.createdMs ?? 0;
+    message.ports = object.ports?.map((e) => e) || [];
+    message.consumers = object.consumers ?? "";
+    message.hostnames = object.hostnames?.map((e) => e) || [];
+    message.rules = object.rules?.map((e) => RouteRule.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseRouteRule(): RouteRule {
+  return {
+    name: "",
+    matches: [],
+    filters: [],
+    backends: [],
+    timeouts: undefined,
+    retry: undefined,
+    affinity: undefined,
+  };
+}
+
+export const RouteRule: MessageFns<RouteRule> = {
+  encode(message: RouteRule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    for (const v of message.matches) {
+      RouteMatch.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.filters) {
+      RouteFilter.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.backends) {
+      RouteBackend.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message.timeouts !== undefined) {
+      HttpTimeouts.encode(message.timeouts, writer.uint32(42).fork()).join();
+    }
+    if (message.retry !== undefined) {
+      RetryPolicy.encode(message.retry, writer.uint32(50).fork()).join();
+    }
+    if (message.affinity !== undefined) {
+      SessionAffinity.encode(message.affinity, writer.uint32(58).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RouteRule {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRouteRule();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.matches.push(RouteMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.filters.push(RouteFilter.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.backends.push(RouteBackend.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.timeouts = HttpTimeouts.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.retry = RetryPolicy.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.affinity = SessionAffinity.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RouteRule>): RouteRule {
+    return RouteRule.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RouteRule>): RouteRule {
+    const message = createBaseRouteRule();
+    message.name = object.name ?? "";
+    message.matches = object.matches?.map((e) => RouteMatch.fromPartial(e)) || [];
+    message.filters = object.filters?.map((e) => RouteFilter.fromPartial(e)) || [];
+    message.backends = object.backends?.map((e) => RouteBackend.fromPartial(e)) || [];
+    message.timeouts = (object.timeouts !== undefined && object.timeouts !== null)
+      ? HttpTimeouts.fromPartial(object.timeouts)
+      : undefined;
+    message.retry = (object.retry !== undefined && object.retry !== null)
+      ? RetryPolicy.fromPartial(object.retry)
+      : undefined;
+    message.affinity = (object.affinity !== undefined && object.affinity !== null)
+      ? SessionAffinity.fromPartial(object.affinity)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseRouteMatch(): RouteMatch {
+  return { path: undefined, headers: [], query: [], method: "", grpc: undefined };
+}
+
+export const RouteMatch: MessageFns<RouteMatch> = {
+  encode(message: RouteMatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.path !== undefined) {
+      PathMatch.encode(message.path, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.headers) {
+      FieldMatch.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.query) {
+      FieldMatch.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.method !== "") {
+      writer.uint32(34).string(message.method);
+    }
+    if (message.grpc !== undefined) {
+      GrpcMatch.encode(message.grpc, writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RouteMatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRouteMatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.path = PathMatch.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.headers.push(FieldMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.query.push(FieldMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.grpc = GrpcMatch.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RouteMatch>): RouteMatch {
+    return RouteMatch.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RouteMatch>): RouteMatch {
+    const message = createBaseRouteMatch();
+    message.path = (object.path !== undefined && object.path !== null) ? PathMatch.fromPartial(object.path) : undefined;
+    message.headers = object.headers?.map((e) => FieldMatch.fromPartial(e)) || [];
+    message.query = object.query?.map((e) => FieldMatch.fromPartial(e)) || [];
+    message.method = object.method ?? "";
+    message.grpc = (object.grpc !== undefined && object.grpc !== null) ? GrpcMatch.fromPartial(object.grpc) : undefined;
+    return message;
+  },
+};
+
+function createBasePathMatch(): PathMatch {
+  return { kind: "", value: "" };
+}
+
+export const PathMatch: MessageFns<PathMatch> = {
+  encode(message: PathMatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PathMatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePathMatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PathMatch>): PathMatch {
+    return PathMatch.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PathMatch>): PathMatch {
+    const message = createBasePathMatch();
+    message.kind = object.kind ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseFieldMatch(): FieldMatch {
+  return { name: "", kind: "", value: "" };
+}
+
+export const FieldMatch: MessageFns<FieldMatch> = {
+  encode(message: FieldMatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.kind !== "") {
+      writer.uint32(18).string(message.kind);
+    }
+    if (message.value !== "") {
+      writer.uint32(26).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FieldMatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFieldMatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<FieldMatch>): FieldMatch {
+    return FieldMatch.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<FieldMatch>): FieldMatch {
+    const message = createBaseFieldMatch();
+    message.name = object.name ?? "";
+    message.kind = object.kind ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseGrpcMatch(): GrpcMatch {
+  return { kind: "", service: "", method: "" };
+}
+
+export const GrpcMatch: MessageFns<GrpcMatch> = {
+  encode(message: GrpcMatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.service !== "") {
+      writer.uint32(18).string(message.service);
+    }
+    if (message.method !== "") {
+      writer.uint32(26).string(message.method);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GrpcMatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGrpcMatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GrpcMatch>): GrpcMatch {
+    return GrpcMatch.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GrpcMatch>): GrpcMatch {
+    const message = createBaseGrpcMatch();
+    message.kind = object.kind ?? "";
+    message.service = object.service ?? "";
+    message.method = object.method ?? "";
+    return message;
+  },
+};
+
+function createBaseRouteBackend(): RouteBackend {
+  return { service: "", port: 0, weight: 0, filters: [], subset: {}, invalid: "" };
+}
+
+export const RouteBackend: MessageFns<RouteBackend> = {
+  encode(message: RouteBackend, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== "") {
+      writer.uint32(10).string(message.service);
+    }
+    if (message.port !== 0) {
+      writer.uint32(16).uint32(message.port);
+    }
+    if (message.weight !== 0) {
+      writer.uint32(24).uint32(message.weight);
+    }
+    for (const v of message.filters) {
+      RouteFilter.encode(v!, writer.uint32(34).fork()).join();
+    }
+    globalThis.Object.entries(message.subset).forEach(([key, value]: [string, string]) => {
+      RouteBackend_SubsetEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
+    });
+    if (message.invalid !== "") {
+      writer.uint32(50).string(message.invalid);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RouteBackend {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRouteBackend();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.weight = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.filters.push(RouteFilter.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            const entry5 = RouteBackend_SubsetEntry.decode(reader, reader.uint32());
+            if (entry5.value !== undefined) {
+              message.subset[entry5.key] = entry5.value;
+            }
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.invalid = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RouteBackend>): RouteBackend {
+    return RouteBackend.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RouteBackend>): RouteBackend {
+    const message = createBaseRouteBackend();
+    message.service = object.service ?? "";
+    message.port = object.port ?? 0;
+    message.weight = object.weight ?? 0;
+    message.filters = object.filters?.map((e) => RouteFilter.fromPartial(e)) || [];
+    message.subset = (globalThis.Object.entries(object.subset ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.invalid = object.invalid ?? "";
+    return message;
+  },
+};
+
+function createBaseRouteBackend_SubsetEntry(): RouteBackend_SubsetEntry {
+  return { key: "", value: "" };
+}
+
+export const RouteBackend_SubsetEntry: MessageFns<RouteBackend_SubsetEntry> = {
+  encode(message: RouteBackend_SubsetEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RouteBackend_SubsetEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRouteBackend_SubsetEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RouteBackend_SubsetEntry>): RouteBackend_SubsetEntry {
+    return RouteBackend_SubsetEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RouteBackend_SubsetEntry>): RouteBackend_SubsetEntry {
+    const message = createBaseRouteBackend_SubsetEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseRouteFilter(): RouteFilter {
+  return { filter: undefined };
+}
+
+export const RouteFilter: MessageFns<RouteFilter> = {
+  encode(message: RouteFilter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.filter?.$case) {
+      case "requestHeaders":
+        HeaderFilter.encode(message.filter.value, writer.uint32(10).fork()).join();
+        break;
+      case "responseHeaders":
+        HeaderFilter.encode(message.filter.value, writer.uint32(18).fork()).join();
+        break;
+      case "redirect":
+        RedirectFilter.encode(message.filter.value, writer.uint32(26).fork()).join();
+        break;
+      case "rewrite":
+        RewriteFilter.encode(message.filter.value, writer.uint32(34).fork()).join();
+        break;
+      case "mirror":
+        MirrorFilter.encode(message.filter.value, writer.uint32(42).fork()).join();
+        break;
+      case "cors":
+        CorsFilter.encode(message.filter.value, writer.uint32(50).fork()).join();
+        break;
+      case "direct":
+        DirectFilter.encode(message.filter.value, writer.uint32(58).fork()).join();
+        break;
+      case "fault":
+        FaultFilter.encode(message.filter.value, writer.uint32(66).fork()).join();
+        break;
+      case "divert":
+        DivertFilter.encode(message.filter.value, writer.uint32(74).fork()).join();
+        break;
+      case "tarpit":
+        TarpitFilter.encode(message.filter.value, writer.uint32(82).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RouteFilter {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRouteFilter();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.filter = { $case: "requestHeaders", value: HeaderFilter.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.filter = { $case: "responseHeaders", value: HeaderFilter.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.filter = { $case: "redirect", value: RedirectFilter.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.filter = { $case: "rewrite", value: RewriteFilter.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.filter = { $case: "mirror", value: MirrorFilter.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.filter = { $case: "cors", value: CorsFilter.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.filter = { $case: "direct", value: DirectFilter.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.filter = { $case: "fault", value: FaultFilter.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.filter = { $case: "divert", value: DivertFilter.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.filter = { $case: "tarpit", value: TarpitFilter.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RouteFilter>): RouteFilter {
+    return RouteFilter.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RouteFilter>): RouteFilter {
+    const message = createBaseRouteFilter();
+    switch (object.filter?.$case) {
+      case "requestHeaders": {
+        if (object.filter?.value !== undefined && object.filter?.value !== null) {
+          message.filter = { $case: "requestHeaders", value: HeaderFilter.fromPartial(object.filter.value) };
+        }
+        break;
+      }
+      case "responseHeaders": {
+        if (object.filter?.value !== undefined && object.filter?.value !== null) {
+          message.filter = { $case: "responseHeaders", value: HeaderFilter.fromPartial(object.filter.value) };
+        }
+        break;
+      }
+      case "redirect": {
+        if (object.filter?.value !== undefined && object.filter?.value !== null) {
+          message.filter = { $case: "redirect", value: RedirectFilter.fromPartial(object.filter.value) };
+        }
+        break;
+      }
+      case "rewrite": {
+        if (object.filter?.value !== undefined && object.filter?.value !== null) {
+          message.filter = { $case: "rewrite", value: RewriteFilter.fromPartial(object.filter.value) };
+        }
+        break;
+      }
+      case "mirror": {
+        if (object.filter?.value !== undefined && object.filter?.value !== null) {
+          message.filter = { $case: "mirror", value: MirrorFilter.fromPartial(object.filter.value) };
+        }
+        break;
+      }
+      case "cors": {
+        if (object.filter?.value !== undefined && object.filter?.value !== null) {
+          message.filter = { $case: "cors", value: CorsFilter.fromPartial(object.filter.value) };
+        }
+        break;
+      }
+      case "direct": {
+        if (object.filter?.value !== undefined && object.filter?.value !== null) {
+          message.filter = { $case: "direct", value: DirectFilter.fromPartial(object.filter.value) };
+        }
+        break;
+      }
+      case "fault": {
+        if (object.filter?.value !== undefined && object.filter?.value !== null) {
+          message.filter = { $case: "fault", value: FaultFilter.fromPartial(object.filter.value) };
+        }
+        break;
+      }
+      case "divert": {
+        if (object.filter?.value !== undefined && object.filter?.value !== null) {
+          message.filter = { $case: "divert", value: DivertFilter.fromPartial(object.filter.value) };
+        }
+        break;
+      }
+      case "tarpit": {
+        if (object.filter?.value !== undefined && object.filter?.value !== null) {
+          message.filter = { $case: "tarpit", value: TarpitFilter.fromPartial(object.filter.value) };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseHeaderFilter(): HeaderFilter {
+  return { remove: [], set: [], add: [] };
+}
+
+export const HeaderFilter: MessageFns<HeaderFilter> = {
+  encode(message: HeaderFilter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.remove) {
+      writer.uint32(10).string(v!);
+    }
+    for (const v of message.set) {
+      writer.uint32(18).string(v!);
+    }
+    for (const v of message.add) {
+      writer.uint32(26).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HeaderFilter {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHeaderFilter();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.remove.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.set.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.add.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<HeaderFilter>): HeaderFilter {
+    return HeaderFilter.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HeaderFilter>): HeaderFilter {
+    const message = createBaseHeaderFilter();
+    message.remove = object.remove?.map((e) => e) || [];
+    message.set = object.set?.map((e) => e) || [];
+    message.add = object.add?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBasePathEdit(): PathEdit {
+  return { kind: "", value: "" };
+}
+
+export const PathEdit: MessageFns<PathEdit> = {
+  encode(message: PathEdit, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PathEdit {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePathEdit();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PathEdit>): PathEdit {
+    return PathEdit.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PathEdit>): PathEdit {
+    const message = createBasePathEdit();
+    message.kind = object.kind ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseRedirectFilter(): RedirectFilter {
+  return { scheme: "", hostname: "", port: 0, path: undefined, status: 0 };
+}
+
+export const RedirectFilter: MessageFns<RedirectFilter> = {
+  encode(message: RedirectFilter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.scheme !== "") {
+      writer.uint32(10).string(message.scheme);
+    }
+    if (message.hostname !== "") {
+      writer.uint32(18).string(message.hostname);
+    }
+    if (message.port !== 0) {
+      writer.uint32(24).uint32(message.port);
+    }
+    if (message.path !== undefined) {
+      PathEdit.encode(message.path, writer.uint32(34).fork()).join();
+    }
+    if (message.status !== 0) {
+      writer.uint32(40).uint32(message.status);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RedirectFilter {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRedirectFilter();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.scheme = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.hostname = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.path = PathEdit.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.status = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RedirectFilter>): RedirectFilter {
+    return RedirectFilter.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RedirectFilter>): RedirectFilter {
+    const message = createBaseRedirectFilter();
+    message.scheme = object.scheme ?? "";
+    message.hostname = object.hostname ?? "";
+    message.port = object.port ?? 0;
+    message.path = (object.path !== undefined && object.path !== null) ? PathEdit.fromPartial(object.path) : undefined;
+    message.status = object.status ?? 0;
+    return message;
+  },
+};
+
+function createBaseRewriteFilter(): RewriteFilter {
+  return { hostname: "", path: undefined };
+}
+
+export const RewriteFilter: MessageFns<RewriteFilter> = {
+  encode(message: RewriteFilter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.hostname !== "") {
+      writer.uint32(10).string(message.hostname);
+    }
+    if (message.path !== undefined) {
+      PathEdit.encode(message.path, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RewriteFilter {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRewriteFilter();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.hostname = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.path = PathEdit.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RewriteFilter>): RewriteFilter {
+    return RewriteFilter.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RewriteFilter>): RewriteFilter {
+    const message = createBaseRewriteFilter();
+    message.hostname = object.hostname ?? "";
+    message.path = (object.path !== undefined && object.path !== null) ? PathEdit.fromPartial(object.path) : undefined;
+    return message;
+  },
+};
+
+function createBaseMirrorFilter(): MirrorFilter {
+  return { backend: undefined, numerator: 0, denominator: 0 };
+}
+
+export const MirrorFilter: MessageFns<MirrorFilter> = {
+  encode(message: MirrorFilter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.backend !== undefined) {
+      RouteBackend.encode(message.backend, writer.uint32(10).fork()).join();
+    }
+    if (message.numerator !== 0) {
+      writer.uint32(16).uint32(message.numerator);
+    }
+    if (message.denominator !== 0) {
+      writer.uint32(24).uint32(message.denominator);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MirrorFilter {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMirrorFilter();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.backend = RouteBackend.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.numerator = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.denominator = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<MirrorFilter>): MirrorFilter {
+    return MirrorFilter.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MirrorFilter>): MirrorFilter {
+    const message = createBaseMirrorFilter();
+    message.backend = (object.backend !== undefined && object.backend !== null)
+      ? RouteBackend.fromPartial(object.backend)
+      : undefined;
+    message.numerator = object.numerator ?? 0;
+    message.denominator = object.denominator ?? 0;
+    return message;
+  },
+};
+
+function createBaseCorsFilter(): CorsFilter {
+  return {
+    allowOrigins: [],
+    allowCredentials: false,
+    allowMethods: [],
+    allowHeaders: [],
+    exposeHeaders: [],
+    maxAgeS: 0,
+  };
+}
+
+export const CorsFilter: MessageFns<CorsFilter> = {
+  encode(message: CorsFilter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.allowOrigins) {
+      writer.uint32(10).string(v!);
+    }
+    if (message.allowCredentials !== false) {
+      writer.uint32(16).bool(message.allowCredentials);
+    }
+    for (const v of message.allowMethods) {
+      writer.uint32(26).string(v!);
+    }
+    for (const v of message.allowHeaders) {
+      writer.uint32(34).string(v!);
+    }
+    for (const v of message.exposeHeaders) {
+      writer.uint32(42).string(v!);
+    }
+    if (message.maxAgeS !== 0) {
+      writer.uint32(48).uint32(message.maxAgeS);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CorsFilter {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCorsFilter();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.allowOrigins.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.allowCredentials = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.allowMethods.push(reader.string());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.allowHeaders.push(reader.string());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.exposeHeaders.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.maxAgeS = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<CorsFilter>): CorsFilter {
+    return CorsFilter.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CorsFilter>): CorsFilter {
+    const message = createBaseCorsFilter();
+    message.allowOrigins = object.allowOrigins?.map((e) => e) || [];
+    message.allowCredentials = object.allowCredentials ?? false;
+    message.allowMethods = object.allowMethods?.map((e) => e) || [];
+    message.allowHeaders = object.allowHeaders?.map((e) => e) || [];
+    message.exposeHeaders = object.exposeHeaders?.map((e) => e) || [];
+    message.maxAgeS = object.maxAgeS ?? 0;
+    return message;
+  },
+};
+
+function createBaseDirectFilter(): DirectFilter {
+  return { status: 0, body: "", contentType: "" };
+}
+
+export const DirectFilter: MessageFns<DirectFilter> = {
+  encode(message: DirectFilter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.status !== 0) {
+      writer.uint32(8).uint32(message.status);
+    }
+    if (message.body !== "") {
+      writer.uint32(18).string(message.body);
+    }
+    if (message.contentType !== "") {
+      writer.uint32(26).string(message.contentType);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DirectFilter {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDirectFilter();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.status = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.body = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.contentType = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DirectFilter>): DirectFilter {
+    return DirectFilter.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DirectFilter>): DirectFilter {
+    const message = createBaseDirectFilter();
+    message.status = object.status ?? 0;
+    message.body = object.body ?? "";
+    message.contentType = object.contentType ?? "";
+    return message;
+  },
+};
+
+function createBaseFaultFilter(): FaultFilter {
+  return {
+    headers: [],
+    delayMs: 0,
+    delayPercent: 0,
+    abortStatus: 0,
+    abortGrpc: undefined,
+    abortPercent: 0,
+    expiresMs: 0,
+  };
+}
+
+export const FaultFilter: MessageFns<FaultFilter> = {
+  encode(message: FaultFilter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.headers) {
+      FieldMatch.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.delayMs !== 0) {
+      writer.uint32(16).uint32(message.delayMs);
+    }
+    if (message.delayPercent !== 0) {
+      writer.uint32(25).double(message.delayPercent);
+    }
+    if (message.abortStatus !== 0) {
+      writer.uint32(32).uint32(message.abortStatus);
+    }
+    if (message.abortGrpc !== undefined) {
+      writer.uint32(40).uint32(message.abortGrpc);
+    }
+    if (message.abortPercent !== 0) {
+      writer.uint32(49).double(message.abortPercent);
+    }
+    if (message.expiresMs !== 0) {
+      writer.uint32(56).uint64(message.expiresMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FaultFilter {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFaultFilter();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.headers.push(FieldMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.delayMs = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.delayPercent = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.abortStatus = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.abortGrpc = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.abortPercent = reader.double();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.expiresMs = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<FaultFilter>): FaultFilter {
+    return FaultFilter.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<FaultFilter>): FaultFilter {
+    const message = createBaseFaultFilter();
+    message.headers = object.headers?.map((e) => FieldMatch.fromPartial(e)) || [];
+    message.delayMs = object.delayMs ?? 0;
+    message.delayPercent = object.delayPercent ?? 0;
+    message.abortStatus = object.abortStatus ?? 0;
+    message.abortGrpc = object.abortGrpc ?? undefined;
+    message.abortPercent = object.abortPercent ?? 0;
+    message.expiresMs = object.expiresMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseDivertFilter(): DivertFilter {
+  return { backend: undefined, percent: 0 };
+}
+
+export const DivertFilter: MessageFns<DivertFilter> = {
+  encode(message: DivertFilter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.backend !== undefined) {
+      RouteBackend.encode(message.backend, writer.uint32(10).fork()).join();
+    }
+    if (message.percent !== 0) {
+      writer.uint32(17).double(message.percent);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DivertFilter {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDivertFilter();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.backend = RouteBackend.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.percent = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DivertFilter>): DivertFilter {
+    return DivertFilter.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DivertFilter>): DivertFilter {
+    const message = createBaseDivertFilter();
+    message.backend = (object.backend !== undefined && object.backend !== null)
+      ? RouteBackend.fromPartial(object.backend)
+      : undefined;
+    message.percent = object.percent ?? 0;
+    return message;
+  },
+};
+
+function createBaseTarpitFilter(): TarpitFilter {
+  return { holdMs: 0, status: 0, percent: 0 };
+}
+
+export const TarpitFilter: MessageFns<TarpitFilter> = {
+  encode(message: TarpitFilter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.holdMs !== 0) {
+      writer.uint32(8).uint32(message.holdMs);
+    }
+    if (message.status !== 0) {
+      writer.uint32(16).uint32(message.status);
+    }
+    if (message.percent !== 0) {
+      writer.uint32(25).double(message.percent);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TarpitFilter {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTarpitFilter();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.holdMs = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.status = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.percent = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<TarpitFilter>): TarpitFilter {
+    return TarpitFilter.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<TarpitFilter>): TarpitFilter {
+    const message = createBaseTarpitFilter();
+    message.holdMs = object.holdMs ?? 0;
+    message.status = object.status ?? 0;
+    message.percent = object.percent ?? 0;
+    return message;
+  },
+};
+
+function createBaseHttpTimeouts(): HttpTimeouts {
+  return { requestMs: undefined, tryMs: undefined, responseMs: undefined, connectMs: undefined, idleMs: undefined };
+}
+
+export const HttpTimeouts: MessageFns<HttpTimeouts> = {
+  encode(message: HttpTimeouts, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.requestMs !== undefined) {
+      writer.uint32(8).uint32(message.requestMs);
+    }
+    if (message.tryMs !== undefined) {
+      writer.uint32(16).uint32(message.tryMs);
+    }
+    if (message.responseMs !== undefined) {
+      writer.uint32(24).uint32(message.responseMs);
+    }
+    if (message.connectMs !== undefined) {
+      writer.uint32(32).uint32(message.connectMs);
+    }
+    if (message.idleMs !== undefined) {
+      writer.uint32(40).uint32(message.idleMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HttpTimeouts {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHttpTimeouts();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.requestMs = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.tryMs = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.responseMs = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.connectMs = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.idleMs = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<HttpTimeouts>): HttpTimeouts {
+    return HttpTimeouts.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HttpTimeouts>): HttpTimeouts {
+    const message = createBaseHttpTimeouts();
+    message.requestMs = object.requestMs ?? undefined;
+    message.tryMs = object.tryMs ?? undefined;
+    message.responseMs = object.responseMs ?? undefined;
+    message.connectMs = object.connectMs ?? undefined;
+    message.idleMs = object.idleMs ?? undefined;
+    return message;
+  },
+};
+
+function createBaseRetryPolicy(): RetryPolicy {
+  return {
+    attempts: 0,
+    on: [],
+    codes: [],
+    grpcCodes: [],
+    backoffMs: 0,
+    maxBackoffMs: 0,
+    budgetPercent: 0,
+    budgetMinPerS: 0,
+    anyMethod: false,
+    maxBodyBytes: 0,
+  };
+}
+
+export const RetryPolicy: MessageFns<RetryPolicy> = {
+  encode(message: RetryPolicy, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.attempts !== 0) {
+      writer.uint32(8).uint32(message.attempts);
+    }
+    for (const v of message.on) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.codes.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.codes) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.grpcCodes.length !== 0) {
+      writer.uint32(34).fork();
+      for (const v of message.grpcCodes) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.backoffMs !== 0) {
+      writer.uint32(40).uint32(message.backoffMs);
+    }
+    if (message.maxBackoffMs !== 0) {
+      writer.uint32(48).uint32(message.maxBackoffMs);
+    }
+    if (message.budgetPercent !== 0) {
+      writer.uint32(57).double(message.budgetPercent);
+    }
+    if (message.budgetMinPerS !== 0) {
+      writer.uint32(64).uint32(message.budgetMinPerS);
+    }
+    if (message.anyMethod !== false) {
+      writer.uint32(72).bool(message.anyMethod);
+    }
+    if (message.maxBodyBytes !== 0) {
+      writer.uint32(80).uint32(message.maxBodyBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RetryPolicy {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRetryPolicy();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.attempts = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.on.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag === 24) {
+              message.codes.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 26) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.codes.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 4: {
+            if (tag === 32) {
+              message.grpcCodes.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 34) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.grpcCodes.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.backoffMs = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.maxBackoffMs = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 57) {
+              break;
+            }
+
+            message.budgetPercent = reader.double();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.budgetMinPerS = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.anyMethod = reader.bool();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.maxBodyBytes = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RetryPolicy>): RetryPolicy {
+    return RetryPolicy.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RetryPolicy>): RetryPolicy {
+    const message = createBaseRetryPolicy();
+    message.attempts = object.attempts ?? 0;
+    message.on = object.on?.map((e) => e) || [];
+    message.codes = object.codes?.map((e) => e) || [];
+    message.grpcCodes = object.grpcCodes?.map((e) => e) || [];
+    message.backoffMs = object.backoffMs ?? 0;
+    message.maxBackoffMs = object.maxBackoffMs ?? 0;
+    message.budgetPercent = object.budgetPercent ?? 0;
+    message.budgetMinPerS = object.budgetMinPerS ?? 0;
+    message.anyMethod = object.anyMethod ?? false;
+    message.maxBodyBytes = object.maxBodyBytes ?? 0;
+    return message;
+  },
+};
+
+function createBaseSessionAffinity(): SessionAffinity {
+  return { kind: "", name: "", lifetimeS: 0, absoluteS: 0, idleS: 0 };
+}
+
+export const SessionAffinity: MessageFns<SessionAffinity> = {
+  encode(message: SessionAffinity, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    if (message.lifetimeS !== 0) {
+      writer.uint32(24).uint32(message.lifetimeS);
+    }
+    if (message.absoluteS !== 0) {
+      writer.uint32(32).uint32(message.absoluteS);
+    }
+    if (message.idleS !== 0) {
+      writer.uint32(40).uint32(message.idleS);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SessionAffinity {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSessionAffinity();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.lifetimeS = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.absoluteS = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.idleS = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SessionAffinity>): SessionAffinity {
+    return SessionAffinity.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SessionAffinity>): SessionAffinity {
+    const message = createBaseSessionAffinity();
+    message.kind = object.kind ?? "";
+    message.name = object.name ?? "";
+    message.lifetimeS = object.lifetimeS ?? 0;
+    message.absoluteS = object.absoluteS ?? 0;
+    message.idleS = object.idleS ?? 0;
+    return message;
+  },
+};
+
+function createBaseHttpPolicy(): HttpPolicy {
+  return {
+    sources: [],
+    balancer: undefined,
+    locality: undefined,
+    affinity: undefined,
+    timeouts: undefined,
+    retry: undefined,
+    breaker: undefined,
+    outlier: undefined,
+    limits: undefined,
+    health: undefined,
+  };
+}
+
+export const HttpPolicy: MessageFns<HttpPolicy> = {
+  encode(message: HttpPolicy, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.sources) {
+      writer.uint32(10).string(v!);
+    }
+    if (message.balancer !== undefined) {
+      Balancer.encode(message.balancer, writer.uint32(18).fork()).join();
+    }
+    if (message.locality !== undefined) {
+      Locality.encode(message.locality, writer.uint32(26).fork()).join();
+    }
+    if (message.affinity !== undefined) {
+      SessionAffinity.encode(message.affinity, writer.uint32(34).fork()).join();
+    }
+    if (message.timeouts !== undefined) {
+      HttpTimeouts.encode(message.timeouts, writer.uint32(42).fork()).join();
+    }
+    if (message.retry !== undefined) {
+      RetryPolicy.encode(message.retry, writer.uint32(50).fork()).join();
+    }
+    if (message.breaker !== undefined) {
+      Breaker.encode(message.breaker, writer.uint32(58).fork()).join();
+    }
+    if (message.outlier !== undefined) {
+      Outlier.encode(message.outlier, writer.uint32(66).fork()).join();
+    }
+    if (message.limits !== undefined) {
+      Limits.encode(message.limits, writer.uint32(74).fork()).join();
+    }
+    if (message.health !== undefined) {
+      HealthCheck.encode(message.health, writer.uint32(82).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HttpPolicy {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHttpPolicy();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sources.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.balancer = Balancer.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.locality = Locality.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.affinity = SessionAffinity.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.timeouts = HttpTimeouts.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.retry = RetryPolicy.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.breaker = Breaker.decode(reader, reader.uint32());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.outlier = Outlier.decode(reader, reader.uint32());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.limits = Limits.decode(reader, reader.uint32());
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.health = HealthCheck.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<HttpPolicy>): HttpPolicy {
+    return HttpPolicy.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HttpPolicy>): HttpPolicy {
+    const message = createBaseHttpPolicy();
+    message.sources = object.sources?.map((e) => e) || [];
+    message.balancer = (object.balancer !== undefined && object.balancer !== null)
+      ? Balancer.fromPartial(object.balancer)
+      : undefined;
+    message.locality = (object.locality !== undefined && object.locality !== null)
+      ? Locality.fromPartial(object.locality)
+      : undefined;
+    message.affinity = (object.affinity !== undefined && object.affinity !== null)
+      ? SessionAffinity.fromPartial(object.affinity)
+      : undefined;
+    message.timeouts = (object.timeouts !== undefined && object.timeouts !== null)
+      ? HttpTimeouts.fromPartial(object.timeouts)
+      : undefined;
+    message.retry = (object.retry !== undefined && object.retry !== null)
+      ? RetryPolicy.fromPartial(object.retry)
+      : undefined;
+    message.breaker = (object.breaker !== undefined && object.breaker !== null)
+      ? Breaker.fromPartial(object.breaker)
+      : undefined;
+    message.outlier = (object.outlier !== undefined && object.outlier !== null)
+      ? Outlier.fromPartial(object.outlier)
+      : undefined;
+    message.limits = (object.limits !== undefined && object.limits !== null)
+      ? Limits.fromPartial(object.limits)
+      : undefined;
+    message.health = (object.health !== undefined && object.health !== null)
+      ? HealthCheck.fromPartial(object.health)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseBalancer(): Balancer {
+  return {
+    algorithm: "",
+    hashOn: "",
+    hashName: "",
+    virtualNodes: 0,
+    penalty: 0,
+    decayMs: 0,
+    slowStartMs: 0,
+    slowStartMinPercent: 0,
+  };
+}
+
+export const Balancer: MessageFns<Balancer> = {
+  encode(message: Balancer, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.algorithm !== "") {
+      writer.uint32(10).string(message.algorithm);
+    }
+    if (message.hashOn !== "") {
+      writer.uint32(18).string(message.hashOn);
+    }
+    if (message.hashName !== "") {
+      writer.uint32(26).string(message.hashName);
+    }
+    if (message.virtualNodes !== 0) {
+      writer.uint32(32).uint32(message.virtualNodes);
+    }
+    if (message.penalty !== 0) {
+      writer.uint32(41).double(message.penalty);
+    }
+    if (message.decayMs !== 0) {
+      writer.uint32(48).uint32(message.decayMs);
+    }
+    if (message.slowStartMs !== 0) {
+      writer.uint32(56).uint32(message.slowStartMs);
+    }
+    if (message.slowStartMinPercent !== 0) {
+      writer.uint32(64).uint32(message.slowStartMinPercent);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Balancer {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBalancer();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.algorithm = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.hashOn = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.hashName = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.virtualNodes = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.penalty = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.decayMs = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.slowStartMs = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.slowStartMinPercent = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Balancer>): Balancer {
+    return Balancer.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Balancer>): Balancer {
+    const message = createBaseBalancer();
+    message.algorithm = object.algorithm ?? "";
+    message.hashOn = object.hashOn ?? "";
+    message.hashName = object.hashName ?? "";
+    message.virtualNodes = object.virtualNodes ?? 0;
+    message.penalty = object.penalty ?? 0;
+    message.decayMs = object.decayMs ?? 0;
+    message.slowStartMs = object.slowStartMs ?? 0;
+    message.slowStartMinPercent = object.slowStartMinPercent ?? 0;
+    return message;
+  },
+};
+
+function createBaseLocality(): Locality {
+  return { prefer: "", overprovisionPercent: 0, subsetSize: 0 };
+}
+
+export const Locality: MessageFns<Locality> = {
+  encode(message: Locality, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.prefer !== "") {
+      writer.uint32(10).string(message.prefer);
+    }
+    if (message.overprovisionPercent !== 0) {
+      writer.uint32(16).uint32(message.overprovisionPercent);
+    }
+    if (message.subsetSize !== 0) {
+      writer.uint32(24).uint32(message.subsetSize);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Locality {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLocality();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.prefer = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.overprovisionPercent = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.subsetSize = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Locality>): Locality {
+    return Locality.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Locality>): Locality {
+    const message = createBaseLocality();
+    message.prefer = object.prefer ?? "";
+    message.overprovisionPercent = object.overprovisionPercent ?? 0;
+    message.subsetSize = object.subsetSize ?? 0;
+    return message;
+  },
+};
+
+function createBaseBreaker(): Breaker {
+  return { failures: 0, openMs: 0, maxOpenMs: 0 };
+}
+
+export const Breaker: MessageFns<Breaker> = {
+  encode(message: Breaker, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.failures !== 0) {
+      writer.uint32(8).uint32(message.failures);
+    }
+    if (message.openMs !== 0) {
+      writer.uint32(16).uint32(message.openMs);
+    }
+    if (message.maxOpenMs !== 0) {
+      writer.uint32(24).uint32(message.maxOpenMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Breaker {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBreaker();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.failures = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.openMs = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.maxOpenMs = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Breaker>): Breaker {
+    return Breaker.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Breaker>): Breaker {
+    const message = createBaseBreaker();
+    message.failures = object.failures ?? 0;
+    message.openMs = object.openMs ?? 0;
+    message.maxOpenMs = object.maxOpenMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseOutlier(): Outlier {
+  return {
+    consecutiveErrors: 0,
+    successRateStdev: 0,
+    minEndpoints: 0,
+    minRequests: 0,
+    latencyFactor: 0,
+    intervalMs: 0,
+    baseEjectionMs: 0,
+    maxEjectionMs: 0,
+    maxEjectionPercent: 0,
+  };
+}
+
+export const Outlier: MessageFns<Outlier> = {
+  encode(message: Outlier, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.consecutiveErrors !== 0) {
+      writer.uint32(8).uint32(message.consecutiveErrors);
+    }
+    if (message.successRateStdev !== 0) {
+      writer.uint32(17).double(message.successRateStdev);
+    }
+    if (message.minEndpoints !== 0) {
+      writer.uint32(24).uint32(message.minEndpoints);
+    }
+    if (message.minRequests !== 0) {
+      writer.uint32(32).uint32(message.minRequests);
+    }
+    if (message.latencyFactor !== 0) {
+      writer.uint32(41).double(message.latencyFactor);
+    }
+    if (message.intervalMs !== 0) {
+      writer.uint32(48).uint32(message.intervalMs);
+    }
+    if (message.baseEjectionMs !== 0) {
+      writer.uint32(56).uint32(message.baseEjectionMs);
+    }
+    if (message.maxEjectionMs !== 0) {
+      writer.uint32(64).uint32(message.maxEjectionMs);
+    }
+    if (message.maxEjectionPercent !== 0) {
+      writer.uint32(72).uint32(message.maxEjectionPercent);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Outlier {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOutlier();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.consecutiveErrors = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.successRateStdev = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.minEndpoints = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.minRequests = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.latencyFactor = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.intervalMs = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.baseEjectionMs = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.maxEjectionMs = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.maxEjectionPercent = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Outlier>): Outlier {
+    return Outlier.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Outlier>): Outlier {
+    const message = createBaseOutlier();
+    message.consecutiveErrors = object.consecutiveErrors ?? 0;
+    message.successRateStdev = object.successRateStdev ?? 0;
+    message.minEndpoints = object.minEndpoints ?? 0;
+    message.minRequests = object.minRequests ?? 0;
+    message.latencyFactor = object.latencyFactor ?? 0;
+    message.intervalMs = object.intervalMs ?? 0;
+    message.baseEjectionMs = object.baseEjectionMs ?? 0;
+    message.maxEjectionMs = object.maxEjectionMs ?? 0;
+    message.maxEjectionPercent = object.maxEjectionPercent ?? 0;
+    return message;
+  },
+};
+
+function createBaseLimits(): Limits {
+  return { maxConnections: 0, maxPending: 0, maxRequests: 0, maxRequestsPerConnection: 0, maxRetries: 0 };
+}
+
+export const Limits: MessageFns<Limits> = {
+  encode(message: Limits, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.maxConnections !== 0) {
+      writer.uint32(8).uint32(message.maxConnections);
+    }
+    if (message.maxPending !== 0) {
+      writer.uint32(16).uint32(message.maxPending);
+    }
+    if (message.maxRequests !== 0) {
+      writer.uint32(24).uint32(message.maxRequests);
+    }
+    if (message.maxRequestsPerConnection !== 0) {
+      writer.uint32(32).uint32(message.maxRequestsPerConnection);
+    }
+    if (message.maxRetries !== 0) {
+      writer.uint32(40).uint32(message.maxRetries);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Limits {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLimits();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.maxConnections = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.maxPending = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.maxRequests = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.maxRequestsPerConnection = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.maxRetries = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Limits>): Limits {
+    return Limits.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Limits>): Limits {
+    const message = createBaseLimits();
+    message.maxConnections = object.maxConnections ?? 0;
+    message.maxPending = object.maxPending ?? 0;
+    message.maxRequests = object.maxRequests ?? 0;
+    message.maxRequestsPerConnection = object.maxRequestsPerConnection ?? 0;
+    message.maxRetries = object.maxRetries ?? 0;
+    return message;
+  },
+};
+
+function createBaseHealthCheck(): HealthCheck {
+  return {
+    kind: "",
+    path: "",
+    host: "",
+    grpcService: "",
+    port: 0,
+    intervalMs: 0,
+    timeoutMs: 0,
+    unhealthy: 0,
+    healthy: 0,
+  };
+}
+
+export const HealthCheck: MessageFns<HealthCheck> = {
+  encode(message: HealthCheck, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.path !== "") {
+      writer.uint32(18).string(message.path);
+    }
+    if (message.host !== "") {
+      writer.uint32(26).string(message.host);
+    }
+    if (message.grpcService !== "") {
+      writer.uint32(34).string(message.grpcService);
+    }
+    if (message.port !== 0) {
+      writer.uint32(40).uint32(message.port);
+    }
+    if (message.intervalMs !== 0) {
+      writer.uint32(48).uint32(message.intervalMs);
+    }
+    if (message.timeoutMs !== 0) {
+      writer.uint32(56).uint32(message.timeoutMs);
+    }
+    if (message.unhealthy !== 0) {
+      writer.uint32(64).uint32(message.unhealthy);
+    }
+    if (message.healthy !== 0) {
+      writer.uint32(72).uint32(message.healthy);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HealthCheck {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHealthCheck();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.path = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.grpcService = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.intervalMs = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.timeoutMs = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.unhealthy = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.healthy = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<HealthCheck>): HealthCheck {
+    return HealthCheck.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HealthCheck>): HealthCheck {
+    const message = createBaseHealthCheck();
+    message.kind = object.kind ?? "";
+    message.path = object.path ?? "";
+    message.host = object.host ?? "";
+    message.grpcService = object.grpcService ?? "";
+    message.port = object.port ?? 0;
+    message.intervalMs = object.intervalMs ?? 0;
+    message.timeoutMs = object.timeoutMs ?? 0;
+    message.unhealthy = object.unhealthy ?? 0;
+    message.healthy = object.healthy ?? 0;
     return message;
   },
 };

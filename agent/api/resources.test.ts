@@ -97,5 +97,5 @@ test("a policy with a port that is none is refused, not ignored", () => {
 
 test("type URLs and kinds match both ways", () => {
   for (const kind of resourceKinds) assert.equal(kindOfTypeUrl(typeUrlOf(kind)), kind);
-  assert.equal(kindOfTypeUrl("type.googleapis.com/fairlead.v1.HttpRouting"), undefined);
+  assert.equal(kindOfTypeUrl("type.googleapis.com/fairlead.v1.Unheard"), undefined);
 });

@@ -2,6 +2,7 @@
 import type { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { err } from "../base/result.ts";
 import type { Decoded } from "./fields.ts";
+import { type HttpRouting, httpRoutingFromWire, httpRoutingToWire, routingServiceOf } from "./http-routing.ts";
 import * as wire from "./mesh.gen.ts";
 import {
   type Authorization,
@@ -22,6 +23,7 @@ export interface ResourceTypes {
   readonly Service: Service;
   readonly Authorization: Authorization;
   readonly TrafficPolicy: TrafficPolicy;
+  readonly HttpRouting: HttpRouting;
   readonly TrustBundle: TrustBundle;
   readonly MeshSettings: MeshSettings;
 }
@@ -74,6 +76,7 @@ export const codecs: { readonly [K in ResourceKind]: Codec<ResourceTypes[K]> } =
   Service: codec("Service", wire.Service, serviceFromWire, serviceToWire, serviceNameOf),
   Authorization: codec("Authorization", wire.Authorization, authorizationFromWire, authorizationToWire, policyNameOf),
   TrafficPolicy: codec("TrafficPolicy", wire.TrafficPolicy, trafficPolicyFromWire, trafficPolicyToWire, policyNameOf),
+  HttpRouting: codec("HttpRouting", wire.HttpRouting, httpRoutingFromWire, httpRoutingToWire, routingServiceOf),
   TrustBundle: codec("TrustBundle", wire.TrustBundle, trustBundleFromWire, trustBundleToWire, (b) => b.trustDomain),
   MeshSettings: codec("MeshSettings", wire.MeshSettings, settingsFromWire, settingsToWire, () => settingsName),
 };

@@ -1,4 +1,5 @@
 // Everything the agent knows of the mesh: apply(update) -> what changed; lookups; snapshot for the disk; dump. Pure, one writer.
+import { type HttpRouting, routingServiceOf } from "../api/http-routing.ts";
 import type { PolicyName, ServiceName, TrustDomain, WorkloadUid } from "../api/names.ts";
 import { type Authorization, policyNameOf, type TrafficPolicy } from "../api/policy.ts";
 import { type MeshResource, type ResourceKind, resourceKinds } from "../api/resources.ts";
@@ -40,6 +41,7 @@ export class MeshState {
   readonly services = new ServiceIndex();
   readonly authorizations = new PolicyIndex<Authorization>();
   readonly trafficPolicies = new PolicyIndex<TrafficPolicy>();
+  readonly #routings = new Map<ServiceName, HttpRouting>();
   readonly #bundles = new Map<TrustDomain, TrustBundle>();
   readonly #defaults: MeshSettings;
   #settings: MeshSettings;
@@ -58,6 +60,10 @@ export class MeshState {
   }
   get settings(): MeshSettings {
     return this.#settings;
+  }
+  /** By the service that requests are addressed to. */
+  get routings(): ReadonlyMap<ServiceName, HttpRouting> {
+    return this.#routings;
   }
   get bundles(): ReadonlyMap<TrustDomain, TrustBundle> {
     return this.#bundles;
@@ -88,6 +94,7 @@ export class MeshState {
     for (const value of this.services.all()) yield { kind: "Service", value };
     for (const value of this.authorizations.all()) yield { kind: "Authorization", value };
     for (const value of this.trafficPolicies.all()) yield { kind: "TrafficPolicy", value };
+    for (const value of this.#routings.values()) yield { kind: "HttpRouting", value };
     for (const value of this.#bundles.values()) yield { kind: "TrustBundle", value };
     if (this.#hasSettings) yield { kind: "MeshSettings", value: this.#settings };
   }
@@ -99,6 +106,7 @@ export class MeshState {
       Service: this.services.size,
       Authorization: this.authorizations.size,
       TrafficPolicy: this.trafficPolicies.size,
+      HttpRouting: this.#routings.size,
       TrustBundle: this.#bundles.size,
       MeshSettings: this.#hasSettings ? 1 : 0,
     };
@@ -121,6 +129,11 @@ export class MeshState {
       case "TrafficPolicy":
         this.trafficPolicies.put(resource.value);
         return policyNameOf(resource.value);
+      case "HttpRouting": {
+        const name = routingServiceOf(resource.value);
+        this.#routings.set(name, resource.value);
+        return name;
+      }
       case "TrustBundle":
         this.#bundles.set(resource.value.trustDomain, resource.value);
         return resource.value.trustDomain;
@@ -145,6 +158,8 @@ export class MeshState {
         return this.authorizations.delete(name as PolicyName) !== undefined;
       case "TrafficPolicy":
         return this.trafficPolicies.delete(name as PolicyName) !== undefined;
+      case "HttpRouting":
+        return this.#routings.delete(name as ServiceName);
       case "TrustBundle":
         return this.#bundles.delete(name as TrustDomain);
       case "MeshSettings": {

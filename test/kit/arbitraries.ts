@@ -17,6 +17,7 @@ import type { MeshSettings } from "../../agent/api/settings.ts";
 import type { TrustBundle } from "../../agent/api/trust.ts";
 import type { Workload } from "../../agent/api/workload.ts";
 import { canonicalIp } from "../../agent/base/ip.ts";
+import { httpRoutings } from "./http-arbitraries.ts";
 
 export const names = fc.stringMatching(/^[a-z]([-a-z0-9]{0,10}[a-z0-9])?$/);
 // Plain prototypes, as the decoder makes them, so that deepEqual compares contents only.
@@ -140,6 +141,7 @@ export const meshResources: fc.Arbitrary<MeshResource> = fc.oneof(
   meshServices.map((value) => ({ kind: "Service", value }) as const),
   authorizations.map((value) => ({ kind: "Authorization", value }) as const),
   trafficPolicies.map((value) => ({ kind: "TrafficPolicy", value }) as const),
+  httpRoutings.map((value) => ({ kind: "HttpRouting", value }) as const),
   trustBundles.map((value) => ({ kind: "TrustBundle", value }) as const),
   meshSettings.map((value) => ({ kind: "MeshSettings", value }) as const),
 );
