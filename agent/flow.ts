@@ -150,11 +150,13 @@ export interface Verdict {
   readonly policy?: PolicyName;
   /** Index of the rule in the policy that decided. */
   readonly rule?: number;
+  /** What of the connection or request decided, as `path="/admin" method="GET"`: set on refusals of requests. */
+  readonly input?: string;
   /** What policies in dry run would have decided, and AUDIT policies that matched. */
   readonly notes: readonly VerdictNote[];
 }
 export interface VerdictNote {
-  readonly kind: "would_deny" | "would_allow" | "audit" | "l7_unavailable";
+  readonly kind: "would_deny" | "would_allow" | "audit" | "l7_unavailable" | "token_unread";
   readonly policy: PolicyName;
   readonly rule?: number;
 }

@@ -259,6 +259,10 @@ export interface MeshSettings {
   registryOnly: boolean;
   /** where node ports are reached (rule DP-6) */
   nodeAddresses: string[];
+  /** "none", "base" (also ""), "merge_slashes", "decode_and_merge_slashes" */
+  pathNormalization: string;
+  /** entries of X-Forwarded-For that are ours, from the right */
+  trustedProxies: number;
 }
 
 /** Routing of HTTP and gRPC for the requests addressed to one service, and how its endpoints are used. One resource per service. */
@@ -2607,6 +2611,8 @@ function createBaseMeshSettings(): MeshSettings {
     unmeshedNamespaces: [],
     registryOnly: false,
     nodeAddresses: [],
+    pathNormalization: "",
+    trustedProxies: 0,
   };
 }
 
@@ -2655,6 +2661,12 @@ export const MeshSettings: MessageFns<MeshSettings> = {
     }
     for (const v of message.nodeAddresses) {
       writer.uint32(98).string(v!);
+    }
+    if (message.pathNormalization !== "") {
+      writer.uint32(106).string(message.pathNormalization);
+    }
+    if (message.trustedProxies !== 0) {
+      writer.uint32(112).uint32(message.trustedProxies);
     }
     return writer;
   },
@@ -2788,6 +2800,22 @@ export const MeshSettings: MessageFns<MeshSettings> = {
             message.nodeAddresses.push(reader.string());
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.pathNormalization = reader.string();
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.trustedProxies = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2817,6 +2845,8 @@ export const MeshSettings: MessageFns<MeshSettings> = {
     message.unmeshedNamespaces = object.unmeshedNamespaces?.map((e) => e) || [];
     message.registryOnly = object.registryOnly ?? false;
     message.nodeAddresses = object.nodeAddresses?.map((e) => e) || [];
+    message.pathNormalization = object.pathNormalization ?? "";
+    message.trustedProxies = object.trustedProxies ?? 0;
     return message;
   },
 };

@@ -1,5 +1,5 @@
 // Policies in internal form: Authorization (who may reach what) and TrafficPolicy (plaintext or mTLS). Wire form in mesh.proto.
-import { checkFields, type Decoded, type Fields, invert, sortedRecord } from "./fields.ts";
+import { checkFields, type Decoded, type Fields, invert, shorten, sortedRecord } from "./fields.ts";
 import * as wire from "./mesh.gen.ts";
 import { type PolicyName, parseServiceName, policyName, type ServiceName } from "./names.ts";
 
@@ -93,6 +93,25 @@ export const isL7Condition = (condition: Condition): boolean => !l4Conditions.in
 export const isL7Rule = (rule: Rule): boolean =>
   rule.from.some(isL7Source) || rule.to.some(isL7Operation) || rule.when.some(isL7Condition);
 
+/** What only a JSON Web Token would tell (or a filter that is not here): not known even of a parsed request. */
+export const isTokenSource = (source: Source): boolean =>
+  source.requestPrincipals.length > 0 || source.notRequestPrincipals.length > 0;
+export const isTokenCondition = (condition: Condition): boolean =>
+  condition.key.startsWith("request.auth.") || condition.key.startsWith("experimental.");
+export const isTokenRule = (rule: Rule): boolean => rule.from.some(isTokenSource) || rule.when.some(isTokenCondition);
+
+/** As Istio tells a template of paths from a path. */
+export const isPathTemplate = (pattern: string): boolean => pattern.includes("{*}") || pattern.includes("{**}");
+/** Operators stand alone between slashes, "{**}" is the last of them, and nothing else has "*", "{" or "}". */
+export function isValidTemplate(pattern: string): boolean {
+  const segments = pattern.split("/");
+  const rest = segments.indexOf("{**}");
+  return (
+    segments[0] === "" &&
+    segments.every((s, i) => (s === "{*}" || s === "{**}" ? rest < 0 || i <= rest : !/[*{}]/.test(s)))
+  );
+}
+
 /** A Source with the given lists, everything else empty. */
 export const sourceOf = (lists: Partial<Source>): Source => fill(sourceKeys, lists);
 export const operationOf = (lists: Partial<Operation>): Operation => fill(operationKeys, lists);
@@ -130,6 +149,12 @@ function ruleFromWire(fields: Fields, at: string, rule: wire.Rule): Rule {
   rule.to.forEach((operation, i) => {
     for (const key of ["ports", "notPorts"] as const) {
       operation[key].forEach((port, j) => void fields.port(`${at}.to[${i}].${key}[${j}]`, portNumber(port)));
+    }
+    for (const key of ["paths", "notPaths"] as const) {
+      operation[key].forEach((path, j) => {
+        if (isPathTemplate(path) && !isValidTemplate(path))
+          fields.problem(`${at}.to[${i}].${key}[${j}]`, `"${shorten(path)}" is not a path template`);
+      });
     }
   });
   rule.when.forEach((condition, i) => {

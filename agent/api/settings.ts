@@ -1,7 +1,11 @@
 // Settings of the whole mesh, one resource named "mesh". Wire form in mesh.proto.
-import { checkFields, type Decoded } from "./fields.ts";
+import { checkFields, type Decoded, shorten } from "./fields.ts";
 import type * as wire from "./mesh.gen.ts";
 import { defaultTrustDomain, parseTrustDomain, type TrustDomain } from "./names.ts";
+
+/** How a path is read before policies are matched (Istio's ProxyPathNormalization). */
+export type PathNormalization = (typeof pathNormalizations)[number];
+export const pathNormalizations = ["none", "base", "merge_slashes", "decode_and_merge_slashes"] as const;
 
 export interface MeshSettings {
   readonly trustDomain: TrustDomain;
@@ -20,6 +24,9 @@ export interface MeshSettings {
   readonly registryOnly: boolean;
   /** Addresses of the mesh's nodes, canonical: a service's node port is reached at each of them. */
   readonly nodeAddresses: readonly string[];
+  readonly pathNormalization: PathNormalization;
+  /** The address that remoteIpBlocks mean is this many entries from the right of X-Forwarded-For; 0: the connection's own source. */
+  readonly trustedProxies: number;
 }
 
 export const settingsName = "mesh";
@@ -37,6 +44,8 @@ export const defaultSettings: MeshSettings = {
   unmeshedNamespaces: ["kube-system", "fairlead-system"],
   registryOnly: false,
   nodeAddresses: [],
+  pathNormalization: "base",
+  trustedProxies: 0,
 };
 
 export function settingsFromWire(message: wire.MeshSettings): Decoded<MeshSettings> {
@@ -46,6 +55,13 @@ export function settingsFromWire(message: wire.MeshSettings): Decoded<MeshSettin
   if (!(message.renewAt >= 0.1 && message.renewAt <= 0.8))
     fields.problem("renew_at", `${message.renewAt} is not within 0.1 to 0.8`);
   if (message.svidTtlMs < 1000) fields.problem("svid_ttl_ms", `${message.svidTtlMs} is under 1000`);
+  const normalization = pathNormalizations.find((mode) => mode === message.pathNormalization);
+  if (normalization === undefined && message.pathNormalization !== "")
+    fields.problem(
+      "path_normalization",
+      `"${shorten(message.pathNormalization)}" is none of ${pathNormalizations.join(", ")}`,
+    );
+  if (message.trustedProxies > 100) fields.problem("trusted_proxies", `${message.trustedProxies} is over 100`);
   return fields.finish<MeshSettings>({
     trustDomain: domain("trust_domain", message.trustDomain),
     trustDomainAliases: message.trustDomainAliases.map((alias, i) => domain(`trust_domain_aliases[${i}]`, alias)),
@@ -59,6 +75,8 @@ export function settingsFromWire(message: wire.MeshSettings): Decoded<MeshSettin
     unmeshedNamespaces: message.unmeshedNamespaces.map((name, i) => fields.name(`unmeshed_namespaces[${i}]`, name)),
     registryOnly: message.registryOnly,
     nodeAddresses: message.nodeAddresses.map((address, i) => fields.address(`node_addresses[${i}]`, address)),
+    pathNormalization: normalization ?? defaultSettings.pathNormalization,
+    trustedProxies: message.trustedProxies,
   });
 }
 

@@ -34,7 +34,8 @@ export function matchingRule(policy: Authorization, facts: ConnectionFacts): num
   return at < 0 ? undefined : at;
 }
 
-interface Known {
+/** A connection's facts in the form that rules ask for. */
+export interface Known {
   readonly principals: readonly string[];
   readonly namespace: string | undefined;
   /** "namespace/name", and the bare name when it is of the policy's own namespace. */
@@ -44,7 +45,7 @@ interface Known {
   readonly port: string;
 }
 
-function factsFor(facts: ConnectionFacts, policyNamespace: string): Known {
+export function factsFor(facts: ConnectionFacts, policyNamespace: string): Known {
   const base = { sourceIp: facts.sourceIp, destinationIp: facts.destinationIp, port: String(facts.port) };
   const parts = facts.identity === null ? undefined : partsOf(facts.identity);
   if (parts?.kind !== "workload") return { ...base, principals: [], namespace: undefined, serviceAccounts: [] };
@@ -66,8 +67,11 @@ function ruleMatches(rule: Rule, known: Known, lenient: boolean): boolean {
   return to && rule.when.every((condition) => conditionMatches(condition, known, lenient));
 }
 
-function sourceMatches(source: Source, known: Known, lenient: boolean): boolean {
-  if (isL7Source(source) && !lenient) return false;
+const sourceMatches = (source: Source, known: Known, lenient: boolean): boolean =>
+  (lenient || !isL7Source(source)) && l4SourceMatches(source, known);
+
+/** The part of a source that a connection alone decides. */
+export function l4SourceMatches(source: Source, known: Known): boolean {
   return (
     both(source.principals, source.notPrincipals, (patterns) => anyText(patterns, known.principals)) &&
     both(source.namespaces, source.notNamespaces, (patterns) =>
@@ -78,15 +82,17 @@ function sourceMatches(source: Source, known: Known, lenient: boolean): boolean 
   );
 }
 
-function operationMatches(operation: Operation, known: Known, lenient: boolean): boolean {
-  if (isL7Operation(operation) && !lenient) return false;
-  return both(operation.ports, operation.notPorts, (ports) => ports.includes(known.port));
-}
+const operationMatches = (operation: Operation, known: Known, lenient: boolean): boolean =>
+  (lenient || !isL7Operation(operation)) && l4OperationMatches(operation, known);
 
-function conditionMatches(condition: Condition, known: Known, lenient: boolean): boolean {
-  if (isL7Condition(condition)) return lenient;
-  return both(condition.values, condition.notValues, (patterns) => conditionHas(condition.key, patterns, known));
-}
+export const l4OperationMatches = (operation: Operation, known: Known): boolean =>
+  both(operation.ports, operation.notPorts, (ports) => ports.includes(known.port));
+
+const conditionMatches = (condition: Condition, known: Known, lenient: boolean): boolean =>
+  isL7Condition(condition) ? lenient : l4ConditionMatches(condition, known);
+
+export const l4ConditionMatches = (condition: Condition, known: Known): boolean =>
+  both(condition.values, condition.notValues, (patterns) => conditionHas(condition.key, patterns, known));
 
 function conditionHas(key: string, patterns: readonly string[], known: Known): boolean {
   switch (key) {

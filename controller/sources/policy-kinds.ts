@@ -1,4 +1,5 @@
 // Shapes of AuthorizationPolicy, PeerAuthentication and MeshSettings.
+import { isPathTemplate, isValidTemplate } from "../../agent/api/policy.ts";
 import {
   block,
   type Field,
@@ -49,6 +50,18 @@ const source = object<AuthorizationSource>({
   remoteIpBlocks: blocks,
   notRemoteIpBlocks: blocks,
 });
+/** Exact, prefix, suffix, or a template: "{*}" for one segment, "{**}" for the rest of them. */
+const requestPath: Reader<string> = (value, path, report) => {
+  const pattern = text(value, path, report);
+  if (isPathTemplate(pattern) && !isValidTemplate(pattern))
+    report.problem(
+      path,
+      `is ${showValue(value)}, not a path template`,
+      'let "{*}" and "{**}" stand alone between slashes, "{**}" as the last of them, without other "*", "{" or "}"',
+    );
+  return pattern;
+};
+const paths = optional(list(requestPath), []);
 const operation = object<AuthorizationOperation>({
   ports,
   notPorts: ports,
@@ -56,8 +69,8 @@ const operation = object<AuthorizationOperation>({
   notHosts: strings,
   methods: strings,
   notMethods: strings,
-  paths: strings,
-  notPaths: strings,
+  paths,
+  notPaths: paths,
 });
 const from = object<AuthorizationRule["from"][number]>({ source: required(source, {} as AuthorizationSource) });
 const to = object<AuthorizationRule["to"][number]>({ operation: required(operation, {} as AuthorizationOperation) });
@@ -88,11 +101,17 @@ const conditionKey: Reader<string> = (value, path, report) => {
   }
   return String(value);
 };
-const when = object<AuthorizationRule["when"][number]>({
+const whenFields = object<AuthorizationRule["when"][number]>({
   key: required(conditionKey, ""),
   values: strings,
   notValues: strings,
 });
+const when: Reader<AuthorizationRule["when"][number]> = (value, path, report) => {
+  const condition = whenFields(value, path, report);
+  if (condition.key !== "" && condition.values.length === 0 && condition.notValues.length === 0)
+    report.problem(path, "has neither values nor notValues", "add one of them");
+  return condition;
+};
 const rule = object<AuthorizationRule>({
   from: optional(list(from), []),
   to: optional(list(to), []),
@@ -161,6 +180,8 @@ const settings = object<MeshSettingsObject["spec"]>({
   maxStaleMs: unset(integer(0, Number.MAX_SAFE_INTEGER)),
   unmeshedNamespaces: unset(list(objectName)),
   registryOnly: unset(flag),
+  pathNormalization: unset(oneOf(["NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"])),
+  trustedProxies: unset(integer(0, 100)),
 });
 export const meshSettings: { readonly spec: Field<MeshSettingsObject["spec"]> } = {
   spec: required(settings, {} as MeshSettingsObject["spec"]),

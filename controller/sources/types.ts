@@ -167,6 +167,8 @@ export interface MeshSettingsObject {
     readonly maxStaleMs: number | undefined;
     readonly unmeshedNamespaces: readonly string[] | undefined;
     readonly registryOnly: boolean | undefined;
+    readonly pathNormalization: "NONE" | "BASE" | "MERGE_SLASHES" | "DECODE_AND_MERGE_SLASHES" | undefined;
+    readonly trustedProxies: number | undefined;
   };
 }
 

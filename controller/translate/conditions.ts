@@ -11,6 +11,7 @@ export type Reason =
   | "SelectsNothing"
   | "TargetMissing"
   | "NeedsHttp"
+  | "NeedsToken"
   | "NotReady"
   | "Overruled"
   | "NotSupported"

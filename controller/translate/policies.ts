@@ -4,6 +4,7 @@ import {
   type Action,
   type Authorization,
   isL7Rule,
+  isTokenRule,
   type MtlsMode,
   operationOf,
   outranks,
@@ -135,6 +136,21 @@ function authorizationCondition(
         fix: "use ALLOW or DENY",
       },
       "NotSupported",
+    );
+  }
+  const token = record.rules.findIndex(isTokenRule);
+  if (token >= 0) {
+    return accepted(
+      entry,
+      {
+        resources,
+        field: `spec.rules[${token}]`,
+        message: `asks for what only a token tells, which this version does not read: ${
+          record.action === "deny" ? "the rule applies without those fields" : "the rule matches nothing"
+        }`,
+        fix: "leave out requestPrincipals, request.auth.* and experimental.*",
+      },
+      "NeedsToken",
     );
   }
   const l7 = record.rules.findIndex(isL7Rule);

@@ -1,7 +1,7 @@
 // The whole index -> every resource for agents and a condition for every object. Pure: same input, same output.
 import { parseTrustDomain } from "../../agent/api/names.ts";
 import type { MeshResource } from "../../agent/api/resources.ts";
-import { type MeshSettings, settingsName } from "../../agent/api/settings.ts";
+import { type MeshSettings, type PathNormalization, settingsName } from "../../agent/api/settings.ts";
 import { canonicalIp } from "../../agent/base/ip.ts";
 import type { ClusterIndex } from "../index/cluster-index.ts";
 import type { MeshSettingsObject } from "../sources/types.ts";
@@ -107,6 +107,7 @@ function readSettings(index: ClusterIndex, base: MeshSettings, conditions: Condi
     settings = {
       ...settings,
       ...given(entry.object.spec),
+      pathNormalization: normalizationOf(entry.object.spec) ?? settings.pathNormalization,
       trustDomainAliases: aliases.flatMap(([, p]) => (p.ok ? [p.value] : [])),
     };
     conditions.push(accepted(entry, { resources: [{ kind: "MeshSettings", name: settingsName }] }));
@@ -118,8 +119,11 @@ function readSettings(index: ClusterIndex, base: MeshSettings, conditions: Condi
   return { ...settings, nodeAddresses };
 }
 
-type Given = Partial<Omit<MeshSettings, "trustDomainAliases">>;
+const normalizationOf = (spec: MeshSettingsObject["spec"]): PathNormalization | undefined =>
+  spec.pathNormalization?.toLowerCase() as PathNormalization | undefined;
+
+type Given = Partial<Omit<MeshSettings, "trustDomainAliases" | "pathNormalization">>;
 function given(spec: MeshSettingsObject["spec"]): Given {
-  const { trustDomainAliases: _, ...rest } = spec;
+  const { trustDomainAliases: _, pathNormalization: __, ...rest } = spec;
   return Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined)) as Given;
 }

@@ -134,6 +134,8 @@ export const meshSettings: fc.Arbitrary<MeshSettings> = record({
   unmeshedNamespaces: list(names),
   registryOnly: fc.boolean(),
   nodeAddresses: list(addresses),
+  pathNormalization: fc.constantFrom("none", "base", "merge_slashes", "decode_and_merge_slashes"),
+  trustedProxies: fc.integer({ min: 0, max: 100 }),
 });
 
 export const meshResources: fc.Arbitrary<MeshResource> = fc.oneof(
