@@ -1,0 +1,132 @@
+// Binds an HTTP/2 connection to a TCP socket: reads into one buffer, writes once per turn of the event loop, ends both together.
+import type { Socket } from "node:net";
+import type { Clock } from "../../base/clock.ts";
+import { Http2Connection, type Http2Options } from "./connection.ts";
+import type { Http2Request, Http2Response } from "./head.ts";
+
+const readBytes = 64 * 1024;
+/** How long a peer may owe the rest of a head, its settings or their acknowledgement. */
+const dueMs = 10_000;
+/** After GOAWAY what still comes is thrown away for so long, lest a reset overtakes the GOAWAY. */
+const lingerMs = 1_000;
+
+/** Connections of one thread that have something to write; written when the turn's reads are done. */
+export class Turn {
+  private dirty: Http2Socket<Http2Request | Http2Response>[] = [];
+  private readonly run = (): void => {
+    const dirty = this.dirty;
+    this.dirty = [];
+    for (const each of dirty) each.flush();
+  };
+
+  add<H extends Http2Request | Http2Response>(socket: Http2Socket<H>): void {
+    if (this.dirty.push(socket as unknown as Http2Socket<Http2Request | Http2Response>) === 1) setImmediate(this.run);
+  }
+}
+
+export class Http2Socket<H extends Http2Request | Http2Response> {
+  readonly connection: Http2Connection<H>;
+  private readonly clock: Clock;
+  private socket: Socket | null = null;
+  private buffer: Buffer | null = null;
+  private cancelDue: (() => void) | null = null;
+  private ending = false;
+
+  constructor(options: Omit<Http2Options<H>, "wake" | "nowMs">, turn: Turn, clock: Clock) {
+    this.clock = clock;
+    this.connection = new Http2Connection<H>({
+      ...options,
+      nowMs: () => clock.monotonicMs(),
+      wake: () => turn.add(this),
+    });
+  }
+
+  /** For `new Socket({ fd, onread })` and `connect({ onread })`: the cheapest way to read. Then `attach(socket, false)`. */
+  onread(): { buffer: () => Uint8Array; callback: (bytes: number) => boolean } {
+    return {
+      buffer: () => {
+        this.buffer ??= Buffer.allocUnsafeSlow(readBytes);
+        return this.buffer;
+      },
+      callback: (bytes) => {
+        const buffer = this.buffer as Buffer;
+        this.receive(bytes === buffer.length ? buffer : buffer.subarray(0, bytes));
+        // Somebody keeps a part of it.
+        if (this.connection.gave) this.buffer = null;
+        return true;
+      },
+    };
+  }
+
+  /** Takes the socket over. `flowing`: it has no onread of ours and is read by its events. */
+  attach(socket: Socket, flowing: boolean): void {
+    this.socket = socket;
+    socket.setNoDelay(true);
+    if (flowing) socket.on("data", (chunk: Buffer) => this.receive(chunk));
+    socket.on("drain", () => this.connection.writable(true));
+    socket.on("end", () => this.lost("transport_end"));
+    socket.on("error", (error: NodeJS.ErrnoException) => this.lost(error.code ?? "transport_error"));
+    socket.on("close", () => {
+      this.lost("transport_close");
+      this.cancelDue?.();
+    });
+    this.watch();
+    this.flush();
+  }
+
+  receive(bytes: Buffer): void {
+    if (this.ending) return;
+    const connection = this.connection;
+    connection.receive(bytes);
+    if (connection.due ? this.cancelDue === null : this.cancelDue !== null) this.watch();
+  }
+
+  private watch(): void {
+    this.cancelDue?.();
+    this.cancelDue = null;
+    if (this.connection.due) {
+      this.cancelDue = this.clock.after(dueMs, () => this.connection.expire());
+    }
+  }
+
+  private lost(reason: string): void {
+    this.connection.lost(reason);
+    if (!this.ending) this.end();
+  }
+
+  /** Writes what was gathered; by the turn, or at once where somebody cannot wait for it. */
+  flush(): void {
+    const { socket, connection } = this;
+    if (socket === null) return;
+    const parts = connection.take();
+    if (socket.destroyed || this.ending) {
+      connection.flushed(false, false);
+      return;
+    }
+    if (parts.length === 1) socket.write(parts[0] as Buffer);
+    else if (parts.length > 1) {
+      socket.cork();
+      for (const part of parts) socket.write(part);
+      socket.uncork();
+    }
+    const unsent = socket.writableLength;
+    if (unsent > connection.limits.maxUnsent) {
+      socket.destroy();
+      connection.lost("unsent_limit");
+    }
+    connection.flushed(unsent === 0, !socket.writableNeedDrain);
+    if (connection.done) this.end();
+  }
+
+  private end(): void {
+    const socket = this.socket;
+    if (socket === null || this.ending) return;
+    this.ending = true;
+    this.cancelDue?.();
+    this.cancelDue = null;
+    if (socket.destroyed) return;
+    socket.end();
+    if (socket.readableEnded) socket.destroySoon();
+    else this.cancelDue = this.clock.after(lingerMs, () => socket.destroy());
+  }
+}
