@@ -2,7 +2,7 @@
 // the handler is told what they mean. Peers that break a rule lose the stream or the connection, as §5.4 says; nothing is repaired.
 import type { HeaderList } from "../../http.ts";
 import { defaultTableSize, defaultWindow, errorCode, frameType, maxWindow } from "./codes.ts";
-import type { Http2Handler } from "./events.ts";
+import type { Http2Handler, Http2Options } from "./events.ts";
 import { FrameReader } from "./frame-reader.ts";
 import {
   HeadBuilder,
@@ -16,26 +16,11 @@ import { HpackDecoder } from "./hpack-decoder.ts";
 import { HpackEncoder } from "./hpack-encoder.ts";
 import { Incoming } from "./incoming.ts";
 import type { IncomingHost } from "./incoming-session.ts";
-import { Allowance, defaultLimits, type Http2Limits } from "./limits.ts";
+import { Allowance, defaultLimits, type Http2Limits, RecentIds } from "./limits.ts";
 import { Sender, type SenderOwner } from "./sender.ts";
 import { clientStart, goawayFrame, pingFrame, serverSettings } from "./session-frames.ts";
 import { Http2Stream, type StreamHost } from "./stream.ts";
 
-export interface Http2Options<H extends Http2Request | Http2Response> {
-  readonly role: "server" | "client";
-  readonly handler: Http2Handler<H>;
-  /** Monotonic milliseconds, for the budgets. */
-  readonly nowMs: () => number;
-  /** Called when there is something to `take` after there was nothing. */
-  readonly wake: () => void;
-  readonly limits?: Http2Limits;
-  /** Server: requests of RFC 8441 are taken. */
-  readonly extendedConnect?: boolean;
-  readonly huffman?: boolean;
-}
-
-/** Streams that we reset: frames that were under way to them are passed over. */
-const rememberedResets = 128;
 const maxPool = 256;
 /** Until the peer has said how many it takes (§6.5.2 advises no less). */
 const assumedStreams = 100;
@@ -73,8 +58,8 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
   private readonly incoming: Incoming<H>;
   private readonly wakeOwner: () => void;
   private awake = false;
-  private readonly resetIds = new Int32Array(rememberedResets);
-  private resetAt = 0;
+  /** Streams that we reset: frames that were under way to them are passed over. */
+  private readonly resetIds = new RecentIds();
   private readonly pool: Http2Stream[] = [];
   /** Over, but their owners have not heard; and heard of by their owners, but perhaps still in use up the stack. */
   private readonly closing: Http2Stream[] = [];
@@ -304,8 +289,7 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
 
   sendReset(id: number, code: number): void {
     this.sender.out.number(frameType.rstStream, id, code);
-    this.resetIds[this.resetAt] = id;
-    this.resetAt = (this.resetAt + 1) % rememberedResets;
+    this.resetIds.add(id);
     this.wake();
   }
 
@@ -314,7 +298,7 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
   }
 
   isPassedOver(id: number): boolean {
-    return id > this.goawayLast || this.resetIds.includes(id);
+    return id > this.goawayLast || this.resetIds.has(id);
   }
 
   idleWork(): void {

@@ -1,6 +1,7 @@
-// What an HTTP/2 connection tells its owner: one handler object for all streams of a connection, or of many connections.
+// What an HTTP/2 connection is given, and what it tells its owner: one handler object for all streams of a connection, or of many.
 import type { HeaderList } from "../../http.ts";
 import type { Http2Request, Http2Response } from "./head.ts";
+import type { Http2Limits } from "./limits.ts";
 import type { Http2Stream } from "./stream.ts";
 
 /**
@@ -34,4 +35,17 @@ export interface Http2Handler<H extends Http2Request | Http2Response> {
   onSettings(): void;
   /** Nothing more will be read; what is gathered is to be written, then the transport ends. Comes once. */
   onDone(code: number, reason: string): void;
+}
+
+export interface Http2Options<H extends Http2Request | Http2Response> {
+  readonly role: "server" | "client";
+  readonly handler: Http2Handler<H>;
+  /** Monotonic milliseconds, for the budgets. */
+  readonly nowMs: () => number;
+  /** Called when there is something to `take` after there was nothing. */
+  readonly wake: () => void;
+  readonly limits?: Http2Limits;
+  /** Server: requests of RFC 8441 are taken. */
+  readonly extendedConnect?: boolean;
+  readonly huffman?: boolean;
 }

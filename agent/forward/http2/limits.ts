@@ -74,3 +74,17 @@ export class Allowance {
     if (this.left < this.budget.burst) this.left += 1;
   }
 }
+
+/** The last so many stream ids that were added. */
+export class RecentIds {
+  private readonly ids = new Int32Array(128);
+  private at = 0;
+
+  add(id: number): void {
+    this.ids[this.at] = id;
+    this.at = (this.at + 1) % this.ids.length;
+  }
+  has(id: number): boolean {
+    return this.ids.includes(id);
+  }
+}

@@ -1,7 +1,8 @@
 // Binds an HTTP/2 connection to a TCP socket: reads into one buffer, writes once per turn of the event loop, ends both together.
 import type { Socket } from "node:net";
 import type { Clock } from "../../base/clock.ts";
-import { Http2Connection, type Http2Options } from "./connection.ts";
+import { Http2Connection } from "./connection.ts";
+import type { Http2Options } from "./events.ts";
 import type { Http2Request, Http2Response } from "./head.ts";
 
 const readBytes = 64 * 1024;
