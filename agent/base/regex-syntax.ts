@@ -188,14 +188,6 @@ class Parser {
   #escape(): RegexNode {
     if (this.#take("A")) return { kind: "start" };
     if (this.#take("z")) return { kind: "end" };
-    if (this.#take("Q")) {
-      const end = this.#text.indexOf("\\E", this.#at);
-      const quoted = this.#text.slice(this.#at, end < 0 ? undefined : end);
-      if ([...quoted].some((c) => c.charCodeAt(0) > 255)) throw this.#refuse("a character beyond Latin-1");
-      this.#at = end < 0 ? this.#text.length : end + 2;
-      const parts = [...quoted].map((c) => c.charCodeAt(0));
-      return { kind: "cat", parts: parts.map((c) => ({ kind: "set", set: this.#fold(range([c, c])) })) };
-    }
     const set = perl[this.#peek()];
     if (set !== undefined) {
       this.#at++;
