@@ -1,0 +1,258 @@
+// A client's connection: reads its requests one by one from any cut of its bytes, keeps what must wait, and ends in order. What is done with
+// a request is its subclass's matter (downstream.ts). Owns the client's socket.
+import { STATUS_CODES } from "node:http";
+import type { OnReadOpts, Socket } from "node:net";
+import type { Malformed } from "../../http.ts";
+import { BodyReader } from "./body.ts";
+import type { ExchangeLimits, Outcome } from "./exchange.ts";
+import { MORE, REFUSED } from "./fields.ts";
+import { MessageWriter } from "./message-writer.ts";
+import { ROOM } from "./out-buffer.ts";
+import { Carry, ReadArea } from "./read-area.ts";
+import { malformed } from "./refusals.ts";
+import { RequestParser } from "./request.ts";
+import type { Sweep, Swept } from "./sweep.ts";
+
+export const READING = 0;
+/** An exchange is under way. */
+export const BUSY = 1;
+/** Answered; the rest of the request is read over. */
+export const DISCARD = 2;
+/** Another protocol is spoken. */
+export const TUNNEL = 3;
+/** Nothing more is said; what comes is read over until the client ends too. */
+export const LINGER = 4;
+export const CLOSED = 5;
+
+const nothing = Buffer.alloc(0);
+
+export abstract class ClientConnection implements Swept {
+  protected readonly limits: ExchangeLimits;
+  protected readonly times: Sweep;
+  protected readonly socket: Socket;
+  protected readonly writer: MessageWriter;
+  protected readonly parser: RequestParser;
+  protected readonly body: BodyReader;
+  protected readonly area = new ReadArea();
+  protected readonly rest = new Carry();
+  protected state = READING;
+  protected isDraining = false;
+  protected hasClientEnded = false;
+  protected keepsAlive = true;
+  protected isRequestDone = true;
+  /** Monotonic ms; 0: none. */
+  protected deadlineMs = 0;
+  private isConsuming = false;
+  private isPaused = false;
+  private discarded = 0;
+  private activeMs: number;
+  private headSinceMs = 0;
+
+  constructor(limits: ExchangeLimits, times: Sweep, open: (onread: OnReadOpts) => Socket) {
+    this.limits = limits;
+    this.times = times;
+    this.parser = new RequestParser(limits);
+    this.body = new BodyReader(limits);
+    this.activeMs = times.now;
+    this.socket = open({ buffer: () => this.area.next(), callback: (n) => this.read(n) });
+    this.socket.setNoDelay(true);
+    this.writer = new MessageWriter(this.socket);
+    this.socket.on("error", () => {});
+    this.socket.on("end", () => this.clientEnded());
+    this.socket.on("close", () => {
+      this.state = CLOSED;
+      times.remove(this);
+      this.clientGone();
+    });
+    times.add(this);
+  }
+
+  /** A head is there and `buf[from..to)` is what came behind it. Gives where unread bytes begin. */
+  protected abstract begin(buf: Buffer, from: number, to: number): number;
+  /** Bytes of the body under way, up to `body.next`. False: no more for now. */
+  protected abstract sendBody(buf: Buffer, from: number, to: number): boolean;
+  protected abstract sendTunnel(buf: Buffer, from: number, to: number): boolean;
+  /** The client's side ended during an exchange or in a tunnel. */
+  protected abstract halfClosed(): void;
+  protected abstract expired(why: Outcome): void;
+  protected abstract threw(): void;
+  protected abstract refused(why: Malformed): void;
+  /** The socket is closed. */
+  protected abstract clientGone(): void;
+
+  /** A byte went by, in either direction. */
+  touch(): void {
+    this.activeMs = this.times.now;
+  }
+
+  private read(n: number): boolean {
+    this.activeMs = this.times.now;
+    let going: boolean;
+    try {
+      if (this.rest.isEmpty) going = this.consume(this.area.raw, ROOM, ROOM + n);
+      else {
+        this.rest.append(this.area.raw, ROOM, ROOM + n);
+        going = this.consume(this.rest.buf as Buffer, this.rest.from, this.rest.to);
+      }
+    } catch (error) {
+      // A decision or hook threw: this client's request is over, nobody else's.
+      this.isConsuming = false;
+      this.writer.discard();
+      this.threw();
+      throw error;
+    }
+    this.area.wantsLarge =
+      this.state === TUNNEL || (!this.isRequestDone && (this.area.wantsLarge || this.area.isFull(n)));
+    if (!going) this.isPaused = true;
+    return going;
+  }
+
+  /** Uses `buf[from..to)`, or keeps what has to wait. False: no more is to be read for now. */
+  private consume(buf: Buffer, from: number, to: number): boolean {
+    this.isConsuming = true;
+    let p = from;
+    let going = true;
+    while (p < to && going) {
+      switch (this.state) {
+        case READING: {
+          if (this.parser.isBlank) this.headSinceMs = this.times.now;
+          const outcome = this.parser.run(buf, p, to);
+          if (outcome === MORE) {
+            this.rest.set(buf, p, to);
+            this.isConsuming = false;
+            return true;
+          }
+          if (outcome === REFUSED) this.refuse(this.parser.refused as Malformed);
+          else p = this.begin(buf, p + this.parser.at, to);
+          break;
+        }
+        case BUSY:
+          if (this.isRequestDone) going = false;
+          else {
+            this.body.next = p;
+            going = this.sendBody(buf, p, to);
+            p = this.body.next;
+          }
+          break;
+        case DISCARD:
+          this.body.decode(buf, p, to);
+          this.discarded += this.body.next - p;
+          p = this.body.next;
+          if (this.body.refused !== undefined || this.discarded > this.limits.maxDiscardBytes) this.close();
+          else if (this.body.done) this.next();
+          break;
+        case TUNNEL:
+          going = this.sendTunnel(buf, p, to);
+          p = to;
+          break;
+        default:
+          p = to;
+      }
+    }
+    if (p < to) this.rest.set(buf, p, to);
+    else this.rest.clear();
+    this.isConsuming = false;
+    return going;
+  }
+
+  /** What was kept, then the socket. */
+  protected resumeReading(): void {
+    if (this.isConsuming || this.state === CLOSED) return;
+    if (!this.rest.isEmpty && !this.consume(this.rest.buf as Buffer, this.rest.from, this.rest.to)) return;
+    if (!this.isPaused) return;
+    this.isPaused = false;
+    this.socket.resume();
+  }
+
+  /** `buf` is still being written out, and the next read will not wait for it. */
+  protected lend(buf: Buffer): void {
+    if (buf === this.area.raw) this.area.lent = true;
+    else this.rest.lend();
+  }
+
+  /** The bytes are no request, or none in time. */
+  private refuse(why: Malformed): void {
+    this.refused(why);
+    this.writer.local(why.status, STATUS_CODES[why.status] ?? "", [], nothing, 1, false, true);
+    this.close();
+  }
+
+  /** The exchange is over: the rest of its request, then the next. */
+  protected next(): void {
+    if (this.isRequestDone || this.state === DISCARD) {
+      if (!this.keepsAlive || this.hasClientEnded) {
+        this.close();
+        return;
+      }
+      this.state = READING;
+      this.isRequestDone = true;
+      this.deadlineMs = 0;
+      this.parser.reset();
+    } else if (!this.keepsAlive) {
+      this.close();
+      return;
+    } else {
+      this.state = DISCARD;
+      this.discarded = 0;
+      this.deadlineMs = this.times.now + this.limits.lingerMs;
+    }
+    this.resumeReading();
+  }
+
+  /** Orderly: what was written arrives, and what the client still sends does not reset it (RFC 9112 §9.6). */
+  protected close(): void {
+    this.state = LINGER;
+    this.deadlineMs = this.times.now + this.limits.lingerMs;
+    this.rest.clear();
+    this.socket.end();
+    this.resumeReading();
+  }
+
+  /** At once, so that the client sees that something is missing. */
+  protected cut(): void {
+    this.state = CLOSED;
+    // libuv refuses to reset a stream that is shutting down.
+    if (this.socket.writableEnded) this.socket.destroy();
+    else this.socket.resetAndDestroy();
+  }
+
+  private clientEnded(): void {
+    this.hasClientEnded = true;
+    if (this.state === BUSY || this.state === TUNNEL) this.halfClosed();
+    else if (this.state === READING) this.close();
+    else this.socket.end();
+  }
+
+  sweep(now: number): void {
+    const quiet = now - this.activeMs;
+    switch (this.state) {
+      case READING:
+        if (!this.parser.isBlank) {
+          if (now - this.headSinceMs >= this.limits.headTimeoutMs) this.refuse(malformed("head_timeout"));
+        } else if (quiet >= this.limits.idleTimeoutMs || (this.isDraining && quiet >= this.limits.drainIdleMs))
+          this.close();
+        break;
+      case BUSY:
+        if (this.deadlineMs > 0 && now >= this.deadlineMs) this.expired("request_timeout");
+        else if (quiet >= this.limits.stallTimeoutMs)
+          this.expired(this.isRequestDone ? "response_stalled" : "request_stalled");
+        break;
+      case TUNNEL:
+        if (quiet >= this.limits.tunnelIdleTimeoutMs) this.expired("tunnel_idle");
+        break;
+      case DISCARD:
+        if (now >= this.deadlineMs) this.close();
+        break;
+      case LINGER:
+        if (now >= this.deadlineMs) this.socket.destroy();
+        break;
+      default:
+    }
+  }
+
+  /** Answers what is under way and what still comes first, with `Connection: close`; idle ones are closed after `drainIdleMs`. */
+  drain(): void {
+    this.isDraining = true;
+    this.keepsAlive = false;
+  }
+}

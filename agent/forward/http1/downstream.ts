@@ -1,0 +1,404 @@
+// One client's exchanges with servers: each request is decided about, carried on and answered. The bytes of both sides pass here.
+import { STATUS_CODES } from "node:http";
+import type { OnReadOpts, Socket } from "node:net";
+import type { HeaderList, Malformed } from "../../http.ts";
+import type { TrailerParser } from "./body.ts";
+import { BUSY, CLOSED, ClientConnection, LINGER, TUNNEL } from "./client-connection.ts";
+import type { Decision, Exchange, ExchangeLimits, Forward, Handler, Outcome } from "./exchange.ts";
+import { isIdempotent, statusOf } from "./exchange.ts";
+import { KEEP_ALIVE, REFUSED } from "./fields.ts";
+import type { Answered, ServerLink } from "./links.ts";
+import { OutBuffer } from "./out-buffer.ts";
+import { CHUNKED, NO_BODY, UNTIL_CLOSE } from "./request.ts";
+import type { ResponseParser } from "./response.ts";
+import type { Sweep } from "./sweep.ts";
+import { writeRequest, writeTrailers } from "./write.ts";
+
+const mostStale = 3;
+const nothing = Buffer.alloc(0);
+
+export interface DownstreamParts {
+  readonly handler: Handler;
+  readonly limits: ExchangeLimits;
+  readonly sweep: Sweep;
+  /** The connection is over. */
+  readonly closed?: (connection: Downstream) => void;
+}
+
+export class Downstream extends ClientConnection implements Exchange, Answered {
+  private readonly handler: Handler;
+  private readonly tellClosed: ((connection: Downstream) => void) | undefined;
+  /** The request as it was sent, for as long as it may have to be sent again. */
+  private readonly out = new OutBuffer(1024);
+  private isOutLent = false;
+  private upstream: ServerLink | undefined;
+  private readonly serverFlushed = (): void => this.resumeReading();
+  private readonly clientFlushed = (): void => this.upstream?.resume();
+  private minor = 1;
+  private framing = NO_BODY;
+  private asksUpgrade = false;
+  private isUnderWay = false;
+  private isSent = false;
+  private isAllInOut = true;
+  private hasStarted = false;
+  private stale = 0;
+  private cancelDelay: (() => void) | undefined;
+  turn = 0;
+
+  decision: Decision | undefined;
+  method = "";
+  startedMs = 0;
+  answeredMs = 0;
+  status = 0;
+  requestBytes = 0;
+  responseBytes = 0;
+  resent = 0;
+  outcome: Outcome = "";
+
+  /** `open` makes the socket, with `onread` and half-close allowed: `(onread) => new Socket({ fd, onread, allowHalfOpen: true })`. */
+  constructor(parts: DownstreamParts, open: (onread: OnReadOpts) => Socket) {
+    super(parts.limits, parts.sweep, open);
+    this.handler = parts.handler;
+    this.tellClosed = parts.closed;
+  }
+
+  get canResend(): boolean {
+    return !this.isSent || (this.isRequestDone && this.isAllInOut);
+  }
+
+  /** A head is there: decides, writes it with what came of the body behind it, and looks for a server. Gives where unread bytes begin. */
+  protected override begin(buf: Buffer, from: number, to: number): number {
+    const { parser, body } = this;
+    this.method = parser.method;
+    this.minor = parser.minor;
+    this.keepsAlive = parser.keepsAlive && !this.isDraining;
+    this.framing = parser.body;
+    this.asksUpgrade = parser.upgrades;
+    body.start(parser.body, parser.contentLength);
+    this.isRequestDone = body.done;
+    this.isAllInOut = true;
+    this.isSent = false;
+    this.hasStarted = false;
+    this.isUnderWay = true;
+    this.stale = 0;
+    this.startedMs = this.times.exactMs();
+    this.answeredMs = 0;
+    this.status = 0;
+    this.requestBytes = 0;
+    this.responseBytes = 0;
+    this.resent = 0;
+    this.deadlineMs = 0;
+    this.state = BUSY;
+    const decision = this.handler.decide(parser, this);
+    if (decision.kind !== "forward") {
+      this.follow(decision);
+      return from;
+    }
+    if (this.isOutLent) this.out.replace();
+    else this.out.clear();
+    this.isOutLent = false;
+    writeRequest(parser, this.out, decision);
+    const next = body.done || from === to ? from : this.firstPiece(buf, from, to);
+    if (body.refused === undefined) this.follow(decision);
+    return next;
+  }
+
+  /** What of the body came with the head goes out with it in one write. */
+  private firstPiece(buf: Buffer, from: number, to: number): number {
+    const { body, out } = this;
+    body.decode(buf, from, Math.min(to, from + this.limits.maxFirstBytes));
+    if (body.refused !== undefined) {
+      this.refuseBody();
+      return to;
+    }
+    if (body.to > body.from) {
+      if (this.framing === CHUNKED) out.chunk(buf, body.from, body.to);
+      else out.bytes(buf, body.from, body.to);
+      this.requestBytes += body.to - body.from;
+    }
+    this.isRequestDone = body.done;
+    if (body.done && this.framing === CHUNKED) writeTrailers(body.trailers, out);
+    return body.next;
+  }
+
+  private follow(decision: Decision): void {
+    this.decision = decision;
+    if (decision.kind === "forward") {
+      if (decision.timeoutMs !== undefined && decision.timeoutMs > 0 && this.deadlineMs === 0)
+        this.deadlineMs = this.times.now + decision.timeoutMs;
+      if (decision.delayMs === undefined || decision.delayMs <= 0) this.takeUpstream(decision, false);
+      else
+        this.cancelDelay = this.times.after(decision.delayMs, () => {
+          this.cancelDelay = undefined;
+          this.takeUpstream(decision, false);
+        });
+    } else if (decision.kind === "respond") this.respond(decision.status, decision.headers, decision.body, "finished");
+    else {
+      this.endExchange("reset_by_decision");
+      this.cut();
+    }
+  }
+
+  private takeUpstream(decision: Forward, fresh: boolean): void {
+    this.turn++;
+    const upstream = decision.upstream.take(this, this.canResend && isIdempotent(this.method), fresh);
+    if (upstream !== undefined) this.connected(upstream);
+  }
+
+  connected(upstream: ServerLink): void {
+    this.turn++;
+    this.upstream = upstream;
+    upstream.begin(this, this.method);
+    this.isSent = true;
+    const writer = upstream.writer;
+    writer.request(this.out.view(), this.framing);
+    if (this.hasClientEnded) upstream.endWriting();
+    if (this.isRequestDone) return;
+    if (writer.isPending) writer.whenFlushed(this.serverFlushed);
+    else this.resumeReading();
+  }
+
+  notConnected(why: Outcome, turn: number): void {
+    if (turn === this.turn && this.state === BUSY && this.upstream === undefined) this.giveUp(why);
+  }
+
+  protected override sendBody(buf: Buffer, from: number, to: number): boolean {
+    const { body, upstream } = this;
+    // Looked for, or its answer is being waited for again.
+    if (upstream === undefined) return false;
+    const outcome = body.decode(buf, from, to);
+    if (outcome === REFUSED) {
+      body.next = to;
+      this.refuseBody();
+      return true;
+    }
+    this.isAllInOut = false;
+    this.requestBytes += body.to - body.from;
+    this.isRequestDone = body.done;
+    const pending = upstream.writer.payload(buf, body.from, body.to, body.done, body.done ? body.trailers : undefined);
+    if (!pending) return true;
+    if (body.done) {
+      // The next request is read while this one is still going out.
+      this.lend(buf);
+      return true;
+    }
+    upstream.writer.whenFlushed(this.serverFlushed);
+    return false;
+  }
+
+  private refuseBody(): void {
+    const why = this.body.refused as Malformed;
+    this.release();
+    this.keepsAlive = false;
+    this.isRequestDone = true;
+    if (this.hasStarted) this.fail(`refused:${why.refused}`);
+    else this.respond(why.status, [], nothing, `refused:${why.refused}`);
+  }
+
+  /** An answer of our own. */
+  private respond(status: number, headers: HeaderList, body: Buffer, outcome: Outcome): void {
+    this.hasStarted = true;
+    this.status = status;
+    this.answeredMs = this.times.exactMs();
+    this.responseBytes = body.length;
+    if (this.isDraining) this.keepsAlive = false;
+    // A body that is long, or that a client holds back until it is asked for it, is not waited for.
+    if (
+      !this.isRequestDone &&
+      (this.parser.expects || (this.body.remaining ?? Number.POSITIVE_INFINITY) > this.limits.maxDiscardBytes)
+    )
+      this.keepsAlive = false;
+    const reason = STATUS_CODES[status] ?? "";
+    this.writer.local(status, reason, headers, body, this.minor, this.method === "HEAD", !this.keepsAlive);
+    this.finish(outcome);
+  }
+
+  interim(head: ResponseParser): void {
+    if (this.minor > 0) this.writer.interim(head);
+  }
+
+  flush(): void {
+    this.writer.flush();
+  }
+
+  answer(upstream: ServerLink): boolean {
+    const head = upstream.parser;
+    if ((head.connection & KEEP_ALIVE) !== 0) upstream.noteKeepAlive();
+    if (head.status === 101 && !this.asksUpgrade) {
+      upstream.destroy();
+      this.upstreamFailed(upstream, "refused:upgrade_not_asked");
+      return false;
+    }
+    this.answeredMs = this.times.exactMs();
+    const edits = this.handler.answered?.(head, this);
+    if (edits !== undefined && "kind" in edits) {
+      this.writer.flush();
+      this.release();
+      if (edits.kind === "forward") this.resent++;
+      this.follow(edits);
+      return false;
+    }
+    if (this.isDraining || (this.minor === 0 && (head.body === CHUNKED || head.body === UNTIL_CLOSE)))
+      this.keepsAlive = false;
+    this.status = head.status;
+    this.hasStarted = true;
+    this.writer.response(head, edits, this.minor, !this.keepsAlive);
+    if (!head.isTunnel) return true;
+    this.keepsAlive = false;
+    this.isRequestDone = true;
+    this.writer.flush();
+    this.state = TUNNEL;
+    this.deadlineMs = 0;
+    queueMicrotask(() => this.resumeReading());
+    return true;
+  }
+
+  payload(buf: Buffer, from: number, to: number, done: boolean, trailers: TrailerParser | undefined): boolean {
+    this.responseBytes += to - from;
+    if (!this.writer.payload(buf, from, to, done, trailers)) return true;
+    if (done) {
+      this.upstream?.lend(buf);
+      return true;
+    }
+    this.writer.whenFlushed(this.clientFlushed);
+    return false;
+  }
+
+  answerEnded(upstream: ServerLink): void {
+    this.upstream = undefined;
+    this.isOutLent = upstream.writer.isPending;
+    if (this.isRequestDone && !this.hasClientEnded && upstream.parser.keepsAlive) upstream.pool.put(upstream);
+    else upstream.destroy();
+    this.finish("finished");
+  }
+
+  upstreamFailed(upstream: ServerLink, why: Outcome): void {
+    this.upstream = undefined;
+    this.isOutLent = true;
+    if (this.state === TUNNEL) {
+      const inOrder = this.socket.writableEnded;
+      this.endExchange(inOrder ? "finished" : why);
+      if (inOrder) {
+        this.state = LINGER;
+        this.deadlineMs = this.times.now + this.limits.lingerMs;
+      } else this.cut();
+    } else if (this.hasStarted) this.fail(why);
+    else if (
+      upstream.used > 1 &&
+      !upstream.hasAnswered &&
+      this.stale < mostStale &&
+      this.canResend &&
+      isIdempotent(this.method) &&
+      this.decision?.kind === "forward"
+    ) {
+      // It was closed while idle, and this request came too late to learn of it.
+      this.stale++;
+      this.resent++;
+      this.takeUpstream(this.decision, true);
+    } else this.giveUp(why);
+  }
+
+  private giveUp(why: Outcome): void {
+    const decision = this.handler.failed?.(why, this);
+    if (decision === undefined || (decision.kind === "forward" && !this.canResend)) {
+      this.respond(statusOf(why), [], nothing, why);
+      return;
+    }
+    if (decision.kind === "forward") this.resent++;
+    this.follow(decision);
+  }
+
+  /** Cuts an exchange whose response has begun: the client must see that it is not whole. */
+  private fail(why: Outcome): void {
+    this.endExchange(why);
+    this.cut();
+  }
+
+  private finish(outcome: Outcome): void {
+    this.endExchange(outcome);
+    if (this.state === BUSY) this.next();
+  }
+
+  private endExchange(outcome: Outcome): void {
+    if (!this.isUnderWay) return;
+    this.isUnderWay = false;
+    this.outcome = outcome;
+    this.release();
+    this.handler.ended?.(this);
+  }
+
+  /** Lets go of the server's side, whatever it was doing. */
+  private release(): void {
+    this.cancelDelay?.();
+    this.cancelDelay = undefined;
+    const upstream = this.upstream;
+    this.upstream = undefined;
+    if (upstream !== undefined) {
+      this.isOutLent = true;
+      upstream.destroy();
+    } else if (this.decision?.kind === "forward") this.decision.upstream.cancel(this);
+  }
+
+  protected override sendTunnel(buf: Buffer, from: number, to: number): boolean {
+    const { upstream } = this;
+    if (upstream === undefined) return true;
+    this.requestBytes += to - from;
+    upstream.writer.write(buf.subarray(from, to));
+    if (!upstream.writer.isPending) return true;
+    upstream.writer.whenFlushed(this.serverFlushed);
+    return false;
+  }
+
+  tunnelled(buf: Buffer, from: number, to: number): boolean {
+    if (from === to) return true;
+    this.responseBytes += to - from;
+    this.writer.write(buf.subarray(from, to));
+    if (!this.writer.isPending) return true;
+    this.writer.whenFlushed(this.clientFlushed);
+    return false;
+  }
+
+  tunnelEnded(): void {
+    this.socket.end();
+  }
+
+  protected override halfClosed(): void {
+    // A half-closed client may still read. The server learns what it would have learnt without us.
+    if (this.isRequestDone) this.upstream?.endWriting();
+    else this.fail("client_gone");
+  }
+
+  protected override expired(why: Outcome): void {
+    if (this.hasStarted) this.fail(why);
+    else if (why === "request_stalled") {
+      this.release();
+      this.keepsAlive = false;
+      this.respond(408, [], nothing, why);
+    } else {
+      this.release();
+      this.deadlineMs = 0;
+      this.giveUp(why);
+    }
+  }
+
+  protected override threw(): void {
+    this.endExchange("internal_error");
+    this.cut();
+  }
+
+  protected override refused(why: Malformed): void {
+    this.handler.refused?.(why);
+  }
+
+  protected override clientGone(): void {
+    this.endExchange("client_gone");
+    this.tellClosed?.(this);
+  }
+
+  /** Ends it now. */
+  destroy(): void {
+    this.endExchange("stopped");
+    this.state = CLOSED;
+    this.socket.destroy();
+  }
+}

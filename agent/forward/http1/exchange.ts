@@ -1,0 +1,122 @@
+// What connections, pools and whoever decides say to each other about one request and its response. Types, limits and words alone.
+import type { OnReadOpts, Socket } from "node:net";
+import type { Result } from "../../base/result.ts";
+import type { Endpoint } from "../../flow.ts";
+import type { HeaderEdits, HeaderList, Malformed, RequestHead, ResponseHead } from "../../http.ts";
+import { type CodecLimits, defaultCodecLimits } from "./limits.ts";
+import type { PoolLink } from "./links.ts";
+import type { RequestRewrite } from "./write.ts";
+
+/** Opens a connection whose bytes go to `onread`; the error is a word for records (`connect_refused`). Half-close must be allowed on it. */
+export type Dialer = (endpoint: Endpoint, onread: OnReadOpts) => Promise<Result<Socket, string>>;
+
+export interface Forward extends RequestRewrite {
+  readonly kind: "forward";
+  readonly upstream: PoolLink;
+  /** From the request's head to the response's end; 0 or absent: none. */
+  readonly timeoutMs?: number;
+  /** Wait before the request goes on: injected delay, backoff of a retry. */
+  readonly delayMs?: number;
+}
+export interface Respond {
+  readonly kind: "respond";
+  readonly status: number;
+  readonly headers: HeaderList;
+  readonly body: Buffer;
+}
+/** The connection is reset without a word. */
+export interface Reset {
+  readonly kind: "reset";
+}
+export type Decision = Forward | Respond | Reset;
+
+/**
+ * How an exchange ended: "finished", or what cut it short. `connect_*` and `refused:*` words come from the dialler and the parser.
+ */
+export type Outcome = string;
+
+/** Facts of the exchange under way; the object is the connection's and is used again for its next request. */
+export interface Exchange {
+  /** What was last decided. */
+  readonly decision: Decision | undefined;
+  readonly method: string;
+  readonly startedMs: number;
+  /** 0 until the response's head came. */
+  readonly answeredMs: number;
+  /** Of the final response; 0 if the client got none. */
+  readonly status: number;
+  /** Payload bytes from the client and to it. */
+  readonly requestBytes: number;
+  readonly responseBytes: number;
+  /** How often the request was sent beyond the first time. */
+  readonly resent: number;
+  readonly outcome: Outcome;
+  /** No server has seen it whole and answered, and all that was sent is still here: it may go to another server. */
+  readonly canResend: boolean;
+}
+
+export interface Handler {
+  /** Synchronous; the head is good for the time of the call. */
+  decide(head: RequestHead, exchange: Exchange): Decision;
+  /** The final response's head: edits of it, or another decision instead of it (a retry, if the exchange can be resent). */
+  answered?(head: ResponseHead, exchange: Exchange): HeaderEdits | Decision | undefined;
+  /** No response came, for the reason in `why`. Another decision, or undefined for the usual 502, 503 or 504. */
+  failed?(why: Outcome, exchange: Exchange): Decision | undefined;
+  /** Bytes of a client were no request. `ended` is not called for them. */
+  refused?(malformed: Malformed): void;
+  /** Each exchange that `decide` was asked about ends here, once. */
+  ended?(exchange: Exchange): void;
+}
+
+export interface ExchangeLimits extends CodecLimits {
+  /** From the first byte of a head to its last. */
+  readonly headTimeoutMs: number;
+  /** Between requests. */
+  readonly idleTimeoutMs: number;
+  /** No byte in either direction during an exchange. */
+  readonly stallTimeoutMs: number;
+  /** The same once another protocol is spoken. */
+  readonly tunnelIdleTimeoutMs: number;
+  /** Time and bytes for which what a client still sends is read over after its answer. */
+  readonly lingerMs: number;
+  readonly maxDiscardBytes: number;
+  /** Of a connection that is drained and without a request: time for one that is on its way. */
+  readonly drainIdleMs: number;
+  /** Of a body that came with the head, bytes that are sent in one piece with it. */
+  readonly maxFirstBytes: number;
+}
+
+export const defaultExchangeLimits: ExchangeLimits = {
+  ...defaultCodecLimits,
+  headTimeoutMs: 10_000,
+  // Longer than usual clients keep a connection (undici 4 s, Java 30 s, Go 90 s), so that mostly they close first.
+  idleTimeoutMs: 120_000,
+  stallTimeoutMs: 300_000,
+  tunnelIdleTimeoutMs: 3_600_000,
+  lingerMs: 2_000,
+  maxDiscardBytes: 256 * 1024,
+  drainIdleMs: 1_000,
+  maxFirstBytes: 16 * 1024,
+};
+
+/** Sent twice it does what it does once (RFC 9110 §9.2.2). */
+export function isIdempotent(method: string): boolean {
+  switch (method) {
+    case "GET":
+    case "HEAD":
+    case "PUT":
+    case "DELETE":
+    case "OPTIONS":
+    case "TRACE":
+      return true;
+    default:
+      return false;
+  }
+}
+
+/** The status that a client gets where the server gave none, by why. */
+export function statusOf(why: Outcome): number {
+  if (why === "request_timeout" || why === "response_stalled" || why === "connect_timeout") return 504;
+  if (why.startsWith("connect_") || why === "pool_overflow" || why === "pool_draining") return 503;
+  return 502;
+}

@@ -1,0 +1,65 @@
+// What the two sides of an exchange ask of each other: the client's connection, the server's connection, the pool. Types alone.
+import type { TrailerParser } from "./body.ts";
+import type { MessageWriter } from "./message-writer.ts";
+import type { ResponseParser } from "./response.ts";
+
+/** The exchange, as the server's side sees it. */
+export interface Answered {
+  /** Grows with each wait for a connection, so that a late answer to an earlier one is known. */
+  readonly turn: number;
+  connected(server: ServerLink): void;
+  notConnected(why: string, turn: number): void;
+  /** A byte came. */
+  touch(): void;
+  /** A response with 1xx. */
+  interim(head: ResponseParser): void;
+  /** The final head. False: this response goes no further, and the connection is the exchange's no more. */
+  answer(server: ServerLink): boolean;
+  /** Payload `buf[from..to)`, framed in place. False: no more until `resume`. */
+  payload(buf: Buffer, from: number, to: number, done: boolean, trailers: TrailerParser | undefined): boolean;
+  /** Nothing more is read for now: what is held back goes out. */
+  flush(): void;
+  /** The response is whole; the connection goes back to its pool or ends. */
+  answerEnded(server: ServerLink): void;
+  /** No (further) answer will come. */
+  upstreamFailed(server: ServerLink, why: string): void;
+  tunnelled(buf: Buffer, from: number, to: number): boolean;
+  tunnelEnded(): void;
+}
+
+/** A server's connection, as the exchange that it carries sees it. */
+export interface ServerLink {
+  readonly pool: PoolLink;
+  readonly parser: ResponseParser;
+  readonly writer: MessageWriter;
+  /** Exchanges begun on it, this one included. */
+  readonly used: number;
+  /** Whether any byte of the present response came. */
+  readonly hasAnswered: boolean;
+  readonly isUsable: boolean;
+  idleSinceMs: number;
+  /** For how long the server says that it keeps an idle connection, with a second to spare. */
+  readonly serverIdleMs: number;
+  begin(exchange: Answered, method: string): void;
+  /** Reads on after a `false`. */
+  resume(): void;
+  /** Memory that was read into is still being written out, and the next read will not wait for it. */
+  lend(buf: Buffer): void;
+  /** Ends the writing side. */
+  endWriting(): void;
+  noteKeepAlive(): void;
+  /** Ends the connection; the exchange that it carried is not told. */
+  destroy(): void;
+}
+
+export interface PoolLink {
+  /**
+   * A connection that is there, or undefined: then `connected` or `notConnected` is called later. `safe`: the request may be sent
+   * twice. `fresh`: not one that was used before.
+   */
+  take(exchange: Answered, safe: boolean, fresh: boolean): ServerLink | undefined;
+  /** Takes back a connection whose exchange is over. */
+  put(server: ServerLink): void;
+  /** The exchange waits no longer. */
+  cancel(exchange: Answered): void;
+}

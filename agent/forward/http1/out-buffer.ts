@@ -1,0 +1,84 @@
+// Bytes of a message being written: grows, is used again for the next. Only memory.
+
+/** Room before and behind a run of payload in a read buffer, so that a chunk's size and ends are written around it in place. */
+export const ROOM = 16;
+
+const hex = Buffer.from("0123456789abcdef");
+export const lastChunk = Buffer.from("0\r\n\r\n");
+
+export class OutBuffer {
+  buf: Buffer;
+  len = 0;
+
+  constructor(size: number) {
+    this.buf = Buffer.allocUnsafeSlow(size);
+  }
+
+  /** Starts anew. The old memory must no longer be on its way out. */
+  clear(): void {
+    this.len = 0;
+  }
+
+  /** Starts anew in other memory: the old is still being written out. */
+  replace(): void {
+    this.buf = Buffer.allocUnsafeSlow(this.buf.length);
+    this.len = 0;
+  }
+
+  view(): Buffer {
+    return this.buf.subarray(0, this.len);
+  }
+
+  private room(more: number): void {
+    if (this.len + more <= this.buf.length) return;
+    const grown = Buffer.allocUnsafeSlow(Math.max(this.buf.length * 2, this.len + more));
+    this.buf.copy(grown, 0, 0, this.len);
+    this.buf = grown;
+  }
+
+  /** Latin1. */
+  text(text: string): void {
+    this.room(text.length);
+    this.buf.write(text, this.len, "latin1");
+    this.len += text.length;
+  }
+
+  bytes(from: Uint8Array, start: number, end: number): void {
+    this.room(end - start);
+    this.buf.set(start === 0 && end === from.length ? from : from.subarray(start, end), this.len);
+    this.len += end - start;
+  }
+
+  decimal(n: number): void {
+    this.text(String(n));
+  }
+
+  /** A chunk of `size` bytes of payload. */
+  chunk(from: Buffer, start: number, end: number): void {
+    this.text((end - start).toString(16));
+    this.crlf();
+    this.bytes(from, start, end);
+    this.crlf();
+  }
+
+  crlf(): void {
+    this.room(2);
+    this.buf[this.len++] = 13;
+    this.buf[this.len++] = 10;
+  }
+}
+
+/** Writes size and line ends around the payload `buf[from..to)`; gives where the chunk begins. It ends at `to + 2`. */
+export function frameInPlace(buf: Buffer, from: number, to: number): number {
+  let p = from;
+  buf[--p] = 10;
+  buf[--p] = 13;
+  let size = to - from;
+  do {
+    buf[--p] = hex[size & 15] as number;
+    size >>>= 4;
+  } while (size > 0);
+  buf[to] = 13;
+  buf[to + 1] = 10;
+  return p;
+}

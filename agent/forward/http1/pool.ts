@@ -1,0 +1,174 @@
+// Connections to one endpoint for one class of callers (DP-27: the caller makes a pool per key): kept alive, limited, waited for in turn.
+import type { Endpoint } from "../../flow.ts";
+import type { Dialer, ExchangeLimits } from "./exchange.ts";
+import type { Answered, PoolLink, ServerLink } from "./links.ts";
+import type { Sweep } from "./sweep.ts";
+import { Upstream } from "./upstream.ts";
+
+export interface PoolLimits {
+  readonly maxConnections: number;
+  /** Exchanges that wait for a connection. */
+  readonly maxWaiting: number;
+  readonly idleTimeoutMs: number;
+  /** An idle connection older than this carries no request that may not be sent twice: its server may just be closing it. */
+  readonly unsafeIdleMs: number;
+  readonly connectTimeoutMs: number;
+}
+
+export const defaultPoolLimits: PoolLimits = {
+  maxConnections: 1024,
+  maxWaiting: 1024,
+  // Below the 60 s and more of usual servers; those that say less in Keep-Alive are believed (Node: 5 s).
+  idleTimeoutMs: 45_000,
+  unsafeIdleMs: 2_000,
+  connectTimeoutMs: 5_000,
+};
+
+export class UpstreamPool implements PoolLink {
+  readonly endpoint: Endpoint;
+  readonly limits: PoolLimits;
+  readonly exchangeLimits: ExchangeLimits;
+  readonly sweepOf: Sweep;
+  private readonly dial: Dialer;
+  /** The last used is taken first, so that those not needed grow old. */
+  private readonly idle: ServerLink[] = [];
+  private readonly dialling = new Set<Upstream>();
+  private readonly waiting: Answered[] = [];
+  private isDraining = false;
+  /** Connections that are open or being opened. */
+  open = 0;
+
+  constructor(
+    endpoint: Endpoint,
+    dial: Dialer,
+    sweep: Sweep,
+    exchangeLimits: ExchangeLimits,
+    limits = defaultPoolLimits,
+  ) {
+    this.endpoint = endpoint;
+    this.dial = dial;
+    this.sweepOf = sweep;
+    this.exchangeLimits = exchangeLimits;
+    this.limits = limits;
+    sweep.add(this);
+  }
+
+  get idleCount(): number {
+    return this.idle.length;
+  }
+
+  get waitingCount(): number {
+    return this.waiting.length;
+  }
+
+  take(exchange: Answered, safe: boolean, fresh: boolean): Upstream | undefined {
+    if (!fresh) {
+      for (let i = this.idle.length - 1; i >= 0; i--) {
+        const up = this.idle[i] as ServerLink;
+        if (!safe && this.sweepOf.now - up.idleSinceMs > this.limits.unsafeIdleMs) break;
+        this.idle.splice(i, 1);
+        if (up.isUsable) return up;
+      }
+    }
+    if (this.isDraining) this.refuse(exchange, "pool_draining");
+    else if (this.waiting.length >= this.limits.maxWaiting) this.refuse(exchange, "pool_overflow");
+    else {
+      this.waiting.push(exchange);
+      if (this.dialling.size < this.waiting.length) this.dialOne();
+    }
+    return undefined;
+  }
+
+  /** Not at once: the caller is in the middle of its own work. */
+  private refuse(exchange: Answered, why: string): void {
+    const turn = exchange.turn;
+    queueMicrotask(() => exchange.notConnected(why, turn));
+  }
+
+  private dialOne(): void {
+    if (this.open >= this.limits.maxConnections) {
+      // One that no waiting request may use makes room.
+      const oldest = this.idle.shift();
+      if (oldest === undefined) return;
+      oldest.destroy();
+    }
+    this.open++;
+    const up = new Upstream(this);
+    this.dialling.add(up);
+    void this.dial(this.endpoint, up.onread).then(
+      (result) => {
+        if (!this.dialling.delete(up)) {
+          // Given up by then.
+          if (result.ok) result.value.destroy();
+          return;
+        }
+        if (result.ok) {
+          up.opened(result.value);
+          this.put(up);
+        } else this.dialFailed(result.error);
+      },
+      () => {
+        if (this.dialling.delete(up)) this.dialFailed("connect_failed");
+      },
+    );
+  }
+
+  private dialFailed(why: string): void {
+    this.open--;
+    const exchange = this.waiting.shift();
+    exchange?.notConnected(why, exchange.turn);
+    this.dialMore();
+  }
+
+  private dialMore(): void {
+    if (this.dialling.size < this.waiting.length && this.open < this.limits.maxConnections) this.dialOne();
+  }
+
+  put(up: ServerLink): void {
+    up.idleSinceMs = this.sweepOf.now;
+    if (!up.isUsable) {
+      up.destroy();
+      return;
+    }
+    const exchange = this.waiting.shift();
+    if (exchange !== undefined) exchange.connected(up);
+    else if (this.isDraining) up.destroy();
+    else this.idle.push(up);
+  }
+
+  /** The connection is gone. */
+  gone(up: ServerLink): void {
+    this.open--;
+    const at = this.idle.indexOf(up);
+    if (at >= 0) this.idle.splice(at, 1);
+    this.dialMore();
+  }
+
+  cancel(exchange: Answered): void {
+    const at = this.waiting.indexOf(exchange);
+    if (at >= 0) this.waiting.splice(at, 1);
+  }
+
+  sweep(now: number): void {
+    for (let i = this.idle.length - 1; i >= 0; i--) {
+      const up = this.idle[i] as ServerLink;
+      if (now - up.idleSinceMs >= Math.min(this.limits.idleTimeoutMs, up.serverIdleMs)) {
+        this.idle.splice(i, 1);
+        up.destroy();
+      }
+    }
+    for (const up of this.dialling) {
+      if (now - up.openedMs < this.limits.connectTimeoutMs) continue;
+      this.dialling.delete(up);
+      this.dialFailed("connect_timeout");
+    }
+  }
+
+  /** The endpoint goes away: exchanges under way end in peace, no new one begins. */
+  drain(): void {
+    this.isDraining = true;
+    for (const up of this.idle.splice(0)) up.destroy();
+    for (const exchange of this.waiting.splice(0)) this.refuse(exchange, "pool_draining");
+    this.sweepOf.remove(this);
+  }
+}

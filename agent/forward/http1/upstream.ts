@@ -1,0 +1,192 @@
+// One connection to a server: reads responses and gives them to the exchange that it carries. Written to by that exchange.
+import type { OnReadOpts, Socket } from "node:net";
+import { BodyReader } from "./body.ts";
+import type { ExchangeLimits } from "./exchange.ts";
+import { DONE, MORE, REFUSED } from "./fields.ts";
+import type { Answered, PoolLink, ServerLink } from "./links.ts";
+import { MessageWriter } from "./message-writer.ts";
+import { ROOM } from "./out-buffer.ts";
+import { Carry, ReadArea } from "./read-area.ts";
+import { ResponseParser } from "./response.ts";
+import type { Sweep } from "./sweep.ts";
+
+const HEAD = 0;
+const BODY = 1;
+const TUNNEL = 2;
+
+/** The pool, as its connections see it. */
+export interface OwnPool extends PoolLink {
+  readonly exchangeLimits: ExchangeLimits;
+  readonly sweepOf: Sweep;
+  gone(up: ServerLink): void;
+}
+
+export class Upstream implements ServerLink {
+  readonly pool: OwnPool;
+  readonly parser: ResponseParser;
+  readonly body: BodyReader;
+  readonly area = new ReadArea();
+  readonly onread: OnReadOpts;
+  private readonly rest = new Carry();
+  private state = HEAD;
+  private exchange: Answered | undefined;
+  socket: Socket | undefined;
+  private output: MessageWriter | undefined;
+  used = 0;
+  hasAnswered = false;
+  private isPaused = false;
+  private isClosed = false;
+  readonly openedMs: number;
+  idleSinceMs = 0;
+  serverIdleMs = Number.POSITIVE_INFINITY;
+
+  constructor(pool: OwnPool) {
+    this.pool = pool;
+    this.parser = new ResponseParser(pool.exchangeLimits);
+    this.body = new BodyReader(pool.exchangeLimits);
+    this.openedMs = pool.sweepOf.now;
+    this.onread = { buffer: () => this.area.next(), callback: (n) => this.read(n) };
+  }
+
+  opened(socket: Socket): void {
+    this.socket = socket;
+    this.output = new MessageWriter(socket);
+    socket.on("error", () => {});
+    socket.on("end", () => this.ended());
+    socket.on("close", () => this.closed());
+  }
+
+  /** Of an open connection. */
+  get writer(): MessageWriter {
+    return this.output as MessageWriter;
+  }
+
+  get isUsable(): boolean {
+    return !this.isClosed && this.socket !== undefined && this.socket.readyState === "open";
+  }
+
+  begin(exchange: Answered, method: string): void {
+    this.exchange = exchange;
+    this.used++;
+    this.hasAnswered = false;
+    this.state = HEAD;
+    this.parser.reset();
+    this.parser.method = method;
+  }
+
+  private read(n: number): boolean {
+    const { exchange } = this;
+    // Nobody asked: a server's 408 before it closes, or worse.
+    if (exchange === undefined) {
+      this.destroy();
+      return false;
+    }
+    this.hasAnswered = true;
+    exchange.touch();
+    let going: boolean;
+    if (this.rest.isEmpty) going = this.consume(exchange, this.area.raw, ROOM, ROOM + n);
+    else {
+      this.rest.append(this.area.raw, ROOM, ROOM + n);
+      const { buf, from, to } = this.rest;
+      going = this.consume(exchange, buf as Buffer, from, to);
+    }
+    this.area.wantsLarge = this.state !== HEAD && (this.area.wantsLarge || this.area.isFull(n));
+    if (!going) this.isPaused = true;
+    return going;
+  }
+
+  /** Everything in `buf[from..to)` is used now, but a head that is not whole. */
+  private consume(exchange: Answered, buf: Buffer, from: number, to: number): boolean {
+    let p = from;
+    while (this.state === HEAD) {
+      const outcome = this.parser.run(buf, p, to);
+      if (outcome === MORE) {
+        this.rest.set(buf, p, to);
+        exchange.flush();
+        return true;
+      }
+      if (outcome === REFUSED) return this.fail(`refused:${this.parser.refused?.refused}`);
+      p += this.parser.at;
+      if (this.parser.isInterim) {
+        exchange.interim(this.parser);
+        this.parser.reset();
+        continue;
+      }
+      if (!exchange.answer(this)) return false;
+      this.state = this.parser.isTunnel ? TUNNEL : BODY;
+      this.body.start(this.parser.body, this.parser.contentLength);
+    }
+    if (this.state === TUNNEL) {
+      this.rest.clear();
+      return exchange.tunnelled(buf, p, to);
+    }
+    const outcome = this.body.decode(buf, p, to);
+    if (outcome === REFUSED) return this.fail(`refused:${this.body.refused?.refused}`);
+    const { done, next } = this.body;
+    const going = exchange.payload(buf, this.body.from, this.body.to, done, done ? this.body.trailers : undefined);
+    if (done && next < to) this.destroy();
+    this.rest.clear();
+    if (outcome === DONE) this.finish();
+    return going || done;
+  }
+
+  lend(buf: Buffer): void {
+    if (buf === this.area.raw) this.area.lent = true;
+    else this.rest.lend();
+  }
+
+  private finish(): void {
+    const exchange = this.exchange;
+    this.exchange = undefined;
+    this.state = HEAD;
+    exchange?.answerEnded(this);
+  }
+
+  /** Reads what Keep-Alive says, which few servers send and which is all there is against their closing first. */
+  noteKeepAlive(): void {
+    const timeout = /timeout=(\d{1,6})/.exec(this.parser.header("keep-alive") ?? "")?.[1];
+    if (timeout !== undefined) this.serverIdleMs = Math.max(0, Number(timeout) * 1000 - 1000);
+  }
+
+  endWriting(): void {
+    this.socket?.end();
+  }
+
+  resume(): void {
+    if (!this.isPaused || this.isClosed) return;
+    this.isPaused = false;
+    this.socket?.resume();
+  }
+
+  private fail(why: string): boolean {
+    const exchange = this.exchange;
+    this.exchange = undefined;
+    this.destroy();
+    exchange?.upstreamFailed(this, why);
+    return false;
+  }
+
+  private ended(): void {
+    const { exchange } = this;
+    if (exchange === undefined) this.destroy();
+    else if (this.state === TUNNEL) exchange.tunnelEnded();
+    else if (this.state === BODY && this.body.end()) {
+      exchange.payload(this.area.raw, ROOM, ROOM, true, undefined);
+      this.finish();
+    } else this.fail("upstream_closed");
+  }
+
+  private closed(): void {
+    if (this.isClosed) return;
+    this.isClosed = true;
+    this.pool.gone(this);
+    const exchange = this.exchange;
+    this.exchange = undefined;
+    exchange?.upstreamFailed(this, "upstream_reset");
+  }
+
+  destroy(): void {
+    this.exchange = undefined;
+    this.socket?.destroy();
+  }
+}
