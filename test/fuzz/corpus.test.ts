@@ -13,6 +13,8 @@ const ids: Readonly<Record<string, string>> = {
   resources: "DIS-9",
   discovery: "DIS-3",
   calls: "IDN-3",
+  "http1-request": "TRF-7",
+  "http1-response": "TRF-7",
 };
 
 for (const target of targets) {

@@ -5,6 +5,7 @@ import { encodeFrame, FrameReader } from "../../agent/base/frames.ts";
 import { decodeRecord, recordBytes } from "../../agent/report/wire-record.ts";
 import { checkCsr, maxCsrBytes } from "../../controller/issue/csr.ts";
 import { callTargets } from "./call-targets.ts";
+import { http1Targets } from "./http1-targets.ts";
 import { protoTargets } from "./proto-targets.ts";
 import { type FuzzTarget, shape } from "./target.ts";
 
@@ -79,6 +80,7 @@ export const targets: readonly FuzzTarget[] = [
   { name: "csr-der", maxBytes: 4_096, run: (input) => csr(armour(input)) },
   { name: "frames", maxBytes: 8_192, run: frames },
   { name: "records", maxBytes: 4 * recordBytes, run: records },
+  ...http1Targets,
   ...protoTargets,
   ...callTargets,
 ];

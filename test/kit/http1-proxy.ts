@@ -12,7 +12,7 @@ import {
 import { defaultPoolLimits, type PoolLimits, UpstreamPool } from "../../agent/forward/http1/pool.ts";
 import { Sweep } from "../../agent/forward/http1/sweep.ts";
 
-export interface Proxy {
+export interface Http1Proxy {
   readonly port: number;
   readonly pool: UpstreamPool;
   readonly connections: ReadonlySet<Downstream>;
@@ -41,7 +41,7 @@ export async function startProxy(
     readonly pool?: Partial<PoolLimits>;
     readonly dial?: Dialer;
   } = {},
-): Promise<Proxy> {
+): Promise<Http1Proxy> {
   const limits = { ...defaultExchangeLimits, ...options.limits };
   const sweep = new Sweep(systemClock, 20);
   const pool = new UpstreamPool({ ip: "127.0.0.1", port: to }, options.dial ?? dialPlain, sweep, limits, {

@@ -173,13 +173,13 @@ test("[TRF-7] a response written on reads back as it was, in the framing of the 
       const bytes = Buffer.from(text, "latin1");
       const parser = new ResponseParser(defaultCodecLimits);
       parser.method = method;
-      assert.equal(feed(parser, bytes, pieces).outcome, DONE, parser.refused?.refused);
+      assert.equal(feed(parser, bytes, pieces).outcome, DONE, parser.refused?.refused ?? "");
       out.clear();
       const body = parser.body === UNTIL_CLOSE ? CHUNKED : parser.body;
       writeResponse(parser, out, undefined, { minor: 1, body, close: false });
       const again = new ResponseParser(defaultCodecLimits);
       again.method = method;
-      assert.equal(again.run(Buffer.from(out.view()), 0, out.len), DONE, again.refused?.refused);
+      assert.equal(again.run(Buffer.from(out.view()), 0, out.len), DONE, again.refused?.refused ?? "");
       assert.deepEqual([again.status, again.body], [status, body]);
       if (parser.body === LENGTH) assert.equal(again.contentLength, 5);
       for (const [name] of list) assert.equal(again.header(name), parser.header(name));
@@ -189,7 +189,7 @@ test("[TRF-7] a response written on reads back as it was, in the framing of the 
 
 /** Payload and trailers of `bytes`, read in pieces. */
 function readBody(bytes: Buffer, kind: number, length: number, pieces: readonly number[]): unknown {
-  const reader = new BodyReader({ ...defaultCodecLimits, maxTrailerBytes: 200, maxChunkExtensionBytes: 40 });
+  const reader = new BodyReader({ ...defaultCodecLimits, maxTrailerBytes: 200, maxChunkExtensionBytes: 60 });
   reader.start(kind, length);
   const payload: Buffer[] = [];
   let outcome: number = MORE;

@@ -3,8 +3,9 @@ import { STATUS_CODES } from "node:http";
 import type { OnReadOpts, Socket } from "node:net";
 import type { HeaderList, Malformed } from "../../http.ts";
 import type { TrailerParser } from "./body.ts";
-import { BUSY, CLOSED, ClientConnection, LINGER, TUNNEL } from "./client-connection.ts";
-import type { Decision, Exchange, ExchangeLimits, Forward, Handler, Outcome } from "./exchange.ts";
+import { BUSY, CLOSED, LINGER, TUNNEL } from "./client-connection.ts";
+import { CountedConnection } from "./counted-connection.ts";
+import type { Decision, ExchangeLimits, Forward, Handler, Outcome } from "./exchange.ts";
 import { isIdempotent, statusOf } from "./exchange.ts";
 import { KEEP_ALIVE, REFUSED } from "./fields.ts";
 import type { Answered, ServerLink } from "./links.ts";
@@ -25,7 +26,7 @@ export interface DownstreamParts {
   readonly closed?: (connection: Downstream) => void;
 }
 
-export class Downstream extends ClientConnection implements Exchange, Answered {
+export class Downstream extends CountedConnection implements Answered {
   private readonly handler: Handler;
   private readonly tellClosed: ((connection: Downstream) => void) | undefined;
   /** The request as it was sent, for as long as it may have to be sent again. */
@@ -45,16 +46,6 @@ export class Downstream extends ClientConnection implements Exchange, Answered {
   private cancelDelay: (() => void) | undefined;
   turn = 0;
 
-  decision: Decision | undefined;
-  method = "";
-  startedMs = 0;
-  answeredMs = 0;
-  status = 0;
-  requestBytes = 0;
-  responseBytes = 0;
-  resent = 0;
-  outcome: Outcome = "";
-
   /** `open` makes the socket, with `onread` and half-close allowed: `(onread) => new Socket({ fd, onread, allowHalfOpen: true })`. */
   constructor(parts: DownstreamParts, open: (onread: OnReadOpts) => Socket) {
     super(parts.limits, parts.sweep, open);
@@ -69,7 +60,6 @@ export class Downstream extends ClientConnection implements Exchange, Answered {
   /** A head is there: decides, writes it with what came of the body behind it, and looks for a server. Gives where unread bytes begin. */
   protected override begin(buf: Buffer, from: number, to: number): number {
     const { parser, body } = this;
-    this.method = parser.method;
     this.minor = parser.minor;
     this.keepsAlive = parser.keepsAlive && !this.isDraining;
     this.framing = parser.body;
@@ -81,15 +71,11 @@ export class Downstream extends ClientConnection implements Exchange, Answered {
     this.hasStarted = false;
     this.isUnderWay = true;
     this.stale = 0;
-    this.startedMs = this.times.exactMs();
-    this.answeredMs = 0;
-    this.status = 0;
-    this.requestBytes = 0;
-    this.responseBytes = 0;
-    this.resent = 0;
+    this.clearFacts(parser.method);
     this.deadlineMs = 0;
     this.state = BUSY;
     const decision = this.handler.decide(parser, this);
+    this.decision = decision;
     if (decision.kind !== "forward") {
       this.follow(decision);
       return from;
@@ -391,7 +377,13 @@ export class Downstream extends ClientConnection implements Exchange, Answered {
   }
 
   protected override clientGone(): void {
-    this.endExchange("client_gone");
+    const { upstream } = this;
+    if (this.hasClientEnded && this.socket.writableEnded && upstream !== undefined) {
+      // Both ends of another protocol have ended theirs; what the client sent last may still be on its way.
+      this.upstream = undefined;
+      this.times.after(this.limits.lingerMs, () => upstream.destroy());
+      this.endExchange("finished");
+    } else this.endExchange("client_gone");
     this.tellClosed?.(this);
   }
 

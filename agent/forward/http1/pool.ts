@@ -61,7 +61,7 @@ export class UpstreamPool implements PoolLink {
     return this.waiting.length;
   }
 
-  take(exchange: Answered, safe: boolean, fresh: boolean): Upstream | undefined {
+  take(exchange: Answered, safe: boolean, fresh: boolean): ServerLink | undefined {
     if (!fresh) {
       for (let i = this.idle.length - 1; i >= 0; i--) {
         const up = this.idle[i] as ServerLink;

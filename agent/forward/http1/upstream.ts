@@ -36,6 +36,7 @@ export class Upstream implements ServerLink {
   hasAnswered = false;
   private isPaused = false;
   private isClosed = false;
+  private isSpoilt = false;
   readonly openedMs: number;
   idleSinceMs = 0;
   serverIdleMs = Number.POSITIVE_INFINITY;
@@ -62,7 +63,7 @@ export class Upstream implements ServerLink {
   }
 
   get isUsable(): boolean {
-    return !this.isClosed && this.socket !== undefined && this.socket.readyState === "open";
+    return !this.isClosed && !this.isSpoilt && this.socket !== undefined && this.socket.readyState === "open";
   }
 
   begin(exchange: Answered, method: string): void {
@@ -124,7 +125,8 @@ export class Upstream implements ServerLink {
     if (outcome === REFUSED) return this.fail(`refused:${this.body.refused?.refused}`);
     const { done, next } = this.body;
     const going = exchange.payload(buf, this.body.from, this.body.to, done, done ? this.body.trailers : undefined);
-    if (done && next < to) this.destroy();
+    // Bytes that nobody asked for: whatever they are, the next exchange is not to take them for its answer.
+    if (done && next < to) this.isSpoilt = true;
     this.rest.clear();
     if (outcome === DONE) this.finish();
     return going || done;

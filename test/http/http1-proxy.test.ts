@@ -1,0 +1,164 @@
+// Real clients and servers through the HTTP/1.1 exchange on loopback: what they say to each other arrives.
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { behind, behindTcp, curl, echo, raw, until } from "../kit/http1-peers.ts";
+
+test("[TRF-7] curl: keep-alive, bodies by length and in chunks, 100-continue, HEAD, HTTP/1.0", async (t) => {
+  const { proxy } = await behind(t, (req, res) => {
+    if (req.url === "/stream") {
+      res.write("abc");
+      setTimeout(() => res.end("def"), 20);
+    } else if (req.url === "/none") res.writeHead(204).end();
+    else if (req.url === "/same") res.writeHead(304, { etag: '"1"' }).end();
+    else echo(req, res);
+  });
+  const base = `http://127.0.0.1:${proxy.port}`;
+  const folder = mkdtempSync(join(tmpdir(), "fairlead-http1-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const file = join(folder, "body");
+  const content = Buffer.alloc(5_000_000, "0123456789");
+  writeFileSync(file, content);
+  const { out } = await curl(
+    "-w",
+    "|%{num_connects}|",
+    `${base}/none`,
+    `${base}/same`,
+    `${base}/stream`,
+    "-o",
+    "/dev/null",
+    "-o",
+    "/dev/null",
+    "-o",
+    "-",
+  );
+  assert.equal(out, "|1||0|abcdef|0|");
+  for (const more of [[], ["-H", "Transfer-Encoding: chunked"], ["-H", "Expect: 100-continue"], ["-H", "Expect:"]]) {
+    const { out: answer } = await curl(...more, "--data-binary", `@${file}`, `${base}/up`);
+    const { size, hash } = JSON.parse(answer) as { readonly size: number; readonly hash: string };
+    assert.deepEqual([size, hash], [content.length, createHash("sha256").update(content).digest("hex")]);
+  }
+  const head = await curl("-I", `${base}/a`);
+  assert.match(head.out, /^HTTP\/1.1 200 OK\r\n/);
+  const old = await curl("-0", "-i", `${base}/stream`);
+  assert.match(old.out, /\r\nconnection: close\r\n\r\nabcdef$/);
+  assert.doesNotMatch(old.out, /chunked/i);
+});
+
+test("[TRF-7] pipelined requests are answered in their order, whatever the cut", async (t) => {
+  const { proxy, ended } = await behind(t, echo);
+  let text = "";
+  for (let i = 0; i < 50; i++)
+    text +=
+      i % 3 === 0
+        ? `POST /${i} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello`
+        : i % 3 === 1
+          ? `GET /${i} HTTP/1.1\r\nHost: a\r\n\r\n`
+          : `PUT /${i} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x\r\nde\r\n0\r\n\r\n`;
+  text += "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+  const whole = await raw(proxy.port, text);
+  const urls = [...whole.matchAll(/"url":"\/(\w+)".*?"size":(\d)/g)].map((m) => `${m[1]}:${m[2]}`);
+  assert.deepEqual(urls, [...Array.from({ length: 50 }, (_, i) => `${i}:${i % 3 === 1 ? 0 : 5}`), "last:0"]);
+  const bytewise = connect(proxy.port, "127.0.0.1");
+  bytewise.setNoDelay(true);
+  let got = "";
+  bytewise.on("data", (data) => {
+    got += data.toString("latin1");
+  });
+  for (const byte of text.slice(0, 700)) {
+    bytewise.write(byte);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await until(() => (got.match(/"url"/g) ?? []).length >= 9);
+  bytewise.destroy();
+  await until(() => ended.length > 60);
+});
+
+test("[TRF-7] trailers, interim responses and both directions at once pass", async (t) => {
+  const { proxy } = await behindTcp(t, (socket) => {
+    let seen = "";
+    socket.on("data", (data) => {
+      seen += data.toString("latin1");
+      if (seen.includes("expect") && !seen.includes("\r\n0\r\n"))
+        socket.write("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+      if (seen.endsWith("x-sum: 1\r\n\r\n"))
+        socket.write(
+          "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-after: 2\r\nConnection: x\r\n\r\n",
+        );
+    });
+  });
+  const head =
+    "POST / HTTP/1.1\r\nHost: a\r\nexpect: 100-continue\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n";
+  const socket = connect(proxy.port, "127.0.0.1");
+  t.after(() => socket.destroy());
+  let got = "";
+  socket.on("data", (data) => {
+    got += data.toString("latin1");
+  });
+  socket.write(head);
+  await until(() => got.endsWith("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"));
+  socket.write("1\r\na\r\n0\r\nx-sum: 1\r\n\r\n");
+  await until(() =>
+    got.endsWith("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-after: 2\r\n\r\n"),
+  );
+});
+
+test("[TRF-7] WebSocket: bytes of an upgraded connection pass both ways, half-close included", async (t) => {
+  const { proxy, ended } = await behindTcp(t, (socket) => {
+    socket.once("data", (data) => {
+      assert.match(data.toString(), /connection: upgrade\r\nupgrade: websocket\r\n\r\n$/);
+      socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello");
+      socket.on("data", (more) => socket.write(more));
+      socket.on("end", () => socket.end("bye"));
+    });
+  });
+  const big = "x".repeat(3_000_000);
+  const text = `GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly${big}`;
+  const got = await raw(proxy.port, text, undefined, true);
+  const [head, rest = ""] = got.split("\r\n\r\n");
+  assert.match(head ?? "", /^HTTP\/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket$/);
+  assert.equal(rest.length, "helloearlybye".length + big.length);
+  assert.ok(rest.startsWith("helloearlyxx") && rest.endsWith("xbye"));
+  await until(() => ended.length === 1);
+  assert.equal(ended[0]?.outcome, "finished");
+});
+
+test("[TRF-7] CONNECT: a 2xx makes the connection opaque", async (t) => {
+  const { proxy } = await behindTcp(t, (socket) => {
+    socket.once("data", (data) => {
+      assert.match(data.toString(), /^CONNECT b:443 HTTP\/1.1\r\nhost: b:443\r\n/);
+      socket.write("HTTP/1.1 200 OK\r\n\r\n");
+      socket.on("data", (more) => socket.write(more));
+    });
+  });
+  const got = await raw(proxy.port, "CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\nGET /x", (text) =>
+    text.endsWith("GET /x"),
+  );
+  assert.equal(got, "HTTP/1.1 200 OK\r\n\r\nGET /x");
+});
+
+test("[TRF-7] an answer before the request's body has come does not confuse the next request", async (t) => {
+  const { proxy } = await behind(t, echo, {
+    handler: {
+      decide: (head) =>
+        head.path === "/no"
+          ? { kind: "respond", status: 403, headers: ["x-why", "policy"], body: Buffer.from("denied") }
+          : { kind: "forward", upstream: proxy.pool },
+    },
+    limits: { maxDiscardBytes: 1000, lingerMs: 300 },
+  });
+  const small = `POST /no HTTP/1.1\r\nHost: a\r\nContent-Length: 500\r\n\r\n${"x".repeat(500)}GET /yes HTTP/1.1\r\nHost: a\r\n\r\n`;
+  const got = await raw(proxy.port, small, (text) => text.includes('"url":"/yes"'));
+  assert.match(got, /^HTTP\/1.1 403 Forbidden\r\nx-why: policy\r\ncontent-length: 6\r\n\r\ndeniedHTTP\/1.1 200 OK/);
+  const big = await raw(proxy.port, `POST /no HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n${"x".repeat(5000)}`);
+  assert.match(big, /\r\nconnection: close\r\n\r\ndenied$/);
+  const waits = await raw(
+    proxy.port,
+    "POST /no HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 500\r\n\r\n",
+  );
+  assert.match(waits, /\r\nconnection: close\r\n\r\ndenied$/);
+});

@@ -1,0 +1,133 @@
+// Clients and servers for tests of the HTTP/1.1 exchange: a proxy with a server behind it, raw connections, curl.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { createServer, type RequestListener, type Server } from "node:http";
+import { connect, createServer as createTcp, type Socket } from "node:net";
+import type { TestContext } from "node:test";
+import type { Exchange } from "../../agent/forward/http1/exchange.ts";
+import { type Http1Proxy, startProxy } from "./http1-proxy.ts";
+
+export interface Ended {
+  readonly method: string;
+  readonly status: number;
+  readonly outcome: string;
+  readonly resent: number;
+}
+
+type Options = NonNullable<Parameters<typeof startProxy>[1]>;
+
+const listen = (server: {
+  listen(port: number, host: string, done: () => void): unknown;
+  address(): unknown;
+}): Promise<number> =>
+  new Promise((resolve) =>
+    server.listen(0, "127.0.0.1", () => resolve((server.address() as { readonly port: number }).port)),
+  );
+
+/** A node:http server behind a proxy; both end with the test. */
+export async function behind(
+  t: TestContext,
+  serve: RequestListener,
+  options: Options = {},
+): Promise<{ readonly proxy: Http1Proxy; readonly server: Server; readonly ended: Ended[] }> {
+  const ended: Ended[] = [];
+  const server = createServer(serve);
+  const port = await listen(server);
+  const proxy = await startProxy(port, { ...options, handler: { ended: note(ended), ...options.handler } });
+  t.after(async () => {
+    await proxy[Symbol.asyncDispose]();
+    server.closeAllConnections();
+    server.close();
+  });
+  return { proxy, server, ended };
+}
+
+/** The same with a server that speaks for itself. */
+export async function behindTcp(
+  t: TestContext,
+  serve: (socket: Socket) => void,
+  options: Options = {},
+): Promise<{ readonly proxy: Http1Proxy; readonly ended: Ended[] }> {
+  const ended: Ended[] = [];
+  const open = new Set<Socket>();
+  const server = createTcp({ allowHalfOpen: true }, (socket) => {
+    open.add(socket);
+    socket.on("error", () => {});
+    serve(socket);
+  });
+  const port = await listen(server);
+  const proxy = await startProxy(port, { ...options, handler: { ended: note(ended), ...options.handler } });
+  t.after(async () => {
+    await proxy[Symbol.asyncDispose]();
+    for (const socket of open) socket.destroy();
+    server.close();
+  });
+  return { proxy, ended };
+}
+
+export const note =
+  (ended: Ended[]) =>
+  ({ method, status, outcome, resent }: Exchange): void => {
+    ended.push({ method, status, outcome, resent });
+  };
+
+export const until = async (holds: () => boolean): Promise<void> => {
+  for (let i = 0; i < 500 && !holds(); i++) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.ok(holds(), "not within 5 s");
+};
+
+/** Sends `text` on a raw connection and gives all that comes until `stop` holds or the connection ends. */
+export function raw(
+  port: number,
+  text: string,
+  stop: (got: string) => boolean = () => false,
+  end = false,
+): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+    let got = "";
+    socket.on("error", () => {});
+    socket.on("end", () => socket.end());
+    socket.on("close", () => resolve(got));
+    socket.on("data", (data) => {
+      got += data.toString("latin1");
+      if (stop(got)) socket.destroy();
+    });
+    if (end) socket.end(text);
+    else socket.write(text);
+  });
+}
+
+export const curl = (...args: readonly string[]): Promise<{ readonly out: string; readonly code: number }> =>
+  new Promise((resolve) => {
+    const child = execFile(
+      "curl",
+      ["-sS", "-m", "10", ...args],
+      { encoding: "latin1", maxBuffer: 64e6 },
+      (error, out) => resolve({ out, code: error === null ? 0 : Number(error.code) }),
+    );
+    child.stdin?.end();
+  });
+
+export const echo: RequestListener = (req, res) => {
+  const hash = createHash("sha256");
+  let size = 0;
+  req.on("data", (data: Buffer) => {
+    size += data.length;
+    hash.update(data);
+  });
+  req.on("end", () => {
+    res.setHeader("content-type", "application/json");
+    res.end(
+      JSON.stringify({
+        method: req.method,
+        url: req.url,
+        headers: req.headers,
+        size,
+        hash: hash.digest("hex"),
+        trailers: req.trailers,
+      }),
+    );
+  });
+};
