@@ -100,7 +100,7 @@ export interface Backend {
 
 const redirectStatuses = [301, 302, 303, 307, 308];
 // Framing and addressing are the codec's; a route that changed them could smuggle.
-const forbidden = new Set([
+export const untouchableHeaders = new Set([
   "connection",
   "content-length",
   "host",
@@ -128,7 +128,7 @@ const percent = (fields: Fields, at: string, value: number): number => fields.nu
 function headerChanges(fields: Fields, at: string, m: wire.HeaderFilter): HeaderChanges {
   const name = (path: string, value: string): void => {
     headerName(fields, path, value);
-    if (forbidden.has(value)) fields.problem(path, `"${value}" is not for routes to change`);
+    if (untouchableHeaders.has(value)) fields.problem(path, `"${value}" is not for routes to change`);
   };
   for (const [i, value] of m.remove.entries()) name(`${at}.remove[${i}]`, value);
   for (const key of ["set", "add"] as const) {

@@ -1,6 +1,8 @@
 // The shape of every kind that we read, and the names of those that we know but do not act on.
 
 import * as policy from "./policy-kinds.ts";
+import { resiliencePolicy } from "./resilience-kind.ts";
+import { grpcRoute, httpRoute, referenceGrant } from "./route-kinds.ts";
 import {
   addressOrNone,
   type Field,
@@ -38,11 +40,11 @@ export const meta: Reader<ObjectMeta> = object<ObjectMeta>(
     annotations: optional(labels, {}),
     deletionTimestamp: optional(text, ""),
     creationTimestamp: optional(text, ""),
+    generation: optional(integer(0, Number.MAX_SAFE_INTEGER), 0),
   },
   [
     "generateName",
     "resourceVersion",
-    "generation",
     "deletionGracePeriodSeconds",
     "ownerReferences",
     "finalizers",
@@ -58,6 +60,7 @@ export const emptyMeta: ObjectMeta = {
   annotations: {},
   deletionTimestamp: "",
   creationTimestamp: "",
+  generation: 0,
 };
 
 /** A reader of a document with metadata and the given other fields. */
@@ -175,6 +178,8 @@ const noPodSpec: PodObject["spec"] = {
 };
 
 const core = ["v1"];
+const fairlead = ["mesh.fairlead.dev/v1alpha1"];
+const routes = ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
 const istio = ["security.istio.io/v1", "security.istio.io/v1beta1"];
 
 export const kinds: Readonly<Record<string, Kind>> = {
@@ -201,8 +206,16 @@ export const kinds: Readonly<Record<string, Kind>> = {
     isNamespaced: true,
     read: document("PeerAuthentication", policy.peerAuthentication, ["status"]),
   },
+  HTTPRoute: { apiVersions: routes, isNamespaced: true, read: document("HTTPRoute", httpRoute, ["status"]) },
+  GRPCRoute: { apiVersions: routes, isNamespaced: true, read: document("GRPCRoute", grpcRoute, ["status"]) },
+  ReferenceGrant: { apiVersions: routes, isNamespaced: true, read: document("ReferenceGrant", referenceGrant) },
+  ResiliencePolicy: {
+    apiVersions: fairlead,
+    isNamespaced: true,
+    read: document("ResiliencePolicy", resiliencePolicy, ["status"]),
+  },
   MeshSettings: {
-    apiVersions: ["mesh.fairlead.dev/v1alpha1"],
+    apiVersions: fairlead,
     isNamespaced: false,
     read: document("MeshSettings", policy.meshSettings, ["status"]),
   },

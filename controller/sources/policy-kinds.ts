@@ -182,6 +182,7 @@ const settings = object<MeshSettingsObject["spec"]>({
   registryOnly: unset(flag),
   pathNormalization: unset(oneOf(["NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"])),
   trustedProxies: unset(integer(0, 100)),
+  faultInjection: unset(flag),
 });
 export const meshSettings: { readonly spec: Field<MeshSettingsObject["spec"]> } = {
   spec: required(settings, {} as MeshSettingsObject["spec"]),

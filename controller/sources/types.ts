@@ -1,4 +1,5 @@
 // The fields that we read of each kind, in the shape of the Kubernetes API, whatever source they come from.
+import type { ReferenceGrantSpec, ResilienceSpec, RouteSpec } from "./http-types.ts";
 
 export interface ObjectMeta {
   readonly name: string;
@@ -10,6 +11,8 @@ export interface ObjectMeta {
   readonly deletionTimestamp: string;
   /** RFC 3339; "" in a manifest that no API server has seen. */
   readonly creationTimestamp: string;
+  /** 0 in a manifest that no API server has seen. */
+  readonly generation: number;
 }
 export interface ContainerPort {
   readonly name: string;
@@ -169,7 +172,30 @@ export interface MeshSettingsObject {
     readonly registryOnly: boolean | undefined;
     readonly pathNormalization: "NONE" | "BASE" | "MERGE_SLASHES" | "DECODE_AND_MERGE_SLASHES" | undefined;
     readonly trustedProxies: number | undefined;
+    /** False: no ResiliencePolicy injects faults, whatever it says. */
+    readonly faultInjection: boolean | undefined;
   };
+}
+
+export interface HttpRouteObject {
+  readonly kind: "HTTPRoute";
+  readonly metadata: ObjectMeta;
+  readonly spec: RouteSpec;
+}
+export interface GrpcRouteObject {
+  readonly kind: "GRPCRoute";
+  readonly metadata: ObjectMeta;
+  readonly spec: RouteSpec;
+}
+export interface ReferenceGrantObject {
+  readonly kind: "ReferenceGrant";
+  readonly metadata: ObjectMeta;
+  readonly spec: ReferenceGrantSpec;
+}
+export interface ResiliencePolicyObject {
+  readonly kind: "ResiliencePolicy";
+  readonly metadata: ObjectMeta;
+  readonly spec: ResilienceSpec;
 }
 
 export type MeshObject =
@@ -180,6 +206,10 @@ export type MeshObject =
   | EndpointSliceObject
   | AuthorizationPolicyObject
   | PeerAuthenticationObject
+  | HttpRouteObject
+  | GrpcRouteObject
+  | ReferenceGrantObject
+  | ResiliencePolicyObject
   | MeshSettingsObject;
 export type ObjectKind = MeshObject["kind"];
 export type ObjectOf<K extends ObjectKind> = Extract<MeshObject, { readonly kind: K }>;

@@ -12,6 +12,7 @@ export interface ObjectCondition {
   readonly field: string;
   readonly fix: string;
   readonly resources: readonly { readonly kind: string; readonly name: string }[];
+  readonly status?: object;
 }
 /** What one node's agent says about a resource. */
 export interface NodeView {
@@ -34,6 +35,8 @@ export interface ObjectStatus {
   readonly enforced: { readonly nodes: number; readonly of: number } | null;
   /** Why not on the others, at most ten. */
   readonly why: readonly string[];
+  /** As the object's own API words it: `parents` of a route, `conditions` of a ResiliencePolicy. */
+  readonly status?: object;
   /** Every further problem of the same object. */
   readonly problems: readonly Pick<Problem, "line" | "field" | "message" | "fix">[];
 }
@@ -88,7 +91,13 @@ function ofCondition(
   nodes: readonly NodeView[],
 ): ObjectStatus {
   const [first] = problems;
-  const base = { ...condition.object, ...condition.origin, ...enforcement(condition, nodes), problems };
+  const base = {
+    ...condition.object,
+    ...condition.origin,
+    ...enforcement(condition, nodes),
+    ...(condition.status === undefined ? {} : { status: condition.status }),
+    problems,
+  };
   if (first !== undefined) {
     const message = `${first.message}; the last good version stays in force`;
     return {

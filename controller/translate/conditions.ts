@@ -16,7 +16,49 @@ export type Reason =
   | "Overruled"
   | "NotSupported"
   | "NameNotUsed"
+  | "FaultsOff"
+  | RouteReason
   | "ServiceAccountMissing";
+
+/** Words of Gateway API's conditions Accepted and ResolvedRefs. */
+export type RouteReason =
+  | "NoMatchingParent"
+  | "Conflicted"
+  | "UnsupportedProtocol"
+  | "UnsupportedValue"
+  | "InvalidKind"
+  | "BackendNotFound"
+  | "RefNotPermitted";
+
+/** metav1.Condition without its time, which is the writer's. */
+export interface ApiCondition {
+  readonly type: string;
+  readonly status: "True" | "False";
+  readonly reason: string;
+  readonly message: string;
+  readonly observedGeneration: number;
+}
+/** Gateway API RouteStatus: one entry per parent that is ours. */
+export interface RouteStatus {
+  readonly parents: readonly {
+    readonly parentRef: {
+      readonly group: string;
+      readonly kind: string;
+      readonly namespace: string;
+      readonly name: string;
+      readonly sectionName?: string;
+      readonly port?: number;
+    };
+    readonly controllerName: string;
+    readonly conditions: readonly ApiCondition[];
+  }[];
+}
+export interface PolicyStatus {
+  readonly observedGeneration: number;
+  /** "<namespace>/<name>" */
+  readonly appliedToServices: readonly string[];
+  readonly conditions: readonly ApiCondition[];
+}
 
 export interface Condition {
   readonly object: ObjectRef;
@@ -29,8 +71,10 @@ export interface Condition {
   readonly fix: string;
   /** Resources that carry this object to agents: kind and name on the stream. */
   readonly resources: readonly { readonly kind: string; readonly name: string }[];
+  /** The object's status as its own API words it. */
+  readonly status?: RouteStatus | PolicyStatus;
 }
-type Detail = Partial<Pick<Condition, "message" | "field" | "fix" | "resources">>;
+type Detail = Partial<Pick<Condition, "message" | "field" | "fix" | "resources" | "status">>;
 
 export const accepted = (entry: Indexed, detail: Detail = {}, reason: Reason = "Accepted"): Condition =>
   make(entry, true, reason, detail);
@@ -47,5 +91,6 @@ function make(entry: Indexed, isAccepted: boolean, reason: Reason, detail: Detai
     field: detail.field ?? "",
     fix: detail.fix ?? "",
     resources: detail.resources ?? [],
+    ...(detail.status === undefined ? {} : { status: detail.status }),
   };
 }

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { stringify } from "yaml";
-import { resourceName } from "../../agent/api/resources.ts";
+import { formatProblems } from "../../agent/api/fields.ts";
+import { decodeResource, encodeResource, resourceName } from "../../agent/api/resources.ts";
 import { defaultSettings } from "../../agent/api/settings.ts";
 import { ClusterIndex } from "../index/cluster-index.ts";
 import { parseManifests } from "../sources/parse.ts";
@@ -35,6 +36,11 @@ function render(text: string): string {
     unenrolled: new Map(),
   };
   const { resources, conditions } = translate(index, options);
+  // What translation makes, agents take.
+  for (const resource of resources) {
+    const decoded = decodeResource(resource.kind, encodeResource(resource));
+    assert.ok(decoded.ok, `${resourceName(resource)}: ${decoded.ok ? "" : formatProblems(decoded.error)}`);
+  }
   const plain = (value: object): object =>
     Object.fromEntries(
       Object.entries(value)
@@ -59,5 +65,7 @@ function render(text: string): string {
         `${showRef(c.object)} (line ${c.origin.line}): ${c.accepted ? "accepted" : "refused"}, ${c.reason}: ${c.field}: ${c.message}; ${c.fix}`,
     );
   const problems = parsed.problems.map((p) => `line ${p.line}: ${p.field}: ${p.message}; ${p.fix}`);
-  return stringify({ resources: shown, conditions: said, problems }, { lineWidth: 0, aliasDuplicateObjects: false });
+  const statuses = conditions.flatMap((c) => (c.status === undefined ? [] : [{ [showRef(c.object)]: c.status }]));
+  const all = { resources: shown, conditions: said, problems, ...(statuses.length > 0 && { statuses }) };
+  return stringify(all, { lineWidth: 0, aliasDuplicateObjects: false });
 }

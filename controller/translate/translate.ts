@@ -3,13 +3,15 @@ import { parseTrustDomain } from "../../agent/api/names.ts";
 import type { MeshResource } from "../../agent/api/resources.ts";
 import { type MeshSettings, type PathNormalization, settingsName } from "../../agent/api/settings.ts";
 import { canonicalIp } from "../../agent/base/ip.ts";
-import type { ClusterIndex } from "../index/cluster-index.ts";
+import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
 import type { MeshSettingsObject } from "../sources/types.ts";
 import { defaultPools, type Pools } from "./cluster-ips.ts";
 import { accepted, type Condition, refused } from "./conditions.ts";
 import { resolveMemberships } from "./memberships.ts";
 import { Namespaces } from "./namespaces.ts";
 import { translatePolicies } from "./policies.ts";
+import { joinRouting, translateResilience } from "./resilience.ts";
+import { translateRoutes } from "./routes.ts";
 import { serviceCondition, translateServices } from "./services.ts";
 import { translateWorkloads, type Unenrolled, WorkloadMemo } from "./workloads.ts";
 
@@ -54,7 +56,16 @@ export function translate(index: ClusterIndex, options: TranslateOptions): Trans
     options.memo ?? new WorkloadMemo(),
   );
   const policies = translatePolicies(index, namespaces, options.rootNamespace, workloads);
-  conditions.push(...refusals, ...podConditions, ...policies.conditions);
+  const routes = translateRoutes(index, namespaces, services);
+  const faultsOn = !index.all("MeshSettings").some(isFaultSwitch);
+  const resilience = translateResilience(index, namespaces, services, faultsOn);
+  conditions.push(
+    ...refusals,
+    ...podConditions,
+    ...policies.conditions,
+    ...routes.conditions,
+    ...resilience.conditions,
+  );
   for (const [name, { record, entry }] of services)
     conditions.push(serviceCondition(entry, record, memberships.countOf(name)));
   for (const entry of index.all("EndpointSlice")) {
@@ -79,9 +90,16 @@ export function translate(index: ClusterIndex, options: TranslateOptions): Trans
       ...[...services.values()].map(({ record }) => ({ kind: "Service", value: record }) as const),
       ...policies.authorizations.map((value) => ({ kind: "Authorization", value }) as const),
       ...policies.trafficPolicies.map((value) => ({ kind: "TrafficPolicy", value }) as const),
+      ...joinRouting(routes.routes, resilience.policies, services).map(
+        (value) => ({ kind: "HttpRouting", value }) as const,
+      ),
     ],
   };
 }
+
+/** The switch that turns every fault injection off. */
+const isFaultSwitch = ({ object }: Indexed<MeshSettingsObject>): boolean =>
+  object.metadata.name === settingsName && object.spec.faultInjection === false;
 
 /** Only the object named "mesh" counts; node addresses are those that pods report of their hosts. */
 function readSettings(index: ClusterIndex, base: MeshSettings, conditions: Condition[]): MeshSettings {
@@ -124,6 +142,6 @@ const normalizationOf = (spec: MeshSettingsObject["spec"]): PathNormalization | 
 
 type Given = Partial<Omit<MeshSettings, "trustDomainAliases" | "pathNormalization">>;
 function given(spec: MeshSettingsObject["spec"]): Given {
-  const { trustDomainAliases: _, pathNormalization: __, ...rest } = spec;
+  const { trustDomainAliases: _, pathNormalization: __, faultInjection: ___, ...rest } = spec;
   return Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined)) as Given;
 }

@@ -1,0 +1,61 @@
+// What HTTPRoute, GRPCRoute, ReferenceGrant and ResiliencePolicy say, in the words of agent/api wherever nothing is left to resolve.
+import type { Fault, RouteFilter } from "../../agent/api/http-filters.ts";
+import type { RouteMatch } from "../../agent/api/http-match.ts";
+import type { HttpPolicy, HttpTimeouts, RetryPolicy, SessionAffinity } from "../../agent/api/http-policy.ts";
+
+export interface ParentRef {
+  readonly group: string;
+  readonly kind: string;
+  /** "" for the route's own. */
+  readonly namespace: string;
+  readonly name: string;
+  readonly sectionName: string;
+  /** 0 for all. */
+  readonly port: number;
+}
+export interface ObjectReference {
+  readonly group: string;
+  readonly kind: string;
+  readonly namespace: string;
+  readonly name: string;
+  /** 0 for none. */
+  readonly port: number;
+}
+export interface BackendRef extends ObjectReference {
+  readonly weight: number;
+  readonly filters: readonly FilterSpec[];
+}
+export type FilterSpec =
+  | { readonly kind: "plain"; readonly filter: RouteFilter }
+  | {
+      readonly kind: "mirror";
+      readonly backendRef: ObjectReference;
+      readonly numerator: number;
+      readonly denominator: number;
+    }
+  | { readonly kind: "extension"; readonly group: string; readonly extension: string; readonly name: string };
+export interface RouteRuleSpec {
+  readonly name: string;
+  readonly matches: readonly RouteMatch[];
+  readonly filters: readonly FilterSpec[];
+  readonly backendRefs: readonly BackendRef[];
+  readonly timeouts: HttpTimeouts;
+  readonly retry: RetryPolicy | undefined;
+  readonly affinity: SessionAffinity | undefined;
+}
+export interface RouteSpec {
+  readonly parentRefs: readonly ParentRef[];
+  readonly hostnames: readonly string[];
+  readonly rules: readonly RouteRuleSpec[];
+}
+export interface ReferenceGrantSpec {
+  readonly from: readonly { readonly group: string; readonly kind: string; readonly namespace: string }[];
+  /** A name of "" is every object of the kind. */
+  readonly to: readonly { readonly group: string; readonly kind: string; readonly name: string }[];
+}
+export interface ResilienceSpec {
+  readonly targetRefs: readonly { readonly group: string; readonly kind: string; readonly name: string }[];
+  /** Without its sources. */
+  readonly policy: HttpPolicy;
+  readonly fault: Fault | undefined;
+}

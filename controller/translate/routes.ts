@@ -1,0 +1,257 @@
+// HTTPRoute and GRPCRoute -> the routes of each Service that they name as parent, and what is said of each parent. Pure.
+import { formatProblems } from "../../agent/api/fields.ts";
+import { defaultPolicy } from "../../agent/api/http-policy.ts";
+import {
+  type HttpRoute,
+  httpRoutingFromWire,
+  httpRoutingToWire,
+  type RouteRule,
+} from "../../agent/api/http-routing.ts";
+import { type ServiceName, serviceName } from "../../agent/api/names.ts";
+import type { Service } from "../../agent/api/service.ts";
+import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
+import type { ParentRef } from "../sources/http-types.ts";
+import { type ApiCondition, accepted, type Condition, type Reason, type RouteStatus, refused } from "./conditions.ts";
+import type { Namespaces } from "./namespaces.ts";
+import { type RefProblem, type RouteObject, resolveRules, type ServiceRecords } from "./route-rules.ts";
+
+export const controllerName = "mesh.fairlead.dev/controller";
+export interface TranslatedRoutes {
+  /** Routes by the service that is their parent. */
+  readonly routes: ReadonlyMap<ServiceName, readonly HttpRoute[]>;
+  readonly conditions: readonly Condition[];
+}
+/** Why a parent does not take a route; undefined if it does. */
+interface Refusal {
+  readonly reason: Reason;
+  readonly field: string;
+  readonly message: string;
+  readonly fix: string;
+}
+interface Attachment {
+  readonly ref: ParentRef;
+  readonly service: ServiceName;
+  readonly refusal: Refusal | undefined;
+}
+
+/** Protocols of ports on which requests are understood; "" is found out by looking. */
+const httpProtocols: ReadonlySet<string> = new Set(["", "http", "http2", "grpc"]);
+export const isHttpPort = (port: Service["ports"][number]): boolean => httpProtocols.has(port.protocol);
+
+export function translateRoutes(
+  index: ClusterIndex,
+  namespaces: Namespaces,
+  services: ServiceRecords,
+): TranslatedRoutes {
+  const routes = new Map<ServiceName, HttpRoute[]>();
+  const conditions: Condition[] = [];
+  // GRPCRoutes first: on one port of one service they take precedence over HTTPRoutes (GEP-1426).
+  const entries: readonly Indexed<RouteObject>[] = [...index.all("GRPCRoute"), ...index.all("HTTPRoute")];
+  for (const entry of entries) {
+    const missing = namespaces.missing(entry);
+    conditions.push(missing ?? attach(entry, index, services, routes));
+  }
+  for (const entry of index.all("ReferenceGrant")) conditions.push(namespaces.missing(entry) ?? accepted(entry));
+  return { routes, conditions };
+}
+
+function attach(
+  entry: Indexed<RouteObject>,
+  index: ClusterIndex,
+  services: ServiceRecords,
+  routes: Map<ServiceName, HttpRoute[]>,
+): Condition {
+  const { spec, metadata, kind } = entry.object;
+  const { rules, problems } = resolveRules(entry.object, services, index);
+  const attachments: Attachment[] = [];
+  const taken = new Map<ServiceName, Set<number>>();
+  for (const [i, ref] of spec.parentRefs.entries()) {
+    if (ref.kind !== "Service" || ref.group !== "") continue;
+    const service = serviceName(ref.namespace || metadata.namespace, ref.name);
+    const consumers = ref.namespace !== "" && ref.namespace !== metadata.namespace ? metadata.namespace : "";
+    const found = portsOf(ref, service, services, `spec.parentRefs[${i}]`);
+    const free = Array.isArray(found)
+      ? found.filter((port) => kind === "GRPCRoute" || !isTaken(routes.get(service) ?? [], port, consumers))
+      : [];
+    const refusal = Array.isArray(found)
+      ? free.length === 0
+        ? conflicted(service, `spec.parentRefs[${i}]`)
+        : refusedRecord(entry.object, rules)
+      : (found as Refusal);
+    attachments.push({ ref, service, refusal });
+    if (refusal !== undefined) continue;
+    const own = taken.get(service) ?? new Set();
+    for (const port of free) own.add(port);
+    taken.set(service, own);
+  }
+  for (const [service, ports] of taken) {
+    const list = routes.get(service) ?? [];
+    list.push(toRoute(entry.object, service, ports, rules, services));
+    routes.set(service, list);
+  }
+  return conditionOf(entry, attachments, problems, [...taken.keys()]);
+}
+
+/** The ports of a parent that the route holds for. */
+function portsOf(ref: ParentRef, name: ServiceName, services: ServiceRecords, at: string): readonly number[] | Refusal {
+  const service = services.get(name)?.record;
+  const no = (reason: Reason, field: string, message: string, fix: string): Refusal => ({
+    reason,
+    field: `${at}${field}`,
+    message,
+    fix,
+  });
+  if (service === undefined)
+    return no("NoMatchingParent", ".name", `there is no Service ${name}`, "add it or correct the name");
+  if (service.headless || service.externalName !== "") {
+    const message = `Service ${name} has no address of its own by which requests to it could be told`;
+    return no("UnsupportedValue", ".name", message, "use a Service with a cluster IP");
+  }
+  const named = service.ports.filter(
+    (p) => (ref.port === 0 || p.port === ref.port) && (ref.sectionName === "" || p.name === ref.sectionName),
+  );
+  if (named.length === 0) {
+    const field = ref.port === 0 ? ".sectionName" : ".port";
+    const message = `Service ${name} has no such TCP port (it has ${service.ports.map((p) => p.port).join(", ") || "none"})`;
+    return no("NoMatchingParent", field, message, "use a port of the Service");
+  }
+  const ports = named.filter(isHttpPort).map((p) => p.port);
+  if (ports.length > 0) return ports;
+  const declared = [...new Set(named.map((p) => p.protocol))].join(", ");
+  const message = `the ports of Service ${name} are declared ${declared}, which is not HTTP`;
+  return no("UnsupportedProtocol", "", message, "declare the port http, http2 or grpc (appProtocol)");
+}
+
+const isTaken = (routes: readonly HttpRoute[], port: number, consumers: string): boolean =>
+  routes.some(
+    (r) => r.kind === "grpc" && r.consumers === consumers && (r.ports.length === 0 || r.ports.includes(port)),
+  );
+const conflicted = (service: ServiceName, field: string): Refusal => ({
+  reason: "Conflicted",
+  field,
+  message: `a GRPCRoute holds the same ports of Service ${service}`,
+  fix: "give the two kinds different ports, or write one kind only",
+});
+
+function toRoute(
+  route: RouteObject,
+  service: ServiceName,
+  ports: ReadonlySet<number>,
+  rules: readonly RouteRule[],
+  services: ServiceRecords,
+): HttpRoute {
+  const { name, namespace, creationTimestamp } = route.metadata;
+  const all = services.get(service)?.record.ports ?? [];
+  return {
+    kind: route.kind === "GRPCRoute" ? "grpc" : "http",
+    name,
+    namespace,
+    createdMs: Math.max(0, Date.parse(creationTimestamp) || 0),
+    ports: all.every((p) => ports.has(p.port)) ? [] : [...ports].sort((a, b) => a - b),
+    consumers: service.startsWith(`${namespace}/`) ? "" : namespace,
+    // Of a Service's routes they mean nothing (GEP-1426).
+    hostnames: [],
+    rules,
+  };
+}
+
+/** What agents would refuse is refused here, so that one bad route does not keep a service's others from them. */
+function refusedRecord(route: RouteObject, rules: readonly RouteRule[]): Refusal | undefined {
+  const { name, namespace } = route.metadata;
+  const kind = route.kind === "GRPCRoute" ? ("grpc" as const) : ("http" as const);
+  const one: HttpRoute = { kind, name, namespace, createdMs: 0, ports: [], consumers: "", hostnames: [], rules };
+  const decoded = httpRoutingFromWire(
+    httpRoutingToWire({ name: "x", namespace: "x", routes: [one], policy: defaultPolicy }),
+  );
+  if (decoded.ok) return undefined;
+  return {
+    reason: "UnsupportedValue",
+    field: (decoded.error[0]?.path ?? "").replace("routes[0]", "spec"),
+    message: formatProblems(
+      decoded.error.slice(0, 3).map((p) => ({ ...p, path: p.path.replace("routes[0]", "spec") })),
+    ),
+    fix: "correct the value",
+  };
+}
+
+function conditionOf(
+  entry: Indexed<RouteObject>,
+  attachments: readonly Attachment[],
+  problems: readonly RefProblem[],
+  taken: readonly ServiceName[],
+): Condition {
+  const { spec, kind } = entry.object;
+  const status = statusOf(entry, attachments, problems);
+  const resources = taken.map((name) => ({ kind: "HttpRouting", name }));
+  const refusal = attachments.find((a) => a.refusal !== undefined)?.refusal;
+  const foreign = spec.parentRefs.findIndex((ref) => ref.kind !== "Service" || ref.group !== "");
+  const strange: Refusal | undefined =
+    attachments.length === 0 || foreign >= 0
+      ? {
+          reason: "NotSupported",
+          field: foreign >= 0 ? `spec.parentRefs[${foreign}]` : "spec.parentRefs",
+          message: foreign >= 0 ? `the parent ${spec.parentRefs[foreign]?.kind} is not one of ours` : "names no parent",
+          fix: 'name a Service: {group: "", kind: Service, name: ...}',
+        }
+      : undefined;
+  if (taken.length === 0) {
+    const { reason, ...why } = refusal ?? (strange as Refusal);
+    return refused(entry, reason, { ...why, status });
+  }
+  const ignored: Refusal | undefined =
+    spec.hostnames.length === 0
+      ? undefined
+      : {
+          reason: "NotSupported",
+          field: "spec.hostnames",
+          message: `hostnames mean nothing to a ${kind} of a Service (GEP-1426)`,
+          fix: "match the header Host instead",
+        };
+  const [problem] = problems;
+  const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : "";
+  const unresolved = problem && { ...problem, message: `${problem.message}${more}` };
+  const { reason, ...why } = refusal ?? unresolved ?? strange ?? ignored ?? { reason: "Accepted" as const };
+  return accepted(entry, { ...why, resources, status }, reason);
+}
+
+function statusOf(
+  entry: Indexed<RouteObject>,
+  attachments: readonly Attachment[],
+  problems: readonly RefProblem[],
+): RouteStatus {
+  const { metadata } = entry.object;
+  const observedGeneration = metadata.generation;
+  const refs: ApiCondition =
+    problems[0] === undefined
+      ? { type: "ResolvedRefs", status: "True", reason: "ResolvedRefs", message: "", observedGeneration }
+      : {
+          type: "ResolvedRefs",
+          status: "False",
+          reason: problems[0].reason,
+          message: problems.map((p) => `${p.field}: ${p.message}`).join("; "),
+          observedGeneration,
+        };
+  return {
+    parents: attachments.map(({ ref, refusal }) => ({
+      parentRef: {
+        group: ref.group,
+        kind: ref.kind,
+        namespace: ref.namespace || metadata.namespace,
+        name: ref.name,
+        ...(ref.sectionName === "" ? {} : { sectionName: ref.sectionName }),
+        ...(ref.port === 0 ? {} : { port: ref.port }),
+      },
+      controllerName,
+      conditions: [
+        {
+          type: "Accepted",
+          status: refusal === undefined ? "True" : "False",
+          reason: refusal?.reason ?? "Accepted",
+          message: refusal?.message ?? "",
+          observedGeneration,
+        },
+        refs,
+      ],
+    })),
+  };
+}
