@@ -1,0 +1,122 @@
+// Balancers that draw: one at random by weight, or the better of two (power of two choices) by requests in flight or by latency.
+import type { Random } from "../../base/random.ts";
+import type { Members, Picker } from "./picker.ts";
+
+const maxDraws = 8;
+
+/** Draws positions by weight in constant time (Vose's alias method). */
+export class Urn {
+  readonly #share: Float64Array;
+  readonly #alias: Int32Array;
+  readonly #isEven: boolean;
+
+  constructor(weights: Float64Array) {
+    const count = weights.length;
+    const mean = weights.reduce((a, b) => a + b, 0) / count;
+    const scaled = weights.map((weight) => weight / mean);
+    this.#isEven = scaled.every((weight) => Math.abs(weight - 1) < 1e-12);
+    this.#share = new Float64Array(count).fill(1);
+    this.#alias = Int32Array.from(weights, (_, i) => i);
+    const small: number[] = [];
+    const large: number[] = [];
+    for (const [i, weight] of scaled.entries()) (weight < 1 ? small : large).push(i);
+    while (small.length > 0 && large.length > 0) {
+      const less = small.pop() as number;
+      const more = large[large.length - 1] as number;
+      this.#share[less] = scaled[less] as number;
+      this.#alias[less] = more;
+      scaled[more] = (scaled[more] as number) - (1 - (scaled[less] as number));
+      if ((scaled[more] as number) < 1) small.push(large.pop() as number);
+    }
+  }
+
+  draw(random: Random): number {
+    const at = random.next() * this.#share.length;
+    const position = Math.floor(at);
+    return this.#isEven || at - position < (this.#share[position] as number)
+      ? position
+      : (this.#alias[position] as number);
+  }
+}
+
+abstract class DrawingPicker implements Picker {
+  readonly isKeyed = false;
+  protected readonly members: Members;
+  readonly #urn: Urn;
+
+  constructor(members: Members, weights: Float64Array) {
+    this.members = members;
+    this.#urn = new Urn(weights);
+  }
+
+  /** One that may be picked and is none of the two; -1 if there seems to be none. */
+  protected draw(random: Random, avoid: number, other: number): number {
+    for (let i = 0; i < maxDraws; i++) {
+      const position = this.#urn.draw(random);
+      if (position !== avoid && position !== other && this.members.isOpen(position)) return position;
+    }
+    return -1;
+  }
+
+  pick(random: Random, _key: number, avoid: number): number {
+    const members = this.members;
+    if (members.count === 0) return -1;
+    const avoided = members.positionOf(avoid);
+    let best = this.draw(random, avoided, -1);
+    if (best < 0) return members.indexOf(members.scan(random.below(members.count), avoided));
+    if (members.count > 1) {
+      const second = this.draw(random, avoided, best);
+      if (second >= 0 && this.isBetter(second, best)) best = second;
+    }
+    return members.index[best] as number;
+  }
+
+  protected abstract isBetter(position: number, than: number): boolean;
+}
+
+export class RandomPicker extends DrawingPicker {
+  constructor(members: Members) {
+    super(members, members.weights);
+  }
+  override pick(random: Random, _key: number, avoid: number): number {
+    const members = this.members;
+    if (members.count === 0) return -1;
+    const avoided = members.positionOf(avoid);
+    const position = this.draw(random, avoided, -1);
+    return members.indexOf(position >= 0 ? position : members.scan(random.below(members.count), avoided));
+  }
+  protected override isBetter(): boolean {
+    return false;
+  }
+}
+
+/** Fewer requests in flight for its weight; drawn by weight, so that shares hold also where all are idle. */
+export class LeastRequestPicker extends DrawingPicker {
+  constructor(members: Members) {
+    super(members, members.weights);
+  }
+  protected override isBetter(position: number, than: number): boolean {
+    return this.#score(position) < this.#score(than);
+  }
+  #score(position: number): number {
+    const { stats, slots, weights } = this.members;
+    return stats.load(slots[position] as number) / (weights[position] as number);
+  }
+}
+
+/** The lower (EWMA latency + requests in flight x penalty) / weight (LB-5). Weight is in the score alone, slow start also in the draw. */
+export class EwmaPicker extends DrawingPicker {
+  readonly #penalty: number;
+  constructor(members: Members, penalty: number) {
+    super(members, members.warmth);
+    this.#penalty = penalty;
+  }
+  protected override isBetter(position: number, than: number): boolean {
+    return this.score(position) < this.score(than);
+  }
+  score(position: number): number {
+    const { stats, slots, weights } = this.members;
+    const slot = slots[position] as number;
+    return (stats.latency(slot) + stats.load(slot) * this.#penalty) / (weights[position] as number);
+  }
+}

@@ -1,0 +1,78 @@
+// What every balancer is: an object made of a set of endpoints, swapped whole when the set or its weights change, asked once per try.
+import type { Random } from "../../base/random.ts";
+import type { EndpointStats } from "./endpoint-stats.ts";
+
+export interface PickEndpoint {
+  /** The same on every node as long as the endpoint lives ("<address>:<port>"): consistent hashes are made of it. */
+  readonly id: string;
+  /** 0: never picked. */
+  readonly weight: number;
+  /** Its place in EndpointStats. */
+  readonly slot: number;
+  /** 0 is the nearest (locality.ts). */
+  readonly tier: number;
+  /** Monotonic ms since which it is ready (again); slow start counts from here. */
+  readonly readySinceMs: number;
+}
+
+export interface Picker {
+  /** The key decides: see keys.ts. Others ignore it. */
+  readonly isKeyed: boolean;
+  /**
+   * Index of an endpoint, -1 if none may be picked. `avoid`: index of the one just tried (-1: none), taken again only if there is no
+   * other. A closed gate (EndpointStats) is never picked.
+   */
+  pick(random: Random, key: number, avoid: number): number;
+}
+
+/** Endpoints of one picker with their weights of the moment (slow start included), all above 0. */
+export class Members {
+  readonly count: number;
+  /** Index in the whole set. */
+  readonly index: Int32Array;
+  readonly weights: Float64Array;
+  /** Share of its own weight that slow start grants, (0, 1]. */
+  readonly warmth: Float64Array;
+  readonly ids: readonly string[];
+  readonly stats: EndpointStats;
+  readonly slots: Int32Array;
+  /** Position by index in the whole set, -1 for one that is not a member. */
+  readonly #positions: Int32Array;
+
+  constructor(
+    endpoints: readonly PickEndpoint[],
+    members: readonly number[],
+    stats: EndpointStats,
+    warmthOf: (endpoint: PickEndpoint) => number,
+  ) {
+    const usable = members.filter((i) => (endpoints[i] as PickEndpoint).weight > 0);
+    const own = usable.map((i) => endpoints[i] as PickEndpoint);
+    this.count = own.length;
+    this.index = Int32Array.from(usable);
+    this.warmth = Float64Array.from(own, warmthOf);
+    this.weights = Float64Array.from(own, (endpoint, i) => endpoint.weight * (this.warmth[i] as number));
+    this.slots = Int32Array.from(own, (endpoint) => endpoint.slot);
+    this.ids = own.map((endpoint) => endpoint.id);
+    this.stats = stats;
+    this.#positions = new Int32Array(endpoints.length).fill(-1);
+    for (let i = 0; i < this.count; i++) this.#positions[this.index[i] as number] = i;
+  }
+
+  isOpen(position: number): boolean {
+    return this.stats.gates[this.slots[position] as number] === 0;
+  }
+  positionOf(index: number): number {
+    return index < 0 ? -1 : (this.#positions[index] ?? -1);
+  }
+  indexOf(position: number): number {
+    return position < 0 ? -1 : (this.index[position] as number);
+  }
+  /** The first that may be picked from `start` on, all round; `avoid` (a position) last; -1: none. */
+  scan(start: number, avoid: number): number {
+    for (let i = 0; i < this.count; i++) {
+      const position = (start + i) % this.count;
+      if (position !== avoid && this.isOpen(position)) return position;
+    }
+    return avoid >= 0 && this.isOpen(avoid) ? avoid : -1;
+  }
+}

@@ -1,0 +1,103 @@
+// Whether a try that failed is tried again, when, and whether the budget allows it (RES-5, DP-29). Pure.
+import { noRetry, type RetryCause, type RetryPolicy } from "../../api/http-policy.ts";
+import type { Random } from "../../base/random.ts";
+
+/** What is known of a try that failed. */
+export interface FailedTry {
+  /** `refused`: the peer said that it did not begin (tunnel REFUSE, GOAWAY beyond the last stream, REFUSED_STREAM). */
+  readonly cause: RetryCause | "status" | "grpc_status";
+  /** Of the answer's head; 0 without one. */
+  readonly status: number;
+  /** -1 without one. */
+  readonly grpcStatus: number;
+  /** Tries made so far, this one included. */
+  readonly tries: number;
+  readonly method: string;
+  /** The client has been sent part of an answer. */
+  readonly answerStarted: boolean;
+  /** All of the request's body that was sent is still kept, so that it can be sent again. */
+  readonly bodyKept: boolean;
+}
+export type RetryVerdict =
+  | "retry"
+  | "not_configured"
+  | "exhausted"
+  | "answer_started"
+  | "body_gone"
+  | "may_have_effect";
+
+/** RFC 9110 §9.2.2. */
+const idempotent = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
+/** Tries on failures that reached nobody, where nothing is configured: a rollout must not show (DP-29). */
+const alwaysAttempts = 2;
+
+export function judgeRetry(policy: RetryPolicy | undefined, failed: FailedTry): RetryVerdict {
+  const { attempts, on, codes, grpcCodes, anyMethod } = policy ?? noRetry;
+  // A connection that failed, or a request that was refused before it began, had no effect.
+  const isHarmless = failed.cause === "connect_failure" || failed.cause === "refused";
+  const isNamed =
+    failed.cause === "status"
+      ? codes.includes(failed.status)
+      : failed.cause === "grpc_status"
+        ? grpcCodes.includes(failed.grpcStatus)
+        : on.includes(failed.cause);
+  if (!isNamed && !isHarmless) return "not_configured";
+  if (failed.answerStarted) return "answer_started";
+  if (!failed.bodyKept) return "body_gone";
+  if (!isHarmless && !anyMethod && !idempotent.has(failed.method)) return "may_have_effect";
+  const most = isHarmless ? Math.max(attempts, alwaysAttempts) : attempts;
+  return failed.tries > most ? "exhausted" : "retry";
+}
+
+/** Wait before the next try, ms: full jitter over a time that doubles; none where nobody was reached. */
+export function retryDelayMs(policy: RetryPolicy | undefined, failed: FailedTry, random: Random): number {
+  if (failed.cause === "connect_failure" || failed.cause === "refused") return 0;
+  const { backoffMs, maxBackoffMs } = policy ?? noRetry;
+  return random.next() * Math.min(maxBackoffMs, backoffMs * 2 ** Math.min(30, failed.tries - 1));
+}
+
+const budgetMs = 10_000;
+const bucketCount = 10;
+
+/**
+ * Retries a service may have: a share of the requests of the last 10 s, and so many per second whatever the load. Keeps an outage from
+ * multiplying itself.
+ */
+export class RetryBudget {
+  readonly #requests = new Float64Array(bucketCount);
+  readonly #retries = new Float64Array(bucketCount);
+  /** Number of the bucket in use since the clock began. */
+  #bucket: number;
+
+  constructor(nowMs: number) {
+    this.#bucket = Math.floor(nowMs / (budgetMs / bucketCount));
+  }
+
+  countRequest(nowMs: number): void {
+    this.#advance(nowMs);
+    const at = this.#bucket % bucketCount;
+    this.#requests[at] = (this.#requests[at] as number) + 1;
+  }
+
+  /** Takes one retry from the budget, or says that there is none. */
+  take({ budgetPercent, budgetMinPerS }: RetryPolicy, nowMs: number): boolean {
+    this.#advance(nowMs);
+    const sum = (counts: Float64Array): number => counts.reduce((a, b) => a + b, 0);
+    const allowed = (sum(this.#requests) * budgetPercent) / 100 + (budgetMinPerS * budgetMs) / 1000;
+    if (sum(this.#retries) + 1 > allowed) return false;
+    const at = this.#bucket % bucketCount;
+    this.#retries[at] = (this.#retries[at] as number) + 1;
+    return true;
+  }
+
+  #advance(nowMs: number): void {
+    const now = Math.floor(nowMs / (budgetMs / bucketCount));
+    const passed = Math.min(bucketCount, now - this.#bucket);
+    for (let i = 1; i <= passed; i++) {
+      const at = (this.#bucket + i) % bucketCount;
+      this.#requests[at] = 0;
+      this.#retries[at] = 0;
+    }
+    if (passed > 0) this.#bucket = now;
+  }
+}
