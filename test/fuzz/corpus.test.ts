@@ -15,6 +15,9 @@ const ids: Readonly<Record<string, string>> = {
   calls: "IDN-3",
   "http1-request": "TRF-7",
   "http1-response": "TRF-7",
+  "http2-frames": "SEC-8",
+  hpack: "SEC-8",
+  http2: "SEC-8",
 };
 
 for (const target of targets) {

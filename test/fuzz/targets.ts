@@ -6,6 +6,7 @@ import { decodeRecord, recordBytes } from "../../agent/report/wire-record.ts";
 import { checkCsr, maxCsrBytes } from "../../controller/issue/csr.ts";
 import { callTargets } from "./call-targets.ts";
 import { http1Targets } from "./http1-targets.ts";
+import { http2Targets } from "./http2-targets.ts";
 import { protoTargets } from "./proto-targets.ts";
 import { type FuzzTarget, shape } from "./target.ts";
 
@@ -83,4 +84,5 @@ export const targets: readonly FuzzTarget[] = [
   ...http1Targets,
   ...protoTargets,
   ...callTargets,
+  ...http2Targets,
 ];

@@ -164,3 +164,50 @@ test("[TRF-7] HTTP/2: stream objects are used again, and an old reference to one
   assert.equal(second, first);
   assert.equal(second?.id, 3);
 });
+
+test("[TRF-7] [DP-28] HTTP/2: CONNECT and extended CONNECT carry bytes both ways after a 2xx, whatever a length said", () => {
+  const b = client();
+  const line = { method: "CONNECT", scheme: "http", authority: "db:5432", path: "/chat" };
+  assert.equal(
+    b.connection.request(line, [], false, null, null, "websocket"),
+    null,
+    "not before the peer has said that it can",
+  );
+  const a = server({}, { extendedConnect: true });
+  settle(a, b, whole);
+  const plain = b.connection.request(line, [], false, null);
+  const socket = b.connection.request(line, ["sec-websocket-version", "13"], false, null, null, "websocket");
+  assert.ok(plain !== null && socket !== null);
+  settle(a, b, whole);
+  const [one, three] = [a.events.heads.get(1), a.events.heads.get(3)];
+  assert.deepEqual([one?.method, one?.authority, one?.path, one?.protocol], ["CONNECT", "db:5432", "", ""]);
+  assert.deepEqual([three?.authority, three?.path, three?.protocol], ["db:5432", "/chat", "websocket"]);
+  for (const id of [1, 3]) a.events.streams.get(id)?.respond(200, id === 1 ? ["content-length", "3"] : [], false);
+  settle(a, b, whole);
+  for (const stream of [plain, socket]) stream.sendData(Buffer.from("ping"), false);
+  for (const id of [1, 3]) a.events.streams.get(id)?.sendData(Buffer.from("pong"), true);
+  settle(a, b, whole);
+  assert.equal(
+    `${a.events.body(1)} ${a.events.body(3)} ${b.events.body(1)} ${b.events.body(3)}`,
+    "ping ping pong pong",
+  );
+  plain.end();
+  socket.end();
+  settle(a, b, whole);
+  assert.equal(a.connection.streams.size + b.connection.streams.size, 0);
+});
+
+test("[SEC-8] HTTP/2: values that the sender wants in no table are in none, hop after hop", () => {
+  const a = server();
+  const b = client();
+  settle(a, b, whole);
+  const line = { method: "GET", scheme: "http", authority: "w", path: "/" };
+  for (let i = 0; i < 4; i++) {
+    b.connection.request(line, ["x-key", "k".repeat(40), "x-open", "o"], true, null, ["x-key"]);
+    settle(a, b, whole);
+    const head = a.events.heads.get(1 + 2 * i);
+    assert.ok(head !== undefined);
+    assert.deepEqual(head.sensitive, ["x-key"]);
+    assert.equal(head.header("x-key"), "k".repeat(40));
+  }
+});

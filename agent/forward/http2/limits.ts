@@ -75,16 +75,18 @@ export class Allowance {
   }
 }
 
-/** The last so many stream ids that were added. */
+/** The last 128 stream ids that were added; what is older than all of them counts as added too, once there were so many. */
 export class RecentIds {
   private readonly ids = new Int32Array(128);
   private at = 0;
+  private full = false;
 
   add(id: number): void {
     this.ids[this.at] = id;
     this.at = (this.at + 1) % this.ids.length;
+    if (this.at === 0) this.full = true;
   }
   has(id: number): boolean {
-    return this.ids.includes(id);
+    return this.ids.includes(id) || (this.full && this.ids.every((each) => id < each));
   }
 }
