@@ -139,9 +139,9 @@ export function side<H extends Http2Request | Http2Response>(
       // Content that waited for this turn's bytes to leave comes with the next one.
       for (;;) {
         const more = connection.take();
-        if (more.length === 0) break;
         parts.push(...more.map((b) => Buffer.from(b)));
         connection.flushed(true, true);
+        if (more.length === 0) break;
       }
       return Buffer.concat(parts);
     },

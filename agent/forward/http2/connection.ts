@@ -185,10 +185,8 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
     if (this.server) {
       goawayFrame(this.sender.out, maxWindow, errorCode.noError, "draining");
       pingFrame(this.sender.out, null);
-      this.wake();
     }
-    this.endIfIdle();
-    this.settle();
+    this.wake();
   }
 
   // What a stream asks for.
@@ -228,7 +226,6 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
     this.sendReset(stream.id, code);
     this.remove(stream);
     this.freed.push(stream);
-    this.endIfIdle();
   }
 
   consumed(stream: Http2Stream, bytes: number): void {

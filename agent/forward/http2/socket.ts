@@ -116,7 +116,8 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
       connection.lost("unsent_limit");
     }
     connection.flushed(unsent === 0, !socket.writableNeedDrain);
-    if (connection.done) this.end();
+    // What came with the end is gathered, and goes out in the next turn.
+    if (connection.done && connection.sender.out.pending === 0) this.end();
   }
 
   private end(): void {
