@@ -15,6 +15,11 @@ export interface GaugeMetric<L extends string> {
 export interface HistogramMetric<L extends string> {
   observe(labels: Labels<L>, value: number): void;
 }
+/** `counts[i]`: observations in (bounds[i - 1], bounds[i]], the last one above every bound; not cumulative. */
+export interface HistogramBuckets {
+  readonly counts: ArrayLike<number>;
+  readonly sum: number;
+}
 /** Name (with unit: `_seconds`, `_bytes`, `_total`), help and label names. */
 export interface MetricSpec<L extends string> {
   readonly name: string;
@@ -32,6 +37,12 @@ export interface Metrics {
   /** `collect` runs before each scrape. */
   gaugeOf<L extends string>(spec: MetricSpec<L>, collect: (gauge: GaugeMetric<L>) => void): void;
   histogram<L extends string>(spec: MetricSpec<L>, buckets: readonly number[]): HistogramMetric<L>;
+  /** A histogram whose buckets are kept elsewhere; `collect` writes all label sets at each scrape. */
+  histogramOf<L extends string>(
+    spec: MetricSpec<L>,
+    bounds: readonly number[],
+    collect: (set: (labels: Labels<L>, buckets: HistogramBuckets) => void) => void,
+  ): void;
   /** Prometheus text exposition. */
   text(): Promise<string>;
   readonly contentType: string;
@@ -79,7 +90,51 @@ export function createMetrics(withProcess = false): Metrics {
       const histogram = new Histogram<L>({ ...config(spec), buckets: [...buckets] });
       return { observe: (labels, value) => histogram.observe(labels, value) };
     },
+    histogramOf<L extends string>(
+      spec: MetricSpec<L>,
+      bounds: readonly number[],
+      collect: (set: (labels: Labels<L>, buckets: HistogramBuckets) => void) => void,
+    ) {
+      registry.registerMetric(new KeptHistogram(spec, bounds, collect as never) as unknown as Histogram<string>);
+    },
     text: () => registry.metrics(),
     contentType: registry.contentType,
   };
+}
+
+/** What the registry asks of a metric, filled from buckets kept elsewhere. */
+class KeptHistogram {
+  readonly name: string;
+  readonly help: string;
+  readonly type = "histogram";
+  readonly aggregator = "sum";
+  readonly #bounds: readonly number[];
+  readonly #collect: (set: (labels: Labels<string>, buckets: HistogramBuckets) => void) => void;
+
+  constructor(
+    spec: MetricSpec<string>,
+    bounds: readonly number[],
+    collect: (set: (labels: Labels<string>, buckets: HistogramBuckets) => void) => void,
+  ) {
+    this.name = spec.name;
+    this.help = spec.help;
+    this.#bounds = bounds;
+    this.#collect = collect;
+  }
+
+  async get() {
+    const values: { metricName: string; labels: Record<string, string | number>; value: number }[] = [];
+    this.#collect((labels, { counts, sum }) => {
+      let total = 0;
+      for (let i = 0; i <= this.#bounds.length; i++) {
+        total += counts[i] ?? 0;
+        const le = this.#bounds[i] ?? "+Inf";
+        values.push({ metricName: `${this.name}_bucket`, labels: { ...labels, le }, value: total });
+      }
+      values.push({ metricName: `${this.name}_sum`, labels, value: sum });
+      values.push({ metricName: `${this.name}_count`, labels, value: total });
+    });
+    return { name: this.name, help: this.help, type: this.type, aggregator: this.aggregator, values };
+  }
+  reset(): void {}
 }

@@ -25,6 +25,9 @@ export const tcpLabels = [
   "connection_security_policy",
 ] as const;
 export type TcpLabel = (typeof tcpLabels)[number];
+/** Labels of requests: those of connections, and how it was answered. */
+export const requestLabels = [...tcpLabels, "response_code", "grpc_response_status"] as const;
+export type RequestLabel = (typeof requestLabels)[number];
 
 const spec = <L extends string>(name: string, help: string, labels: readonly L[] = []): MetricSpec<L> => ({
   name,
@@ -37,6 +40,11 @@ export const metricNames = {
   closed: spec("istio_tcp_connections_closed_total", "Connections closed", tcpLabels),
   sent: spec("istio_tcp_sent_bytes_total", "Bytes sent to the client (Istio: response bytes)", tcpLabels),
   received: spec("istio_tcp_received_bytes_total", "Bytes received from the client (Istio: request bytes)", tcpLabels),
+  requests: spec("istio_requests_total", "Requests ended, by how they were answered", requestLabels),
+  requestMs: spec("istio_request_duration_milliseconds", "From a request's head to its answer's end", requestLabels),
+  requestBytes: spec("istio_request_bytes", "Bytes of request bodies", requestLabels),
+  responseBytes: spec("istio_response_bytes", "Bytes of response bodies", requestLabels),
+  requestsDropped: spec("fairlead_request_series_overflow_total", "Requests counted under other: too many label sets"),
   connections: spec("fairlead_connections_total", "Ended connections by lane and reason", [
     "direction",
     "lane",

@@ -90,7 +90,7 @@ const label = (workload: Workload | undefined, ...keys: readonly string[]): stri
 };
 const orUnknown = (text: string | undefined): string => (text === undefined || text === "" ? unknown : text);
 
-function labelsOf(key: SeriesKey): Record<TcpLabel, string> {
+export function labelsOf(key: SeriesKey): Record<TcpLabel, string> {
   const { source, destination, service } = key;
   return {
     reporter: key.reporter,
