@@ -152,8 +152,19 @@ function run(step: Step): Promise<Outcome> {
   });
 }
 
-const { values } = parseArgs({ options: { only: { type: "string" } } });
+const groups = [...new Set(steps.map((step) => step.group))];
+const usage = `npm test -- [--only GROUP[,GROUP]]   groups, in order: ${groups.join(", ")}`;
+const { values } = parseArgs({ options: { only: { type: "string" }, help: { type: "boolean", default: false } } });
+if (values.help) {
+  console.log(usage);
+  process.exit(0);
+}
 const only = values.only?.split(",");
+const unknown = only?.filter((name) => !(groups as readonly string[]).includes(name)) ?? [];
+if (unknown.length > 0) {
+  console.error(`no group ${unknown.join(", ")}\n${usage}`);
+  process.exit(2);
+}
 const began = Date.now();
 let passed = 0;
 let failed = 0;

@@ -111,20 +111,28 @@ const { values, positionals } = parseArgs({
     minutes: { type: "string", default: "10" },
     seed: { type: "string", default: "1" },
     jobs: { type: "string", default: "2" },
+    help: { type: "boolean", default: false },
   },
 });
+const targets = [...readdirSync(corpora), ...scripted.map((t) => `ts-${t.name}`)].sort();
+const usage = `npm run fuzz -- [TARGET...] [--minutes 10, each] [--jobs 2, at once] [--seed 1]\ntargets: ${targets.join(", ")}`;
+if (values.help) {
+  console.log(usage);
+  process.exit(0);
+}
+function refuse(problem: string): never {
+  console.error(`${problem}\n${usage}`);
+  process.exit(2);
+}
 const seconds = Math.round(Number(values.minutes) * 60);
-if (!(seconds > 0)) throw new Error("--minutes is a number above 0");
+if (!(seconds > 0)) refuse(`--minutes ${values.minutes}: use a number above 0`);
 const atOnce = Number(values.jobs);
-if (!Number.isInteger(atOnce) || atOnce < 1) throw new Error("--jobs is a whole number above 0");
+if (!Number.isInteger(atOnce) || atOnce < 1) refuse(`--jobs ${values.jobs}: use a whole number above 0`);
 const wanted = (name: string): boolean => positionals.length === 0 || positionals.includes(name);
 const inRust = readdirSync(corpora).sort().filter(wanted);
 const inScript = scripted.map((t) => t.name).filter((name) => wanted(`ts-${name}`));
 const unknown = positionals.filter((p) => !inRust.includes(p) && !inScript.includes(p.replace(/^ts-/, "")));
-if (unknown.length > 0) {
-  const names = [...readdirSync(corpora), ...scripted.map((t) => `ts-${t.name}`)];
-  throw new Error(`no target ${unknown.join(", ")}: use ${names.sort().join(", ")}`);
-}
+if (unknown.length > 0) refuse(`no target ${unknown.join(", ")}`);
 const work = mkdtempSync(join(tmpdir(), "fairlead-fuzz-"));
 let passed = 0;
 let failed = 0;
