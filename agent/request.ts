@@ -37,6 +37,7 @@ interface Way {
   /** The server is on this node: its policies are asked here. */
   judge: RequestJudge | undefined;
   readonly subject: LocalPod | undefined;
+  readonly ip: string;
   readonly port: number;
   readonly parties: readonly RequestParties[];
 }
@@ -112,7 +113,7 @@ export class RequestFlow implements Handler {
     const { original, source } = this.#handed;
     const pod = replica.byName(this.#handed.pod as PodName);
     if (pod === undefined) return none(generation, { reason: "not_intercepted" }, []);
-    const decided = { ...settings, knowledge: replica.knowledge };
+    const decided = { ...settings, knowledge: replica.knowledge, perRequest: true };
     const decision = decideOutbound(replica.state, replica, pod, source.ip, original, decided);
     const service = decision.route.kind === "service" ? decision.route.service : undefined;
     const key = (to: Workload | undefined, reporter: SeriesKey["reporter"], secured: boolean): SeriesKey => ({
@@ -138,6 +139,7 @@ export class RequestFlow implements Handler {
         forward: { kind: "forward", upstream: pool },
         judge: undefined,
         subject: upstream.local,
+        ip: upstream.ip,
         port: upstream.port,
         parties: reporters.map((r) => new RequestParties(key(upstream.workload, r, secured), false)),
       };
@@ -173,6 +175,7 @@ export class RequestFlow implements Handler {
       forward,
       judge: undefined,
       subject: pod,
+      ip: original.ip,
       port: original.port,
       parties: [parties],
     };
@@ -194,14 +197,14 @@ export class RequestFlow implements Handler {
     const { subject } = way;
     if (subject === undefined) return undefined;
     const { state } = this.#parts.replica;
-    const { direction, identity, source, original } = this.#handed;
+    const { direction, identity, source } = this.#handed;
     way.judge = judgeFor(
       state,
       {
         destination: subjectOf(state, subject),
         identity: direction === "outbound" ? this.#ownIdentity() : ((identity as SpiffeId | undefined) ?? null),
         sourceIp: source.ip,
-        destinationIp: direction === "outbound" ? way.forward.upstream.endpoint.ip : original.ip,
+        destinationIp: way.ip,
         port: way.port,
         sni: undefined,
       },

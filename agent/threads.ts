@@ -2,11 +2,14 @@
 // since both threads are one process.
 import type { MeshResource, ResourceKind } from "./api/resources.ts";
 import type { Knowledge, LocalPod } from "./flow.ts";
+import type { RequestDeltas } from "./report/request-series.ts";
 
 export interface ThreadStart {
   readonly thread: number;
   /** This thread's end of its own channel to native (`handover.attach`). */
   readonly channelFd: number;
+  /** Label sets of request metrics. */
+  readonly metricSeries: number;
 }
 /** A socket that native handed over, as the event on the thread's channel carries it. */
 export interface HandedSocket {
@@ -22,6 +25,8 @@ export interface HandedSocket {
   readonly planId: number;
   readonly verdictId: number;
   readonly identity?: string;
+  /** What the first bytes are; absent where nobody looked. */
+  readonly protocol?: "http1" | "http2";
 }
 /** A change of what a data thread knows; in the order in which the control thread learnt it. */
 export type ReplicaMessage =
@@ -41,6 +46,7 @@ export type ToThread =
   | { readonly say: "replicated" };
 export type FromThread =
   | { readonly say: "ready" }
+  | { readonly say: "requests"; readonly ended: RequestDeltas }
   | { readonly say: "pong" }
   | { readonly say: "ended"; readonly handed: HandedEnd }
   | { readonly say: "failed"; readonly reason: string };

@@ -46,6 +46,8 @@ const parts = (
   log: silentLogger,
   died: { add: () => {} },
   hungMs: 10_000,
+  metricSeries: 100,
+  requests: () => {},
   ended,
   changed: () => {},
   ...more,

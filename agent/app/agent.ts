@@ -23,6 +23,7 @@ import { openAccessLog } from "../report/access-log.ts";
 import { ConnectionReport } from "../report/connection-report.ts";
 import { createFactsBook } from "../report/facts-book.ts";
 import { metricNames } from "../report/metric-names.ts";
+import { RequestTotals } from "../report/request-totals.ts";
 import { type Changes, MeshState } from "../state/mesh-state.ts";
 import { Certificates } from "./certificates.ts";
 import { ControllerLink } from "./controller-link.ts";
@@ -83,6 +84,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     recordsKept: config.recordsKept,
     accessLog,
   });
+  const requests = new RequestTotals(metrics);
   const questions = metrics.counter(metricNames.questions);
   const kernelFailures = metrics.counter(metricNames.kernelFailures);
   const resets = metrics.counter(metricNames.reevaluated);
@@ -349,7 +351,9 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
         log,
         died: metrics.counter(metricNames.dataThreadsDied),
         hungMs: config.heartbeatDeadMs,
+        metricSeries: config.metricSeries,
         ended: () => {},
+        requests: (thread, ended) => (ended === undefined ? requests.gone(thread) : requests.take(thread, ended)),
         changed: () => void native.call("generation.set", { generation: state.bump() }),
       });
       if (!threads.ok) return threads;

@@ -10,6 +10,7 @@ import type { CounterMetric } from "../base/metrics.ts";
 import type { Random } from "../base/random.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { Native } from "../native.ts";
+import type { RequestDeltas } from "../report/request-series.ts";
 import type { FromThread, HandedEnd, ThreadStart, ToThread } from "../threads.ts";
 import type { Replicas } from "./replicas.ts";
 
@@ -31,8 +32,12 @@ export interface DataThreadParts {
   readonly died: CounterMetric<never>;
   /** A thread that does not answer for so long is ended. */
   readonly hungMs: number;
+  /** Label sets of request metrics, each thread. */
+  readonly metricSeries: number;
   /** A connection that a thread carried has ended. */
   readonly ended: (thread: number, end: HandedEnd) => void;
+  /** Requests that ended on a thread since it last told; undefined: the thread is gone. */
+  readonly requests: (thread: number, ended: RequestDeltas | undefined) => void;
   /** A thread went or came back: plans that name threads are to be made anew. */
   readonly changed: () => void;
   readonly script?: URL;
@@ -85,7 +90,11 @@ class DataThread {
     const { native, clock, hungMs } = this.#parts;
     const attached = await native.call("handover.attach", { thread: this.thread });
     if (!attached.ok) return err(`data thread ${this.thread}: ${attached.error.message}`);
-    const workerData: ThreadStart = { thread: this.thread, channelFd: attached.value.fd };
+    const workerData: ThreadStart = {
+      thread: this.thread,
+      channelFd: attached.value.fd,
+      metricSeries: this.#parts.metricSeries,
+    };
     const worker = new Worker(this.#parts.script ?? new URL("../worker.ts", import.meta.url), {
       workerData,
       resourceLimits: { maxYoungGenerationSizeMb: 3 * threadSemiSpaceMb },
@@ -101,7 +110,8 @@ class DataThread {
         if (message.say === "ready") {
           this.#ready = true;
           resolve(ok(undefined));
-        } else if (message.say === "ended") this.#parts.ended(this.thread, message.handed);
+        } else if (message.say === "requests") this.#parts.requests(this.thread, message.ended);
+        else if (message.say === "ended") this.#parts.ended(this.thread, message.handed);
         else if (message.say === "failed") why = message.reason;
       });
       worker.on("error", (error) => {
@@ -110,6 +120,7 @@ class DataThread {
       worker.on("exit", (code) => {
         stopAsking();
         detach();
+        this.#parts.requests(this.thread, undefined);
         const reason = why === "" ? `exit code ${code}` : why;
         this.#gone(worker, reason);
         resolve(err(`data thread ${this.thread}: ${reason}`));

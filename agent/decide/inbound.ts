@@ -15,8 +15,17 @@ export interface Arrival {
   readonly tunnel: "fairlead/1" | "hbone" | "plain" | "local";
 }
 
-/** mTLS first, since without it the source's identity is unknown to every rule; then authorization. */
-export function decideInbound(state: MeshState, pod: LocalPod, arrival: Arrival, knowledge: Knowledge): Verdict {
+/**
+ * mTLS first, since without it the source's identity is unknown to every rule; then authorization, unless a data thread will ask about
+ * each request (`perRequest`).
+ */
+export function decideInbound(
+  state: MeshState,
+  pod: LocalPod,
+  arrival: Arrival,
+  knowledge: Knowledge,
+  perRequest = false,
+): Verdict {
   // Before anything was ever heard, "no policy" would only mean "not told yet".
   if (knowledge === "none") return { allow: false, reason: "policies_stale", notes: [] };
   const subject = subjectOf(state, pod);
@@ -26,6 +35,7 @@ export function decideInbound(state: MeshState, pod: LocalPod, arrival: Arrival,
     if (knowledge === "expired") return { allow: false, reason: "policies_stale", ...policy, notes: [] };
     if (arrival.tunnel === "plain") return { allow: false, reason: "plaintext_refused", ...policy, notes: [] };
   }
+  if (perRequest) return { allow: true, reason: "allowed", notes: [] };
   return authorize(state, {
     destination: subject,
     identity: arrival.identity,

@@ -10,6 +10,8 @@ export interface DecideSettings {
   readonly knowledge: Knowledge;
   /** How long first bytes may be waited for where no protocol is declared, ms (INT-7). */
   readonly detectMs: number;
+  /** A data thread asks the policies of pods on this node about each request. */
+  readonly perRequest?: boolean;
 }
 
 export type OutboundDecision =
@@ -99,6 +101,7 @@ function localVerdict(
     pod,
     { destination, sourceIp, identity: source.identity, tunnel: "local" },
     settings.knowledge,
+    settings.perRequest,
   );
 }
 
