@@ -4,6 +4,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { waitFor, withLab } from "../kit/lab.ts";
 import { clientPod, manifest, namespace, pod } from "../kit/manifests.ts";
+import { trafficCommand } from "../lab/programs.ts";
 import { beyond, holdings } from "./leaks.ts";
 import { check, type Proof } from "./proof.ts";
 
@@ -15,9 +16,9 @@ const peer = [
   join(import.meta.dirname, "../kit/traffic-peers.ts"),
 ];
 
-/** A program that accepts and then waits; small, since many run at once. */
+/** A program that accepts on port 7002 and then waits; small, since many run at once. */
 const waiting = (name: string, node: string): unknown =>
-  pod(`shop/${name}`, ["iperf3", "-s", "-p", "7000"], {
+  pod(`shop/${name}`, trafficCommand("server", ["--port", "7000", "--greet", "7001", "--sink", "7002"]), {
     node,
     serviceAccount: "default",
     container: { readinessProbe: { tcpSocket: { port: 7000 }, periodSeconds: 1 } },
@@ -50,7 +51,7 @@ export const deletions: Proof = {
           },
           90_000,
         );
-        const opened = await peers.ask(`open ${ready.map((p) => p.ips[0]).join(" ")} 7000`, 30_000);
+        const opened = await peers.ask(`open ${ready.map((p) => p.ips[0]).join(" ")} 7002`, 30_000);
         check(opened.open === batch, `round ${round}: ${JSON.stringify(opened)}`);
         lab.write("batch.yaml", "");
         await waitFor("pods gone", async () => (await lab.status()).pods.length === 1, 60_000);

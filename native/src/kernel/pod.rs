@@ -22,9 +22,9 @@ const STOCK: usize = 8;
 /// Ports tried for one socket before it is given up.
 const PORT_TRIES: u32 = 4_096;
 
-/// Ports taken in turn from a range, so that a port rests as long as possible before it is used again, in an order of the
-/// range's own: the agent before this one holds hundreds of ports that it took in its order, and two orders that resemble each
-/// other would meet in all of them, one after the other.
+/// Ports taken in turn from a range, each once a round, in an order of the range's own: the agent before this one holds hundreds
+/// of ports that it took in its order, and two orders that resemble each other would meet in all of them, one after the other.
+/// For the same reason each round has another order: thousands of connections that stay open took their ports in a row.
 #[derive(Debug)]
 pub struct PortRange {
     low: u16,
@@ -48,9 +48,11 @@ impl PortRange {
     /// The next port.
     pub fn take(&self) -> u16 {
         // A permutation of 16 bits, walked until it falls into the range: within one round every port comes exactly once.
-        let mut at = self.next.fetch_add(1, Ordering::Relaxed) % self.count;
+        let taken = self.next.fetch_add(1, Ordering::Relaxed);
+        let (round, mut at) = (u64::from(taken / self.count), taken % self.count);
+        let key = if round == 0 { self.key } else { mix(self.key.wrapping_add(round)) };
         loop {
-            at = u32::from(permute(at as u16, self.key));
+            at = u32::from(permute(at as u16, key));
             if at < self.count {
                 return self.low + at as u16;
             }
@@ -303,6 +305,22 @@ mod tests {
             let taken: HashSet<u16> = (0..range.len()).map(|_| range.take()).collect();
             assert_eq!(taken.len(), range.len() as usize);
             assert!(taken.iter().all(|p| (bounds.0..=bounds.1).contains(p)));
+        }
+    }
+
+    #[doc = "[DP-3] thousands of ports held since the round before are not met in a row"]
+    #[test]
+    fn a_round_does_not_meet_the_one_before() {
+        for seed in 0..200 {
+            let range = PortRange::new((10_000, 19_999), seed);
+            let held: HashSet<u16> = (0..6_000).map(|_| range.take()).collect();
+            let (mut row, mut longest) = (0, 0);
+            for _ in 6_000..40_000 {
+                row = if held.contains(&range.take()) { row + 1 } else { 0 };
+                longest = longest.max(row);
+            }
+            // 0.6 to the 40th: once in 10^8 takes.
+            assert!(longest < 40, "seed {seed}: {longest} held ports one after the other");
         }
     }
 
