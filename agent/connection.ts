@@ -26,9 +26,14 @@ export interface ConnectionParts {
   readonly facts: FactsBook;
   readonly settings: () => DecideSettings;
   readonly waits: PeerWaits;
-  /** The data thread for a connection that the HTTP lane takes, or undefined: native carries it as TCP. */
-  readonly handover: (decision: OutboundDecision) => number | undefined;
+  readonly lane: HttpLane;
   readonly failed: (question: Question, error: unknown) => void;
+}
+/** The data thread for connections that the HTTP lane takes, or undefined: native carries them as TCP. */
+export interface HttpLane {
+  /** `decision` is made only if there is a thread. */
+  outbound(decision: () => OutboundDecision): number | undefined;
+  inbound(pod: LocalPod, port: number): number | undefined;
 }
 type Outbound = Extract<Question, { ask: "outbound" }>;
 type Inbound = Extract<Question, { ask: "inbound" }>;
@@ -53,9 +58,14 @@ export function answerQuestion(
 
 function outbound(parts: ConnectionParts, pod: LocalPod, question: Outbound): OutboundAnswer {
   const { destination, source } = question;
-  const decision = decideOutbound(parts.state, parts.pods, pod, source.ip, destination, parts.settings());
+  const decide = (perRequest: boolean): OutboundDecision =>
+    decideOutbound(parts.state, parts.pods, pod, source.ip, destination, { ...parts.settings(), perRequest });
+  const asConnection = decide(false);
   const generation = parts.state.generation;
   const key = `${question.pod}>${destination.ip}|${destination.port}`;
+  // What is refused as a connection may be let through request by request.
+  const taken = parts.lane.outbound(asConnection.kind === "refuse" ? () => decide(true) : () => asConnection);
+  const decision = asConnection.kind === "refuse" && taken !== undefined ? decide(true) : asConnection;
   const facts = planFacts(pod, destination, decision);
   if (decision.kind === "refuse") {
     const planId = parts.facts.plan(`${key}|${decision.reason}|${decision.policy ?? ""}`, facts);
@@ -70,11 +80,22 @@ function outbound(parts: ConnectionParts, pod: LocalPod, question: Outbound): Ou
     return { ...planEndpoint(upstream), pod: local.name, verdictId: parts.facts.verdict(verdictKey(judged), judged) };
   });
   const planId = parts.facts.plan(`${key}|${JSON.stringify(endpoints)}`, facts);
-  const thread = parts.handover(decision);
   const service = decision.route.kind === "service" ? { service: serviceNameOf(decision.route.service) } : {};
-  const how = thread === undefined ? { action: "forward" as const } : { action: "handover" as const, thread };
-  return { planId, generation, ...how, identity: pod.identity, ...service, detectMs: decision.detectMs, endpoints };
+  const common = { planId, generation, identity: pod.identity, ...service, endpoints };
+  if (taken === undefined) return { ...common, action: "forward", detectMs: decision.detectMs };
+  return { ...common, ...handedTo(taken, asConnection.kind === "forward") };
 }
+
+/** Who asks for HTTP speaks first: silence is waited out long enough for a connection that is opened ahead of its first request. */
+const silentMs = 30_000;
+
+/** Bytes that are no HTTP go on as a connection where that is allowed, else nowhere (DP-24). */
+const handedTo = (thread: number, allowedAsConnection: boolean) => ({
+  action: "handover" as const,
+  thread,
+  opaque: allowedAsConnection ? ("forward" as const) : ("refuse" as const),
+  detectMs: silentMs,
+});
 
 function planEndpoint(upstream: Upstream): PlanEndpoint {
   const { ip, port, mode, identities, tunnelAddress, weight } = upstream;
@@ -91,13 +112,19 @@ function planEndpoint(upstream: Upstream): PlanEndpoint {
 function inbound(parts: ConnectionParts, pod: LocalPod, question: Inbound): InboundAnswer {
   const { destination, source, identity, tunnel } = question;
   const arrival = { destination, sourceIp: source.ip, identity, tunnel };
-  const verdict = decideInbound(parts.state, pod, arrival, parts.settings().knowledge);
+  const { knowledge } = parts.settings();
+  const asConnection = decideInbound(parts.state, pod, arrival, knowledge);
+  const thread = parts.lane.inbound(pod, destination.port);
+  const verdict = thread === undefined ? asConnection : decideInbound(parts.state, pod, arrival, knowledge, true);
   const facts = inboundFacts(parts.state, parts.pods, pod, arrival, verdict);
   const generation = parts.state.generation;
   const verdictId = parts.facts.verdict(verdictKey(facts), facts);
-  if (verdict.allow) return { verdictId, generation, action: "forward" };
-  const policy = verdict.policy === undefined ? {} : { policy: verdict.policy };
-  return { verdictId, generation, action: "refuse", reason: verdict.reason as CloseReason, ...policy };
+  if (!verdict.allow) {
+    const policy = verdict.policy === undefined ? {} : { policy: verdict.policy };
+    return { verdictId, generation, action: "refuse", reason: verdict.reason as CloseReason, ...policy };
+  }
+  if (thread === undefined) return { verdictId, generation, action: "forward" };
+  return { verdictId, generation, ...handedTo(thread, asConnection.allow) };
 }
 
 function peer(parts: ConnectionParts, pod: LocalPod, question: Peer): PeerAnswer {

@@ -59,6 +59,8 @@ async function lane(t: TestContext, { direction = "outbound", parts, at, identit
     const handed: HandedSocket = {
       event: "socket",
       fd: 0,
+      id: 1,
+      tunnel: "plain",
       direction,
       pod: direction === "outbound" ? "shop/client" : "shop/a",
       original: direction === "outbound" ? { ip: "10.96.0.1", port: 80 } : { ip: "10.244.2.1", port: 8080 },

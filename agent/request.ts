@@ -110,7 +110,7 @@ export class RequestFlow implements Handler {
 
   #outbound(generation: number): Ways {
     const { replica, settings } = this.#parts;
-    const { original, source } = this.#handed;
+    const { original, source, planId } = this.#handed;
     const pod = replica.byName(this.#handed.pod as PodName);
     if (pod === undefined) return none(generation, { reason: "not_intercepted" }, []);
     const decided = { ...settings, knowledge: replica.knowledge, perRequest: true };
@@ -130,7 +130,7 @@ export class RequestFlow implements Handler {
     const name = service === undefined ? {} : { service: serviceNameOf(service) };
     const ways = decision.upstreams.map((upstream): Way => {
       const endpoint = planEndpoint(upstream);
-      const target = { pod: pod.name, direction: "outbound" as const, source, endpoint, ...name };
+      const target = { pod: pod.name, source, endpoint, destination: original, planId, ...name };
       const pool = this.#parts.pools.pool(`${pod.name}>${upstream.ip}|${upstream.port}|${upstream.mode}|h1`, target);
       const secured = upstream.mode !== "plain";
       const reporters: SeriesKey["reporter"][] = upstream.local === undefined ? ["source"] : ["source", "destination"];
@@ -149,7 +149,8 @@ export class RequestFlow implements Handler {
 
   #inbound(generation: number): Ways {
     const { replica, pools } = this.#parts;
-    const { original, source, identity } = this.#handed;
+    const { original, source, planId } = this.#handed;
+    const identity = this.#handed.identity ?? undefined;
     const pod = replica.byName(this.#handed.pod as PodName);
     if (pod === undefined) return none(generation, { reason: "not_intercepted" }, []);
     const claimed = replica.byAddress(source.ip)?.workload ?? replica.state.workloads.byAddress(source.ip);
@@ -167,7 +168,7 @@ export class RequestFlow implements Handler {
       false,
     );
     const endpoint: PlanEndpoint = { ...original, mode: "local", pod: pod.name };
-    const target = { pod: pod.name, direction: "inbound" as const, source, endpoint };
+    const target = { pod: pod.name, source, endpoint, planId };
     const pool = pools.pool(`${pod.name}<${source.ip}|${original.port}|h1`, target);
     const forward: Forward = { kind: "forward", upstream: pool };
     const way: Way = {

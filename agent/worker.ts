@@ -1,16 +1,17 @@
-// Entry of a data thread: takes the sockets that native hands over on this thread's own channel. HTTP is carried request by request
-// (request.ts), with decisions from this thread's replica of the state; everything else byte for byte.
-import { connect, type OnReadOpts, Socket } from "node:net";
+// Entry of a data thread: takes the sockets that native hands over on this thread's own channel. HTTP/1 is carried request by request
+// (request.ts), with decisions from this thread's replica of the state; everything else byte for byte to where it was going.
 import { parentPort, workerData } from "node:worker_threads";
 import { every, systemClock } from "./base/clock.ts";
 import { systemRandom } from "./base/random.ts";
-import { err, ok, type Result } from "./base/result.ts";
+import { err } from "./base/result.ts";
 import { carry } from "./forward/carry.ts";
+import { LaneSockets } from "./forward/dial.ts";
 import { Downstream } from "./forward/http1/downstream.ts";
 import { defaultExchangeLimits } from "./forward/http1/exchange.ts";
 import { Sweep } from "./forward/http1/sweep.ts";
-import { Pools, type Target } from "./forward/pools.ts";
+import { Pools, type TargetDialer } from "./forward/pools.ts";
 import { adoptChannel } from "./native.ts";
+import type { DialParams } from "./native-calls.ts";
 import { Replica } from "./replica.ts";
 import { RequestSeriesTable } from "./report/request-series.ts";
 import { RequestFlow, type RequestFlowParts } from "./request.ts";
@@ -22,20 +23,6 @@ const forgetMs = 60_000;
 
 const start = workerData as ThreadStart;
 const tell = (message: FromThread): void => parentPort?.postMessage(message);
-const open = new Set<{ destroy(): void }>();
-const replica = new Replica();
-const sweep = new Sweep(systemClock);
-const limits = defaultExchangeLimits;
-const series = new RequestSeriesTable(start.metricSeries);
-const flow: RequestFlowParts = {
-  replica,
-  pools: new Pools({ dial, sweep, limits, forgetMs }),
-  series,
-  random: systemRandom,
-  settings: { detectMs: 0 },
-  nowMs: () => systemClock.monotonicMs(),
-  malformed: () => {},
-};
 
 const channel = adoptChannel(
   start.channelFd,
@@ -44,7 +31,9 @@ const channel = adoptChannel(
     records: () => {},
     event(event) {
       if (event.event === "socket") void take(event as unknown as HandedSocket);
+      else if (event.event === "aborted") sockets.aborted(event.id as number);
     },
+    late: (value) => sockets.late(value),
     closed(reason) {
       tell({ say: "failed", reason });
       stop();
@@ -52,6 +41,24 @@ const channel = adoptChannel(
   },
   systemClock,
 );
+const sockets = new LaneSockets(channel);
+const replica = new Replica();
+const sweep = new Sweep(systemClock);
+const limits = defaultExchangeLimits;
+const series = new RequestSeriesTable(start.metricSeries);
+const dial: TargetDialer = async (target, onread) => {
+  const dialled = await sockets.dial(target, { onread });
+  return dialled.ok ? dialled : err(dialled.error.code);
+};
+const flow: RequestFlowParts = {
+  replica,
+  pools: new Pools({ dial, sweep, limits, forgetMs }),
+  series,
+  random: systemRandom,
+  settings: { detectMs: 0 },
+  nowMs: () => systemClock.monotonicMs(),
+  malformed: (refused) => tell({ say: "malformed", refused }),
+};
 const stopTelling = every(systemClock, tellMs, tellRequests);
 
 function tellRequests(): void {
@@ -60,43 +67,49 @@ function tellRequests(): void {
 }
 
 async function take(handed: HandedSocket): Promise<void> {
-  if (handed.protocol === "http1") return http1(handed);
-  // Both directions stay open until each side has ended its own: half-close passes through (INT-9).
-  const client = new Socket({ fd: handed.fd, readable: true, writable: true, allowHalfOpen: true });
-  open.add(client);
-  const { sent, received, error } = await carry(client, handed.upstream ?? handed.original);
-  open.delete(client);
-  const { planId, verdictId } = handed;
+  const { fd, id, planId, verdictId, tunnel } = handed;
+  const facts = { fd, id, paired: tunnel !== "plain" };
+  if (handed.protocol === "http1") {
+    const handler = new RequestFlow(flow, handed);
+    new Downstream({ handler, limits, sweep }, (onread) => sockets.adopt(facts, { onread }));
+    return;
+  }
+  const client = sockets.adopt(facts);
+  const early = new Promise<Error>((resolve) => client.once("error", resolve));
+  const upstream = await sockets.dial(onward(handed));
+  if (!upstream.ok) {
+    client.reset();
+    tell({ say: "ended", handed: { planId, verdictId, sent: 0, received: 0, error: upstream.error.code } });
+    return;
+  }
+  if (client.destroyed) upstream.value.on("error", () => {}).reset();
+  const { sent, received, error } = client.destroyed
+    ? { sent: 0, received: 0, error: (await early).message }
+    : await carry(client, upstream.value);
   tell({ say: "ended", handed: { planId, verdictId, sent, received, ...(error === undefined ? {} : { error }) } });
 }
 
-function http1(handed: HandedSocket): void {
-  const handler = new RequestFlow(flow, handed);
-  const closed = (connection: Downstream): void => void open.delete(connection);
-  const connection = new Downstream(
-    { handler, limits, sweep, closed },
-    (onread) => new Socket({ fd: handed.fd, readable: true, writable: true, allowHalfOpen: true, onread }),
-  );
-  open.add(connection);
+/** Where it would have gone without this thread. */
+function onward({ pod, original, source, upstream, direction, planId, service }: HandedSocket): DialParams {
+  const at = { pod, source, planId };
+  if (direction === "inbound") return { ...at, endpoint: { ...original, mode: "local", pod } };
+  return {
+    ...at,
+    endpoint: upstream ?? { ...original, mode: "plain" },
+    destination: original,
+    ...(service === undefined || service === null ? {} : { service }),
+    ...(upstream?.index === undefined ? {} : { index: upstream.index }),
+  };
 }
 
-function dial({ endpoint }: Target, onread: OnReadOpts): Promise<Result<Socket, string>> {
-  return new Promise((resolve) => {
-    const socket = connect({ host: endpoint.ip, port: endpoint.port, allowHalfOpen: true, noDelay: true, onread });
-    socket.once("connect", () => resolve(ok(socket)));
-    socket.once("error", (error: NodeJS.ErrnoException) =>
-      resolve(err(error.code === "ECONNREFUSED" ? "connect_refused" : "connect_failed")),
-    );
-  });
-}
-
+/** The channel goes first: what ends after it did not end in order, and native resets its other side. */
 function stop(): void {
   stopTelling();
   tellRequests();
-  for (const connection of open) connection.destroy();
+  channel.close();
+  sockets.close();
   flow.pools.drain();
   sweep.stop();
-  channel.close();
   parentPort?.close();
 }
 

@@ -11,9 +11,9 @@ import type { Random } from "../base/random.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
 import { answerQuestion, type ConnectionParts } from "../connection.ts";
-import { type DirectSettings, isHttpProtocol } from "../decide/direct-rows.ts";
+import type { DirectSettings } from "../decide/direct-rows.ts";
 import { mtlsFor } from "../decide/mtls.ts";
-import type { DecideSettings, OutboundDecision } from "../decide/outbound.ts";
+import type { DecideSettings } from "../decide/outbound.ts";
 import type { LocalPod, Question } from "../flow.ts";
 import { Enrolment, type PodStatus } from "../intercept/enrol.ts";
 import { KernelView } from "../intercept/kernel-view.ts";
@@ -23,18 +23,16 @@ import { openAccessLog } from "../report/access-log.ts";
 import { ConnectionReport } from "../report/connection-report.ts";
 import { createFactsBook } from "../report/facts-book.ts";
 import { metricNames } from "../report/metric-names.ts";
-import { RequestTotals } from "../report/request-totals.ts";
 import { type Changes, MeshState } from "../state/mesh-state.ts";
 import { Certificates } from "./certificates.ts";
 import { ControllerLink } from "./controller-link.ts";
-import { type DataThreads, startDataThreads } from "./data-threads.ts";
 import { Discovery } from "./discovery.ts";
 import { Endpoints } from "./endpoints.ts";
 import { type Interception, loadInterception } from "./interception.ts";
+import { Lane } from "./lane.ts";
 import { startLiveness } from "./liveness.ts";
 import { createNativeEvents } from "./native-events.ts";
 import { PolicyChange } from "./policy-change.ts";
-import { Replicas } from "./replicas.ts";
 import { Takeover } from "./takeover.ts";
 import { ViewSync } from "./view-sync.ts";
 
@@ -84,7 +82,6 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     recordsKept: config.recordsKept,
     accessLog,
   });
-  const requests = new RequestTotals(metrics);
   const questions = metrics.counter(metricNames.questions);
   const kernelFailures = metrics.counter(metricNames.kernelFailures);
   const resets = metrics.counter(metricNames.reevaluated);
@@ -93,7 +90,6 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
   let phase: "starting" | "ready" | "draining" = "starting";
   let interception: Interception = { way: "none", reason: "not chosen yet" };
   let onDrained: () => void = () => {};
-  let dataThreads: DataThreads | undefined;
   const decideSettings = (): DecideSettings => ({ knowledge: discovery.knowledge, detectMs: config.detectMs });
   const directSettings = (): DirectSettings => ({
     knowledge: discovery.knowledge,
@@ -161,14 +157,25 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
       });
     },
   });
-  const replicas = new Replicas({ state, pods: () => pods.all(), knowledge: () => discovery.knowledge });
+  const lane = new Lane({
+    config,
+    clock,
+    random,
+    log,
+    metrics,
+    native,
+    state,
+    pods: () => pods.all(),
+    knowledge: () => discovery.knowledge,
+    changed: () => void native.call("generation.set", { generation: state.bump() }),
+  });
   const flow: ConnectionParts = {
     state,
     pods,
     facts: book,
     settings: decideSettings,
     waits: { permissiveMs: config.permissiveWaitMs, strictMs: config.handshakeTimeoutMs },
-    handover: (decision) => (takesHttp(decision) ? dataThreads?.next() : undefined),
+    lane,
     failed: (question, error) => log.error("question_failed", { ask: question.ask, pod: question.pod, error }),
   };
   // Above anything that an agent before this one wrote into maps that outlive it: time only goes forward between agents.
@@ -209,13 +216,13 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     interception: () => interception.way,
     pods: () => pods.statuses(),
     changed(changes, update) {
-      replicas.mesh(update);
+      lane.replicas.mesh(update);
       stateChanged(changes);
     },
     connected: () => certificates.svids.retryNow(),
     knowledgeChanged: (knowledge) => {
       state.bump();
-      replicas.knowledge(knowledge);
+      lane.replicas.knowledge(knowledge);
       void allChanged();
     },
     cacheFailed: () => cacheFailures.add({}),
@@ -260,7 +267,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     return phase === "draining" ? Promise.resolve() : sync.all();
   }
   function podsChanged(names: readonly PodName[]): void {
-    replicas.pods();
+    lane.replicas.pods();
     certificates.want(pods.all());
     void native.call("generation.set", { generation: state.bump() });
     if (phase !== "draining") void sync.podsChanged(names);
@@ -322,7 +329,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     certificates.stop();
     await discovery.stop();
     await endpoints.close();
-    await dataThreads?.stop();
+    await lane.stop();
     await accessLog.close();
     await native.call("stop", {}, 2_000);
     native.close();
@@ -342,23 +349,8 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     const loaded = await loadInterception(native, log, config.interception);
     if (!loaded.ok) return loaded;
     interception = loaded.value;
-    if (config.dataThreads > 0) {
-      const threads = await startDataThreads(config.dataThreads, {
-        native,
-        replicas,
-        clock,
-        random,
-        log,
-        died: metrics.counter(metricNames.dataThreadsDied),
-        hungMs: config.heartbeatDeadMs,
-        metricSeries: config.metricSeries,
-        ended: () => {},
-        requests: (thread, ended) => (ended === undefined ? requests.gone(thread) : requests.take(thread, ended)),
-        changed: () => void native.call("generation.set", { generation: state.bump() }),
-      });
-      if (!threads.ok) return threads;
-      dataThreads = threads.value;
-    }
+    const threads = await lane.start();
+    if (!threads.ok) return threads;
     await discovery.load();
     await native.call("generation.set", { generation: state.generation });
     await certificates.load();
@@ -384,13 +376,6 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     return ok(undefined);
   }
 }
-
-/** What the HTTP lane is for: ports declared HTTP or gRPC. Everything else is bytes to native. */
-/** A data thread dials in the clear: it gets only what would leave in the clear anyway, never what a tunnel must carry (DP-9). */
-const takesHttp = (decision: OutboundDecision): boolean =>
-  decision.kind === "forward" &&
-  isHttpProtocol(decision.protocol) &&
-  decision.upstreams.every((upstream) => upstream.mode === "plain");
 
 /** A pod is strict if any of its ports is: what fails open would fail open for all of them. */
 function isStrict(state: MeshState, pod: LocalPod): boolean {

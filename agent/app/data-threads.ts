@@ -38,6 +38,8 @@ export interface DataThreadParts {
   readonly ended: (thread: number, end: HandedEnd) => void;
   /** Requests that ended on a thread since it last told; undefined: the thread is gone. */
   readonly requests: (thread: number, ended: RequestDeltas | undefined) => void;
+  /** Bytes of a client were no request. */
+  readonly malformed: (refused: string) => void;
   /** A thread went or came back: plans that name threads are to be made anew. */
   readonly changed: () => void;
   readonly script?: URL;
@@ -110,7 +112,8 @@ class DataThread {
         if (message.say === "ready") {
           this.#ready = true;
           resolve(ok(undefined));
-        } else if (message.say === "requests") this.#parts.requests(this.thread, message.ended);
+        } else if (message.say === "malformed") this.#parts.malformed(message.refused);
+        else if (message.say === "requests") this.#parts.requests(this.thread, message.ended);
         else if (message.say === "ended") this.#parts.ended(this.thread, message.handed);
         else if (message.say === "failed") why = message.reason;
       });

@@ -2,21 +2,14 @@
 // side the client's address. A pool that is not used is forgotten.
 import type { OnReadOpts, Socket } from "node:net";
 import type { Result } from "../base/result.ts";
-import type { Endpoint, PlanEndpoint } from "../flow.ts";
+import type { Endpoint } from "../flow.ts";
+import type { DialParams } from "../native-calls.ts";
 import type { ExchangeLimits } from "./http1/exchange.ts";
 import { defaultPoolLimits, UpstreamPool } from "./http1/pool.ts";
 import type { Sweep } from "./http1/sweep.ts";
 
-/** Whose connection it is and where it goes, for native. */
-export interface Target {
-  /** The pod whose connection it is: the client's outbound, the server's inbound. */
-  readonly pod: string;
-  readonly direction: "outbound" | "inbound";
-  /** The client's address, which the server sees. */
-  readonly source: Endpoint;
-  readonly endpoint: PlanEndpoint;
-  readonly service?: string;
-}
+/** Whose connection it is and where it goes, as native is asked to dial it. */
+export type Target = DialParams;
 /** Opens a connection to a target; bytes go to `onread`, half-close is allowed. The error is a word for records. */
 export type TargetDialer = (target: Target, onread: OnReadOpts) => Promise<Result<Socket, string>>;
 

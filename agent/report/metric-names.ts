@@ -45,6 +45,7 @@ export const metricNames = {
   requestBytes: spec("istio_request_bytes", "Bytes of request bodies", requestLabels),
   responseBytes: spec("istio_response_bytes", "Bytes of response bodies", requestLabels),
   requestsDropped: spec("fairlead_request_series_overflow_total", "Requests counted under other: too many label sets"),
+  malformed: spec("fairlead_malformed_requests_total", "Bytes of clients that were no request, by why", ["refused"]),
   connections: spec("fairlead_connections_total", "Ended connections by lane and reason", [
     "direction",
     "lane",

@@ -1,0 +1,104 @@
+// The HTTP lane as the control thread sees it: its data threads, their replicas, what they count, and which connections they take.
+import type { ServicePort } from "../api/service.ts";
+import type { Clock } from "../base/clock.ts";
+import type { Logger } from "../base/log.ts";
+import type { Metrics } from "../base/metrics.ts";
+import type { Random } from "../base/random.ts";
+import { ok, type Result } from "../base/result.ts";
+import type { Config } from "../config.ts";
+import { subjectOf } from "../decide/inbound.ts";
+import type { OutboundDecision } from "../decide/outbound.ts";
+import type { Knowledge, LocalPod } from "../flow.ts";
+import type { Native } from "../native.ts";
+import { metricNames } from "../report/metric-names.ts";
+import { RequestTotals } from "../report/request-totals.ts";
+import type { MeshState } from "../state/mesh-state.ts";
+import { type DataThreads, startDataThreads } from "./data-threads.ts";
+import { Replicas } from "./replicas.ts";
+
+export interface LaneParts {
+  readonly config: Config;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly native: Native;
+  readonly state: MeshState;
+  readonly pods: () => readonly LocalPod[];
+  readonly knowledge: () => Knowledge;
+  /** A thread went or came back: answers that name threads are to be given anew. */
+  readonly changed: () => void;
+}
+
+/** Declared protocols whose requests the lane reads. HTTP/2 and gRPC follow with their codec's exchange. */
+const read: ReadonlySet<string> = new Set(["http"]);
+
+export class Lane {
+  readonly replicas: Replicas;
+  readonly #parts: LaneParts;
+  readonly #requests: RequestTotals;
+  readonly #died;
+  readonly #malformed;
+  #threads: DataThreads | undefined;
+
+  constructor(parts: LaneParts) {
+    this.#parts = parts;
+    this.replicas = new Replicas({ state: parts.state, pods: parts.pods, knowledge: parts.knowledge });
+    this.#requests = new RequestTotals(parts.metrics);
+    this.#died = parts.metrics.counter(metricNames.dataThreadsDied);
+    this.#malformed = parts.metrics.counter(metricNames.malformed);
+  }
+
+  async start(): Promise<Result<void, string>> {
+    const { config, native, clock, random, log, changed } = this.#parts;
+    if (config.dataThreads === 0) return ok(undefined);
+    const started = await startDataThreads(config.dataThreads, {
+      native,
+      replicas: this.replicas,
+      clock,
+      random,
+      log,
+      died: this.#died,
+      hungMs: config.heartbeatDeadMs,
+      metricSeries: config.metricSeries,
+      ended: () => {},
+      requests: (thread, ended) =>
+        ended === undefined ? this.#requests.gone(thread) : this.#requests.take(thread, ended),
+      malformed: (refused) => this.#malformed.add({ refused }),
+      changed,
+    });
+    if (!started.ok) return started;
+    this.#threads = started.value;
+    return ok(undefined);
+  }
+
+  /** The thread for connections out of a pod that were decided so; undefined: they are carried as TCP. */
+  outbound(decision: () => OutboundDecision): number | undefined {
+    if (this.#threads === undefined) return undefined;
+    const decided = decision();
+    return decided.kind === "forward" && read.has(decided.protocol) ? this.#threads.next() : undefined;
+  }
+
+  /** The thread for connections to a port of a pod of this node: one that a service declares to be HTTP. */
+  inbound(pod: LocalPod, port: number): number | undefined {
+    if (this.#threads === undefined) return undefined;
+    return read.has(declared(this.#parts.state, pod, port)) ? this.#threads.next() : undefined;
+  }
+
+  async stop(): Promise<void> {
+    await this.#threads?.stop();
+  }
+}
+
+/** The protocol that services declare for a pod's own port: "" where none does, or two differ. */
+function declared(state: MeshState, pod: LocalPod, port: number): string {
+  let found: ServicePort["protocol"] | undefined;
+  for (const { service, ports } of subjectOf(state, pod).services)
+    for (const { servicePort, targetPort } of ports) {
+      if (targetPort !== port) continue;
+      const protocol = state.services.byName(service)?.ports.find((p) => p.port === servicePort)?.protocol ?? "";
+      if (found !== undefined && found !== protocol) return "";
+      found = protocol;
+    }
+  return found ?? "";
+}
