@@ -5,7 +5,10 @@ import { type AddressInfo, connect, createServer as createTcp, type OnReadOpts, 
 import { type TestContext, test } from "node:test";
 import type { MeshParts } from "../test/kit/mesh.ts";
 import { authorization, localPod, member, mesh, service, workload } from "../test/kit/mesh.ts";
-import type { WorkloadUid } from "./api/names.ts";
+import type { RouteMatch } from "./api/http-match.ts";
+import { defaultPolicy, noTimeouts } from "./api/http-policy.ts";
+import type { HttpRoute, RouteRule } from "./api/http-routing.ts";
+import { serviceName, type WorkloadUid } from "./api/names.ts";
 import { systemClock } from "./base/clock.ts";
 import { seededRandom } from "./base/random.ts";
 import { err, ok, type Result } from "./base/result.ts";
@@ -53,7 +56,11 @@ async function lane(t: TestContext, { direction = "outbound", parts, at, identit
   const random = seededRandom(7);
   const malformed: string[] = [];
   const parts_ = { replica, pools, series, random, settings: { detectMs: 0 }, nowMs: () => systemClock.monotonicMs() };
-  const flow = { ...parts_, malformed: (refused: string) => void malformed.push(refused) };
+  const flow = {
+    ...parts_,
+    wallMs: () => systemClock.now(),
+    malformed: (refused: string) => void malformed.push(refused),
+  };
   const open = new Set<Downstream>();
   const server = createTcp({ pauseOnConnect: true, allowHalfOpen: true }, (accepted) => {
     const handed: HandedSocket = {
@@ -198,4 +205,67 @@ test("[SEC-1] [DP-24] policies of the server are asked about every request of a 
   const denied = series.flush()?.deltas.find(({ labels }) => labels?.response_code === "403");
   assert.equal(denied?.labels?.response_flags, "UAEX");
   assert.equal(denied?.labels?.source_principal, "spiffe://cluster.local/ns/shop/sa/client");
+});
+
+test("[TRF-1] a route decides by path and header, edits heads on the way, and answers what no rule matches", async (t) => {
+  const at = { "10.244.2.1": await web1(t, "a"), "10.244.2.2": await web1(t, "b") };
+  const canary = service("shop", "canary", "10.96.0.2", [{ port: 80, nodePort: 0, protocol: "http" }]);
+  const second = workload("shop", "b", "10.244.2.2", {
+    tunnel: "none",
+    services: [member("shop", "canary", 80, 8080)],
+  });
+  const backend = (name: string, port = 80) => ({
+    service: serviceName("shop", name),
+    port,
+    weight: 1,
+    filters: [],
+    subset: {},
+    invalid: "",
+  });
+  const rule = (more: Partial<RouteRule>): RouteRule => ({
+    name: "",
+    matches: [],
+    filters: [],
+    backends: [],
+    timeouts: noTimeouts,
+    retry: undefined,
+    affinity: undefined,
+    ...more,
+  });
+  const prefix = (value: string): RouteMatch => ({
+    path: { kind: "prefix", value },
+    headers: [],
+    query: [],
+    method: "",
+    grpc: undefined,
+  });
+  const route: HttpRoute = {
+    kind: "http",
+    name: "web",
+    namespace: "shop",
+    createdMs: 0,
+    ports: [],
+    consumers: "",
+    hostnames: [],
+    rules: [
+      rule({
+        matches: [prefix("/new")],
+        filters: [{ kind: "rewrite", value: { hostname: "", path: { kind: "prefix", value: "/old" } } }],
+        backends: [backend("canary")],
+      }),
+      rule({ matches: [prefix("/shop")], backends: [backend("web")] }),
+      rule({ matches: [prefix("/gone")], backends: [backend("nothing")] }),
+    ],
+  };
+  const { get, replica } = await lane(t, {
+    parts: { services: [web, canary], workloads: [endpoint("a", "10.244.2.1"), second] },
+    at,
+  });
+  assert.equal((await get("/new/x")).body, "a GET /new/x");
+  const routing = { name: "web", namespace: "shop", routes: [route], policy: defaultPolicy };
+  replica.take({ say: "mesh", changed: [{ kind: "HttpRouting", value: routing }], removed: [] });
+  assert.equal((await get("/new/x?q=1")).body, "b GET /old/x?q=1");
+  assert.equal((await get("/shop/1")).body, "a GET /shop/1");
+  assert.equal((await get("/elsewhere")).status, 404);
+  assert.equal((await get("/gone")).status, 503);
 });

@@ -57,6 +57,7 @@ const flow: RequestFlowParts = {
   random: systemRandom,
   settings: { detectMs: 0 },
   nowMs: () => systemClock.monotonicMs(),
+  wallMs: () => systemClock.now(),
   malformed: (refused) => tell({ say: "malformed", refused }),
 };
 const stopTelling = every(systemClock, tellMs, tellRequests);
