@@ -1,0 +1,114 @@
+// The HTTP lane between real nodes: requests routed, judged on the server's node and counted, with real clients and servers.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { skipLab, type TestLab, waitFor, withLab } from "../kit/lab.ts";
+import { authorization, clientPod, manifest, namespace, pod, service } from "../kit/manifests.ts";
+import { call } from "../lab/unix-http.ts";
+
+const page = (name: string): string =>
+  `require("http").createServer((q, s) => s.end("${name} " + q.method + " " + q.url)).listen(8080, "::")`;
+const webPod = (name: string, node: string): unknown =>
+  pod(`shop/${name}`, [process.execPath, "-e", page(name)], {
+    node,
+    container: { readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 } },
+  });
+const http = { ports: [{ name: "http", port: 80, targetPort: 8080, appProtocol: "http" }] };
+const route = {
+  apiVersion: "gateway.networking.k8s.io/v1",
+  kind: "HTTPRoute",
+  metadata: { name: "web", namespace: "shop" },
+  spec: {
+    parentRefs: [{ group: "", kind: "Service", name: "web", port: 80 }],
+    rules: [
+      {
+        matches: [{ path: { type: "PathPrefix", value: "/new" } }],
+        filters: [
+          { type: "URLRewrite", urlRewrite: { path: { type: "ReplacePrefixMatch", replacePrefixMatch: "/old" } } },
+        ],
+        backendRefs: [{ name: "canary", port: 80 }],
+      },
+      { matches: [{ path: { type: "PathPrefix", value: "/" } }], backendRefs: [{ name: "web", port: 80 }] },
+    ],
+  },
+};
+const strict = {
+  apiVersion: "security.istio.io/v1",
+  kind: "PeerAuthentication",
+  metadata: { name: "strict", namespace: "shop" },
+  spec: { mtls: { mode: "STRICT" } },
+};
+
+const manifests = {
+  "all.yaml": manifest(
+    namespace("shop"),
+    strict,
+    clientPod("shop/client", { node: "node1" }),
+    clientPod("shop/beside", { node: "node2" }),
+    webPod("web", "node2"),
+    webPod("canary", "node1"),
+    service("shop/web", "web", {}, http),
+    service("shop/canary", "canary", {}, http),
+  ),
+};
+
+async function fetch(lab: TestLab, from: string, path: string): Promise<string> {
+  const got = await lab.run(from, ["curl", "-sS", "-m", "5", "-w", " %{http_code}", `http://web${path}`]);
+  return got.stdout + got.stderr;
+}
+
+async function metrics(lab: TestLab, node: string): Promise<string> {
+  const reply = await call(lab.node(node).adminSocket, "/metrics");
+  if (!reply.ok) throw new Error(JSON.stringify(reply.error));
+  return reply.value.text;
+}
+
+test("[TRF-1] [SEC-1] [IDN-8] [OBS-1] requests between nodes are routed, judged where the server is, and counted", {
+  skip: skipLab,
+  timeout: 120_000,
+}, async (t) => {
+  await withLab(manifests, { nodes: 2, agentEnv: { FAIRLEAD_DATA_THREADS: "1" } }, async (lab) => {
+    for (const name of ["web", "canary"]) await lab.ready(`shop/${name}`);
+
+    await t.test("without a route and policy every request is served, through the tunnel and on the node", async () => {
+      for (const from of ["shop/client", "shop/beside"])
+        assert.equal(await fetch(lab, from, "/new/1"), "web GET /new/1 200", from);
+    });
+
+    await t.test("an HTTPRoute acts within a second, on kept connections too", async () => {
+      lab.write("route.yaml", manifest(route));
+      for (const from of ["shop/client", "shop/beside"])
+        await waitFor(
+          "the route",
+          async () => (await fetch(lab, from, "/new/1?q")) === "canary GET /old/1?q 200",
+          5_000,
+        );
+      assert.equal(await fetch(lab, "shop/client", "/shop"), "web GET /shop 200");
+    });
+
+    await t.test("a policy about paths is asked on the server's node, whichever node the client is on", async () => {
+      const deny = { action: "DENY", rules: [{ to: [{ operation: { paths: ["/admin*"] } }] }] };
+      lab.write("deny.yaml", manifest(authorization("shop/no-admin", deny)));
+      for (const from of ["shop/client", "shop/beside"]) {
+        await waitFor(
+          "the policy",
+          async () => /RBAC: access denied\n 403$/.test(await fetch(lab, from, "/admin/x")),
+          5_000,
+        );
+        assert.equal(await fetch(lab, from, "/shop"), "web GET /shop 200", from);
+      }
+    });
+
+    await t.test("both sides count requests with Istio's labels", async () => {
+      const line = (reporter: string, code: string): RegExp =>
+        new RegExp(
+          `^istio_requests_total\\{reporter="${reporter}".*source_workload="client".*response_code="${code}".*\\} [1-9]`,
+          "m",
+        );
+      await waitFor("metrics", async () => {
+        const source = await metrics(lab, "node1");
+        const destination = await metrics(lab, "node2");
+        return line("source", "200").test(source) && line("destination", "403").test(destination);
+      });
+    });
+  });
+});
