@@ -86,8 +86,8 @@ function outbound(parts: ConnectionParts, pod: LocalPod, question: Outbound): Ou
   return { ...common, ...handedTo(taken, asConnection.kind === "forward") };
 }
 
-/** Who asks for HTTP speaks first: silence is waited out long enough for a connection that is opened ahead of its first request. */
-const silentMs = 30_000;
+/** Who asks for HTTP speaks first: silence is waited out for a while, for connections that are opened ahead of their first request. */
+const silentMs = 2_000;
 
 /** Bytes that are no HTTP go on as a connection where that is allowed, else nowhere (DP-24). */
 const handedTo = (thread: number, allowedAsConnection: boolean) => ({

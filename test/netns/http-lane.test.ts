@@ -1,12 +1,20 @@
 // The HTTP lane between real nodes: requests routed, judged on the server's node and counted, with real clients and servers.
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { test } from "node:test";
 import { skipLab, type TestLab, waitFor, withLab } from "../kit/lab.ts";
 import { authorization, clientPod, manifest, namespace, pod, service } from "../kit/manifests.ts";
 import { call } from "../lab/unix-http.ts";
 
 const page = (name: string): string =>
-  `require("http").createServer((q, s) => s.end("${name} " + q.method + " " + q.url)).listen(8080, "::")`;
+  `const hash = require("crypto").createHash;
+require("http").createServer((q, s) => {
+  if (q.url === "/cut") return void s.write("x".repeat(100000), () => setTimeout(() => s.socket.resetAndDestroy(), 200));
+  if (q.url === "/bytes") return void s.end(Buffer.alloc(20_000_000, "bytes"));
+  if (q.method !== "POST") return void s.end("${name} " + q.method + " " + q.url);
+  const sum = hash("sha256");
+  q.on("data", (d) => sum.update(d)).on("end", () => s.end(sum.digest("hex")));
+}).listen(8080, "::")`;
 const webPod = (name: string, node: string): unknown =>
   pod(`shop/${name}`, [process.execPath, "-e", page(name)], {
     node,
@@ -95,6 +103,18 @@ test("[TRF-1] [SEC-1] [IDN-8] [OBS-1] requests between nodes are routed, judged 
           5_000,
         );
         assert.equal(await fetch(lab, from, "/shop"), "web GET /shop 200", from);
+      }
+    });
+
+    await t.test("[INT-9] bodies arrive whole both ways; one that the server cuts is seen as cut", async () => {
+      for (const from of ["shop/client", "shop/beside"]) {
+        const sum = createHash("sha256").update(Buffer.alloc(20_000_000, "bytes")).digest("hex");
+        const round = `curl -sS -m 20 http://web/bytes | tee >(sha256sum >&2) | curl -sS -m 20 --data-binary @- http://web/up`;
+        const got = await lab.run(from, ["bash", "-c", round]);
+        assert.equal(got.stdout, sum, `${from}: ${got.stderr}`);
+        assert.ok(got.stderr.includes(sum), got.stderr);
+        const cut = await lab.run(from, ["curl", "-sS", "-m", "10", "-o", "/dev/null", "http://web/cut"]);
+        assert.match(cut.stderr, /curl: \((18|56)\)/);
       }
     });
 
