@@ -28,6 +28,8 @@ export interface ConnectionParts {
   readonly waits: PeerWaits;
   /** The data thread for a connection that the HTTP lane takes, or undefined: native carries it as TCP. */
   readonly handover: (decision: OutboundDecision) => number | undefined;
+  /** The same for what arrives at a port of a pod. */
+  readonly handoverInbound: (pod: LocalPod, port: number) => number | undefined;
   readonly failed: (question: Question, error: unknown) => void;
 }
 type Outbound = Extract<Question, { ask: "outbound" }>;
@@ -95,7 +97,12 @@ function inbound(parts: ConnectionParts, pod: LocalPod, question: Inbound): Inbo
   const facts = inboundFacts(parts.state, parts.pods, pod, arrival, verdict);
   const generation = parts.state.generation;
   const verdictId = parts.facts.verdict(verdictKey(facts), facts);
-  if (verdict.allow) return { verdictId, generation, action: "forward" };
+  if (verdict.allow) {
+    const thread = parts.handoverInbound(pod, destination.port);
+    return thread === undefined
+      ? { verdictId, generation, action: "forward" }
+      : { verdictId, generation, action: "handover", thread };
+  }
   const policy = verdict.policy === undefined ? {} : { policy: verdict.policy };
   return { verdictId, generation, action: "refuse", reason: verdict.reason as CloseReason, ...policy };
 }

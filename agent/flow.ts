@@ -23,6 +23,7 @@ export const closeReasons = {
   22: "connect_unreachable",
   23: "connect_failed",
   24: "policies_stale",
+  25: "not_http",
   30: "tls_handshake_timeout",
   31: "tls_expired",
   32: "tls_not_yet_valid",
@@ -95,6 +96,12 @@ export interface PlanEndpoint {
   readonly weight?: number;
 }
 
+/**
+ * Handover: what becomes of a connection whose first bytes are not HTTP. A client that is silent for `detectMs` goes on as "forward"
+ * says, and to the thread under "refuse". Absent: handed over without a look.
+ */
+export type OpaqueBytes = "forward" | "refuse";
+
 export type OutboundAnswer = {
   readonly planId: number;
   readonly generation: number;
@@ -108,12 +115,18 @@ export type OutboundAnswer = {
       readonly detectMs: number;
       readonly endpoints: readonly PlanEndpoint[];
       readonly thread?: number;
+      readonly opaque?: OpaqueBytes;
     }
 );
 
 export type InboundAnswer = { readonly verdictId: number; readonly generation: number; readonly cache?: boolean } & (
   | { readonly action: "refuse"; readonly reason: CloseReason; readonly policy?: PolicyName }
-  | { readonly action: "forward" | "handover"; readonly thread?: number }
+  | {
+      readonly action: "forward" | "handover";
+      readonly thread?: number;
+      readonly opaque?: OpaqueBytes;
+      readonly detectMs?: number;
+    }
 );
 
 export type MtlsPosture = "permissive" | "strict" | "disable";

@@ -1,9 +1,14 @@
 // The calls of docs/native-channel.md as types: method -> parameters and value. No code; `agent/native.ts` carries them.
 
-/** Why native refused a call; `code` is stable (native/src/fault.rs), or `call_timeout` / `channel_closed` made on this side. */
+/**
+ * Why native refused a call; `code` is stable (native/src/fault.rs, of `dial` a close reason), or `call_timeout` / `channel_closed`
+ * made on this side.
+ */
 export interface CallFault {
   readonly code: string;
   readonly message: string;
+  /** dial: the policy by which the other agent refused it. */
+  readonly policy?: string;
 }
 
 /** What `fl_start` is given. Times in ms, ports as [low, high] inclusive. */
@@ -32,6 +37,52 @@ export interface NativeSettings {
   readonly heartbeatMs: number;
   readonly heartbeatDeadMs: number;
   readonly trustDomain: string;
+}
+
+interface Place {
+  readonly ip: string;
+  readonly port: number;
+}
+
+/** A way to go on, as plans have it: what a data thread is told with a socket, and what it dials. */
+export interface DialEndpoint extends Place {
+  readonly mode: "fairlead/1" | "hbone" | "plain" | "local";
+  /** Whom the TLS peer may be; a tunnel to nobody in particular is refused. */
+  readonly identities?: readonly string[];
+  /** local: the pod of this node; without it native refuses. */
+  readonly pod?: string;
+  readonly verdictId?: number;
+  readonly tunnelAddress?: Place;
+  /** Its place in the plan, for records. */
+  readonly index?: number;
+}
+
+/** What a data thread dials, and for whom. */
+export interface DialParams {
+  /** The pod in whose namespace, and with whose identity, it is dialled. */
+  readonly pod: string;
+  readonly endpoint: DialEndpoint;
+  /** The client: the address that a local application sees. */
+  readonly source: Place;
+  /** What the client asked for; the endpoint itself if absent. */
+  readonly destination?: Place;
+  /** Another identity of the pod than the one it was enrolled with. */
+  readonly identity?: string;
+  readonly service?: string;
+  readonly planId?: number;
+  /** The endpoint's place in the plan, for records. */
+  readonly index?: number;
+}
+
+export interface DialledSocket {
+  readonly fd: number;
+  readonly id: number;
+  /** "tunnel" and "hbone": one end of a socket pair, which native carries; else the very socket. */
+  readonly lane: "tunnel" | "hbone" | "plain" | "local";
+  /** Who the TLS peer is. */
+  readonly peer?: string | null;
+  /** Whether the tunnel had carried others before. */
+  readonly reused?: boolean;
 }
 
 export type HexEntry = readonly [key: string, value: string];
@@ -171,4 +222,8 @@ export interface Calls {
   readonly heartbeat: { params: object; value: object };
   /** The answer's `fd` is the data thread's end of its own channel. */
   readonly "handover.attach": { params: { readonly thread: number }; value: { readonly fd: number } };
+  /** On a data thread's own channel alone, as `abort`. */
+  readonly dial: { params: DialParams; value: DialledSocket };
+  /** Resets a stream of which the thread has one end; answered when that is done. */
+  readonly abort: { params: { readonly id: number }; value: object };
 }

@@ -23,6 +23,8 @@ export interface NativeListener {
   /** `records` holds n x 128 bytes and is only valid during the call. */
   records(records: Buffer): void;
   event(event: WireEvent): void;
+  /** A reply to a call that was given up meanwhile: what it hands over is to be closed. */
+  late?(value: unknown): void;
   /** The channel is gone: native died or the stream broke. Called once. */
   closed(reason: string): void;
 }
@@ -114,7 +116,11 @@ export class NativeChannel implements Native {
 
   #reply(reply: Record<string, unknown>): void {
     const pending = this.#pending.get(reply.id as number);
-    if (pending === undefined) return; // answered after its timeout: already reported as one
+    if (pending === undefined) {
+      // Answered after its timeout: already reported as one.
+      if (reply.error === undefined) this.#listener.late?.(reply.ok);
+      return;
+    }
     this.#pending.delete(reply.id as number);
     pending.cancel();
     pending.settle(reply.error === undefined ? ok(reply.ok) : err(reply.error as CallFault));

@@ -2,6 +2,7 @@
 // since both threads are one process.
 import type { MeshResource, ResourceKind } from "./api/resources.ts";
 import type { Knowledge, LocalPod } from "./flow.ts";
+import type { DialEndpoint } from "./native-calls.ts";
 
 export interface ThreadStart {
   readonly thread: number;
@@ -12,16 +13,24 @@ export interface ThreadStart {
 export interface HandedSocket {
   readonly event: "socket";
   readonly fd: number;
+  /** Number of the connection: in records, and for `abort` and the event `aborted` where it came through a tunnel. */
+  readonly id: number;
   readonly direction: "outbound" | "inbound";
+  /** How it came; through a tunnel, the descriptor is one end of a socket pair. */
+  readonly tunnel: "plain" | "fairlead/1" | "hbone";
   readonly pod: string;
   /** Where the client wanted to go. */
   readonly original: { readonly ip: string; readonly port: number };
   readonly source: { readonly ip: string; readonly port: number };
   /** The endpoint that the plan chose; absent inbound and where the plan has none. */
-  readonly upstream?: { readonly ip: string; readonly port: number };
+  readonly upstream?: DialEndpoint;
+  readonly service?: string | null;
+  /** Named by the first bytes, where these were looked at (`opaque` of the answer). */
+  readonly protocol?: "http1" | "http2" | null;
   readonly planId: number;
   readonly verdictId: number;
-  readonly identity?: string;
+  /** Who the peer of the tunnel is, by its certificate. */
+  readonly identity?: string | null;
 }
 /** A change of what a data thread knows; in the order in which the control thread learnt it. */
 export type ReplicaMessage =

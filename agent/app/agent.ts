@@ -11,7 +11,8 @@ import type { Random } from "../base/random.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
 import { answerQuestion, type ConnectionParts } from "../connection.ts";
-import { type DirectSettings, isHttpProtocol } from "../decide/direct-rows.ts";
+import { type DirectSettings, isDeclaredL7, isHttpProtocol } from "../decide/direct-rows.ts";
+import { subjectOf } from "../decide/inbound.ts";
 import { mtlsFor } from "../decide/mtls.ts";
 import type { DecideSettings, OutboundDecision } from "../decide/outbound.ts";
 import type { LocalPod, Question } from "../flow.ts";
@@ -167,6 +168,8 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     settings: decideSettings,
     waits: { permissiveMs: config.permissiveWaitMs, strictMs: config.handshakeTimeoutMs },
     handover: (decision) => (takesHttp(decision) ? dataThreads?.next() : undefined),
+    handoverInbound: (pod, port) =>
+      dataThreads !== undefined && isDeclaredL7(state, subjectOf(state, pod), port) ? dataThreads.next() : undefined,
     failed: (question, error) => log.error("question_failed", { ask: question.ask, pod: question.pod, error }),
   };
   // Above anything that an agent before this one wrote into maps that outlive it: time only goes forward between agents.
@@ -382,11 +385,8 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
 }
 
 /** What the HTTP lane is for: ports declared HTTP or gRPC. Everything else is bytes to native. */
-/** A data thread dials in the clear: it gets only what would leave in the clear anyway, never what a tunnel must carry (DP-9). */
 const takesHttp = (decision: OutboundDecision): boolean =>
-  decision.kind === "forward" &&
-  isHttpProtocol(decision.protocol) &&
-  decision.upstreams.every((upstream) => upstream.mode === "plain");
+  decision.kind === "forward" && isHttpProtocol(decision.protocol);
 
 /** A pod is strict if any of its ports is: what fails open would fail open for all of them. */
 function isStrict(state: MeshState, pod: LocalPod): boolean {

@@ -57,7 +57,7 @@ export const isHttpProtocol = (protocol: string): boolean => l7Protocols.has(pro
 const l7Protocols = new Set(["http", "http2", "grpc", "grpc-web", "h2c", "ws"]);
 
 /** Whether a service declares this port of the workload as HTTP or gRPC. */
-function isDeclaredL7(state: MeshState, workload: Workload, port: number): boolean {
+export function isDeclaredL7(state: MeshState, workload: Workload, port: number): boolean {
   return workload.services.some((membership) =>
     membership.ports.some((mapping) => {
       if (mapping.targetPort !== port) return false;

@@ -1,7 +1,6 @@
-// Carries one stream socket to an address and back, byte for byte, half-close included. For data threads; native does this for
+// Carries one connection between two sockets of a data thread, byte for byte, half-close and resets included; native does this for
 // everything that needs no look inside.
-import { connect, type Socket } from "node:net";
-import type { Endpoint } from "../flow.ts";
+import type { LaneSocket } from "./dial.ts";
 
 export interface Carried {
   readonly sent: number;
@@ -10,22 +9,17 @@ export interface Carried {
   readonly error?: string;
 }
 
-/**
- * Resolves when both directions have ended. A failing side ends the other, so that neither waits for nothing. It is closed, not reset:
- * libuv refuses to reset a stream that is shutting down, and Node then leaves the descriptor open.
- */
-export function carry(client: Socket, to: Endpoint): Promise<Carried> {
+/** Resolves when both sockets are closed. A side that fails resets the other, so that no break looks like an end. */
+export function carry(client: LaneSocket, upstream: LaneSocket): Promise<Carried> {
   return new Promise((resolve) => {
-    const upstream = connect({ host: to.ip, port: to.port, allowHalfOpen: true, noDelay: true });
-    client.setNoDelay(true);
     let error: string | undefined;
-    const fail = (failed: Error): void => {
+    const fail = (other: LaneSocket, failed: Error): void => {
       error ??= failed.message;
-      client.destroy();
-      upstream.destroy();
+      other.reset();
     };
-    client.on("error", fail);
-    upstream.on("error", fail);
+    for (const socket of [client, upstream]) socket.setNoDelay(true);
+    client.on("error", (failed) => fail(upstream, failed));
+    upstream.on("error", (failed) => fail(client, failed));
     let left = 2;
     const closed = (): void => {
       if (--left > 0) return;

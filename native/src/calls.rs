@@ -8,17 +8,16 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::channel::Channel;
 use crate::fault::Fault;
 use crate::hbone::agent::HboneSide;
 use crate::kernel::Kernel;
 use crate::reason::Reason;
 use crate::relay::shared::{Message, Pod, Shared};
+use crate::relay::threads;
 use crate::seam::{PodRegistry, PodSockets};
 
 /// Longest wait for the workers to answer a list or a reset.
@@ -253,13 +252,7 @@ impl Calls {
     fn attach(&self, args: &Value) -> Result<Value, Fault> {
         let thread = args["thread"].as_u64().and_then(|t| u32::try_from(t).ok());
         let thread = thread.ok_or_else(|| Fault::new("bad_params", "handover.attach: thread must be a number"))?;
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(std::io::Error::from);
-        let (theirs, ours) = pair.map_err(|e| Fault::os("handover", "socketpair", &e))?;
-        let channel = Channel::new(ours).map_err(|e| Fault::os("handover", "eventfd", &e))?;
-        if let Ok(mut handovers) = self.shared.handovers.write() {
-            handovers.insert(thread, Arc::new(channel));
-        }
+        let theirs = threads::attach(&self.shared, thread).map_err(|e| Fault::os("handover", "channel of a data thread", &e))?;
         Ok(json!({"fd": theirs.into_raw_fd()}))
     }
 

@@ -53,6 +53,8 @@ reasons! {
     ConnectFailed = 23 "connect_failed";
     /// The policies that are known are older than the mesh allows for a STRICT workload.
     PoliciesStale = 24 "policies_stale";
+    /// The plan or verdict lets only HTTP through.
+    NotHttp = 25 "not_http";
     HandshakeTimeout = 30 "tls_handshake_timeout";
     CertificateExpired = 31 "tls_expired";
     CertificateNotYetValid = 32 "tls_not_yet_valid";

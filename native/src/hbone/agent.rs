@@ -67,7 +67,7 @@ impl HboneSide {
     pub fn start(shared: &Arc<Shared>) -> std::io::Result<Self> {
         let questions = Arc::new(Questions::new(Arc::downgrade(shared)));
         let reports = Arc::new(Reports(Arc::downgrade(shared)));
-        let (hbone, _thread) = Hbone::start((&shared.config).into(), shared.identities.clone(), questions.clone(), reports)?;
+        let (hbone, _thread) = Hbone::start((&shared.config).into(), shared.identities.clone(), questions.clone(), reports, shared.threads.clone())?;
         Ok(Self { hbone, questions })
     }
 

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use super::limits::CHUNK;
 use super::registry::OpenStream;
 use crate::relay::sock;
+use crate::relay::threads::Stream;
 
 /// What ended a stream out of order.
 #[derive(Debug)]
@@ -86,6 +87,8 @@ async fn socket_to_stream(tcp: &TcpStream, early: Bytes, send: &mut SendStream<B
                 open.from_socket.fetch_add(data.len() as u64, Ordering::Relaxed);
                 send_all(send, data).await?;
             }
+            // A thread that died ended nothing in order.
+            Ok(None) if open.given.get().is_some_and(Stream::orphaned) => return Err(Broken::Socket),
             Ok(None) => {
                 open.ended(true);
                 return send.send_data(Bytes::new(), true).map_err(|e| broken(&e));

@@ -18,11 +18,10 @@ use tokio::time::timeout;
 use super::copy::{Broken, copy};
 use super::registry::{Facts, OpenStream, locked};
 use super::server::Carrier;
-use super::{Ask, Shared, authority, dial};
+use super::{Ask, Shared, authority, dial, given};
 use crate::reason::Reason;
 use crate::record::{Closer, FLAG_REUSED};
 use crate::relay::plan::{Action, Verdict};
-use crate::relay::sock;
 
 type Respond = SendResponse<Bytes>;
 
@@ -118,7 +117,7 @@ async fn carry(
     };
     shared.recorder.opened(&open.ready());
     let Ok(mut send) = respond.send_response(Response::new(()), false) else {
-        sock::reset_on_close(std::os::fd::AsFd::as_fd(&app));
+        given::abort(app, open);
         return (Reason::ClientReset, Closer::Client);
     };
     let (reason, closer) = tokio::select! {
@@ -134,7 +133,7 @@ async fn carry(
             Err(Broken::Connection) => (Reason::TunnelLost, Closer::Client),
         },
     };
-    sock::reset_on_close(std::os::fd::AsFd::as_fd(&app));
+    given::abort(app, open);
     if closer == Closer::Agent {
         send.send_reset(H2::CANCEL);
     }
@@ -151,8 +150,13 @@ async fn begin(shared: &Shared, carrier: &Carrier, open: &OpenStream, to: Socket
         Action::Forward => {}
         // The policy is named in our records only; a stranger learns that it was refused, not by what.
         Action::Refuse { reason, .. } => return Begun::Refused(StatusCode::FORBIDDEN, reason, Closer::Agent),
-        // Rules that need the HTTP lane fail closed where it is not (rule DP-24).
-        Action::Handover { .. } => return Begun::Refused(StatusCode::FORBIDDEN, Reason::L7Unavailable, Closer::Agent),
+        Action::Handover(order) => {
+            return match given::hand_over(shared, carrier, open, order.thread) {
+                Ok(app) => Begun::App(app),
+                // Rules that need the HTTP lane fail closed where it is not (rule DP-24).
+                Err(reason) => Begun::Refused(StatusCode::FORBIDDEN, reason, Closer::Agent),
+            };
+        }
     }
     open.set_upstream(u16::MAX, to);
     match timeout(shared.settings.connect_timeout, dial::app(carrier.pod.as_ref(), to, carrier.tunnel.source.ip())).await {

@@ -6,6 +6,7 @@ pub mod authority;
 mod client;
 mod copy;
 mod dial;
+mod given;
 mod inbound;
 pub mod limits;
 mod outbound;
@@ -30,8 +31,10 @@ use tokio::sync::{Notify, Semaphore, watch};
 use crate::config::Config;
 use crate::reason::Reason;
 use crate::record::{Opened, Record};
+use crate::relay::dial::Pending;
 use crate::relay::plan::Verdict;
 use crate::relay::succession::text_of;
+use crate::relay::threads::DataThreads;
 use crate::seam::PodSockets;
 use crate::tls::identity::Identities;
 use crate::tls::session::Failure;
@@ -112,6 +115,8 @@ pub struct Outbound {
     pub started: Instant,
     /// `record::FLAG_RETRIED` if endpoints of another kind were tried before.
     pub flags: u8,
+    /// The data thread that asked for it.
+    pub pending: Option<Pending>,
 }
 
 #[derive(Clone, Debug)]
@@ -157,6 +162,7 @@ pub(crate) struct Shared {
     pub identities: Arc<Identities>,
     pub judge: Arc<dyn Judge>,
     pub recorder: Arc<dyn Recorder>,
+    pub threads: Arc<DataThreads>,
     pub registry: Registry,
     pub counters: Counters,
     pub pool: pool::Pool,
@@ -192,6 +198,7 @@ impl Hbone {
         identities: Arc<Identities>,
         judge: Arc<dyn Judge>,
         recorder: Arc<dyn Recorder>,
+        threads: Arc<DataThreads>,
     ) -> io::Result<(Self, JoinHandle<()>)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let shared = Arc::new(Shared {
@@ -199,6 +206,7 @@ impl Hbone {
             identities,
             judge,
             recorder,
+            threads,
             registry: Registry::default(),
             counters: Counters::default(),
             pool: pool::Pool::default(),

@@ -16,9 +16,10 @@ use super::client::Slot;
 use super::copy::{Broken, copy};
 use super::pool::Key;
 use super::registry::{Facts, OpenStream, locked};
-use super::{Outbound, Shared, Target, dial};
+use super::{Outbound, Shared, Target, dial, given};
 use crate::reason::Reason;
 use crate::record::{Closer, FLAG_RETRIED, FLAG_REUSED};
+use crate::relay::dial::Pending;
 use crate::relay::sock;
 use crate::seam::PodSockets;
 
@@ -27,7 +28,7 @@ const FRESH_TRIES: usize = 3;
 
 /// Carries a connection to its end and records it.
 pub async fn carry(shared: Arc<Shared>, connection: Outbound) {
-    let Outbound { id, client, pod, identity, source, destination, plan, protocol, targets, early, started, flags } = connection;
+    let Outbound { id, client, pod, identity, source, destination, plan, protocol, targets, early, started, flags, pending } = connection;
     let open = shared.registry.open(Facts {
         id,
         inbound: false,
@@ -40,11 +41,19 @@ pub async fn carry(shared: Arc<Shared>, connection: Outbound) {
         started,
     });
     open.flags.store(flags, Ordering::Relaxed);
+    let dialled = pending.is_some();
     let (reason, closer) = match dial::adopt(client, false) {
-        Ok(client) => run(&shared, &pod, &identity, &targets, &open, client, early.into()).await,
+        Ok(client) => {
+            let way = Way { pod: &pod, identity: &identity, targets: &targets };
+            run(&shared, &way, &open, client, early.into(), pending).await
+        }
         Err(_) => (Reason::ClientReset, Closer::Client),
     };
     shared.registry.close(&open);
+    // A dial that failed was answered; it was no connection.
+    if dialled && open.given.get().is_none() {
+        return;
+    }
     shared.recorder.ended(&open.record(reason, closer));
 }
 
@@ -55,27 +64,42 @@ struct Stream {
     _slot: Slot,
 }
 
+/// Who wants to go where.
+struct Way<'a> {
+    pod: &'a Arc<dyn PodSockets>,
+    identity: &'a Arc<str>,
+    targets: &'a [Target],
+}
+
 async fn run(
     shared: &Arc<Shared>,
-    pod: &Arc<dyn PodSockets>,
-    identity: &Arc<str>,
-    targets: &[Target],
+    way: &Way<'_>,
     open: &OpenStream,
     client: TcpStream,
     early: Bytes,
+    mut pending: Option<Pending>,
 ) -> (Reason, Closer) {
     let begun = tokio::select! {
         biased;
         reason = open.killed() => Err((reason, Closer::Agent)),
-        begun = begin(shared, pod, identity, targets, open) => begun,
+        begun = begin(shared, way.pod, way.identity, way.targets, open) => begun,
     };
     let mut stream = match begun {
         Ok(stream) => stream,
         Err(end) => {
             sock::reset_on_close(client.as_fd());
+            if let Some(pending) = &mut pending {
+                pending.dial.failed(end.0, "");
+            }
             return end;
         }
     };
+    if let Some(pending) = pending
+        && !given::reply(pending, open)
+    {
+        stream.send.send_reset(H2::CANCEL);
+        return (Reason::HandoverFailed, Closer::Agent);
+    }
     shared.recorder.opened(&open.ready());
     let end = tokio::select! {
         biased;
@@ -90,7 +114,7 @@ async fn run(
             Err(Broken::Connection) => (Reason::TunnelLost, Closer::Server),
         },
     };
-    sock::reset_on_close(client.as_fd());
+    given::abort(client, open);
     if end.1 == Closer::Agent {
         stream.send.send_reset(H2::CANCEL);
     }

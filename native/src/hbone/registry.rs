@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
 use crate::reason::Reason;
 use crate::record::{Closer, FLAG_OPENED, Lane, Opened, Record};
+use crate::relay::threads::Stream;
 
 /// One carried connection. `socket` means the pod's side: the client for outbound, the application for inbound.
 pub struct OpenStream {
@@ -32,6 +33,8 @@ pub struct OpenStream {
     pub ready_us: AtomicU32,
     pub from_socket: AtomicU64,
     pub to_socket: AtomicU64,
+    /// Where a data thread has the other end of the socket.
+    pub given: OnceLock<Stream>,
     first_end: AtomicU8,
     kill: watch::Sender<Option<Reason>>,
 }
@@ -71,11 +74,15 @@ impl OpenStream {
         self.flags.fetch_or(FLAG_OPENED, Ordering::Relaxed);
         Opened {
             inbound: self.inbound,
-            lane: Lane::Hbone,
+            lane: self.lane(),
             plan: self.plan,
             verdict: self.verdict.load(Ordering::Relaxed),
             endpoint: u16::try_from(self.endpoint.load(Ordering::Relaxed)).unwrap_or(u16::MAX),
         }
+    }
+
+    fn lane(&self) -> Lane {
+        if self.given.get().is_some() { Lane::Http } else { Lane::Hbone }
     }
 
     pub fn set_upstream(&self, endpoint: u16, address: SocketAddr) {
@@ -114,7 +121,7 @@ impl OpenStream {
         let (sent, received) = self.bytes();
         Record {
             inbound: self.inbound,
-            lane: Lane::Hbone,
+            lane: self.lane(),
             protocol: self.protocol,
             reason,
             closer: first,
@@ -226,6 +233,7 @@ impl Registry {
             ready_us: AtomicU32::new(0),
             from_socket: AtomicU64::new(0),
             to_socket: AtomicU64::new(0),
+            given: OnceLock::new(),
             first_end: AtomicU8::new(0),
             kill: watch::Sender::new(None),
         });

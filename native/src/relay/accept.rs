@@ -106,6 +106,7 @@ impl Worker {
             up: None,
             tunnel: None,
             plan: None,
+            given: None,
             chosen: None,
             tried: Vec::new(),
             endpoint: u16::MAX,

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::plan::Plan;
+use super::dial::Dial;
+use super::plan::{Opaque, Plan};
 use super::shared::Pod;
 use super::slab::Key;
 use super::sock::{self, Io};
+use super::threads::Stream;
 use crate::detect::Detector;
 use crate::reason::Reason;
 use crate::record::{Closer, Lane};
@@ -68,6 +70,8 @@ pub enum State {
     Asking,
     /// Inbound: waits for first bytes.
     Peeking,
+    /// Waits for first bytes, by which it is handed over or not.
+    Judging,
     /// Waits until the destination's pod is enrolled here.
     Arriving,
     /// Waits for the socket towards the server.
@@ -75,6 +79,16 @@ pub enum State {
     /// Waits for a tunnel, or for ACCEPT on it.
     Opening,
     Open,
+}
+
+/// What a data thread has to do with a connection.
+pub enum Given {
+    /// It goes to the thread if its first bytes are HTTP.
+    Judging { thread: u32, opaque: Opaque },
+    /// The thread waits for it.
+    Dialling(Dial),
+    /// The thread has the other end of the application's socket.
+    Stream(Stream),
 }
 
 pub struct Conn {
@@ -90,6 +104,7 @@ pub struct Conn {
     pub up: Option<End>,
     pub tunnel: Option<Key>,
     pub plan: Option<Arc<Plan>>,
+    pub given: Option<Box<Given>>,
     /// The endpoint that the connect hook took for it.
     pub chosen: Option<SocketAddr>,
     pub tried: Vec<u16>,

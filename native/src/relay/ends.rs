@@ -40,6 +40,10 @@ impl Worker {
     /// Acceptor: says no to the stream of `conn`, which is about to end.
     pub fn refuse_stream(&mut self, tunnel: Key, reason: Reason, policy: &str) {
         let Some(t) = self.tunnels.get_mut(tunnel) else { return };
+        if t.link.machine.accepted() {
+            // It had been accepted to see its first bytes.
+            return self.reset_stream(tunnel, Some(reason));
+        }
         t.conn = None;
         t.link.machine.refuse(&Refusal::new(reason, true, policy), &mut t.link.control);
         // What came with OPEN has no application; kept, it would block the next stream's OPEN for ever.

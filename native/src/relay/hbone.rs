@@ -4,11 +4,15 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::conn::{End, Given};
+use super::dial::Pending;
 use super::plan::{Endpoint, Mode, Plan};
 use super::slab::Key;
+use super::threads::pair;
 use super::worker::Worker;
 use crate::hbone::{Inbound, Outbound, PORT, Target};
 use crate::reason::Reason;
+use crate::record::Closer;
 
 fn target(index: usize, endpoint: &Endpoint) -> Target {
     Target {
@@ -29,9 +33,20 @@ impl Worker {
         let Some(conn) = self.conns.get(key) else { return };
         let others = plan.endpoints.iter().enumerate().filter(|(i, e)| e.mode == Mode::Hbone && !conn.tried.contains(&(*i as u16)));
         let first = plan.endpoints.iter().enumerate().filter(|(i, _)| *i == usize::from(picked));
-        let targets = first.chain(others).map(|(i, e)| target(i, e)).collect();
+        let mut targets: Vec<Target> = first.chain(others).map(|(i, e)| target(i, e)).collect();
         if self.shared.hbone().is_none() {
             return self.endpoint_failed(key, Reason::UnsupportedMode);
+        }
+        let mut pending = None;
+        if let Some(Given::Dialling(dial)) = self.conns.get_mut(key).and_then(|c| c.given.take()).map(|g| *g) {
+            let Ok((ours, theirs)) = pair() else { return self.end(key, Reason::HandoverFailed, Closer::Agent, false) };
+            for target in &mut targets {
+                target.endpoint = dial.index;
+            }
+            pending = Some(Pending { dial, theirs });
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.down = Some(End::new(ours, false));
+            }
         }
         let Some(down) = self.take_socket(key) else { return };
         let Some(conn) = self.conns.remove(key) else { return };
@@ -49,6 +64,7 @@ impl Worker {
             early: conn.early,
             started: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
             flags: conn.flags,
+            pending,
         };
         if let Some(side) = self.shared.hbone() {
             side.hbone.outbound(carried);

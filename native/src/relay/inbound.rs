@@ -128,9 +128,13 @@ impl Worker {
     pub fn with_verdict(&mut self, key: Key, verdict: &Verdict) {
         let Some(conn) = self.conns.get_mut(key).filter(|c| c.state == State::Asking) else { return };
         conn.verdict = verdict.id;
-        if !self.act(key, &verdict.action) {
-            return;
+        if self.act(key, &verdict.action) {
+            self.connect_app(key);
         }
+    }
+
+    /// Goes on to the application.
+    pub fn connect_app(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let (to, client) = (conn.destination, conn.source.ip());
         conn.upstream = Some(to);

@@ -38,6 +38,12 @@ impl Worker {
                     let _ = done.send(count);
                 }
                 Message::Drain { deadline_ms } => self.drain(deadline_ms),
+                Message::Dial(order) => self.start_dial(*order),
+                Message::Abort { key, thread, call } => {
+                    self.abort_given(key);
+                    thread.reply(&call, json!({"ok": {}}));
+                }
+                Message::Lost(keys) => keys.into_iter().for_each(|key| self.cut(key, Reason::WorkerDied)),
                 Message::Stop => {
                     for key in self.conns.keys() {
                         self.cut(key, Reason::AgentStopping);

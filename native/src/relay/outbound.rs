@@ -182,6 +182,9 @@ impl Worker {
     fn dialled(&mut self, key: Key) {
         let now = self.now_us;
         let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.given.is_some() {
+            return self.give_socket(key);
+        }
         conn.state = State::Open;
         conn.step += 1;
         conn.ready_us = now;

@@ -21,6 +21,17 @@ pub enum Mode {
     Local,
 }
 
+impl Mode {
+    pub fn text(self) -> &'static str {
+        match self {
+            Mode::Fairlead => "fairlead/1",
+            Mode::Hbone => "hbone",
+            Mode::Plain => "plain",
+            Mode::Local => "local",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Endpoint {
     pub address: SocketAddr,
@@ -38,7 +49,23 @@ pub struct Endpoint {
 pub enum Action {
     Forward,
     Refuse { reason: Reason, policy: String },
-    Handover { thread: u32 },
+    Handover(Handover),
+}
+
+/// What becomes of a connection for the HTTP lane whose first bytes are not HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Opaque {
+    Forward,
+    Refuse,
+}
+
+/// To which data thread a connection goes. Without `opaque` its first bytes are not looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handover {
+    pub thread: u32,
+    pub opaque: Option<Opaque>,
+    pub detect_ms: u64,
 }
 
 #[derive(Debug)]
@@ -112,6 +139,8 @@ struct Wire {
     #[serde(default)]
     endpoints: Vec<WireEndpoint>,
     thread: Option<u32>,
+    opaque: Option<Opaque>,
+    detect_ms: Option<u64>,
     speaker: Option<bool>,
     mode: Option<String>,
     wait_ms: Option<u64>,
@@ -120,7 +149,10 @@ struct Wire {
 fn action(wire: &Wire) -> Result<Action, String> {
     match wire.action.as_str() {
         "forward" => Ok(Action::Forward),
-        "handover" => Ok(Action::Handover { thread: wire.thread.unwrap_or(0) }),
+        "handover" => {
+            let thread = wire.thread.unwrap_or(0);
+            Ok(Action::Handover(Handover { thread, opaque: wire.opaque, detect_ms: wire.detect_ms.unwrap_or(0) }))
+        }
         "refuse" => Ok(Action::Refuse {
             reason: wire.reason.as_deref().and_then(Reason::parse).unwrap_or(Reason::PolicyDenied),
             policy: wire.policy.clone().unwrap_or_default(),

@@ -157,8 +157,8 @@ impl Worker {
                 self.refuse_by(conn, *reason, policy);
                 false
             }
-            Action::Handover { thread } => {
-                self.hand_over(conn, *thread);
+            Action::Handover(order) => {
+                self.hand_over(conn, order);
                 false
             }
         }

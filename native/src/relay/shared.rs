@@ -10,6 +10,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use rustix::event::{EventfdFlags, eventfd};
 use serde_json::{Value, json};
 
+use super::dial::Order;
+use super::slab::Key;
+use super::threads::{DataThread, DataThreads};
 use crate::channel::{Channel, EVENT};
 use crate::config::Config;
 use crate::hbone::agent::HboneSide;
@@ -36,11 +39,29 @@ impl Pod {
 pub enum Message {
     Answer(Value),
     Enrolled(Arc<Pod>),
-    Unenrolled { pod: String, drain_ms: u64 },
+    Unenrolled {
+        pod: String,
+        drain_ms: u64,
+    },
     Connections(Sender<Vec<Value>>),
     Tunnels(Sender<Vec<Value>>),
-    Reset { ids: Arc<[u64]>, reason: Reason, done: Sender<usize> },
-    Drain { deadline_ms: u64 },
+    Reset {
+        ids: Arc<[u64]>,
+        reason: Reason,
+        done: Sender<usize>,
+    },
+    Drain {
+        deadline_ms: u64,
+    },
+    Dial(Box<Order>),
+    /// A data thread resets one of its streams.
+    Abort {
+        key: Key,
+        thread: Arc<DataThread>,
+        call: Value,
+    },
+    /// The data thread that had these streams is gone.
+    Lost(Vec<Key>),
     Stop,
 }
 
@@ -107,8 +128,7 @@ pub struct Shared {
     pub counters: Counters,
     pub connection_ids: AtomicU64,
     pub inboxes: Vec<Arc<Inbox>>,
-    /// Channels of the data threads that take handed-over sockets.
-    pub handovers: RwLock<HashMap<u32, Arc<Channel>>>,
+    pub threads: Arc<DataThreads>,
     /// When each worker last turned its loop, µs (`now_us`).
     pub beats: Vec<AtomicU64>,
     /// Names of policies by which other agents refused, by number - 1; told to the agent once each.
@@ -137,7 +157,7 @@ impl Shared {
             counters: Counters::default(),
             connection_ids: AtomicU64::new(1),
             inboxes,
-            handovers: RwLock::default(),
+            threads: Arc::default(),
             beats,
             policies: Mutex::default(),
             drain_until_us: AtomicU64::new(0),

@@ -29,6 +29,8 @@ const TAIL_WAIT_US: u64 = 1_000;
 /// What a pass over the peer's bytes ended with.
 enum Passed {
     Waiting,
+    /// There are first bytes of a stream that is handed over by them.
+    Judge,
     More,
     Event(Event),
     /// The application's socket failed.
@@ -122,6 +124,12 @@ impl Worker {
             match passed {
                 Passed::Waiting if t.write_failed => return self.tunnel_broke(key, Failure::new(Reason::TunnelLost, "socket failed")),
                 Passed::Waiting => return self.pump_app(key),
+                Passed::Judge => {
+                    if let Some(conn) = self.tunnels.get(key).and_then(|t| t.conn) {
+                        self.judge(conn, false);
+                    }
+                    return self.pump_app(key);
+                }
                 Passed::More => {}
                 Passed::Event(event) => self.on_event(key, event),
                 Passed::AppFailed => self.reset_stream(key, None),
@@ -221,7 +229,12 @@ impl Worker {
             Event::Open(meta) => self.stream_opened(key, meta),
             Event::Accepted => {
                 t.used_us = self.now_us;
-                if let Some(c) = t.conn.and_then(|c| self.conns.get_mut(c)) {
+                let Some(conn) = t.conn else { return };
+                if self.conns.get(conn).is_some_and(|c| c.given.is_some()) && !self.give_stream(conn) {
+                    return;
+                }
+                let Some(t) = self.tunnels.get_mut(key) else { return };
+                if let Some(c) = self.conns.get_mut(conn) {
                     c.state = State::Open;
                     c.step += 1;
                     c.ready_us = self.now_us;
@@ -314,6 +327,10 @@ impl Worker {
     }
 }
 
+fn judging(conn: Option<&Conn>) -> bool {
+    conn.is_some_and(|c| c.state == State::Judging)
+}
+
 /// Reads the peer's bytes: data to the application, the first frame that means more to the caller.
 fn pass(t: &mut Tunnel, mut conn: Option<&mut Conn>, buffers: &mut super::buffers::Buffers) -> Passed {
     let link = &mut t.link;
@@ -326,11 +343,11 @@ fn pass(t: &mut Tunnel, mut conn: Option<&mut Conn>, buffers: &mut super::buffer
             return Passed::AppFailed;
         }
         if !link.undelivered.is_empty() {
-            return Passed::Waiting;
+            return if judging(conn.as_deref()) { Passed::Judge } else { Passed::Waiting };
         }
         if let Some(c) = conn.as_deref_mut().filter(|c| c.fin_due) {
             if !may_deliver {
-                return Passed::Waiting;
+                return if judging(Some(c)) { Passed::Judge } else { Passed::Waiting };
             }
             c.fin_due = false;
             return Passed::Event(Event::Fin);

@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 
 use super::accept::Listening;
 use super::buffers::Buffers;
-use super::conn::{Conn, End, State};
+use super::conn::{Conn, End, Given, State};
 use super::plan::Plan;
 use super::questions::Questions;
 use super::report::Report;
@@ -203,10 +203,14 @@ impl Worker {
                 end.writable |= flags.contains(F::OUT);
                 end.hangup |= flags.intersects(F::RDHUP | F::HUP | F::ERR);
                 let failed = flags.contains(F::ERR);
+                if flags.contains(F::HUP) && conn.given.as_deref().is_some_and(Given::orphaned) {
+                    return self.cut(key, Reason::WorkerDied);
+                }
                 match (conn.state, down) {
                     (State::Connecting, false) => self.on_dial(key),
                     _ if failed => self.on_error(key, down),
                     (State::Peeking, true) => self.on_peek(key),
+                    (State::Judging, true) => self.judge(key, false),
                     (State::Open | State::Opening, _) => match conn.tunnel {
                         Some(tunnel) => {
                             if self.tunnels.get(tunnel).is_some_and(|t| t.link.ready()) {
@@ -222,7 +226,7 @@ impl Worker {
     }
 
     /// A socket reports an error (the peer's RST): the connection ends even while nobody reads from it.
-    fn on_error(&mut self, key: Key, down: bool) {
+    pub fn on_error(&mut self, key: Key, down: bool) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let side = if down { Closer::Client } else { Closer::Server };
         let reason = if down { Reason::ClientReset } else { Reason::ServerReset };
@@ -256,6 +260,7 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(key) else { return };
         match conn.state {
             State::Peeking => self.peek_timeout(key),
+            State::Judging => self.judge(key, true),
             State::Arriving => self.look_for_pod(key),
             State::Connecting => self.dial_failed(key, Reason::ConnectTimeout),
             State::Opening => self.opening_timeout(key),
@@ -278,6 +283,11 @@ impl Worker {
     pub fn refuse_by(&mut self, key: Key, reason: Reason, policy: &str) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.lane = Lane::None;
+        if let Some(Given::Dialling(dial)) = conn.given.as_deref_mut() {
+            self.shared.counters.add("dial_failed", 1);
+            dial.failed(reason, policy);
+            return self.end(key, reason, Closer::Agent, true);
+        }
         self.shared.counters.add("refused", 1);
         if let Some(tunnel) = conn.tunnel.take().filter(|_| conn.inbound) {
             self.refuse_stream(tunnel, reason, policy);
@@ -301,6 +311,11 @@ impl Worker {
             t.conn = None;
         }
         let closer = conn.closer;
+        if let Some(given) = conn.given.take()
+            && !given.ended(&mut conn, reason, abort)
+        {
+            return self.drain_check();
+        }
         self.record(&conn, reason, closer);
         self.drain_check();
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fairlead::reason::Reason;
 use fairlead::record::{Closer, Lane};
-use fairlead::relay::plan::Action;
+use fairlead::relay::plan::{Action, Handover};
 use serde_json::{Value, json};
 
 use crate::kit::*;
@@ -83,7 +83,7 @@ fn no_verdict_no_stream() {
     let mesh = Mesh::new();
     *mesh.witness.rule.lock().unwrap() = Box::new(|_| None);
     assert_eq!(single(&mesh, echo_app(), json!({}))["status"], 503);
-    *mesh.witness.rule.lock().unwrap() = Box::new(|_| Some(Action::Handover { thread: 0 }));
+    *mesh.witness.rule.lock().unwrap() = Box::new(|_| Some(Action::Handover(Handover { thread: 0, opaque: None, detect_ms: 0 })));
     assert_eq!(single(&mesh, echo_app(), json!({}))["status"], 403);
     let reasons: Vec<_> = mesh.records(2).iter().map(|r| r.reason).collect();
     assert_eq!(reasons, [Reason::QuestionTimeout, Reason::L7Unavailable]);

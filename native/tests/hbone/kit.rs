@@ -182,7 +182,7 @@ impl Mesh {
             records: Mutex::default(),
             refusals: Mutex::default(),
         });
-        let (hbone, thread) = Hbone::start(settings, identities.clone(), witness.clone(), witness.clone()).unwrap();
+        let (hbone, thread) = Hbone::start(settings, identities.clone(), witness.clone(), witness.clone(), Arc::default()).unwrap();
         let folder = Folder::new();
         let ca_file = folder.write("ca.pem", &ca.pem);
         let mesh = Self { hbone, thread: Some(thread), witness, identities, ca, folder, ca_file };
@@ -240,6 +240,7 @@ impl Mesh {
                 early: vec![],
                 started: Instant::now(),
                 flags: 0,
+                pending: None,
             });
         })
     }

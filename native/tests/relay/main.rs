@@ -3,10 +3,13 @@
 
 mod alerts;
 mod death;
+mod dialled;
 mod failover;
 mod first_bytes;
 mod foreign;
+mod judged;
 mod keys;
+mod lane;
 mod life;
 mod mesh;
 mod node;

@@ -132,7 +132,7 @@ pub struct Node {
     next_call: AtomicU64,
 }
 
-fn frame(kind: u8, body: &Value) -> Vec<u8> {
+pub fn frame(kind: u8, body: &Value) -> Vec<u8> {
     let text = body.to_string();
     let mut out = (text.len() as u32 + 1).to_le_bytes().to_vec();
     out.push(kind);
