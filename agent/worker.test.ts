@@ -78,7 +78,7 @@ function answerDials(channel: Socket, answer: (params: { endpoint: { port: numbe
       channel.write(encodeFrame(2, JSON.stringify({ id, ...(await answer(params)) })));
     },
   });
-  channel.on("data", (chunk: Buffer) => frames.push(chunk));
+  channel.on("data", (chunk: Buffer) => frames.push(chunk)).resume();
 }
 
 test("[INT-9] a data thread adopts a handed socket and carries it to its destination, half-close included", async (t) => {

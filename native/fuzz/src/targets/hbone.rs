@@ -108,7 +108,7 @@ fn world() -> &'static World {
             max_age_jitter: Duration::from_secs(1),
         };
         let witness = Arc::new(Witness::default());
-        let (hbone, _) = Hbone::start(settings, identities, witness.clone(), witness).expect("HBONE starts");
+        let (hbone, _) = Hbone::start(settings, identities, witness.clone(), witness, Arc::default()).expect("HBONE starts");
         serve_app();
         let chain = vec![CertificateDer::from_pem_slice(certificates.client.chain.as_bytes()).expect("a certificate")];
         let key = PrivateKeyDer::from_pem_slice(certificates.client.key.as_bytes()).expect("a key");
