@@ -68,7 +68,9 @@ print(ask(b"q").makefile("rb").read().decode())
 c=ask(b"w"); c.close(); time.sleep(.5)
 print(ask(b"q").makefile("rb").read().decode())`;
 
-const http = (port: number): Record<string, unknown> => ({ ports: [{ name: "http", port, targetPort: port, appProtocol: "http" }] });
+const http = (port: number): Record<string, unknown> => ({
+  ports: [{ name: "http", port, targetPort: port, appProtocol: "http" }],
+});
 const meshed = {
   "all.yaml": manifest(
     namespace("shop"),
