@@ -59,7 +59,8 @@ export async function startProxy(
     if (status !== 0) return;
     const open = (onread: OnReadOpts): Socket =>
       new Socket({ handle, onread, allowHalfOpen: true } as unknown as ConstructorParameters<typeof Socket>[0]);
-    connections.add(new Downstream({ handler, limits, sweep, closed: (c) => connections.delete(c) }, open));
+    const connection = new Downstream({ handler, limits, sweep, closed: () => connections.delete(connection) }, open);
+    connections.add(connection);
   };
   const address = server.address();
   return {

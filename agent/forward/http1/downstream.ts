@@ -5,30 +5,21 @@ import type { HeaderList, Malformed } from "../../http.ts";
 import type { TrailerParser } from "./body.ts";
 import { BUSY, CLOSED, LINGER, TUNNEL } from "./client-connection.ts";
 import { CountedConnection } from "./counted-connection.ts";
-import type { Decision, ExchangeLimits, Forward, Handler, Outcome } from "./exchange.ts";
+import type { Decision, DownstreamParts, Forward, Handler, Outcome } from "./exchange.ts";
 import { isIdempotent, statusOf } from "./exchange.ts";
 import { KEEP_ALIVE, REFUSED } from "./fields.ts";
 import type { Answered, ServerLink } from "./links.ts";
 import { OutBuffer } from "./out-buffer.ts";
 import { CHUNKED, NO_BODY, UNTIL_CLOSE } from "./request.ts";
 import type { ResponseParser } from "./response.ts";
-import type { Sweep } from "./sweep.ts";
 import { writeRequest, writeTrailers } from "./write.ts";
 
 const mostStale = 3;
 const nothing = Buffer.alloc(0);
 
-export interface DownstreamParts {
-  readonly handler: Handler;
-  readonly limits: ExchangeLimits;
-  readonly sweep: Sweep;
-  /** The connection is over. */
-  readonly closed?: (connection: Downstream) => void;
-}
-
 export class Downstream extends CountedConnection implements Answered {
   private readonly handler: Handler;
-  private readonly tellClosed: ((connection: Downstream) => void) | undefined;
+  private readonly tellClosed: (() => void) | undefined;
   /** The request as it was sent, for as long as it may have to be sent again. */
   private readonly out = new OutBuffer(1024);
   private isOutLent = false;
@@ -285,7 +276,13 @@ export class Downstream extends CountedConnection implements Answered {
   }
 
   private giveUp(why: Outcome): void {
-    const decision = this.handler.failed?.(why, this);
+    let decision: Decision | undefined;
+    try {
+      decision = this.handler.failed?.(why, this);
+    } catch (error) {
+      this.threw(error);
+      return;
+    }
     if (decision === undefined || (decision.kind === "forward" && !this.canResend)) {
       this.respond(statusOf(why), [], nothing, why);
       return;
@@ -310,7 +307,11 @@ export class Downstream extends CountedConnection implements Answered {
     this.isUnderWay = false;
     this.outcome = outcome;
     this.release();
-    this.handler.ended?.(this);
+    try {
+      this.handler.ended?.(this);
+    } catch (error) {
+      this.threw(error);
+    }
   }
 
   /** Lets go of the server's side, whatever it was doing. */
@@ -367,9 +368,13 @@ export class Downstream extends CountedConnection implements Answered {
     }
   }
 
-  protected override threw(): void {
+  override threw(error: unknown): void {
+    this.isConsuming = false;
+    this.writer.discard();
     this.endExchange("internal_error");
     this.cut();
+    if (this.handler.threw === undefined) throw error;
+    this.handler.threw(error);
   }
 
   protected override refused(why: Malformed): void {
@@ -384,7 +389,7 @@ export class Downstream extends CountedConnection implements Answered {
       this.times.after(this.limits.lingerMs, () => upstream.destroy());
       this.endExchange("finished");
     } else this.endExchange("client_gone");
-    this.tellClosed?.(this);
+    this.tellClosed?.();
   }
 
   /** Ends it now. */

@@ -5,6 +5,7 @@ import type { Endpoint } from "../../flow.ts";
 import type { HeaderEdits, HeaderList, Malformed, RequestHead, ResponseHead } from "../../http.ts";
 import { type CodecLimits, defaultCodecLimits } from "./limits.ts";
 import type { PoolLink } from "./links.ts";
+import type { Sweep } from "./sweep.ts";
 import type { RequestRewrite } from "./write.ts";
 
 /** Opens a connection whose bytes go to `onread`; the error is a word for records (`connect_refused`). Half-close must be allowed on it. */
@@ -64,8 +65,18 @@ export interface Handler {
   failed?(why: Outcome, exchange: Exchange): Decision | undefined;
   /** Bytes of a client were no request. `ended` is not called for them. */
   refused?(malformed: Malformed): void;
+  /** A decision or hook threw. That exchange is over ("internal_error"), all others go on. Absent: it is thrown on. */
+  threw?(error: unknown): void;
   /** Each exchange that `decide` was asked about ends here, once. */
   ended?(exchange: Exchange): void;
+}
+
+export interface DownstreamParts {
+  readonly handler: Handler;
+  readonly limits: ExchangeLimits;
+  readonly sweep: Sweep;
+  /** The connection is over. */
+  readonly closed?: () => void;
 }
 
 export interface ExchangeLimits extends CodecLimits {
@@ -82,6 +93,8 @@ export interface ExchangeLimits extends CodecLimits {
   readonly maxDiscardBytes: number;
   /** Of a connection that is drained and without a request: time for one that is on its way. */
   readonly drainIdleMs: number;
+  /** Bytes of answers that a client has not taken; its next request waits for that. */
+  readonly maxUnread: number;
   /** Of a body that came with the head, bytes that are sent in one piece with it. */
   readonly maxFirstBytes: number;
 }
@@ -96,6 +109,7 @@ export const defaultExchangeLimits: ExchangeLimits = {
   lingerMs: 2_000,
   maxDiscardBytes: 256 * 1024,
   drainIdleMs: 1_000,
+  maxUnread: 64 * 1024,
   maxFirstBytes: 16 * 1024,
 };
 
