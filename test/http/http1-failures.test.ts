@@ -312,3 +312,54 @@ test("[TRF-7] a server that answers before it has read the body, and closes, is 
   assert.equal(code, 0);
   assert.equal(out, "big|413");
 });
+
+test("[RES-5] [RES-6] a try that gives no answer or a bad one is made again elsewhere, with its body if that was kept", async (t) => {
+  const good = await behind(t, echo);
+  const bad = await behind(t, (req, res) => {
+    if (req.url === "/slow") return;
+    req.resume();
+    req.on("end", () => {
+      res.statusCode = 503;
+      res.end("no");
+    });
+  });
+  const { proxy, ended } = await behind(t, echo, {
+    handler: {
+      decide: () => ({ kind: "forward", upstream: bad.proxy.pool, tryTimeoutMs: 100, replayBytes: 50_000 }),
+      answered: (head, exchange) =>
+        head.status === 503 && exchange.canResend ? { kind: "forward", upstream: good.proxy.pool } : undefined,
+      failed: (why, exchange) => {
+        assert.equal(why, "try_timeout");
+        return exchange.canResend ? { kind: "forward", upstream: good.proxy.pool } : undefined;
+      },
+    },
+  });
+  const ask = (path: string, size: number, ...more: readonly string[]): Promise<{ readonly out: string }> =>
+    curl(
+      "-w",
+      "|%{http_code}",
+      "-H",
+      "Expect:",
+      ...more,
+      "-d",
+      "x".repeat(size),
+      `http://127.0.0.1:${proxy.port}${path}`,
+    );
+  for (const more of [[], ["-H", "Transfer-Encoding: chunked"]]) {
+    for (const path of ["/slow", "/unavailable"]) {
+      const { out } = await ask(path, 40_000, ...more);
+      assert.match(out, /"size":40000,.*\|200$/);
+    }
+    assert.match((await ask("/slow", 90_000, ...more)).out, /^\|504$/);
+    assert.match((await ask("/unavailable", 90_000, ...more)).out, /^no\|503$/);
+  }
+  assert.deepEqual(
+    ended.map((e) => [e.outcome, e.resent]),
+    [1, 2].flatMap(() => [
+      ["finished", 1],
+      ["finished", 1],
+      ["try_timeout", 0],
+      ["finished", 0],
+    ]),
+  );
+});

@@ -42,6 +42,7 @@ export abstract class ClientConnection implements Swept {
   protected isRequestDone = true;
   /** Monotonic ms; 0: none. */
   protected deadlineMs = 0;
+  protected tryDeadlineMs = 0;
   protected isConsuming = false;
   private isPaused = false;
   private discarded = 0;
@@ -246,6 +247,7 @@ export abstract class ClientConnection implements Swept {
         break;
       case BUSY:
         if (this.deadlineMs > 0 && now >= this.deadlineMs) this.expired("request_timeout");
+        else if (this.tryDeadlineMs > 0 && now >= this.tryDeadlineMs) this.expired("try_timeout");
         else if (quiet >= this.limits.stallTimeoutMs)
           this.expired(this.isRequestDone ? "response_stalled" : "request_stalled");
         break;

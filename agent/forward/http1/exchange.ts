@@ -16,6 +16,10 @@ export interface Forward extends RequestRewrite {
   readonly upstream: PoolLink;
   /** From the request's head to the response's end; 0 or absent: none. */
   readonly timeoutMs?: number;
+  /** From now to the response's head; `failed` is asked what to do after it. */
+  readonly tryTimeoutMs?: number;
+  /** Of the request's body, bytes kept so that it can be sent again. Absent: what came with its head. */
+  readonly replayBytes?: number;
   /** Wait before the request goes on: injected delay, backoff of a retry. */
   readonly delayMs?: number;
 }
@@ -130,7 +134,8 @@ export function isIdempotent(method: string): boolean {
 
 /** The status that a client gets where the server gave none, by why. */
 export function statusOf(why: Outcome): number {
-  if (why === "request_timeout" || why === "response_stalled" || why === "connect_timeout") return 504;
+  if (why === "request_timeout" || why === "try_timeout" || why === "response_stalled" || why === "connect_timeout")
+    return 504;
   if (why.startsWith("connect_") || why === "pool_overflow" || why === "pool_draining") return 503;
   return 502;
 }
