@@ -47,10 +47,13 @@ export class OutBuffer {
     this.len += text.length;
   }
 
-  bytes(from: Uint8Array, start: number, end: number): void {
-    this.room(end - start);
-    this.buf.set(start === 0 && end === from.length ? from : from.subarray(start, end), this.len);
-    this.len += end - start;
+  bytes(from: Buffer, start: number, end: number): void {
+    const size = end - start;
+    this.room(size);
+    // For a field or two a loop is cheaper than a view.
+    if (size <= 64) for (let i = 0; i < size; i++) this.buf[this.len + i] = from[start + i] as number;
+    else from.copy(this.buf, this.len, start, end);
+    this.len += size;
   }
 
   decimal(n: number): void {
