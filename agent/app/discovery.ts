@@ -221,6 +221,13 @@ export class Discovery {
               ? "CUSTOM needs the HTTP lane: what it covers is refused"
               : "has rules about requests, which need the HTTP lane: they fail closed",
         });
+    for (const name of this.#parts.state.routings.keys())
+      found.push({
+        typeUrl: codecs.HttpRouting.typeUrl,
+        resource: name,
+        enforced: false,
+        reason: "needs the HTTP lane: requests go to the service's own endpoints as they are",
+      });
     return found;
   }
 }
