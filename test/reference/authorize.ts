@@ -124,7 +124,7 @@ function attribute(key: string, namespace: string, r: ReferenceRequest, settings
       return eitherOf([host + port, host, bare + port, bare]);
     }
     case "method":
-      return texts([r.method]);
+      return texts([r.method, r.method.toUpperCase()]);
     case "path": {
       const raw = r.target.split(/[?#]/)[0] ?? "";
       const read = normalized(raw, settings.pathNormalization);
