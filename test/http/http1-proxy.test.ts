@@ -165,6 +165,29 @@ test("[TRF-7] an answer before the request's body has come does not confuse the 
   assert.match(waits, /\r\nconnection: close\r\n\r\ndenied$/);
 });
 
+test("[TRF-7] a client behind a socket pair, as a tunnel's stream is handed over: the same, its cuts included", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "fairlead-http1-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, "socket");
+  const { ended } = await behindTcp(
+    t,
+    (socket) =>
+      socket.on("data", (data) => {
+        if (data.includes("/cut")) socket.end("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+        else socket.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+      }),
+    { path },
+  );
+  const { out } = await curl("--unix-socket", path, "http://a/x", "http://a/y");
+  assert.equal(out, "okok");
+  assert.equal((await curl("--unix-socket", path, "http://a/cut")).code, 18);
+  await until(() => ended.length === 3);
+  assert.deepEqual(
+    ended.map((e) => e.outcome),
+    ["finished", "finished", "upstream_closed"],
+  );
+});
+
 test("[TRF-7] fetch (undici) and nginx: files, ranges, errors, many at once on few connections", async (t) => {
   const nginx = await startNginx(t);
   const proxy = await startProxy(nginx.port, { pool: { maxConnections: 8 } });

@@ -224,9 +224,9 @@ export abstract class ClientConnection implements Swept {
   /** At once, so that the client sees that something is missing. */
   protected cut(): void {
     this.state = CLOSED;
-    // libuv refuses to reset a stream that is shutting down.
-    if (this.socket.writableEnded) this.socket.destroy();
-    else this.socket.resetAndDestroy();
+    // libuv refuses to reset a stream that is shutting down, and a socket pair knows no reset at all.
+    if (!this.socket.writableEnded && this.socket.remoteAddress !== undefined) this.socket.resetAndDestroy();
+    else this.socket.destroy();
   }
 
   private clientEnded(): void {
