@@ -210,8 +210,9 @@ export class Discovery {
       enforced: false,
       reason,
     }));
+    const reads = this.#parts.config.dataThreads > 0;
     for (const policy of this.#parts.state.authorizations.all())
-      if (needsL7(policy))
+      if (policy.action === "custom" || (needsL7(policy) && !reads))
         found.push({
           typeUrl: codecs.Authorization.typeUrl,
           resource: policyNameOf(policy),
@@ -221,6 +222,14 @@ export class Discovery {
               ? "CUSTOM needs the HTTP lane: what it covers is refused"
               : "has rules about requests, which need the HTTP lane: they fail closed",
         });
+    if (reads) return found;
+    for (const name of this.#parts.state.routings.keys())
+      found.push({
+        typeUrl: codecs.HttpRouting.typeUrl,
+        resource: name,
+        enforced: false,
+        reason: "needs the HTTP lane: requests go to the service's own endpoints as they are",
+      });
     return found;
   }
 }

@@ -50,7 +50,8 @@ export class ViewSync {
   /** What an update touched. */
   async changed(changes: Changes): Promise<void> {
     const { names } = changes;
-    const policies = names.Authorization.size + names.TrafficPolicy.size + names.MeshSettings.size > 0;
+    const policies =
+      names.Authorization.size + names.TrafficPolicy.size + names.HttpRouting.size + names.MeshSettings.size > 0;
     for (const address of changes.addresses) this.#speaker(address);
     if (!this.#parts.maps()) return this.flush();
     if (names.MeshSettings.size > 0)

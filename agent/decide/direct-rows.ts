@@ -14,7 +14,7 @@ export interface DirectPair {
 export type DirectDecision =
   | { readonly direct: true; readonly verdict: Verdict }
   | { readonly direct: false; readonly verdict: Verdict; readonly why: DirectObstacle };
-export type DirectObstacle = "no_ebpf" | "denied" | "l7_policy" | "l7_telemetry" | "same_pod";
+export type DirectObstacle = "no_ebpf" | "denied" | "l7_policy" | "l7_routing" | "l7_telemetry" | "same_pod";
 
 export interface DirectSettings {
   readonly knowledge: Knowledge;
@@ -45,6 +45,7 @@ export function decideDirect(state: MeshState, pair: DirectPair, settings: Direc
   if (!settings.kernelLane) return { direct: false, verdict, why: "no_ebpf" };
   const subject = subjectOf(state, pair.destination);
   if (state.authorizations.inForce(subject).some(needsL7)) return { direct: false, verdict, why: "l7_policy" };
+  if (hasRouting(state, subject, pair.port)) return { direct: false, verdict, why: "l7_routing" };
   if (settings.l7Telemetry && isDeclaredL7(state, subject, pair.port))
     return { direct: false, verdict, why: "l7_telemetry" };
   return { direct: true, verdict };
@@ -55,6 +56,14 @@ const unreachable: Verdict = { allow: false, reason: "no_endpoints", notes: [] }
 /** Declared protocols whose requests the HTTP lane reads. */
 export const isHttpProtocol = (protocol: string): boolean => l7Protocols.has(protocol);
 const l7Protocols = new Set(["http", "http2", "grpc", "grpc-web", "h2c", "ws"]);
+
+/** Whether a service that this port of the workload serves has routes or a resilience policy. */
+function hasRouting(state: MeshState, workload: Workload, port: number): boolean {
+  if (state.routings.size === 0) return false;
+  return workload.services.some(
+    ({ service, ports }) => state.routings.has(service) && ports.some((mapping) => mapping.targetPort === port),
+  );
+}
 
 /** Whether a service declares this port of the workload as HTTP or gRPC. */
 export function isDeclaredL7(state: MeshState, workload: Workload, port: number): boolean {

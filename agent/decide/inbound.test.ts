@@ -13,6 +13,7 @@ import {
   trafficPolicy,
   workload,
 } from "../../test/kit/mesh.ts";
+import { defaultPolicy } from "../api/http-policy.ts";
 import { type NodeName, workloadId } from "../api/names.ts";
 import type { Knowledge } from "../flow.ts";
 import { decideDirect } from "./direct-rows.ts";
@@ -91,6 +92,14 @@ test("[DP-24] direct only when allowed and nothing at L7 applies to the destinat
   assert.equal(why(decided), "l7_policy");
   assert.equal(decided.verdict.allow, true);
   assert.equal(why(direct({}, { source: db })), "same_pod");
+});
+
+test("[DP-24] a service with routes or a resilience policy keeps its endpoints off the direct lane, on the ports that it maps", () => {
+  const routing = { name: "web", namespace: "shop", routes: [], policy: defaultPolicy };
+  const mapped = { ...db, services: [member("shop", "web", 80, 5432)] };
+  const other = { ...db, services: [member("shop", "web", 80, 81), member("shop", "db", 5432, 5432)] };
+  assert.equal(why(direct({ workloads: [mapped], routings: [routing] })), "l7_routing");
+  assert.equal(why(direct({ workloads: [other], routings: [routing] })), "direct");
 });
 
 test("[DP-24] a port declared HTTP leaves the direct lane only while something reads its requests", () => {

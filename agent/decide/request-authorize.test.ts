@@ -47,6 +47,7 @@ test("[SEC-1] methods, paths, templates, hosts and their negations", () => {
     assert.equal(get(path).allow, false, path);
   assert.equal(get("/info", { method: "POST" }).allow, false);
   assert.equal(get("/info", { method: "get" }).allow, false);
+  assert.equal(judge([deny({ to: [{ methods: ["DELETE"] }] })])("/", { method: "delete" }).allow, false);
   const hosts = judge([deny({ to: [{ hosts: ["admin.example", "*.internal"], notPaths: ["/healthz"] }] })]);
   for (const authority of ["admin.example", "ADMIN.example:8080", "admin.example.", "a.internal:1"])
     assert.equal(hosts("/x", { authority }).allow, false, authority);

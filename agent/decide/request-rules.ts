@@ -175,8 +175,8 @@ export function ruleMatches(rule: BoundRule, view: RequestView): boolean {
 function someOperation(operations: readonly CompiledOperation[], view: RequestView, widely: boolean): boolean {
   for (let i = 0; i < operations.length; i++) {
     const o = operations[i] as CompiledOperation;
-    if (!o.methods.isEmpty && !o.methods.has(view.method)) continue;
-    if (!o.notMethods.isEmpty && o.notMethods.has(view.method)) continue;
+    if (!o.methods.isEmpty && !methodIn(o.methods, view.method, widely)) continue;
+    if (!o.notMethods.isEmpty && methodIn(o.notMethods, view.method, !widely)) continue;
     if (!o.hosts.isEmpty && !hostIn(o.hosts, view)) continue;
     if (!o.notHosts.isEmpty && hostIn(o.notHosts, view)) continue;
     if (!o.paths.isEmpty && !o.paths.has(view, widely)) continue;
@@ -184,6 +184,11 @@ function someOperation(operations: readonly CompiledOperation[], view: RequestVi
     return true;
   }
   return false;
+}
+
+/** Methods have case (RFC 9110 §9.1), but some servers read "delete" as DELETE: `anyCase` counts that too. */
+function methodIn(list: TextList, method: string, anyCase: boolean): boolean {
+  return list.has(method) || (anyCase && list.has(method.toUpperCase()));
 }
 
 function hostIn(list: TextList, view: RequestView): boolean {

@@ -1,6 +1,6 @@
 // Shapes of the filters of HTTPRoute and GRPCRoute rules.
 import type { Cors, HeaderChanges, PathEdit, Redirect, Rewrite, RouteFilter } from "../../agent/api/http-filters.ts";
-import { fieldText, headerToChange, mapped, named, token, upTo } from "./http-schema.ts";
+import { fieldText, groupName, headerToChange, kindName, mapped, named, token, upTo } from "./http-schema.ts";
 import type { FilterSpec, ObjectReference } from "./http-types.ts";
 import {
   flag,
@@ -19,8 +19,8 @@ import {
 } from "./schema.ts";
 
 export const reference = object<ObjectReference>({
-  group: optional(text, ""),
-  kind: optional(text, "Service"),
+  group: optional(groupName, ""),
+  kind: optional(kindName, "Service"),
   namespace: optional(objectName, ""),
   name: required(objectName, "x"),
   port: optional(port, 0),
@@ -108,8 +108,8 @@ const mirror = mapped(
   },
 );
 const extension = object({
-  group: required(text, ""),
-  kind: required(text, ""),
+  group: required(groupName, ""),
+  kind: required(kindName, "X"),
   name: required(objectName, "x"),
 });
 

@@ -5,6 +5,7 @@ import { tokenPattern } from "../../agent/api/http-policy.ts";
 import { compileRegex } from "../../agent/base/regex.ts";
 import {
   list,
+  nameOrNone,
   object,
   oneOf,
   optional,
@@ -86,6 +87,13 @@ const patternChecked = (value: string, path: Path, report: Report): void => {
 export function checkPattern(kind: "exact" | "regex", value: string, path: Path, report: Report): void {
   if (kind === "regex") patternChecked(value, path, report);
 }
+
+/** Of an API as Gateway API writes it: "" is the core group. */
+export const groupName: Reader<string> = nameOrNone;
+export const kindName: Reader<string> = checked(text, (value, path, report) => {
+  if (!/^[A-Za-z][-A-Za-z0-9]{0,62}$/.test(value))
+    report.problem(path, `is ${showValue(value)}, not a kind`, 'write it as "Service"');
+});
 
 /** Choices by the names that manifests use -> those of records. */
 export const named = <T extends string>(names: Readonly<Record<string, T>>): Reader<T> =>

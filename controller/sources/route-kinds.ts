@@ -7,7 +7,9 @@ import {
   checkPath,
   checkPattern,
   duration,
+  groupName,
   headerName,
+  kindName,
   mapped,
   matchKind,
   named,
@@ -34,8 +36,8 @@ import {
 
 const gatewayGroup = "gateway.networking.k8s.io";
 const parentRef = object<ParentRef>({
-  group: optional(text, gatewayGroup),
-  kind: optional(text, "Gateway"),
+  group: optional(groupName, gatewayGroup),
+  kind: optional(kindName, "Gateway"),
   namespace: optional(objectName, ""),
   name: required(objectName, "x"),
   sectionName: optional(objectName, ""),
@@ -57,8 +59,8 @@ const hostname: Reader<string> = (value, path, report) => {
 const backendRef = (filters: Reader<readonly FilterSpec[]>): Reader<BackendRef> =>
   checked(
     object<BackendRef>({
-      group: optional(text, ""),
-      kind: optional(text, "Service"),
+      group: optional(groupName, ""),
+      kind: optional(kindName, "Service"),
       namespace: optional(objectName, ""),
       name: required(objectName, "x"),
       port: optional(port, 0),
@@ -259,11 +261,21 @@ export const referenceGrant: { readonly spec: Field<ReferenceGrantSpec> } = {
   spec: required(
     object<ReferenceGrantSpec>({
       from: required(
-        upTo(16, object({ group: required(text, ""), kind: required(text, ""), namespace: required(objectName, "x") })),
+        upTo(
+          16,
+          object({
+            group: required(groupName, ""),
+            kind: required(kindName, "X"),
+            namespace: required(objectName, "x"),
+          }),
+        ),
         [],
       ),
       to: required(
-        upTo(16, object({ group: required(text, ""), kind: required(text, ""), name: optional(objectName, "") })),
+        upTo(
+          16,
+          object({ group: required(groupName, ""), kind: required(kindName, "X"), name: optional(objectName, "") }),
+        ),
         [],
       ),
     }),

@@ -13,6 +13,8 @@ const ids: Readonly<Record<string, string>> = {
   resources: "DIS-9",
   discovery: "DIS-3",
   calls: "IDN-3",
+  "request-path": "SEC-8",
+  "request-host": "SEC-8",
   "http1-request": "TRF-7",
   "http1-response": "TRF-7",
   "http2-frames": "SEC-8",

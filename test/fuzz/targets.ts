@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { encodeFrame, FrameReader } from "../../agent/base/frames.ts";
 import { decodeRecord, recordBytes } from "../../agent/report/wire-record.ts";
 import { checkCsr, maxCsrBytes } from "../../controller/issue/csr.ts";
+import { authorizationTargets } from "./authorization-targets.ts";
 import { callTargets } from "./call-targets.ts";
 import { http1Targets } from "./http1-targets.ts";
 import { http2Targets } from "./http2-targets.ts";
@@ -81,6 +82,7 @@ export const targets: readonly FuzzTarget[] = [
   { name: "csr-der", maxBytes: 4_096, run: (input) => csr(armour(input)) },
   { name: "frames", maxBytes: 8_192, run: frames },
   { name: "records", maxBytes: 4 * recordBytes, run: records },
+  ...authorizationTargets,
   ...http1Targets,
   ...protoTargets,
   ...callTargets,

@@ -233,3 +233,133 @@ test("[RES-5] a refused connection is tried again where the decision says; a lat
   assert.equal((JSON.parse(out) as { readonly size: number }).size, 4);
   assert.equal(asked, 3);
 });
+
+test("[TRF-7] a client that asks and asks and reads nothing is not served ahead of what it took", async (t) => {
+  let decided = 0;
+  const { proxy } = await behind(t, echo, {
+    handler: {
+      decide() {
+        decided++;
+        return { kind: "respond", status: 200, headers: [], body: Buffer.alloc(50_000) };
+      },
+    },
+  });
+  const socket = connect(proxy.port, "127.0.0.1");
+  t.after(() => socket.destroy());
+  socket.pause();
+  for (let i = 0; i < 50; i++) socket.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.ok(decided < 1_000, `${decided} of 5,000 answered`);
+  let got = 0;
+  socket.on("data", (data) => {
+    got += data.length;
+  });
+  socket.resume();
+  await until(() => decided === 5_000 && got > 5_000 * 50_000);
+});
+
+test("[SEC-8] a decision or hook that throws ends that exchange alone", async (t) => {
+  const thrown: unknown[] = [];
+  const { proxy, ended } = await behind(t, echo, {
+    handler: {
+      decide: (head) => {
+        if (head.path === "/decide") throw new Error("decide");
+        return { kind: "forward", upstream: proxy.pool };
+      },
+      answered: (_, exchange) => {
+        if (exchange.method === "PUT") throw new Error("answered");
+        return undefined;
+      },
+      threw: (error) => thrown.push((error as Error).message),
+    },
+  });
+  const ask = (line: string): Promise<string> =>
+    raw(proxy.port, `${line} HTTP/1.1\r\nHost: a\r\n\r\n`, (text) => text.includes("\r\n\r\n"));
+  assert.equal(await ask("GET /decide"), "");
+  assert.equal(await ask("PUT /answered"), "");
+  assert.match(await ask("GET /"), /^HTTP\/1.1 200/);
+  assert.deepEqual(thrown, ["decide", "answered"]);
+  assert.deepEqual(
+    ended.map((e) => e.outcome),
+    ["internal_error", "internal_error", "finished"],
+  );
+});
+
+test("[TRF-7] endless interim responses are a failure of the server", async (t) => {
+  const { proxy, ended } = await behindTcp(t, (socket) =>
+    socket.on("data", () => socket.write("HTTP/1.1 102 Processing\r\n\r\n".repeat(40))),
+  );
+  const got = await raw(proxy.port, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", (text) => text.includes(" 502 "));
+  assert.equal((got.match(/102/g) ?? []).length, 32);
+  assert.equal(ended[0]?.outcome, "refused:too_many_interim_responses");
+});
+
+test("[TRF-7] a server that answers before it has read the body, and closes, is understood", async (t) => {
+  const { proxy } = await behindTcp(t, (socket) =>
+    socket.once("data", () =>
+      socket.end("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig"),
+    ),
+  );
+  const { out, code } = await curl(
+    "-w",
+    "|%{http_code}",
+    "-H",
+    "Expect:",
+    "-d",
+    "x".repeat(100_000),
+    `http://127.0.0.1:${proxy.port}/`,
+  );
+  assert.equal(code, 0);
+  assert.equal(out, "big|413");
+});
+
+test("[RES-5] [RES-6] a try that gives no answer or a bad one is made again elsewhere, with its body if that was kept", async (t) => {
+  const good = await behind(t, echo);
+  const bad = await behind(t, (req, res) => {
+    if (req.url === "/slow") return;
+    req.resume();
+    req.on("end", () => {
+      res.statusCode = 503;
+      res.end("no");
+    });
+  });
+  const { proxy, ended } = await behind(t, echo, {
+    handler: {
+      decide: () => ({ kind: "forward", upstream: bad.proxy.pool, tryTimeoutMs: 100, replayBytes: 50_000 }),
+      answered: (head, exchange) =>
+        head.status === 503 && exchange.canResend ? { kind: "forward", upstream: good.proxy.pool } : undefined,
+      failed: (why, exchange) => {
+        assert.equal(why, "try_timeout");
+        return exchange.canResend ? { kind: "forward", upstream: good.proxy.pool } : undefined;
+      },
+    },
+  });
+  const ask = (path: string, size: number, ...more: readonly string[]): Promise<{ readonly out: string }> =>
+    curl(
+      "-w",
+      "|%{http_code}",
+      "-H",
+      "Expect:",
+      ...more,
+      "-d",
+      "x".repeat(size),
+      `http://127.0.0.1:${proxy.port}${path}`,
+    );
+  for (const more of [[], ["-H", "Transfer-Encoding: chunked"]]) {
+    for (const path of ["/slow", "/unavailable"]) {
+      const { out } = await ask(path, 40_000, ...more);
+      assert.match(out, /"size":40000,.*\|200$/);
+    }
+    assert.match((await ask("/slow", 90_000, ...more)).out, /^\|504$/);
+    assert.match((await ask("/unavailable", 90_000, ...more)).out, /^no\|503$/);
+  }
+  assert.deepEqual(
+    ended.map((e) => [e.outcome, e.resent]),
+    [1, 2].flatMap(() => [
+      ["finished", 1],
+      ["finished", 1],
+      ["try_timeout", 0],
+      ["finished", 0],
+    ]),
+  );
+});

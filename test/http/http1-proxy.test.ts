@@ -6,7 +6,9 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { behind, behindTcp, curl, echo, raw, until } from "../kit/http1-peers.ts";
+import fc from "fast-check";
+import { behind, behindTcp, curl, echo, raw, readResponses, startNginx, until } from "../kit/http1-peers.ts";
+import { startProxy } from "../kit/http1-proxy.ts";
 
 test("[TRF-7] curl: keep-alive, bodies by length and in chunks, 100-continue, HEAD, HTTP/1.0", async (t) => {
   const { proxy } = await behind(t, (req, res) => {
@@ -161,4 +163,93 @@ test("[TRF-7] an answer before the request's body has come does not confuse the 
     "POST /no HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 500\r\n\r\n",
   );
   assert.match(waits, /\r\nconnection: close\r\n\r\ndenied$/);
+});
+
+test("[TRF-7] a client behind a socket pair, as a tunnel's stream is handed over: the same, its cuts included", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "fairlead-http1-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, "socket");
+  const { ended } = await behindTcp(
+    t,
+    (socket) =>
+      socket.on("data", (data) => {
+        if (data.includes("/cut")) socket.end("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+        else socket.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+      }),
+    { path },
+  );
+  const { out } = await curl("--unix-socket", path, "http://a/x", "http://a/y");
+  assert.equal(out, "okok");
+  assert.equal((await curl("--unix-socket", path, "http://a/cut")).code, 18);
+  await until(() => ended.length === 3);
+  assert.deepEqual(
+    ended.map((e) => e.outcome),
+    ["finished", "finished", "upstream_closed"],
+  );
+});
+
+test("[TRF-7] fetch (undici) and nginx: files, ranges, errors, many at once on few connections", async (t) => {
+  const nginx = await startNginx(t);
+  const proxy = await startProxy(nginx.port, { pool: { maxConnections: 8 } });
+  t.after(() => proxy[Symbol.asyncDispose]());
+  const base = `http://127.0.0.1:${proxy.port}`;
+  const digest = (bytes: ArrayBuffer): string => createHash("sha256").update(Buffer.from(bytes)).digest("hex");
+  const expected = createHash("sha256").update(nginx.content).digest("hex");
+  const one = async (i: number): Promise<void> => {
+    if (i % 4 === 0) assert.equal(digest(await (await fetch(`${base}/file`)).arrayBuffer()), expected);
+    else if (i % 4 === 1) {
+      const part = await fetch(`${base}/file`, { headers: { range: `bytes=${i}-${i + 9}` } });
+      assert.equal(part.status, 206);
+      assert.equal(await part.text(), nginx.content.toString("latin1", i, i + 10));
+    } else if (i % 4 === 2) {
+      const missing = await fetch(`${base}/missing`, { method: "POST", body: "x".repeat(i * 100) });
+      assert.equal(missing.status, 404);
+      await missing.text();
+    } else {
+      const head = await fetch(`${base}/file`, { method: "HEAD" });
+      assert.equal(head.headers.get("content-length"), String(nginx.content.length));
+    }
+  };
+  for (let round = 0; round < 5; round++) await Promise.all(Array.from({ length: 40 }, (_, i) => one(round * 40 + i)));
+  assert.ok(proxy.pool.open <= 8);
+});
+
+test("[TRF-7] any bodies in any pieces arrive whole both ways, on connections used again and again", async (t) => {
+  const { proxy } = await behind(t, (req, res) => {
+    // What came goes back in the same pieces, in the framing that was asked for.
+    if (req.headers["x-length"] !== undefined) res.setHeader("content-length", req.headers["x-length"]);
+    if (req.httpVersion === "1.1") req.on("data", (data) => res.write(data));
+    req.on("end", () => res.end());
+  });
+  const piece = fc.tuple(fc.integer({ min: 1, max: 40_000 }), fc.boolean());
+  const message = fc.record({ pieces: fc.array(piece, { maxLength: 5 }), chunked: fc.boolean(), back: fc.boolean() });
+  let seed = 1;
+  await fc.assert(
+    fc.asyncProperty(fc.array(message, { minLength: 1, maxLength: 4 }), async (messages) => {
+      const socket = connect(proxy.port, "127.0.0.1");
+      const answers = readResponses(socket, messages.length);
+      const sent: string[] = [];
+      for (const { pieces, chunked, back } of messages) {
+        const parts = pieces.map(([size]) => Buffer.from(Array.from({ length: size }, (_, i) => (i * seed) & 255)));
+        seed += 2;
+        const whole = Buffer.concat(parts);
+        sent.push(createHash("sha256").update(whole).digest("hex"));
+        const framing = chunked ? "Transfer-Encoding: chunked" : `Content-Length: ${whole.length}`;
+        socket.write(`POST / HTTP/1.1\r\nHost: a\r\n${framing}\r\n${back ? `X-Length: ${whole.length}\r\n` : ""}\r\n`);
+        for (const [i, part] of parts.entries()) {
+          socket.write(
+            chunked ? Buffer.concat([Buffer.from(`${part.length.toString(16)}\r\n`), part, Buffer.from("\r\n")]) : part,
+          );
+          if (pieces[i]?.[1]) await new Promise((resolve) => setImmediate(resolve));
+        }
+        if (chunked) socket.write("0\r\n\r\n");
+      }
+      assert.deepEqual(
+        (await answers).map((body) => createHash("sha256").update(body).digest("hex")),
+        sent,
+      );
+      socket.destroy();
+    }),
+    { numRuns: 60 },
+  );
 });

@@ -1,9 +1,12 @@
 // Clients and servers for tests of the HTTP/1.1 exchange: a proxy with a server behind it, raw connections, curl.
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type RequestListener, type Server } from "node:http";
 import { connect, createServer as createTcp, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { TestContext } from "node:test";
 import type { Exchange } from "../../agent/forward/http1/exchange.ts";
 import { type Http1Proxy, startProxy } from "./http1-proxy.ts";
@@ -131,3 +134,87 @@ export const echo: RequestListener = (req, res) => {
     );
   });
 };
+
+/** The bodies of `count` responses on a raw connection, read plainly: by Content-Length or in chunks. */
+export function readResponses(socket: Socket, count: number): Promise<Buffer[]> {
+  return new Promise((resolve, reject) => {
+    const bodies: Buffer[] = [];
+    let pending = Buffer.alloc(0);
+    let body: Buffer[] | undefined;
+    let left = -1;
+    const step = (): boolean => {
+      if (body === undefined) {
+        const end = pending.indexOf("\r\n\r\n");
+        if (end === -1) return false;
+        const head = pending.toString("latin1", 0, end);
+        pending = pending.subarray(end + 4);
+        const length = /\r\ncontent-length: (\d+)/i.exec(head)?.[1];
+        body = [];
+        left = length === undefined ? -1 : Number(length);
+        if (length === undefined) assert.match(head, /\r\ntransfer-encoding: chunked/i);
+      }
+      if (left >= 0) {
+        body.push(pending.subarray(0, left));
+        left -= Math.min(left, pending.length);
+        pending = pending.subarray(body.at(-1)?.length ?? 0);
+        if (left > 0) return false;
+      } else {
+        const end = pending.indexOf("\r\n");
+        if (end === -1) return false;
+        const size = Number.parseInt(pending.toString("latin1", 0, end), 16);
+        if (pending.length < end + 2 + size + 2) return false;
+        body.push(pending.subarray(end + 2, end + 2 + size));
+        pending = pending.subarray(end + 2 + size + 2);
+        if (size > 0) return true;
+      }
+      bodies.push(Buffer.concat(body));
+      body = undefined;
+      return bodies.length < count;
+    };
+    socket.on("error", reject);
+    socket.on("close", () => reject(new Error(`closed after ${bodies.length} of ${count} responses`)));
+    socket.on("data", (data: Buffer) => {
+      pending = Buffer.concat([pending, data]);
+      while (step());
+      if (bodies.length === count) resolve(bodies);
+    });
+  });
+}
+
+/** nginx with one file of 300,000 bytes at /file. */
+export async function startNginx(t: TestContext): Promise<{ readonly port: number; readonly content: Buffer }> {
+  const folder = mkdtempSync(join(tmpdir(), "fairlead-nginx-"));
+  const content = Buffer.from(Array.from({ length: 300_000 }, (_, i) => 32 + ((i * 7) % 90)));
+  writeFileSync(join(folder, "file"), content);
+  const free = createTcp();
+  const port = await listen(free);
+  await new Promise((resolve) => free.close(resolve));
+  const temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+    .map((n) => `${n}_temp_path ${folder}/${n};`)
+    .join(" ");
+  const site = `server { listen 127.0.0.1:${port}; root ${folder}; }`;
+  writeFileSync(
+    join(folder, "nginx.conf"),
+    `daemon off; master_process off; pid ${folder}/pid; error_log ${folder}/error.log; user root; events {} http { access_log off; ${temp} ${site} }`,
+  );
+  const child = spawn("nginx", ["-e", join(folder, "error.log"), "-c", join(folder, "nginx.conf")], {
+    stdio: "ignore",
+  });
+  t.after(async () => {
+    const gone = new Promise((resolve) => child.once("exit", resolve));
+    child.kill();
+    await gone;
+    rmSync(folder, { recursive: true });
+  });
+  for (let i = 0; i < 200; i++) {
+    const up = await new Promise<boolean>((resolve) => {
+      const socket = connect(port, "127.0.0.1");
+      socket.once("connect", () => resolve(true));
+      socket.once("error", () => resolve(false));
+      socket.once("connect", () => socket.destroy());
+    });
+    if (up) return { port, content };
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new Error("nginx does not listen");
+}

@@ -40,6 +40,8 @@ export async function startProxy(
     readonly limits?: Partial<ExchangeLimits>;
     readonly pool?: Partial<PoolLimits>;
     readonly dial?: Dialer;
+    /** Listens on a Unix socket instead: what native hands over as a socket pair. */
+    readonly path?: string;
   } = {},
 ): Promise<Http1Proxy> {
   const limits = { ...defaultExchangeLimits, ...options.limits };
@@ -52,14 +54,17 @@ export async function startProxy(
   const forward = { kind: "forward", upstream: pool } as const;
   const handler: Handler = { decide: () => forward, ...options.handler };
   const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", 1024, resolve));
+  await new Promise<void>((resolve) =>
+    options.path === undefined ? server.listen(0, "127.0.0.1", 1024, resolve) : server.listen(options.path, resolve),
+  );
   // Node's own accepting has no way to say where bytes are to go, so the handle is taken before a socket is made of it.
   const listening = server as unknown as { _handle: { onconnection: (status: number, handle: object) => void } };
   listening._handle.onconnection = (status, handle) => {
     if (status !== 0) return;
     const open = (onread: OnReadOpts): Socket =>
       new Socket({ handle, onread, allowHalfOpen: true } as unknown as ConstructorParameters<typeof Socket>[0]);
-    connections.add(new Downstream({ handler, limits, sweep, closed: (c) => connections.delete(c) }, open));
+    const connection = new Downstream({ handler, limits, sweep, closed: () => connections.delete(connection) }, open);
+    connections.add(connection);
   };
   const address = server.address();
   return {

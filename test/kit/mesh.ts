@@ -1,4 +1,5 @@
 // Small meshes for tests: workloads, services, policies and local pods with everything but the interesting fields filled in.
+import type { HttpRouting } from "../../agent/api/http-routing.ts";
 import {
   type NodeName,
   podName,
@@ -123,6 +124,7 @@ export interface MeshParts {
   readonly services?: readonly Service[];
   readonly authorizations?: readonly Authorization[];
   readonly trafficPolicies?: readonly TrafficPolicy[];
+  readonly routings?: readonly HttpRouting[];
   readonly settings?: Partial<MeshSettings>;
 }
 export function mesh(parts: MeshParts): MeshState {
@@ -132,6 +134,7 @@ export function mesh(parts: MeshParts): MeshState {
     ...(parts.services ?? []).map((value) => ({ kind: "Service" as const, value })),
     ...(parts.authorizations ?? []).map((value) => ({ kind: "Authorization" as const, value })),
     ...(parts.trafficPolicies ?? []).map((value) => ({ kind: "TrafficPolicy" as const, value })),
+    ...(parts.routings ?? []).map((value) => ({ kind: "HttpRouting" as const, value })),
     { kind: "MeshSettings", value: { ...defaultSettings, ...parts.settings } },
   ];
   state.apply({ changed, removed: [] });

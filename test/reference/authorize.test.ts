@@ -139,7 +139,7 @@ const requests: fc.Arbitrary<ReferenceRequest> = fc.record({
   destinationIp: fc.constantFrom("10.0.0.1", "192.168.0.9"),
   port: fc.constantFrom(80, 8080),
   sni: fc.constantFrom("", "a.example", undefined),
-  method: fc.constantFrom("GET", "POST", "PUT"),
+  method: fc.constantFrom("GET", "POST", "PUT", "delete", "Get"),
   authority: fc.constantFrom("a.example", "A.EXAMPLE:80", "b.example", "a.example.", "a.example.:80", "x", ""),
   target: fc.oneof(targets, fc.constantFrom("/a", "/a/b", "/a/b/b", "*", "")),
   fields: fc.array(

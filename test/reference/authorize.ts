@@ -124,7 +124,7 @@ function attribute(key: string, namespace: string, r: ReferenceRequest, settings
       return eitherOf([host + port, host, bare + port, bare]);
     }
     case "method":
-      return texts([r.method]);
+      return texts([r.method, r.method.toUpperCase()]);
     case "path": {
       const raw = r.target.split(/[?#]/)[0] ?? "";
       const read = normalized(raw, settings.pathNormalization);
@@ -212,7 +212,7 @@ function inBlock(block: string, ip: string): boolean {
 
 const unreserved = /[A-Za-z0-9._~-]/;
 /** The table of "Normalization" row by row. */
-function normalized(path: string, mode: ReferenceSettings["pathNormalization"]): string {
+export function normalized(path: string, mode: ReferenceSettings["pathNormalization"]): string {
   if (mode === "none") return path;
   let out = "";
   for (let i = 0; i < path.length; i++) {
@@ -246,7 +246,7 @@ function decoded(text: string): string {
   return out;
 }
 /** docs/authorization.md, "Paths that can be read in two ways". */
-function plain(path: string): string {
+export function plain(path: string): string {
   const out = decoded(path)
     .replaceAll("\\", "/")
     .split("/")

@@ -42,11 +42,13 @@ export abstract class ClientConnection implements Swept {
   protected isRequestDone = true;
   /** Monotonic ms; 0: none. */
   protected deadlineMs = 0;
-  private isConsuming = false;
+  protected tryDeadlineMs = 0;
+  protected isConsuming = false;
   private isPaused = false;
   private discarded = 0;
   private activeMs: number;
   private headSinceMs = 0;
+  private readonly answersTaken = (): void => this.resumeReading();
 
   constructor(limits: ExchangeLimits, times: Sweep, open: (onread: OnReadOpts) => Socket) {
     this.limits = limits;
@@ -75,7 +77,8 @@ export abstract class ClientConnection implements Swept {
   /** The client's side ended during an exchange or in a tunnel. */
   protected abstract halfClosed(): void;
   protected abstract expired(why: Outcome): void;
-  protected abstract threw(): void;
+  /** A decision or hook threw: this client's request is over, nobody else's. */
+  abstract threw(error: unknown): void;
   protected abstract refused(why: Malformed): void;
   /** The socket is closed. */
   protected abstract clientGone(): void;
@@ -95,11 +98,8 @@ export abstract class ClientConnection implements Swept {
         going = this.consume(this.rest.buf as Buffer, this.rest.from, this.rest.to);
       }
     } catch (error) {
-      // A decision or hook threw: this client's request is over, nobody else's.
-      this.isConsuming = false;
-      this.writer.discard();
-      this.threw();
-      throw error;
+      this.threw(error);
+      return false;
     }
     this.area.wantsLarge =
       this.state === TUNNEL || (!this.isRequestDone && (this.area.wantsLarge || this.area.isFull(n)));
@@ -115,7 +115,13 @@ export abstract class ClientConnection implements Swept {
     while (p < to && going) {
       switch (this.state) {
         case READING: {
-          if (this.parser.isBlank) this.headSinceMs = this.times.now;
+          if (this.parser.isBlank) {
+            if (this.hasUnread()) {
+              going = false;
+              break;
+            }
+            this.headSinceMs = this.times.now;
+          }
           const outcome = this.parser.run(buf, p, to);
           if (outcome === MORE) {
             this.rest.set(buf, p, to);
@@ -153,6 +159,13 @@ export abstract class ClientConnection implements Swept {
     else this.rest.clear();
     this.isConsuming = false;
     return going;
+  }
+
+  /** A client that asks and asks and reads no answer would fill our memory with them. */
+  private hasUnread(): boolean {
+    if (this.writer.pendingBytes <= this.limits.maxUnread) return false;
+    this.writer.whenFlushed(this.answersTaken);
+    return true;
   }
 
   /** What was kept, then the socket. */
@@ -211,9 +224,9 @@ export abstract class ClientConnection implements Swept {
   /** At once, so that the client sees that something is missing. */
   protected cut(): void {
     this.state = CLOSED;
-    // libuv refuses to reset a stream that is shutting down.
-    if (this.socket.writableEnded) this.socket.destroy();
-    else this.socket.resetAndDestroy();
+    // libuv refuses to reset a stream that is shutting down, and a socket pair knows no reset at all.
+    if (!this.socket.writableEnded && this.socket.remoteAddress !== undefined) this.socket.resetAndDestroy();
+    else this.socket.destroy();
   }
 
   private clientEnded(): void {
@@ -234,6 +247,7 @@ export abstract class ClientConnection implements Swept {
         break;
       case BUSY:
         if (this.deadlineMs > 0 && now >= this.deadlineMs) this.expired("request_timeout");
+        else if (this.tryDeadlineMs > 0 && now >= this.tryDeadlineMs) this.expired("try_timeout");
         else if (quiet >= this.limits.stallTimeoutMs)
           this.expired(this.isRequestDone ? "response_stalled" : "request_stalled");
         break;

@@ -5,42 +5,28 @@ import type { HeaderList, Malformed } from "../../http.ts";
 import type { TrailerParser } from "./body.ts";
 import { BUSY, CLOSED, LINGER, TUNNEL } from "./client-connection.ts";
 import { CountedConnection } from "./counted-connection.ts";
-import type { Decision, ExchangeLimits, Forward, Handler, Outcome } from "./exchange.ts";
+import type { Decision, DownstreamParts, Forward, Handler, Outcome } from "./exchange.ts";
 import { isIdempotent, statusOf } from "./exchange.ts";
 import { KEEP_ALIVE, REFUSED } from "./fields.ts";
 import type { Answered, ServerLink } from "./links.ts";
-import { OutBuffer } from "./out-buffer.ts";
-import { CHUNKED, NO_BODY, UNTIL_CLOSE } from "./request.ts";
+import { OutgoingRequest } from "./outgoing-request.ts";
+import { CHUNKED, UNTIL_CLOSE } from "./request.ts";
 import type { ResponseParser } from "./response.ts";
-import type { Sweep } from "./sweep.ts";
-import { writeRequest, writeTrailers } from "./write.ts";
 
 const mostStale = 3;
 const nothing = Buffer.alloc(0);
 
-export interface DownstreamParts {
-  readonly handler: Handler;
-  readonly limits: ExchangeLimits;
-  readonly sweep: Sweep;
-  /** The connection is over. */
-  readonly closed?: (connection: Downstream) => void;
-}
-
 export class Downstream extends CountedConnection implements Answered {
   private readonly handler: Handler;
-  private readonly tellClosed: ((connection: Downstream) => void) | undefined;
-  /** The request as it was sent, for as long as it may have to be sent again. */
-  private readonly out = new OutBuffer(1024);
-  private isOutLent = false;
+  private readonly tellClosed: (() => void) | undefined;
+  private readonly out = new OutgoingRequest();
   private upstream: ServerLink | undefined;
   private readonly serverFlushed = (): void => this.resumeReading();
   private readonly clientFlushed = (): void => this.upstream?.resume();
   private minor = 1;
-  private framing = NO_BODY;
   private asksUpgrade = false;
   private isUnderWay = false;
   private isSent = false;
-  private isAllInOut = true;
   private hasStarted = false;
   private stale = 0;
   private cancelDelay: (() => void) | undefined;
@@ -54,7 +40,7 @@ export class Downstream extends CountedConnection implements Answered {
   }
 
   get canResend(): boolean {
-    return !this.isSent || (this.isRequestDone && this.isAllInOut);
+    return !this.isSent || (this.isRequestDone && this.out.isWhole);
   }
 
   /** A head is there: decides, writes it with what came of the body behind it, and looks for a server. Gives where unread bytes begin. */
@@ -62,11 +48,10 @@ export class Downstream extends CountedConnection implements Answered {
     const { parser, body } = this;
     this.minor = parser.minor;
     this.keepsAlive = parser.keepsAlive && !this.isDraining;
-    this.framing = parser.body;
+    this.out.framing = parser.body;
     this.asksUpgrade = parser.upgrades;
     body.start(parser.body, parser.contentLength);
     this.isRequestDone = body.done;
-    this.isAllInOut = true;
     this.isSent = false;
     this.hasStarted = false;
     this.isUnderWay = true;
@@ -80,10 +65,7 @@ export class Downstream extends CountedConnection implements Answered {
       this.follow(decision);
       return from;
     }
-    if (this.isOutLent) this.out.replace();
-    else this.out.clear();
-    this.isOutLent = false;
-    writeRequest(parser, this.out, decision);
+    this.out.begin(parser, decision);
     const next = body.done || from === to ? from : this.firstPiece(buf, from, to);
     if (body.refused === undefined) this.follow(decision);
     return next;
@@ -97,13 +79,9 @@ export class Downstream extends CountedConnection implements Answered {
       this.refuseBody();
       return to;
     }
-    if (body.to > body.from) {
-      if (this.framing === CHUNKED) out.chunk(buf, body.from, body.to);
-      else out.bytes(buf, body.from, body.to);
-      this.requestBytes += body.to - body.from;
-    }
+    out.append(buf, body);
+    this.requestBytes += body.to - body.from;
     this.isRequestDone = body.done;
-    if (body.done && this.framing === CHUNKED) writeTrailers(body.trailers, out);
     return body.next;
   }
 
@@ -112,6 +90,7 @@ export class Downstream extends CountedConnection implements Answered {
     if (decision.kind === "forward") {
       if (decision.timeoutMs !== undefined && decision.timeoutMs > 0 && this.deadlineMs === 0)
         this.deadlineMs = this.times.now + decision.timeoutMs;
+      this.tryDeadlineMs = decision.tryTimeoutMs === undefined ? 0 : this.times.now + decision.tryTimeoutMs;
       if (decision.delayMs === undefined || decision.delayMs <= 0) this.takeUpstream(decision, false);
       else
         this.cancelDelay = this.times.after(decision.delayMs, () => {
@@ -137,7 +116,7 @@ export class Downstream extends CountedConnection implements Answered {
     upstream.begin(this, this.method);
     this.isSent = true;
     const writer = upstream.writer;
-    writer.request(this.out.view(), this.framing);
+    writer.request(this.out.view(), this.out.framing);
     if (this.hasClientEnded) upstream.endWriting();
     if (this.isRequestDone) return;
     if (writer.isPending) writer.whenFlushed(this.serverFlushed);
@@ -158,7 +137,7 @@ export class Downstream extends CountedConnection implements Answered {
       this.refuseBody();
       return true;
     }
-    this.isAllInOut = false;
+    this.out.keep(buf, body, this.decision?.kind === "forward" ? (this.decision.replayBytes ?? 0) : 0);
     this.requestBytes += body.to - body.from;
     this.isRequestDone = body.done;
     const pending = upstream.writer.payload(buf, body.from, body.to, body.done, body.done ? body.trailers : undefined);
@@ -226,6 +205,7 @@ export class Downstream extends CountedConnection implements Answered {
     }
     if (this.isDraining || (this.minor === 0 && (head.body === CHUNKED || head.body === UNTIL_CLOSE)))
       this.keepsAlive = false;
+    this.tryDeadlineMs = 0;
     this.status = head.status;
     this.hasStarted = true;
     this.writer.response(head, edits, this.minor, !this.keepsAlive);
@@ -252,7 +232,7 @@ export class Downstream extends CountedConnection implements Answered {
 
   answerEnded(upstream: ServerLink): void {
     this.upstream = undefined;
-    this.isOutLent = upstream.writer.isPending;
+    this.out.isLent = upstream.writer.isPending;
     if (this.isRequestDone && !this.hasClientEnded && upstream.parser.keepsAlive) upstream.pool.put(upstream);
     else upstream.destroy();
     this.finish("finished");
@@ -260,7 +240,7 @@ export class Downstream extends CountedConnection implements Answered {
 
   upstreamFailed(upstream: ServerLink, why: Outcome): void {
     this.upstream = undefined;
-    this.isOutLent = true;
+    this.out.isLent = true;
     if (this.state === TUNNEL) {
       const inOrder = this.socket.writableEnded;
       this.endExchange(inOrder ? "finished" : why);
@@ -285,7 +265,13 @@ export class Downstream extends CountedConnection implements Answered {
   }
 
   private giveUp(why: Outcome): void {
-    const decision = this.handler.failed?.(why, this);
+    let decision: Decision | undefined;
+    try {
+      decision = this.handler.failed?.(why, this);
+    } catch (error) {
+      this.threw(error);
+      return;
+    }
     if (decision === undefined || (decision.kind === "forward" && !this.canResend)) {
       this.respond(statusOf(why), [], nothing, why);
       return;
@@ -310,7 +296,11 @@ export class Downstream extends CountedConnection implements Answered {
     this.isUnderWay = false;
     this.outcome = outcome;
     this.release();
-    this.handler.ended?.(this);
+    try {
+      this.handler.ended?.(this);
+    } catch (error) {
+      this.threw(error);
+    }
   }
 
   /** Lets go of the server's side, whatever it was doing. */
@@ -320,7 +310,7 @@ export class Downstream extends CountedConnection implements Answered {
     const upstream = this.upstream;
     this.upstream = undefined;
     if (upstream !== undefined) {
-      this.isOutLent = true;
+      this.out.isLent = true;
       upstream.destroy();
     } else if (this.decision?.kind === "forward") this.decision.upstream.cancel(this);
   }
@@ -362,14 +352,18 @@ export class Downstream extends CountedConnection implements Answered {
       this.respond(408, [], nothing, why);
     } else {
       this.release();
-      this.deadlineMs = 0;
-      this.giveUp(why);
+      if (why === "request_timeout") this.respond(statusOf(why), [], nothing, why);
+      else this.giveUp(why);
     }
   }
 
-  protected override threw(): void {
+  override threw(error: unknown): void {
+    this.isConsuming = false;
+    this.writer.discard();
     this.endExchange("internal_error");
     this.cut();
+    if (this.handler.threw === undefined) throw error;
+    this.handler.threw(error);
   }
 
   protected override refused(why: Malformed): void {
@@ -384,7 +378,7 @@ export class Downstream extends CountedConnection implements Answered {
       this.times.after(this.limits.lingerMs, () => upstream.destroy());
       this.endExchange("finished");
     } else this.endExchange("client_gone");
-    this.tellClosed?.(this);
+    this.tellClosed?.();
   }
 
   /** Ends it now. */

@@ -5,6 +5,7 @@ import type { Endpoint } from "../../flow.ts";
 import type { HeaderEdits, HeaderList, Malformed, RequestHead, ResponseHead } from "../../http.ts";
 import { type CodecLimits, defaultCodecLimits } from "./limits.ts";
 import type { PoolLink } from "./links.ts";
+import type { Sweep } from "./sweep.ts";
 import type { RequestRewrite } from "./write.ts";
 
 /** Opens a connection whose bytes go to `onread`; the error is a word for records (`connect_refused`). Half-close must be allowed on it. */
@@ -15,6 +16,10 @@ export interface Forward extends RequestRewrite {
   readonly upstream: PoolLink;
   /** From the request's head to the response's end; 0 or absent: none. */
   readonly timeoutMs?: number;
+  /** From now to the response's head; `failed` is asked what to do after it. */
+  readonly tryTimeoutMs?: number;
+  /** Of the request's body, bytes kept so that it can be sent again. Absent: what came with its head. */
+  readonly replayBytes?: number;
   /** Wait before the request goes on: injected delay, backoff of a retry. */
   readonly delayMs?: number;
 }
@@ -64,8 +69,18 @@ export interface Handler {
   failed?(why: Outcome, exchange: Exchange): Decision | undefined;
   /** Bytes of a client were no request. `ended` is not called for them. */
   refused?(malformed: Malformed): void;
+  /** A decision or hook threw. That exchange is over ("internal_error"), all others go on. Absent: it is thrown on. */
+  threw?(error: unknown): void;
   /** Each exchange that `decide` was asked about ends here, once. */
   ended?(exchange: Exchange): void;
+}
+
+export interface DownstreamParts {
+  readonly handler: Handler;
+  readonly limits: ExchangeLimits;
+  readonly sweep: Sweep;
+  /** The connection is over. */
+  readonly closed?: () => void;
 }
 
 export interface ExchangeLimits extends CodecLimits {
@@ -82,6 +97,8 @@ export interface ExchangeLimits extends CodecLimits {
   readonly maxDiscardBytes: number;
   /** Of a connection that is drained and without a request: time for one that is on its way. */
   readonly drainIdleMs: number;
+  /** Bytes of answers that a client has not taken; its next request waits for that. */
+  readonly maxUnread: number;
   /** Of a body that came with the head, bytes that are sent in one piece with it. */
   readonly maxFirstBytes: number;
 }
@@ -96,6 +113,7 @@ export const defaultExchangeLimits: ExchangeLimits = {
   lingerMs: 2_000,
   maxDiscardBytes: 256 * 1024,
   drainIdleMs: 1_000,
+  maxUnread: 64 * 1024,
   maxFirstBytes: 16 * 1024,
 };
 
@@ -116,7 +134,8 @@ export function isIdempotent(method: string): boolean {
 
 /** The status that a client gets where the server gave none, by why. */
 export function statusOf(why: Outcome): number {
-  if (why === "request_timeout" || why === "response_stalled" || why === "connect_timeout") return 504;
+  if (why === "request_timeout" || why === "try_timeout" || why === "response_stalled" || why === "connect_timeout")
+    return 504;
   if (why.startsWith("connect_") || why === "pool_overflow" || why === "pool_draining") return 503;
   return 502;
 }

@@ -9,6 +9,8 @@ export interface Answered {
   readonly turn: number;
   connected(server: ServerLink): void;
   notConnected(why: string, turn: number): void;
+  /** What it was called for threw: it is over. */
+  threw(error: unknown): void;
   /** A byte came. */
   touch(): void;
   /** A response with 1xx. */

@@ -25,6 +25,10 @@ export class MessageWriter {
     return this.socket.writableLength > 0;
   }
 
+  get pendingBytes(): number {
+    return this.socket.writableLength;
+  }
+
   /** Calls `fn` when all that was written is with the kernel. */
   whenFlushed(fn: () => void): void {
     this.socket.write(nothing, fn);

@@ -14,6 +14,9 @@ const HEAD = 0;
 const BODY = 1;
 const TUNNEL = 2;
 
+// Nobody holds them back, so there may not be many.
+const mostInterims = 32;
+
 /** The pool, as its connections see it. */
 export interface OwnPool extends PoolLink {
   readonly exchangeLimits: ExchangeLimits;
@@ -36,6 +39,7 @@ export class Upstream implements ServerLink {
   hasAnswered = false;
   private isPaused = false;
   private isClosed = false;
+  private interims = 0;
   private isSpoilt = false;
   readonly openedMs: number;
   idleSinceMs = 0;
@@ -70,6 +74,7 @@ export class Upstream implements ServerLink {
     this.exchange = exchange;
     this.used++;
     this.hasAnswered = false;
+    this.interims = 0;
     this.state = HEAD;
     this.parser.reset();
     this.parser.method = method;
@@ -84,12 +89,16 @@ export class Upstream implements ServerLink {
     }
     this.hasAnswered = true;
     exchange.touch();
-    let going: boolean;
-    if (this.rest.isEmpty) going = this.consume(exchange, this.area.raw, ROOM, ROOM + n);
-    else {
-      this.rest.append(this.area.raw, ROOM, ROOM + n);
-      const { buf, from, to } = this.rest;
-      going = this.consume(exchange, buf as Buffer, from, to);
+    let going = false;
+    try {
+      if (this.rest.isEmpty) going = this.consume(exchange, this.area.raw, ROOM, ROOM + n);
+      else {
+        this.rest.append(this.area.raw, ROOM, ROOM + n);
+        going = this.consume(exchange, this.rest.buf as Buffer, this.rest.from, this.rest.to);
+      }
+    } catch (error) {
+      this.destroy();
+      exchange.threw(error);
     }
     this.area.wantsLarge = this.state !== HEAD && (this.area.wantsLarge || this.area.isFull(n));
     if (!going) this.isPaused = true;
@@ -109,6 +118,7 @@ export class Upstream implements ServerLink {
       if (outcome === REFUSED) return this.fail(`refused:${this.parser.refused?.refused}`);
       p += this.parser.at;
       if (this.parser.isInterim) {
+        if (++this.interims > mostInterims) return this.fail("refused:too_many_interim_responses");
         exchange.interim(this.parser);
         this.parser.reset();
         continue;

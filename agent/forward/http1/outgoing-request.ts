@@ -1,0 +1,48 @@
+// A request as it goes to a server: its head and what came of its body with it, kept for as long as it may have to be sent again.
+import type { BodyReader } from "./body.ts";
+import { OutBuffer } from "./out-buffer.ts";
+import { CHUNKED, NO_BODY, type RequestParser } from "./request.ts";
+import { type RequestRewrite, writeRequest, writeTrailers } from "./write.ts";
+
+export class OutgoingRequest {
+  private readonly out = new OutBuffer(1024);
+  private payloadBytes = 0;
+  framing = NO_BODY;
+  /** All of it that was ever sent is here. */
+  isWhole = true;
+  /** The memory may still be on its way out, so the next request takes other. */
+  isLent = false;
+
+  /** Makes it from a head that is good for the time of the call. */
+  begin(head: RequestParser, rewrite: RequestRewrite): void {
+    if (this.isLent) this.out.replace();
+    else this.out.clear();
+    this.isLent = false;
+    this.isWhole = true;
+    this.payloadBytes = 0;
+    writeRequest(head, this.out, rewrite);
+  }
+
+  /** The payload that `body` just found in `buf`. */
+  append(buf: Buffer, body: BodyReader): void {
+    const { out } = this;
+    const { from, to } = body;
+    this.payloadBytes += to - from;
+    if (this.framing !== CHUNKED) out.bytes(buf, from, to);
+    else {
+      if (to > from) out.chunk(buf, from, to);
+      if (body.done) writeTrailers(body.trailers, out);
+    }
+  }
+
+  /** The same beside its being sent, if there is to be room for so much. */
+  keep(buf: Buffer, body: BodyReader, mostBytes: number): void {
+    if (!this.isWhole) return;
+    this.isWhole = this.payloadBytes + body.to - body.from <= mostBytes;
+    if (this.isWhole) this.append(buf, body);
+  }
+
+  view(): Buffer {
+    return this.out.view();
+  }
+}

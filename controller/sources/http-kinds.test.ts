@@ -1,0 +1,216 @@
+// Routes and resilience policies of any shape: refused with a line, a field and a fix, or taken in a form that agents take too.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import fc from "fast-check";
+import { parse } from "yaml";
+import { defaultPolicy } from "../../agent/api/http-policy.ts";
+import { httpRoutingFromWire, httpRoutingToWire } from "../../agent/api/http-routing.ts";
+import { ClusterIndex } from "../index/cluster-index.ts";
+import { resolveRules } from "../translate/route-rules.ts";
+import { duration } from "./http-schema.ts";
+import { parseManifests } from "./parse.ts";
+
+const fullPolicy = documentNamed("resilience.in.yaml", "full");
+const fullRoute = documentNamed("routes.in.yaml", "canary");
+function documentNamed(file: string, name: string): Record<string, unknown> {
+  const text = readFileSync(new URL(`../translate/testdata/${file}`, import.meta.url), "utf8");
+  const found = text
+    .split("\n---\n")
+    .map((part) => parse(part) as { readonly metadata?: { readonly name?: string }; readonly spec: object })
+    .find((document) => document.metadata?.name === name);
+  assert.ok(found !== undefined);
+  return found.spec as Record<string, unknown>;
+}
+
+/** Values that fields are tried with: right for some, wrong for most. */
+const values = fc.oneof(
+  fc.constantFrom<unknown>(
+    null,
+    true,
+    false,
+    "",
+    "x",
+    "/x",
+    "5s",
+    "0s",
+    "1h",
+    "99999h",
+    "a\u0000b",
+    "é€",
+    "*",
+    "GET",
+    "(",
+    [],
+    {},
+    -1,
+    0,
+    1,
+    503,
+    1e9,
+  ),
+  fc.constantFrom<unknown>(
+    "Exact",
+    "RegularExpression",
+    "PathPrefix",
+    "Header",
+    "Source",
+    "RingHash",
+    "TCP",
+    "GRPC",
+    "ReplacePrefixMatch",
+    "Host",
+    "host",
+  ),
+  fc.double(),
+  fc.string(),
+  fc.array(fc.constantFrom<unknown>("x", 503, {}, null), { maxLength: 3 }),
+  fc.dictionary(
+    fc.constantFrom("type", "name", "value", "port", "kind", "percent"),
+    fc.constantFrom<unknown>("x", 1, {}),
+    { maxKeys: 3 },
+  ),
+);
+/** Every place in a document, and a new value for it; undefined removes it. */
+function placesIn(value: unknown, path: readonly (string | number)[] = []): (readonly (string | number)[])[] {
+  if (typeof value !== "object" || value === null) return [path];
+  return [
+    path,
+    ...Object.entries(value).flatMap(([key, part]) =>
+      placesIn(part, [...path, Array.isArray(value) ? Number(key) : key]),
+    ),
+  ];
+}
+function withChange(value: unknown, path: readonly (string | number)[], change: unknown): unknown {
+  const [head, ...rest] = path;
+  if (head === undefined) return change;
+  const copy = (Array.isArray(value) ? [...value] : { ...(value as object) }) as Record<string | number, unknown>;
+  const next = rest.length === 0 ? change : withChange(copy[head], rest, change);
+  if (next === undefined) delete copy[head];
+  else copy[head] = next;
+  return copy;
+}
+const changesOf = (spec: object): fc.Arbitrary<readonly (readonly [readonly (string | number)[], unknown])[]> =>
+  fc.array(
+    fc.tuple(
+      fc.constantFrom(...placesIn(spec).slice(1)),
+      fc.oneof({ weight: 4, arbitrary: values }, fc.constant(undefined)),
+    ),
+    { minLength: 1, maxLength: 3 },
+  );
+
+function specWith(spec: object, changes: readonly (readonly [readonly (string | number)[], unknown])[]): object {
+  let made: unknown = spec;
+  for (const [path, change] of changes) {
+    try {
+      made = withChange(made, path, change);
+    } catch {
+      // An earlier change took the place away.
+    }
+  }
+  return made as object;
+}
+function read(kind: string, apiVersion: string, spec: object) {
+  const text = JSON.stringify({ apiVersion, kind, metadata: { name: "x", namespace: "shop" }, spec });
+  const parsed = parseManifests(text, "x.json");
+  assert.equal(
+    parsed.objects.length + Math.min(1, parsed.problems.length),
+    1,
+    "taken or refused, not both and not neither",
+  );
+  for (const problem of parsed.problems)
+    assert.ok(problem.line > 0 && problem.message !== "" && problem.fix !== "" && problem.message.length < 600);
+  return parsed.objects[0]?.object;
+}
+
+test("[RES-1] a ResiliencePolicy is refused field by field, or agents take what it says", () => {
+  let taken = 0;
+  fc.assert(
+    fc.property(changesOf(fullPolicy), (changes) => {
+      const object = read("ResiliencePolicy", "mesh.fairlead.dev/v1alpha1", specWith(fullPolicy, changes));
+      if (object?.kind !== "ResiliencePolicy") return;
+      taken += 1;
+      const { policy, fault } = object.spec;
+      const filters = fault === undefined ? [] : [{ kind: "fault" as const, value: fault }];
+      const rule = {
+        name: "",
+        matches: [],
+        filters,
+        backends: [],
+        timeouts: policy.timeouts,
+        retry: undefined,
+        affinity: undefined,
+      };
+      const route = {
+        kind: "http" as const,
+        name: "x",
+        namespace: "shop",
+        createdMs: 0,
+        ports: [],
+        consumers: "",
+        hostnames: [],
+        rules: [rule],
+      };
+      const decoded = httpRoutingFromWire(httpRoutingToWire({ name: "x", namespace: "shop", routes: [route], policy }));
+      assert.ok(decoded.ok, decoded.ok ? "" : JSON.stringify(decoded.error));
+      assert.deepEqual(decoded.value.policy, policy);
+    }),
+    { numRuns: 500 },
+  );
+  assert.ok(taken > 10, `${taken} taken`);
+});
+
+test("[TRF-1] an HTTPRoute is refused field by field, or agents take its rules", () => {
+  let taken = 0;
+  fc.assert(
+    fc.property(changesOf(fullRoute), (changes) => {
+      const object = read("HTTPRoute", "gateway.networking.k8s.io/v1", specWith(fullRoute, changes));
+      if (object?.kind !== "HTTPRoute") return;
+      taken += 1;
+      const { rules } = resolveRules(object, new Map(), new ClusterIndex());
+      const route = {
+        kind: "http" as const,
+        name: "x",
+        namespace: "shop",
+        createdMs: 0,
+        ports: [],
+        consumers: "",
+        hostnames: [],
+        rules,
+      };
+      const decoded = httpRoutingFromWire(
+        httpRoutingToWire({ name: "x", namespace: "shop", routes: [route], policy: defaultPolicy }),
+      );
+      assert.ok(decoded.ok, decoded.ok ? "" : JSON.stringify(decoded.error));
+    }),
+    { numRuns: 500 },
+  );
+  assert.ok(taken > 10, `${taken} taken`);
+});
+
+test("durations are those of Gateway API (GEP-2257)", () => {
+  const problems: string[] = [];
+  const report = { problem: (_: unknown, message: string) => void problems.push(message) };
+  const ms = (text: unknown): number => duration(0)(text, [], report);
+  assert.deepEqual(
+    ["1h", "1m30s", "250ms", "0s", "1h2m3s4ms", "10s500ms"].map(ms),
+    [3_600_000, 90_000, 250, 0, 3_723_004, 10_500],
+  );
+  assert.deepEqual(problems, []);
+  for (const wrong of ["1", "1.5s", "-1s", "1d", "s", "", " 1s", "100000s", "1s1s1s1s1s", 5, null]) ms(wrong);
+  assert.equal(problems.length, 11);
+});
+
+test("[RES-1] every field of a ResiliencePolicy is in its reference", () => {
+  const doc = readFileSync("docs/resilience-policy.md", "utf8");
+  const named = (spec: unknown): string[] =>
+    Array.isArray(spec)
+      ? spec.flatMap(named)
+      : typeof spec === "object" && spec !== null
+        ? Object.entries(spec).flatMap(([key, part]) => [key, ...named(part)])
+        : [];
+  const missing = [...new Set(named(fullPolicy))].filter(
+    (field) => !new RegExp(`[\`.]${field}(\`|\\[\\]|\\.)`).test(doc),
+  );
+  assert.deepEqual(missing, []);
+});
