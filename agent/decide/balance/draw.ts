@@ -9,9 +9,11 @@ export class Urn {
   readonly #share: Float64Array;
   readonly #alias: Int32Array;
   readonly #isEven: boolean;
+  readonly #count: number;
 
   constructor(weights: Float64Array) {
     const count = weights.length;
+    this.#count = count;
     const mean = weights.reduce((a, b) => a + b, 0) / count;
     const scaled = weights.map((weight) => weight / mean);
     this.#isEven = scaled.every((weight) => Math.abs(weight - 1) < 1e-12);
@@ -31,11 +33,10 @@ export class Urn {
   }
 
   draw(random: Random): number {
-    const at = random.next() * this.#share.length;
+    const at = random.next() * this.#count;
     const position = Math.floor(at);
-    return this.#isEven || at - position < (this.#share[position] as number)
-      ? position
-      : (this.#alias[position] as number);
+    if (this.#isEven) return position;
+    return at - position < (this.#share[position] as number) ? position : (this.#alias[position] as number);
   }
 }
 

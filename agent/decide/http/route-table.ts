@@ -5,17 +5,9 @@ import { anyRequest } from "../../api/http-match.ts";
 import type { HttpRoute } from "../../api/http-routing.ts";
 import { compileRegex, type Regex } from "../../base/regex.ts";
 import type { RequestHead } from "../../http.ts";
+import { type Forward, fixedForward, type RouteHit } from "./decision.ts";
 import { hostOf, pathLength, queryValue } from "./request-target.ts";
 import { type CompiledRule, compileRule } from "./rule.ts";
-
-/** What a request came under. Made once per match when routes are compiled, so it may be kept. */
-export interface RouteHit {
-  readonly rule: CompiledRule;
-  /** Index of the match in the rule; 0 where the rule has none. */
-  readonly match: number;
-  /** The prefix that matched, without a trailing slash; "" where the match is no prefix, or is "/". */
-  readonly prefix: string;
-}
 
 class Candidate implements RouteHit {
   readonly rule: CompiledRule;
@@ -28,6 +20,11 @@ class Candidate implements RouteHit {
   readonly regexes: readonly (Regex | undefined)[];
   /** No path was asked for, so "*" and CONNECT match as well. */
   readonly anyPath: boolean;
+  readonly fixed: Forward | undefined;
+  /** Nothing but the path is asked for. */
+  readonly #isBare: boolean;
+  /** The one that is tried after this, of those with the same path. */
+  next: Candidate | undefined;
 
   constructor(rule: CompiledRule, match: number, spec: RouteMatch) {
     this.rule = rule;
@@ -38,10 +35,14 @@ class Candidate implements RouteHit {
     this.query = firstOfEach(spec.query).map((field) => new FieldTest(field));
     this.anyPath = spec.path === undefined;
     this.regexes = regexesOf(spec);
+    this.#isBare = this.method === "" && this.headers.length === 0 && this.query.length === 0;
+    this.next = undefined;
+    this.fixed = fixedForward(this);
   }
 
   /** Whether everything but the path holds. */
   holds(head: RequestHead): boolean {
+    if (this.#isBare) return true;
     if (this.method !== "" && this.method !== head.method) return false;
     for (let i = 0; i < this.headers.length; i++) {
       const test = this.headers[i] as FieldTest;
@@ -86,25 +87,49 @@ function regexesOf({ path, grpc }: RouteMatch): readonly (Regex | undefined)[] {
   return [grpc.service, grpc.method].map((part) => (part === "" ? undefined : compiled(part)));
 }
 
-class PathNode {
-  readonly children = new Map<string, PathNode>();
-  candidates: Candidate[] = [];
+/** Candidates of one path in the order of precedence: the first, and the last to append to. */
+class Chain {
+  readonly first: Candidate;
+  last: Candidate;
+  constructor(first: Candidate) {
+    this.first = first;
+    this.last = first;
+  }
+}
+/** While it is built. Requests meet the map of first candidates alone: each object less is a line of cache less. */
+class Chains {
+  readonly firsts = new Map<string, Candidate>();
+  readonly #chains = new Map<string, Chain>();
+  add(key: string, candidate: Candidate): void {
+    const chain = this.#chains.get(key);
+    if (chain === undefined) {
+      this.#chains.set(key, new Chain(candidate));
+      this.firsts.set(key, candidate);
+    } else {
+      chain.last.next = candidate;
+      chain.last = candidate;
+    }
+  }
 }
 
 /** All that was said for one host name. */
 class HostTable {
-  readonly exact = new Map<string, Candidate[]>();
+  readonly exact = new Chains();
+  readonly exactFirsts = this.exact.firsts;
   readonly regexes: Candidate[] = [];
-  readonly prefixes = new PathNode();
+  readonly prefixes = new Chains();
+  readonly prefixFirsts = this.prefixes.firsts;
+  /** How many segments prefixes have, the most first; "/" has none. So many look-ups find the longest. */
+  depths: number[] = [];
   /** gRPC: by "/service/method", "service", expressions, "method", all. Undefined until there is one. */
   grpc: GrpcTable | undefined;
 }
 class GrpcTable {
-  readonly calls = new Map<string, Candidate[]>();
-  readonly services = new Map<string, Candidate[]>();
+  readonly calls = new Chains();
+  readonly services = new Chains();
   readonly regexes: Candidate[] = [];
-  readonly methods = new Map<string, Candidate[]>();
-  readonly all: Candidate[] = [];
+  readonly methods = new Chains();
+  readonly all = new Chains();
 }
 
 export class RouteTable {
@@ -120,7 +145,11 @@ export class RouteTable {
     const entries = routes.flatMap(entriesOf).sort(compareEntries);
     for (const entry of entries) {
       const hosts = entry.route.hostnames.length === 0 ? [""] : entry.route.hostnames;
-      for (const host of new Set(hosts)) insert(this.#hostTable(host), entry.candidate, entry.spec, entry.route.kind);
+      for (const host of new Set(hosts)) {
+        // One object per host, since it is also a link of that host's chain.
+        const candidate = new Candidate(entry.ready, entry.match, entry.spec);
+        insert(this.#hostTable(host), candidate, entry.spec, entry.route.kind);
+      }
     }
     this.#hasHosts = this.#exactHosts.size + this.#wildcards.size > 0;
     this.size = entries.length;
@@ -162,13 +191,13 @@ interface Entry {
   readonly rule: number;
   readonly match: number;
   readonly spec: RouteMatch;
-  readonly candidate: Candidate;
+  readonly ready: CompiledRule;
 }
 function entriesOf(route: HttpRoute): Entry[] {
   return route.rules.flatMap((rule, r) => {
     const ready = compileRule(route, rule, r);
     const matches = rule.matches.length === 0 ? [anyRequest] : rule.matches;
-    return matches.map((spec, m) => ({ route, rule: r, match: m, spec, candidate: new Candidate(ready, m, spec) }));
+    return matches.map((spec, m) => ({ route, rule: r, match: m, spec, ready }));
   });
 }
 
@@ -179,8 +208,8 @@ function compareEntries(a: Entry, b: Entry): number {
     // Expressions are left to implementations: the longest first. All others of one bucket have equal paths.
     regexLength(b) - regexLength(a) ||
     Number(b.spec.method !== "") - Number(a.spec.method !== "") ||
-    b.candidate.headers.length - a.candidate.headers.length ||
-    b.candidate.query.length - a.candidate.query.length ||
+    firstOfEach(b.spec.headers).length - firstOfEach(a.spec.headers).length ||
+    firstOfEach(b.spec.query).length - firstOfEach(a.spec.query).length ||
     compareAge(a.route.createdMs, b.route.createdMs) ||
     compareText(`${a.route.namespace}/${a.route.name}`, `${b.route.namespace}/${b.route.name}`) ||
     a.rule - b.rule ||
@@ -203,7 +232,6 @@ function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {
   }
   return value;
 }
-const emptyList = (): Candidate[] => [];
 
 function insert(table: HostTable, candidate: Candidate, spec: RouteMatch, kind: HttpRoute["kind"]): void {
   if (kind === "grpc") {
@@ -212,31 +240,26 @@ function insert(table: HostTable, candidate: Candidate, spec: RouteMatch, kind: 
     return;
   }
   const { path } = spec;
-  if (path?.kind === "exact") getOrMake(table.exact, path.value, emptyList).push(candidate);
+  if (path?.kind === "exact") table.exact.add(path.value, candidate);
   else if (path?.kind === "regex") table.regexes.push(candidate);
   else {
-    let node = table.prefixes;
-    for (const segment of candidate.prefix.split("/").slice(1)) {
-      node = getOrMake(node.children, segment, () => new PathNode());
-    }
-    node.candidates.push(candidate);
+    table.prefixes.add(candidate.prefix, candidate);
+    const depth = candidate.prefix.split("/").length - 1;
+    if (!table.depths.includes(depth)) table.depths = [...table.depths, depth].sort((a, b) => b - a);
   }
 }
 function insertGrpc(table: GrpcTable, candidate: Candidate, { grpc }: RouteMatch): void {
-  if (grpc === undefined || (grpc.service === "" && grpc.method === "")) table.all.push(candidate);
+  if (grpc === undefined || (grpc.service === "" && grpc.method === "")) table.all.add("", candidate);
   else if (grpc.kind === "regex") table.regexes.push(candidate);
-  else if (grpc.service === "") getOrMake(table.methods, grpc.method, emptyList).push(candidate);
-  else if (grpc.method === "") getOrMake(table.services, grpc.service, emptyList).push(candidate);
-  else getOrMake(table.calls, `/${grpc.service}/${grpc.method}`, emptyList).push(candidate);
+  else if (grpc.service === "") table.methods.add(grpc.method, candidate);
+  else if (grpc.method === "") table.services.add(grpc.service, candidate);
+  else table.calls.add(`/${grpc.service}/${grpc.method}`, candidate);
 }
 
-function first(candidates: readonly Candidate[] | undefined, head: RequestHead): Candidate | undefined {
-  if (candidates === undefined) return undefined;
-  for (let i = 0; i < candidates.length; i++) {
-    const candidate = candidates[i] as Candidate;
-    if (candidate.holds(head)) return candidate;
-  }
-  return undefined;
+function first(chain: Candidate | undefined, head: RequestHead): Candidate | undefined {
+  let candidate = chain;
+  while (candidate !== undefined && !candidate.holds(head)) candidate = candidate.next;
+  return candidate;
 }
 
 // gRPC rules come before HTTP rules of the same host (GEP-1426: the more specific kind of route).
@@ -244,34 +267,44 @@ function findInHost(table: HostTable, head: RequestHead, target: string, length:
   const path = length === target.length ? target : target.slice(0, length);
   let hit = table.grpc && isGrpc(head) ? findGrpc(table.grpc, head, path) : undefined;
   if (hit !== undefined) return hit;
-  if (path.charCodeAt(0) !== 47) return findAnyPath(table.prefixes.candidates, head);
-  if (table.exact.size > 0) {
-    hit = first(table.exact.get(path), head);
+  if (path.charCodeAt(0) !== 47) return findAnyPath(table.prefixFirsts.get(""), head);
+  if (table.exactFirsts.size > 0) {
+    hit = first(table.exactFirsts.get(path), head);
     if (hit !== undefined) return hit;
   }
   for (let i = 0; i < table.regexes.length; i++) {
     const candidate = table.regexes[i] as Candidate;
     if (candidate.regexes[0]?.test(path) && candidate.holds(head)) return candidate;
   }
-  return findPrefix(table.prefixes, head, path, 1);
+  return findPrefix(table, head, path);
 }
 
 /** "*" and CONNECT have no path: only rules that ask for none apply. */
-function findAnyPath(candidates: readonly Candidate[], head: RequestHead): Candidate | undefined {
-  for (const candidate of candidates) if (candidate.anyPath && candidate.holds(head)) return candidate;
-  return undefined;
+function findAnyPath(chain: Candidate | undefined, head: RequestHead): Candidate | undefined {
+  let candidate = chain;
+  while (candidate !== undefined && !(candidate.anyPath && candidate.holds(head))) candidate = candidate.next;
+  return candidate;
 }
 
-/** Deepest node first. `at`: where the next segment begins. */
-function findPrefix(node: PathNode, head: RequestHead, path: string, at: number): Candidate | undefined {
-  if (node.children.size > 0 && at <= path.length) {
-    let end = path.indexOf("/", at);
-    if (end < 0) end = path.length;
-    const child = node.children.get(path.slice(at, end));
-    const hit = child && findPrefix(child, head, path, end + 1);
+function findPrefix(table: HostTable, head: RequestHead, path: string): Candidate | undefined {
+  const { depths, prefixFirsts } = table;
+  for (let i = 0; i < depths.length; i++) {
+    const end = endOfSegments(path, depths[i] as number);
+    if (end < 0) continue;
+    const hit = first(prefixFirsts.get(end === path.length ? path : path.slice(0, end)), head);
     if (hit !== undefined) return hit;
   }
-  return node.candidates.length === 0 ? undefined : first(node.candidates, head);
+  return undefined;
+}
+/** Where the first `count` segments end; -1 if there are fewer. */
+function endOfSegments(path: string, count: number): number {
+  let end = 0;
+  for (let i = 0; i < count; i++) {
+    if (end >= path.length) return -1;
+    end = path.indexOf("/", end + 1);
+    if (end < 0) end = path.length;
+  }
+  return end;
 }
 
 const isGrpc = (head: RequestHead): boolean => head.header("content-type")?.startsWith("application/grpc") === true;
@@ -282,17 +315,17 @@ function findGrpc(table: GrpcTable, head: RequestHead, path: string): Candidate 
   if (isCall) {
     const service = path.slice(1, slash);
     const method = path.slice(slash + 1);
-    const hit = first(table.calls.get(path), head) ?? first(table.services.get(service), head);
+    const hit = first(table.calls.firsts.get(path), head) ?? first(table.services.firsts.get(service), head);
     if (hit !== undefined) return hit;
     for (const candidate of table.regexes) {
       const [serviceTest, methodTest] = candidate.regexes;
       const fits = serviceTest?.test(service) !== false && methodTest?.test(method) !== false;
       if (fits && candidate.holds(head)) return candidate;
     }
-    const byMethod = first(table.methods.get(method), head);
+    const byMethod = first(table.methods.firsts.get(method), head);
     if (byMethod !== undefined) return byMethod;
   }
-  return first(table.all, head);
+  return first(table.all.firsts.get(""), head);
 }
 
 /** Which rule `head` falls under; undefined: none (404). */
@@ -301,24 +334,26 @@ export const routeRequest = (table: RouteTable, head: RequestHead): RouteHit | u
 /** Routes of one service, compiled for each port and kind of client when first asked for. */
 export class ServiceRoutes {
   readonly #routes: readonly HttpRoute[];
-  readonly #consumers: ReadonlySet<string>;
-  readonly #tables = new Map<string, RouteTable | undefined>();
+  readonly #forAll = new Map<number, RouteTable | undefined>();
+  /** By namespaces that have routes of their own. */
+  readonly #consumers: ReadonlyMap<string, Map<number, RouteTable | undefined>>;
 
   constructor(routes: readonly HttpRoute[]) {
     this.#routes = routes;
-    this.#consumers = new Set(routes.map((route) => route.consumers));
+    const namespaces = new Set(routes.flatMap(({ consumers }) => (consumers === "" ? [] : [consumers])));
+    this.#consumers = new Map([...namespaces].map((namespace) => [namespace, new Map()]));
   }
 
   /** undefined: nothing is said for this port, so every request goes to the service's own endpoints. */
   tableFor(port: number, namespace: string): RouteTable | undefined {
-    const client = this.#consumers.has(namespace) ? namespace : "";
-    const key = `${port}/${client}`;
-    let table = this.#tables.get(key);
-    if (table === undefined && !this.#tables.has(key)) {
-      const routes = routesFor(this.#routes, port, client);
-      table = routes.length === 0 ? undefined : new RouteTable(routes);
-      this.#tables.set(key, table);
-    }
+    const tables = (this.#consumers.size > 0 && this.#consumers.get(namespace)) || this.#forAll;
+    const table = tables.get(port);
+    return table !== undefined || tables.has(port) ? table : this.#compile(tables, port, namespace);
+  }
+  #compile(tables: Map<number, RouteTable | undefined>, port: number, namespace: string): RouteTable | undefined {
+    const routes = routesFor(this.#routes, port, namespace);
+    const table = routes.length === 0 ? undefined : new RouteTable(routes);
+    tables.set(port, table);
     return table;
   }
 }
