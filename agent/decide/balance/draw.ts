@@ -69,7 +69,7 @@ abstract class DrawingPicker implements Picker {
       const second = this.draw(random, avoided, best);
       if (second >= 0 && this.isBetter(second, best)) best = second;
     }
-    return members.index[best] as number;
+    return members.indexOf(best);
   }
 
   protected abstract isBetter(position: number, than: number): boolean;
@@ -100,8 +100,9 @@ export class LeastRequestPicker extends DrawingPicker {
     return this.#score(position) < this.#score(than);
   }
   #score(position: number): number {
-    const { stats, slots, weights } = this.members;
-    return stats.load(slots[position] as number) / (weights[position] as number);
+    const { stats, slots, weights, isEven } = this.members;
+    const load = stats.load(slots[position] as number);
+    return isEven ? load : load / (weights[position] as number);
   }
 }
 
@@ -116,8 +117,9 @@ export class EwmaPicker extends DrawingPicker {
     return this.score(position) < this.score(than);
   }
   score(position: number): number {
-    const { stats, slots, weights } = this.members;
+    const { stats, slots, weights, isEven } = this.members;
     const slot = slots[position] as number;
-    return (stats.latency(slot) + stats.load(slot) * this.#penalty) / (weights[position] as number);
+    const cost = stats.latency(slot) + stats.load(slot) * this.#penalty;
+    return isEven ? cost : cost / (weights[position] as number);
   }
 }

@@ -1,128 +1,46 @@
 // Which rule a request falls under, in the order of Gateway API. Routes are compiled once; a decision costs the same with ten routes as
-// with ten thousand: a map of hosts, then a map of exact paths, expressions, and a trie of path segments. Pure.
-import type { FieldMatch, RouteMatch } from "../../api/http-match.ts";
-import { anyRequest } from "../../api/http-match.ts";
+// with ten thousand: a map of hosts, then a map of exact paths, expressions, and a map of prefixes by depth. Pure.
+import { anyRequest, type RouteMatch } from "../../api/http-match.ts";
 import type { HttpRoute } from "../../api/http-routing.ts";
-import { compileRegex, type Regex } from "../../base/regex.ts";
 import type { RequestHead } from "../../http.ts";
-import { type Forward, fixedForward, type RouteHit } from "./decision.ts";
-import { hostOf, pathLength, queryValue } from "./request-target.ts";
+import { Candidate, Chains, first, firstOfEach } from "./candidate.ts";
+import type { RouteHit } from "./decision.ts";
+import { hostOf, pathLength } from "./request-target.ts";
 import { type CompiledRule, compileRule } from "./rule.ts";
 
-class Candidate implements RouteHit {
-  readonly rule: CompiledRule;
-  readonly match: number;
-  readonly prefix: string;
-  readonly method: string;
-  readonly headers: readonly FieldTest[];
-  readonly query: readonly FieldTest[];
-  /** Of the path, or of service and method. */
-  readonly regexes: readonly (Regex | undefined)[];
-  /** No path was asked for, so "*" and CONNECT match as well. */
-  readonly anyPath: boolean;
-  readonly fixed: Forward | undefined;
-  /** Nothing but the path is asked for. */
-  readonly #isBare: boolean;
-  /** The one that is tried after this, of those with the same path. */
-  next: Candidate | undefined;
-
-  constructor(rule: CompiledRule, match: number, spec: RouteMatch) {
-    this.rule = rule;
-    this.match = match;
-    this.prefix = spec.path?.kind === "prefix" ? withoutSlash(spec.path.value) : "";
-    this.method = spec.method;
-    this.headers = firstOfEach(spec.headers).map((field) => new FieldTest(field));
-    this.query = firstOfEach(spec.query).map((field) => new FieldTest(field));
-    this.anyPath = spec.path === undefined;
-    this.regexes = regexesOf(spec);
-    this.#isBare = this.method === "" && this.headers.length === 0 && this.query.length === 0;
-    this.next = undefined;
-    this.fixed = fixedForward(this);
-  }
-
-  /** Whether everything but the path holds. */
-  holds(head: RequestHead): boolean {
-    if (this.#isBare) return true;
-    if (this.method !== "" && this.method !== head.method) return false;
-    for (let i = 0; i < this.headers.length; i++) {
-      const test = this.headers[i] as FieldTest;
-      if (!test.holds(head.header(test.name))) return false;
-    }
-    for (let i = 0; i < this.query.length; i++) {
-      const test = this.query[i] as FieldTest;
-      if (!test.holds(queryValue(head.path, test.name))) return false;
-    }
-    return true;
-  }
-}
-
-class FieldTest {
-  readonly name: string;
-  readonly #value: string;
-  readonly #regex: Regex | undefined;
-  constructor({ name, kind, value }: FieldMatch) {
-    this.name = name;
-    this.#value = value;
-    this.#regex = kind === "regex" ? compiled(value) : undefined;
-  }
-  holds(value: string | undefined): boolean {
-    if (value === undefined) return false;
-    return this.#regex === undefined ? value === this.#value : this.#regex.test(value);
-  }
-}
-
-/** Of several entries of one name only the first counts (Gateway API HTTPHeaderMatch, HTTPQueryParamMatch). */
-const firstOfEach = (fields: readonly FieldMatch[]): readonly FieldMatch[] =>
-  fields.filter((field, i) => fields.findIndex((other) => other.name === field.name) === i);
-const withoutSlash = (prefix: string): string => prefix.replace(/\/+$/, "");
-const never: Regex = { source: "", test: () => false };
-/** Records were checked when they were decoded; what slipped through matches nothing. */
-function compiled(source: string): Regex {
-  const result = compileRegex(source);
-  return result.ok ? result.value : never;
-}
-function regexesOf({ path, grpc }: RouteMatch): readonly (Regex | undefined)[] {
-  if (path?.kind === "regex") return [compiled(path.value)];
-  if (grpc?.kind !== "regex") return [];
-  return [grpc.service, grpc.method].map((part) => (part === "" ? undefined : compiled(part)));
-}
-
-/** Candidates of one path in the order of precedence: the first, and the last to append to. */
-class Chain {
-  readonly first: Candidate;
-  last: Candidate;
-  constructor(first: Candidate) {
-    this.first = first;
-    this.last = first;
-  }
-}
-/** While it is built. Requests meet the map of first candidates alone: each object less is a line of cache less. */
-class Chains {
-  readonly firsts = new Map<string, Candidate>();
-  readonly #chains = new Map<string, Chain>();
-  add(key: string, candidate: Candidate): void {
-    const chain = this.#chains.get(key);
-    if (chain === undefined) {
-      this.#chains.set(key, new Chain(candidate));
-      this.firsts.set(key, candidate);
-    } else {
-      chain.last.next = candidate;
-      chain.last = candidate;
-    }
-  }
-}
-
-/** All that was said for one host name. */
+/** All that was said for one host name. What is empty is undefined: an object less to look at. */
 class HostTable {
-  readonly exact = new Chains();
-  readonly exactFirsts = this.exact.firsts;
-  readonly regexes: Candidate[] = [];
-  readonly prefixes = new Chains();
-  readonly prefixFirsts = this.prefixes.firsts;
-  /** How many segments prefixes have, the most first; "/" has none. So many look-ups find the longest. */
-  depths: number[] = [];
-  /** gRPC: by "/service/method", "service", expressions, "method", all. Undefined until there is one. */
+  exact: Chains | undefined;
+  exactFirsts: ReadonlyMap<string, Candidate> | undefined;
+  regexes: Candidate[] | undefined;
+  /** All prefixes but "/". */
+  prefixes: Chains | undefined;
+  prefixFirsts: ReadonlyMap<string, Candidate> | undefined;
+  /** How many segments the longest prefixes have, and then the shorter ones, the most first. So many look-ups find the longest. */
+  depth = 0;
+  otherDepths: readonly number[] | undefined;
+  /** "/" and no path at all. */
+  root: Candidate | undefined;
+  #lastRoot: Candidate | undefined;
+  /** gRPC: by "/service/method", "service", expressions, "method", all. */
   grpc: GrpcTable | undefined;
+
+  addPrefix(candidate: Candidate): void {
+    if (candidate.prefix === "") {
+      if (this.#lastRoot === undefined) this.root = candidate;
+      else this.#lastRoot.next = candidate;
+      this.#lastRoot = candidate;
+      return;
+    }
+    this.prefixes ??= new Chains();
+    this.prefixFirsts = this.prefixes.firsts;
+    this.prefixes.add(candidate.prefix, candidate);
+    const added = candidate.prefix.split("/").length - 1;
+    const depths = [...new Set([this.depth, ...(this.otherDepths ?? []), added])].sort((a, b) => b - a);
+    this.depth = depths[0] as number;
+    const others = depths.slice(1).filter((depth) => depth > 0);
+    this.otherDepths = others.length === 0 ? undefined : others;
+  }
 }
 class GrpcTable {
   readonly calls = new Chains();
@@ -240,13 +158,14 @@ function insert(table: HostTable, candidate: Candidate, spec: RouteMatch, kind: 
     return;
   }
   const { path } = spec;
-  if (path?.kind === "exact") table.exact.add(path.value, candidate);
-  else if (path?.kind === "regex") table.regexes.push(candidate);
-  else {
-    table.prefixes.add(candidate.prefix, candidate);
-    const depth = candidate.prefix.split("/").length - 1;
-    if (!table.depths.includes(depth)) table.depths = [...table.depths, depth].sort((a, b) => b - a);
-  }
+  if (path?.kind === "exact") {
+    table.exact ??= new Chains();
+    table.exactFirsts = table.exact.firsts;
+    table.exact.add(path.value, candidate);
+  } else if (path?.kind === "regex") {
+    table.regexes ??= [];
+    table.regexes.push(candidate);
+  } else table.addPrefix(candidate);
 }
 function insertGrpc(table: GrpcTable, candidate: Candidate, { grpc }: RouteMatch): void {
   if (grpc === undefined || (grpc.service === "" && grpc.method === "")) table.all.add("", candidate);
@@ -256,27 +175,26 @@ function insertGrpc(table: GrpcTable, candidate: Candidate, { grpc }: RouteMatch
   else table.calls.add(`/${grpc.service}/${grpc.method}`, candidate);
 }
 
-function first(chain: Candidate | undefined, head: RequestHead): Candidate | undefined {
-  let candidate = chain;
-  while (candidate !== undefined && !candidate.holds(head)) candidate = candidate.next;
-  return candidate;
-}
-
 // gRPC rules come before HTTP rules of the same host (GEP-1426: the more specific kind of route).
 function findInHost(table: HostTable, head: RequestHead, target: string, length: number): Candidate | undefined {
   const path = length === target.length ? target : target.slice(0, length);
   let hit = table.grpc && isGrpc(head) ? findGrpc(table.grpc, head, path) : undefined;
   if (hit !== undefined) return hit;
-  if (path.charCodeAt(0) !== 47) return findAnyPath(table.prefixFirsts.get(""), head);
-  if (table.exactFirsts.size > 0) {
+  if (path.charCodeAt(0) !== 47) return findAnyPath(table.root, head);
+  if (table.exactFirsts !== undefined) {
     hit = first(table.exactFirsts.get(path), head);
     if (hit !== undefined) return hit;
   }
-  for (let i = 0; i < table.regexes.length; i++) {
-    const candidate = table.regexes[i] as Candidate;
-    if (candidate.regexes[0]?.test(path) && candidate.holds(head)) return candidate;
+  if (table.regexes !== undefined) {
+    for (const candidate of table.regexes) {
+      if (candidate.regexes[0]?.test(path) && candidate.holds(head)) return candidate;
+    }
   }
-  return findPrefix(table, head, path);
+  if (table.prefixFirsts !== undefined) {
+    hit = findPrefix(table, table.prefixFirsts, head, path);
+    if (hit !== undefined) return hit;
+  }
+  return table.root && first(table.root, head);
 }
 
 /** "*" and CONNECT have no path: only rules that ask for none apply. */
@@ -286,15 +204,28 @@ function findAnyPath(chain: Candidate | undefined, head: RequestHead): Candidate
   return candidate;
 }
 
-function findPrefix(table: HostTable, head: RequestHead, path: string): Candidate | undefined {
-  const { depths, prefixFirsts } = table;
-  for (let i = 0; i < depths.length; i++) {
-    const end = endOfSegments(path, depths[i] as number);
-    if (end < 0) continue;
-    const hit = first(prefixFirsts.get(end === path.length ? path : path.slice(0, end)), head);
-    if (hit !== undefined) return hit;
+function findPrefix(
+  { depth, otherDepths }: HostTable,
+  prefixes: ReadonlyMap<string, Candidate>,
+  head: RequestHead,
+  path: string,
+): Candidate | undefined {
+  let hit = findAtDepth(prefixes, depth, head, path);
+  if (otherDepths === undefined) return hit;
+  for (let i = 0; hit === undefined && i < otherDepths.length; i++) {
+    hit = findAtDepth(prefixes, otherDepths[i] as number, head, path);
   }
-  return undefined;
+  return hit;
+}
+function findAtDepth(
+  prefixes: ReadonlyMap<string, Candidate>,
+  depth: number,
+  head: RequestHead,
+  path: string,
+): Candidate | undefined {
+  const end = endOfSegments(path, depth);
+  if (end < 0) return undefined;
+  return first(prefixes.get(end === path.length ? path : path.slice(0, end)), head);
 }
 /** Where the first `count` segments end; -1 if there are fewer. */
 function endOfSegments(path: string, count: number): number {
@@ -336,17 +267,18 @@ export class ServiceRoutes {
   readonly #routes: readonly HttpRoute[];
   readonly #forAll = new Map<number, RouteTable | undefined>();
   /** By namespaces that have routes of their own. */
-  readonly #consumers: ReadonlyMap<string, Map<number, RouteTable | undefined>>;
+  readonly #consumers: ReadonlyMap<string, Map<number, RouteTable | undefined>> | undefined;
 
   constructor(routes: readonly HttpRoute[]) {
     this.#routes = routes;
     const namespaces = new Set(routes.flatMap(({ consumers }) => (consumers === "" ? [] : [consumers])));
-    this.#consumers = new Map([...namespaces].map((namespace) => [namespace, new Map()]));
+    this.#consumers =
+      namespaces.size === 0 ? undefined : new Map([...namespaces].map((namespace) => [namespace, new Map()]));
   }
 
   /** undefined: nothing is said for this port, so every request goes to the service's own endpoints. */
   tableFor(port: number, namespace: string): RouteTable | undefined {
-    const tables = (this.#consumers.size > 0 && this.#consumers.get(namespace)) || this.#forAll;
+    const tables = this.#consumers?.get(namespace) ?? this.#forAll;
     const table = tables.get(port);
     return table !== undefined || tables.has(port) ? table : this.#compile(tables, port, namespace);
   }
