@@ -78,8 +78,13 @@ const pairs: readonly (readonly [Shape, Shape])[] = [
   [mesh(1, 10), mesh(1000, 10)],
 ];
 
+/** Which of n a request is for: each as likely, or as traffic is, the k-th in proportion to 1/k (Zipf). */
+type Spread = "uniform" | "zipf";
+const draw = (spread: Spread, n: number): number =>
+  spread === "uniform" ? random.below(n) : Math.min(n - 1, Math.floor((n + 1) ** random.next()) - 1);
+
 /** A run over a shape: requests to all of its routes in random order. Returns ns per decision. */
-function prepare(shape: Shape): () => number {
+function prepare(shape: Shape, spread: Spread): () => number {
   const tables: ServiceRoutes[] = [];
   const pickers: Picker[] = [];
   const stats = new EndpointStats(shape.services * shape.endpoints);
@@ -89,9 +94,9 @@ function prepare(shape: Shape): () => number {
     pickers.push(pickerFor("ewma", slots, { stats }));
   }
   const requests = 65_536;
-  const services = Int32Array.from({ length: requests }, () => random.below(shape.services));
+  const services = Int32Array.from({ length: requests }, () => draw(spread, shape.services));
   const targets = Array.from({ length: requests }, () => {
-    const i = random.below(shape.each);
+    const i = draw(spread, shape.each);
     return Buffer.from(`${shape.path(i)} ${shape.host(i)}`, "latin1");
   });
   const cuts = Int32Array.from(targets, (target) => target.indexOf(32));
@@ -123,16 +128,16 @@ function main(): void {
   const { values } = parseArgs({ options: { rounds: { type: "string", default: "15" }, json: { type: "string" } } });
   const rounds = Number(values.rounds);
   const rows: object[] = [];
-  for (const [few, many] of pairs) {
-    const runs = [prepare(few), prepare(many)] as const;
+  for (const [few, many, spread] of pairs.flatMap(([a, b]) => [[a, b, "zipf"] as const, [a, b, "uniform"] as const])) {
+    const runs = [prepare(few, spread), prepare(many, spread)] as const;
     for (const run of runs) for (let i = 0; i < 3; i++) run();
     // In turns, so that what else the machine does falls on both.
     const times = Array.from({ length: rounds }, () => runs.map((run) => run()));
     const [ns10 = 0, ns10000 = 0] = [0, 1].map((which) => median(times.map((time) => time[which] as number)));
     const ratio = ns10000 / ns10;
-    rows.push({ measure: many.name, ns10, ns10000, ratio, raw: times });
+    rows.push({ measure: `${many.name}, ${spread}`, ns10, ns10000, ratio, raw: times });
     console.log(
-      `${many.name}: ${ns10.toFixed(0)} ns with 10 routes, ${ns10000.toFixed(0)} ns with 10,000: ${ratio.toFixed(2)}x`,
+      `${many.name}, ${spread}: ${ns10.toFixed(0)} ns with 10 routes, ${ns10000.toFixed(0)} ns with 10,000: ${ratio.toFixed(2)}x`,
     );
   }
   for (const algorithm of everyAlgorithm) {
