@@ -96,3 +96,15 @@ test("expressions that explode elsewhere stay linear, and the table of states st
   for (let i = 0; i < 20_000; i++) text += (i * i + (i >> 3)) % 3 === 0 ? "a" : "b";
   assert.equal(wide.test(text), /^(a|b)*a(a|b){12}$/.test(text));
 });
+
+test("any text is an expression or refused, and never more than that", () => {
+  const text = fc.string({ unit: fc.constantFrom(..."ab(){}[]|*+?^$.\\-,:19iPQ<>=!dx"), maxLength: 40 });
+  fc.assert(
+    fc.property(fc.oneof(text, fc.string({ unit: "binary" })), fc.string({ unit: "binary" }), (source, value) => {
+      const result = compileRegex(source);
+      if (result.ok) assert.equal(typeof result.value.test(value), "boolean");
+      else assert.match(result.error, /^is /);
+    }),
+    { numRuns: 3000 },
+  );
+});

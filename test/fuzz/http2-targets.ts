@@ -188,8 +188,8 @@ function converse(bytes: Buffer, size: number, server: boolean, consumes: boolea
   const ends = lines.filter((l) => l.startsWith("done"));
   assert.equal(ends.length, connection.done ? 1 : 0);
   if (connection.done) assert.equal(connection.streams.size, 0);
-  for (const [id, stream] of connection.streams) {
-    assert.ok(stream.live && stream.id === id && stream.unconsumed >= 0);
+  for (const stream of connection.streams.values()) {
+    assert.ok(stream.live && connection.streams.get(stream.id) === stream && stream.unconsumed >= 0);
     assert.ok(!(stream.remoteEnded && stream.localEnded), "over, but still there");
   }
   const out = made.out();

@@ -9,9 +9,11 @@ export class Urn {
   readonly #share: Float64Array;
   readonly #alias: Int32Array;
   readonly #isEven: boolean;
+  readonly #count: number;
 
   constructor(weights: Float64Array) {
     const count = weights.length;
+    this.#count = count;
     const mean = weights.reduce((a, b) => a + b, 0) / count;
     const scaled = weights.map((weight) => weight / mean);
     this.#isEven = scaled.every((weight) => Math.abs(weight - 1) < 1e-12);
@@ -31,11 +33,10 @@ export class Urn {
   }
 
   draw(random: Random): number {
-    const at = random.next() * this.#share.length;
+    const at = random.next() * this.#count;
     const position = Math.floor(at);
-    return this.#isEven || at - position < (this.#share[position] as number)
-      ? position
-      : (this.#alias[position] as number);
+    if (this.#isEven) return position;
+    return at - position < (this.#share[position] as number) ? position : (this.#alias[position] as number);
   }
 }
 
@@ -68,7 +69,7 @@ abstract class DrawingPicker implements Picker {
       const second = this.draw(random, avoided, best);
       if (second >= 0 && this.isBetter(second, best)) best = second;
     }
-    return members.index[best] as number;
+    return members.indexOf(best);
   }
 
   protected abstract isBetter(position: number, than: number): boolean;
@@ -99,8 +100,9 @@ export class LeastRequestPicker extends DrawingPicker {
     return this.#score(position) < this.#score(than);
   }
   #score(position: number): number {
-    const { stats, slots, weights } = this.members;
-    return stats.load(slots[position] as number) / (weights[position] as number);
+    const { stats, slots, weights, isEven } = this.members;
+    const load = stats.load(slots[position] as number);
+    return isEven ? load : load / (weights[position] as number);
   }
 }
 
@@ -115,8 +117,9 @@ export class EwmaPicker extends DrawingPicker {
     return this.score(position) < this.score(than);
   }
   score(position: number): number {
-    const { stats, slots, weights } = this.members;
+    const { stats, slots, weights, isEven } = this.members;
     const slot = slots[position] as number;
-    return (stats.latency(slot) + stats.load(slot) * this.#penalty) / (weights[position] as number);
+    const cost = stats.latency(slot) + stats.load(slot) * this.#penalty;
+    return isEven ? cost : cost / (weights[position] as number);
   }
 }

@@ -59,8 +59,10 @@ export class EndpointStats {
   }
   /** Requests in flight on all threads. */
   load(slot: number): number {
-    let sum = 0;
-    for (let at = slot; at < this.#inFlight.length; at += this.capacity) sum += this.#inFlight[at] as number;
+    let sum = this.#inFlight[slot] as number;
+    if (this.threads === 1) return sum;
+    for (let at = slot + this.capacity; at < this.#inFlight.length; at += this.capacity)
+      sum += this.#inFlight[at] as number;
     return sum;
   }
 
@@ -88,6 +90,7 @@ export class EndpointStats {
   /** ms, 0 when nothing is known. Fades while nothing is seen, so that a slow endpoint is tried again. */
   latency(slot: number): number {
     const ms = this.#latency[slot] as number;
+    if (ms === 0) return 0;
     const sinceMs = this.nowMs - (this.#at[slot] as number);
     return sinceMs <= 0 ? ms : ms * Math.exp(-sinceMs / this.#decayMs);
   }

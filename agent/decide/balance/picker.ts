@@ -36,6 +36,9 @@ export class Members {
   readonly ids: readonly string[];
   readonly stats: EndpointStats;
   readonly slots: Int32Array;
+  /** Positions are indexes, since all are members; and all weigh the same. Then these arrays need not be looked at. */
+  readonly isWhole: boolean;
+  readonly isEven: boolean;
   /** Position by index in the whole set, -1 for one that is not a member. */
   readonly #positions: Int32Array;
 
@@ -54,6 +57,8 @@ export class Members {
     this.slots = Int32Array.from(own, (endpoint) => endpoint.slot);
     this.ids = own.map((endpoint) => endpoint.id);
     this.stats = stats;
+    this.isWhole = usable.length === endpoints.length;
+    this.isEven = this.weights.every((weight) => weight === this.weights[0]);
     this.#positions = new Int32Array(endpoints.length).fill(-1);
     for (let i = 0; i < this.count; i++) this.#positions[this.index[i] as number] = i;
   }
@@ -62,10 +67,10 @@ export class Members {
     return this.stats.gates[this.slots[position] as number] === 0;
   }
   positionOf(index: number): number {
-    return index < 0 ? -1 : (this.#positions[index] ?? -1);
+    return index < 0 || this.isWhole ? index : (this.#positions[index] ?? -1);
   }
   indexOf(position: number): number {
-    return position < 0 ? -1 : (this.index[position] as number);
+    return position < 0 || this.isWhole ? position : (this.index[position] as number);
   }
   /** The first that may be picked from `start` on, all round; `avoid` (a position) last; -1: none. */
   scan(start: number, avoid: number): number {

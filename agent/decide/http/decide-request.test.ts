@@ -7,7 +7,8 @@ import { noTimeouts } from "../../api/http-policy.ts";
 import type { HttpRoute } from "../../api/http-routing.ts";
 import { serviceName } from "../../api/names.ts";
 import { seededRandom } from "../../base/random.ts";
-import { type DecideContext, decideRequest, type Forward, type LocalAnswer } from "./decide-request.ts";
+import { type DecideContext, decideRequest } from "./decide-request.ts";
+import type { Forward, LocalAnswer } from "./decision.ts";
 import { RouteTable, ServiceRoutes } from "./route-table.ts";
 
 const backendOf = (name: string, more: Partial<Backend> = {}): Backend => ({

@@ -1,53 +1,13 @@
 // The decision about one request: answered here, or sent on to a backend with changes. Pure; chance and time are arguments.
-import type { Backend, Mirror, PathEdit, Redirect } from "../../api/http-filters.ts";
+import type { Mirror, PathEdit, Redirect } from "../../api/http-filters.ts";
 import type { Random } from "../../base/random.ts";
 import type { HeaderEdits, HeaderList, RequestHead } from "../../http.ts";
 import { corsEdits, isPreflight, preflightHeaders } from "./cors.ts";
+import { type AnswerReason, type HttpDecision, type LocalAnswer, noMirrors, type RouteHit } from "./decision.ts";
 import { composeEdits, type FilterPlan } from "./filter-plan.ts";
 import { pathLength, portOf } from "./request-target.ts";
-import { type RouteHit, type RouteTable, routeRequest } from "./route-table.ts";
+import { type RouteTable, routeRequest } from "./route-table.ts";
 import { type CompiledBackend, pickBackend } from "./rule.ts";
-
-export type AnswerReason =
-  | "no_route"
-  | "no_backend"
-  | "invalid_backend"
-  | "cors_preflight"
-  | "redirect"
-  | "direct_response"
-  | "fault_abort"
-  | "tarpit";
-
-export interface LocalAnswer {
-  readonly kind: "answer";
-  readonly status: number;
-  /** Set where a gRPC client must be answered with a status of its own (HTTP 200 and trailers alone). */
-  readonly grpcStatus: number | undefined;
-  readonly headers: HeaderList;
-  readonly body: string;
-  /** How long the answer is to be kept back. */
-  readonly delayMs: number;
-  readonly reason: AnswerReason;
-  readonly hit: RouteHit | undefined;
-}
-export interface Forward {
-  readonly kind: "forward";
-  readonly hit: RouteHit;
-  readonly backend: Backend;
-  readonly plan: FilterPlan;
-  /** Changed path with the query, undefined: as it came. */
-  readonly path: string | undefined;
-  /** Changed authority, undefined: as it came. */
-  readonly authority: string | undefined;
-  readonly requestEdits: HeaderEdits | undefined;
-  readonly responseEdits: HeaderEdits | undefined;
-  /** Those whose share this request fell into. */
-  readonly mirrors: readonly Mirror[];
-  /** How long the request is to be kept back (fault injection). */
-  readonly delayMs: number;
-  readonly isDiverted: boolean;
-}
-export type HttpDecision = LocalAnswer | Forward;
 
 export interface DecideContext {
   readonly random: Random;
@@ -57,11 +17,10 @@ export interface DecideContext {
   readonly faults: boolean;
 }
 
-const noMirrors: readonly Mirror[] = [];
-
 export function decideRequest(table: RouteTable, head: RequestHead, context: DecideContext): HttpDecision {
   const hit = routeRequest(table, head);
   if (hit === undefined) return answer(404, "no_route", undefined);
+  if (hit.fixed !== undefined) return hit.fixed;
   const { rule } = hit;
   let delayMs = 0;
   if (rule.plan.hasActions) {

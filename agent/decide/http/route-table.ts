@@ -1,110 +1,53 @@
 // Which rule a request falls under, in the order of Gateway API. Routes are compiled once; a decision costs the same with ten routes as
-// with ten thousand: a map of hosts, then a map of exact paths, expressions, and a trie of path segments. Pure.
-import type { FieldMatch, RouteMatch } from "../../api/http-match.ts";
-import { anyRequest } from "../../api/http-match.ts";
+// with ten thousand: a map of hosts, then a map of exact paths, expressions, and a map of prefixes by depth. Pure.
+import { anyRequest, type RouteMatch } from "../../api/http-match.ts";
 import type { HttpRoute } from "../../api/http-routing.ts";
-import { compileRegex, type Regex } from "../../base/regex.ts";
 import type { RequestHead } from "../../http.ts";
-import { hostOf, pathLength, queryValue } from "./request-target.ts";
+import { Candidate, Chains, first, firstOfEach } from "./candidate.ts";
+import type { RouteHit } from "./decision.ts";
+import { hostOf, pathLength } from "./request-target.ts";
 import { type CompiledRule, compileRule } from "./rule.ts";
 
-/** What a request came under. Made once per match when routes are compiled, so it may be kept. */
-export interface RouteHit {
-  readonly rule: CompiledRule;
-  /** Index of the match in the rule; 0 where the rule has none. */
-  readonly match: number;
-  /** The prefix that matched, without a trailing slash; "" where the match is no prefix, or is "/". */
-  readonly prefix: string;
-}
-
-class Candidate implements RouteHit {
-  readonly rule: CompiledRule;
-  readonly match: number;
-  readonly prefix: string;
-  readonly method: string;
-  readonly headers: readonly FieldTest[];
-  readonly query: readonly FieldTest[];
-  /** Of the path, or of service and method. */
-  readonly regexes: readonly (Regex | undefined)[];
-  /** No path was asked for, so "*" and CONNECT match as well. */
-  readonly anyPath: boolean;
-
-  constructor(rule: CompiledRule, match: number, spec: RouteMatch) {
-    this.rule = rule;
-    this.match = match;
-    this.prefix = spec.path?.kind === "prefix" ? withoutSlash(spec.path.value) : "";
-    this.method = spec.method;
-    this.headers = firstOfEach(spec.headers).map((field) => new FieldTest(field));
-    this.query = firstOfEach(spec.query).map((field) => new FieldTest(field));
-    this.anyPath = spec.path === undefined;
-    this.regexes = regexesOf(spec);
-  }
-
-  /** Whether everything but the path holds. */
-  holds(head: RequestHead): boolean {
-    if (this.method !== "" && this.method !== head.method) return false;
-    for (let i = 0; i < this.headers.length; i++) {
-      const test = this.headers[i] as FieldTest;
-      if (!test.holds(head.header(test.name))) return false;
-    }
-    for (let i = 0; i < this.query.length; i++) {
-      const test = this.query[i] as FieldTest;
-      if (!test.holds(queryValue(head.path, test.name))) return false;
-    }
-    return true;
-  }
-}
-
-class FieldTest {
-  readonly name: string;
-  readonly #value: string;
-  readonly #regex: Regex | undefined;
-  constructor({ name, kind, value }: FieldMatch) {
-    this.name = name;
-    this.#value = value;
-    this.#regex = kind === "regex" ? compiled(value) : undefined;
-  }
-  holds(value: string | undefined): boolean {
-    if (value === undefined) return false;
-    return this.#regex === undefined ? value === this.#value : this.#regex.test(value);
-  }
-}
-
-/** Of several entries of one name only the first counts (Gateway API HTTPHeaderMatch, HTTPQueryParamMatch). */
-const firstOfEach = (fields: readonly FieldMatch[]): readonly FieldMatch[] =>
-  fields.filter((field, i) => fields.findIndex((other) => other.name === field.name) === i);
-const withoutSlash = (prefix: string): string => prefix.replace(/\/+$/, "");
-const never: Regex = { source: "", test: () => false };
-/** Records were checked when they were decoded; what slipped through matches nothing. */
-function compiled(source: string): Regex {
-  const result = compileRegex(source);
-  return result.ok ? result.value : never;
-}
-function regexesOf({ path, grpc }: RouteMatch): readonly (Regex | undefined)[] {
-  if (path?.kind === "regex") return [compiled(path.value)];
-  if (grpc?.kind !== "regex") return [];
-  return [grpc.service, grpc.method].map((part) => (part === "" ? undefined : compiled(part)));
-}
-
-class PathNode {
-  readonly children = new Map<string, PathNode>();
-  candidates: Candidate[] = [];
-}
-
-/** All that was said for one host name. */
+/** All that was said for one host name. What is empty is undefined: an object less to look at. */
 class HostTable {
-  readonly exact = new Map<string, Candidate[]>();
-  readonly regexes: Candidate[] = [];
-  readonly prefixes = new PathNode();
-  /** gRPC: by "/service/method", "service", expressions, "method", all. Undefined until there is one. */
+  exact: Chains | undefined;
+  exactFirsts: ReadonlyMap<string, Candidate> | undefined;
+  regexes: Candidate[] | undefined;
+  /** All prefixes but "/". */
+  prefixes: Chains | undefined;
+  prefixFirsts: ReadonlyMap<string, Candidate> | undefined;
+  /** How many segments the longest prefixes have, and then the shorter ones, the most first. So many look-ups find the longest. */
+  depth = 0;
+  otherDepths: readonly number[] | undefined;
+  /** "/" and no path at all. */
+  root: Candidate | undefined;
+  #lastRoot: Candidate | undefined;
+  /** gRPC: by "/service/method", "service", expressions, "method", all. */
   grpc: GrpcTable | undefined;
+
+  addPrefix(candidate: Candidate): void {
+    if (candidate.prefix === "") {
+      if (this.#lastRoot === undefined) this.root = candidate;
+      else this.#lastRoot.next = candidate;
+      this.#lastRoot = candidate;
+      return;
+    }
+    this.prefixes ??= new Chains();
+    this.prefixFirsts = this.prefixes.firsts;
+    this.prefixes.add(candidate.prefix, candidate);
+    const added = candidate.prefix.split("/").length - 1;
+    const depths = [...new Set([this.depth, ...(this.otherDepths ?? []), added])].sort((a, b) => b - a);
+    this.depth = depths[0] as number;
+    const others = depths.slice(1).filter((depth) => depth > 0);
+    this.otherDepths = others.length === 0 ? undefined : others;
+  }
 }
 class GrpcTable {
-  readonly calls = new Map<string, Candidate[]>();
-  readonly services = new Map<string, Candidate[]>();
+  readonly calls = new Chains();
+  readonly services = new Chains();
   readonly regexes: Candidate[] = [];
-  readonly methods = new Map<string, Candidate[]>();
-  readonly all: Candidate[] = [];
+  readonly methods = new Chains();
+  readonly all = new Chains();
 }
 
 export class RouteTable {
@@ -120,7 +63,11 @@ export class RouteTable {
     const entries = routes.flatMap(entriesOf).sort(compareEntries);
     for (const entry of entries) {
       const hosts = entry.route.hostnames.length === 0 ? [""] : entry.route.hostnames;
-      for (const host of new Set(hosts)) insert(this.#hostTable(host), entry.candidate, entry.spec, entry.route.kind);
+      for (const host of new Set(hosts)) {
+        // One object per host, since it is also a link of that host's chain.
+        const candidate = new Candidate(entry.ready, entry.match, entry.spec);
+        insert(this.#hostTable(host), candidate, entry.spec, entry.route.kind);
+      }
     }
     this.#hasHosts = this.#exactHosts.size + this.#wildcards.size > 0;
     this.size = entries.length;
@@ -162,13 +109,13 @@ interface Entry {
   readonly rule: number;
   readonly match: number;
   readonly spec: RouteMatch;
-  readonly candidate: Candidate;
+  readonly ready: CompiledRule;
 }
 function entriesOf(route: HttpRoute): Entry[] {
   return route.rules.flatMap((rule, r) => {
     const ready = compileRule(route, rule, r);
     const matches = rule.matches.length === 0 ? [anyRequest] : rule.matches;
-    return matches.map((spec, m) => ({ route, rule: r, match: m, spec, candidate: new Candidate(ready, m, spec) }));
+    return matches.map((spec, m) => ({ route, rule: r, match: m, spec, ready }));
   });
 }
 
@@ -179,8 +126,8 @@ function compareEntries(a: Entry, b: Entry): number {
     // Expressions are left to implementations: the longest first. All others of one bucket have equal paths.
     regexLength(b) - regexLength(a) ||
     Number(b.spec.method !== "") - Number(a.spec.method !== "") ||
-    b.candidate.headers.length - a.candidate.headers.length ||
-    b.candidate.query.length - a.candidate.query.length ||
+    firstOfEach(b.spec.headers).length - firstOfEach(a.spec.headers).length ||
+    firstOfEach(b.spec.query).length - firstOfEach(a.spec.query).length ||
     compareAge(a.route.createdMs, b.route.createdMs) ||
     compareText(`${a.route.namespace}/${a.route.name}`, `${b.route.namespace}/${b.route.name}`) ||
     a.rule - b.rule ||
@@ -203,7 +150,6 @@ function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {
   }
   return value;
 }
-const emptyList = (): Candidate[] => [];
 
 function insert(table: HostTable, candidate: Candidate, spec: RouteMatch, kind: HttpRoute["kind"]): void {
   if (kind === "grpc") {
@@ -212,31 +158,21 @@ function insert(table: HostTable, candidate: Candidate, spec: RouteMatch, kind: 
     return;
   }
   const { path } = spec;
-  if (path?.kind === "exact") getOrMake(table.exact, path.value, emptyList).push(candidate);
-  else if (path?.kind === "regex") table.regexes.push(candidate);
-  else {
-    let node = table.prefixes;
-    for (const segment of candidate.prefix.split("/").slice(1)) {
-      node = getOrMake(node.children, segment, () => new PathNode());
-    }
-    node.candidates.push(candidate);
-  }
+  if (path?.kind === "exact") {
+    table.exact ??= new Chains();
+    table.exactFirsts = table.exact.firsts;
+    table.exact.add(path.value, candidate);
+  } else if (path?.kind === "regex") {
+    table.regexes ??= [];
+    table.regexes.push(candidate);
+  } else table.addPrefix(candidate);
 }
 function insertGrpc(table: GrpcTable, candidate: Candidate, { grpc }: RouteMatch): void {
-  if (grpc === undefined || (grpc.service === "" && grpc.method === "")) table.all.push(candidate);
+  if (grpc === undefined || (grpc.service === "" && grpc.method === "")) table.all.add("", candidate);
   else if (grpc.kind === "regex") table.regexes.push(candidate);
-  else if (grpc.service === "") getOrMake(table.methods, grpc.method, emptyList).push(candidate);
-  else if (grpc.method === "") getOrMake(table.services, grpc.service, emptyList).push(candidate);
-  else getOrMake(table.calls, `/${grpc.service}/${grpc.method}`, emptyList).push(candidate);
-}
-
-function first(candidates: readonly Candidate[] | undefined, head: RequestHead): Candidate | undefined {
-  if (candidates === undefined) return undefined;
-  for (let i = 0; i < candidates.length; i++) {
-    const candidate = candidates[i] as Candidate;
-    if (candidate.holds(head)) return candidate;
-  }
-  return undefined;
+  else if (grpc.service === "") table.methods.add(grpc.method, candidate);
+  else if (grpc.method === "") table.services.add(grpc.service, candidate);
+  else table.calls.add(`/${grpc.service}/${grpc.method}`, candidate);
 }
 
 // gRPC rules come before HTTP rules of the same host (GEP-1426: the more specific kind of route).
@@ -244,34 +180,62 @@ function findInHost(table: HostTable, head: RequestHead, target: string, length:
   const path = length === target.length ? target : target.slice(0, length);
   let hit = table.grpc && isGrpc(head) ? findGrpc(table.grpc, head, path) : undefined;
   if (hit !== undefined) return hit;
-  if (path.charCodeAt(0) !== 47) return findAnyPath(table.prefixes.candidates, head);
-  if (table.exact.size > 0) {
-    hit = first(table.exact.get(path), head);
+  if (path.charCodeAt(0) !== 47) return findAnyPath(table.root, head);
+  if (table.exactFirsts !== undefined) {
+    hit = first(table.exactFirsts.get(path), head);
     if (hit !== undefined) return hit;
   }
-  for (let i = 0; i < table.regexes.length; i++) {
-    const candidate = table.regexes[i] as Candidate;
-    if (candidate.regexes[0]?.test(path) && candidate.holds(head)) return candidate;
+  if (table.regexes !== undefined) {
+    for (const candidate of table.regexes) {
+      if (candidate.regexes[0]?.test(path) && candidate.holds(head)) return candidate;
+    }
   }
-  return findPrefix(table.prefixes, head, path, 1);
+  if (table.prefixFirsts !== undefined) {
+    hit = findPrefix(table, table.prefixFirsts, head, path);
+    if (hit !== undefined) return hit;
+  }
+  return table.root && first(table.root, head);
 }
 
 /** "*" and CONNECT have no path: only rules that ask for none apply. */
-function findAnyPath(candidates: readonly Candidate[], head: RequestHead): Candidate | undefined {
-  for (const candidate of candidates) if (candidate.anyPath && candidate.holds(head)) return candidate;
-  return undefined;
+function findAnyPath(chain: Candidate | undefined, head: RequestHead): Candidate | undefined {
+  let candidate = chain;
+  while (candidate !== undefined && !(candidate.anyPath && candidate.holds(head))) candidate = candidate.next;
+  return candidate;
 }
 
-/** Deepest node first. `at`: where the next segment begins. */
-function findPrefix(node: PathNode, head: RequestHead, path: string, at: number): Candidate | undefined {
-  if (node.children.size > 0 && at <= path.length) {
-    let end = path.indexOf("/", at);
-    if (end < 0) end = path.length;
-    const child = node.children.get(path.slice(at, end));
-    const hit = child && findPrefix(child, head, path, end + 1);
-    if (hit !== undefined) return hit;
+function findPrefix(
+  { depth, otherDepths }: HostTable,
+  prefixes: ReadonlyMap<string, Candidate>,
+  head: RequestHead,
+  path: string,
+): Candidate | undefined {
+  let hit = findAtDepth(prefixes, depth, head, path);
+  if (otherDepths === undefined) return hit;
+  for (let i = 0; hit === undefined && i < otherDepths.length; i++) {
+    hit = findAtDepth(prefixes, otherDepths[i] as number, head, path);
   }
-  return node.candidates.length === 0 ? undefined : first(node.candidates, head);
+  return hit;
+}
+function findAtDepth(
+  prefixes: ReadonlyMap<string, Candidate>,
+  depth: number,
+  head: RequestHead,
+  path: string,
+): Candidate | undefined {
+  const end = endOfSegments(path, depth);
+  if (end < 0) return undefined;
+  return first(prefixes.get(end === path.length ? path : path.slice(0, end)), head);
+}
+/** Where the first `count` segments end; -1 if there are fewer. */
+function endOfSegments(path: string, count: number): number {
+  let end = 0;
+  for (let i = 0; i < count; i++) {
+    if (end >= path.length) return -1;
+    end = path.indexOf("/", end + 1);
+    if (end < 0) end = path.length;
+  }
+  return end;
 }
 
 const isGrpc = (head: RequestHead): boolean => head.header("content-type")?.startsWith("application/grpc") === true;
@@ -282,17 +246,17 @@ function findGrpc(table: GrpcTable, head: RequestHead, path: string): Candidate 
   if (isCall) {
     const service = path.slice(1, slash);
     const method = path.slice(slash + 1);
-    const hit = first(table.calls.get(path), head) ?? first(table.services.get(service), head);
+    const hit = first(table.calls.firsts.get(path), head) ?? first(table.services.firsts.get(service), head);
     if (hit !== undefined) return hit;
     for (const candidate of table.regexes) {
       const [serviceTest, methodTest] = candidate.regexes;
       const fits = serviceTest?.test(service) !== false && methodTest?.test(method) !== false;
       if (fits && candidate.holds(head)) return candidate;
     }
-    const byMethod = first(table.methods.get(method), head);
+    const byMethod = first(table.methods.firsts.get(method), head);
     if (byMethod !== undefined) return byMethod;
   }
-  return first(table.all, head);
+  return first(table.all.firsts.get(""), head);
 }
 
 /** Which rule `head` falls under; undefined: none (404). */
@@ -301,24 +265,27 @@ export const routeRequest = (table: RouteTable, head: RequestHead): RouteHit | u
 /** Routes of one service, compiled for each port and kind of client when first asked for. */
 export class ServiceRoutes {
   readonly #routes: readonly HttpRoute[];
-  readonly #consumers: ReadonlySet<string>;
-  readonly #tables = new Map<string, RouteTable | undefined>();
+  readonly #forAll = new Map<number, RouteTable | undefined>();
+  /** By namespaces that have routes of their own. */
+  readonly #consumers: ReadonlyMap<string, Map<number, RouteTable | undefined>> | undefined;
 
   constructor(routes: readonly HttpRoute[]) {
     this.#routes = routes;
-    this.#consumers = new Set(routes.map((route) => route.consumers));
+    const namespaces = new Set(routes.flatMap(({ consumers }) => (consumers === "" ? [] : [consumers])));
+    this.#consumers =
+      namespaces.size === 0 ? undefined : new Map([...namespaces].map((namespace) => [namespace, new Map()]));
   }
 
   /** undefined: nothing is said for this port, so every request goes to the service's own endpoints. */
   tableFor(port: number, namespace: string): RouteTable | undefined {
-    const client = this.#consumers.has(namespace) ? namespace : "";
-    const key = `${port}/${client}`;
-    let table = this.#tables.get(key);
-    if (table === undefined && !this.#tables.has(key)) {
-      const routes = routesFor(this.#routes, port, client);
-      table = routes.length === 0 ? undefined : new RouteTable(routes);
-      this.#tables.set(key, table);
-    }
+    const tables = this.#consumers?.get(namespace) ?? this.#forAll;
+    const table = tables.get(port);
+    return table !== undefined || tables.has(port) ? table : this.#compile(tables, port, namespace);
+  }
+  #compile(tables: Map<number, RouteTable | undefined>, port: number, namespace: string): RouteTable | undefined {
+    const routes = routesFor(this.#routes, port, namespace);
+    const table = routes.length === 0 ? undefined : new RouteTable(routes);
+    tables.set(port, table);
     return table;
   }
 }

@@ -8,6 +8,7 @@ import {
   HeadBuilder,
   type Http2Request,
   type Http2Response,
+  pseudoTemplate,
   type RequestLine,
   requestPseudo,
   statusPseudo,
@@ -20,6 +21,7 @@ import { Allowance, defaultLimits, type Http2Limits, RecentIds } from "./limits.
 import { Sender, type SenderOwner } from "./sender.ts";
 import { clientStart, goawayFrame, pingFrame, serverSettings } from "./session-frames.ts";
 import { Http2Stream, type StreamHost } from "./stream.ts";
+import { StreamTable } from "./stream-table.ts";
 
 const maxPool = 256;
 /** Until the peer has said how many it takes (§6.5.2 advises no less). */
@@ -35,7 +37,7 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
   readonly limits: Http2Limits;
   readonly extendedConnect: boolean;
   readonly sender: Sender;
-  readonly streams = new Map<number, Http2Stream>();
+  readonly streams = new StreamTable();
   readonly resets: Allowance;
   readonly control: Allowance;
   /** Highest stream that the peer opened, and highest of ours. */
@@ -65,7 +67,7 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
   private readonly closing: Http2Stream[] = [];
   private readonly freed: Http2Stream[] = [];
   private busy = false;
-  private readonly pseudo: string[] = [];
+  private readonly pseudo = pseudoTemplate();
 
   constructor(options: Http2Options<H>) {
     const limits = options.limits ?? defaultLimits;
@@ -156,7 +158,6 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
   ): Http2Stream | null {
     if (!this.canOpen || this.server || (protocol !== "" && !this.peerExtendedConnect)) return null;
     const connect = head.method === "CONNECT";
-    requestPseudo(this.pseudo, head, protocol);
     const stream = this.open(this.nextId);
     this.nextId += 2;
     stream.owner = owner;
@@ -164,7 +165,7 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
     stream.connectRequest = connect;
     stream.headRequest = head.method === "HEAD";
     stream.localEnded = end;
-    this.sender.head(stream.id, this.pseudo, fields, sensitive, end);
+    this.sender.head(stream.id, requestPseudo(this.pseudo, head, protocol), fields, sensitive, end);
     return stream;
   }
 
@@ -203,10 +204,9 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
       stream.headSent = true;
       if (stream.connectRequest && status < 300) stream.tunnel = true;
     }
-    statusPseudo(this.pseudo, status);
     const last = end && status >= 200;
     if (last) stream.localEnded = true;
-    this.sender.head(stream.id, this.pseudo, fields, sensitive, last);
+    this.sender.head(stream.id, statusPseudo(status), fields, sensitive, last);
     if (last) this.sentAll(stream);
   }
 
@@ -270,7 +270,7 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
   open(id: number): Http2Stream {
     const stream = this.pool.pop() ?? new Http2Stream(this);
     stream.start(id, this.sender.initialWindow, this.limits.streamWindow);
-    this.streams.set(id, stream);
+    this.streams.add(stream);
     return stream;
   }
 
@@ -313,7 +313,7 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
   goaway(last: number, code: number): void {
     this.peerGoaway = true;
     if (!this.server) {
-      for (const stream of [...this.streams.values()]) {
+      for (const stream of this.streams.values()) {
         if (stream.id > last) this.drop(stream, errorCode.refusedStream, "goaway");
       }
     }
@@ -366,7 +366,7 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
   }
 
   private remove(stream: Http2Stream): void {
-    this.streams.delete(stream.id);
+    this.streams.delete(stream);
     stream.live = false;
     if (stream.unconsumed > 0) this.returnBytes(stream.unconsumed);
     stream.unconsumed = 0;

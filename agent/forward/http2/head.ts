@@ -235,20 +235,24 @@ export interface RequestLine {
   readonly path: string;
 }
 
-/** Pseudo-headers of a request, names and values in turn, into `to`. CONNECT has no scheme and path, but an extended one has (`protocol`). */
-export function requestPseudo(to: string[], head: RequestLine, protocol: string): void {
-  const whole = head.method !== "CONNECT" || protocol !== "";
-  to.length = 0;
-  to.push(":method", head.method);
-  if (whole) to.push(":scheme", head.scheme);
-  if (head.authority !== "") to.push(":authority", head.authority);
-  if (whole) to.push(":path", head.path);
-  if (protocol !== "") to.push(":protocol", protocol);
+/** For `requestPseudo`: one a connection, so that an ordinary request makes no array. */
+export const pseudoTemplate = (): string[] => [":method", "", ":scheme", "", ":authority", "", ":path", ""];
+
+/** Pseudo-headers of a request, names and values in turn. CONNECT has no scheme and path, but an extended one has (`protocol`). */
+export function requestPseudo(template: string[], head: RequestLine, protocol: string): HeaderList {
+  const { method, scheme, authority, path } = head;
+  if (method === "CONNECT") {
+    const connect = [":method", method, ":authority", authority];
+    return protocol === "" ? connect : [...connect, ":scheme", scheme, ":path", path, ":protocol", protocol];
+  }
+  if (authority === "") return [":method", method, ":scheme", scheme, ":path", path];
+  template[1] = method;
+  template[3] = scheme;
+  template[5] = authority;
+  template[7] = path;
+  return template;
 }
 
-const statusTexts: string[] = Array.from({ length: 1_000 }, (_, status) => String(status));
+const statuses: readonly HeaderList[] = Array.from({ length: 1_000 }, (_, status) => [":status", String(status)]);
 
-export function statusPseudo(to: string[], status: number): void {
-  to.length = 0;
-  to.push(":status", statusTexts[status] ?? String(status));
-}
+export const statusPseudo = (status: number): HeaderList => statuses[status] ?? [":status", String(status)];

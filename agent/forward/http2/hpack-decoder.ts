@@ -4,6 +4,7 @@ import { isValue, kind, kindOf } from "./fields.ts";
 import { staticEnd, staticKinds, staticNames, staticValues } from "./hpack-static.ts";
 import { huffmanDecode } from "./huffman.ts";
 import { latin1Slice } from "./latin1.ts";
+import { TextCache } from "./text-cache.ts";
 
 export interface FieldSink {
   /** `never`: the sender asks that no hop puts the field into a table (RFC 7541 §6.2.3). */
@@ -12,6 +13,8 @@ export interface FieldSink {
 
 export type HpackError = "hpack_integer" | "hpack_index" | "hpack_huffman" | "hpack_size_update" | "hpack_truncated";
 
+/** Literals after which a connection's texts are remembered. */
+const cacheAfter = 32;
 /** Field blocks are decoded one at a time, start to end: all decoders of a thread share this. */
 let scratch = Buffer.allocUnsafeSlow(4_096);
 
@@ -30,6 +33,9 @@ export class HpackDecoder {
   private mask: number;
   private at = 0;
   private error: HpackError | null = null;
+  /** Made once the connection has shown that it is worth its 5 KB. */
+  private cache: TextCache | null = null;
+  private literals = 0;
 
   /** `maxSize`: bytes of the table until another size is said, 4096 by the RFC. */
   constructor(maxSize: number) {
@@ -195,6 +201,19 @@ export class HpackDecoder {
     if (this.error === null && length > end - from) this.error = "hpack_truncated";
     if (this.error !== null) return "";
     this.at = from + length;
+    const cache = this.cache;
+    if (cache === null || !cache.fits(length)) {
+      if (++this.literals === cacheAfter) this.cache = new TextCache();
+      return this.text(block, from, length, coded);
+    }
+    const known = cache.find(block, from, from + length, coded);
+    if (known !== undefined) return known;
+    const made = this.text(block, from, length, coded);
+    if (this.error === null) cache.keep(block, from, from + length, coded, made);
+    return made;
+  }
+
+  private text(block: Buffer, from: number, length: number, coded: boolean): string {
     if (!coded) return latin1Slice(block, from, from + length);
     if (scratch.length < length * 2) scratch = Buffer.allocUnsafeSlow(length * 2);
     const out = huffmanDecode(block, from, from + length, scratch);

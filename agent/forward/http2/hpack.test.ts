@@ -257,3 +257,23 @@ test("[SEC-8] HPACK: fields that are not allowed keep their kind, from the table
   const { badName, badValue, hop, regular } = kind;
   assert.deepEqual(kinds, [badName, badValue, hop, badName, badValue, hop, regular]);
 });
+
+test("[SEC-8] HPACK: literals that are sent again and again read the same each time, broken ones in between too", () => {
+  const texts = fc.array(fc.oneof(text, fc.constantFrom("a", "b", "nginx/1.22.1", "text/html")), {
+    minLength: 1,
+    maxLength: 6,
+  });
+  fc.assert(
+    fc.property(texts, fc.array(fc.tuple(fc.nat(5), fc.boolean()), { minLength: 60, maxLength: 120 }), (few, order) => {
+      const decoder = new HpackDecoder(4_096);
+      for (const [turn, huffman] of order) {
+        const value = few[turn % few.length] ?? "";
+        // A fresh encoder knows nothing, so it writes literals, or what the static table has.
+        const encoder = new HpackEncoder({ huffman, maxTable: 4_096 });
+        assert.deepEqual(decode(decoder, encode(encoder, [["x-any", value]])).rows, [["x-any", value]]);
+        if (turn === 5) assert.equal(decode(decoder, hex("00810184ffffffff")).error, "hpack_huffman");
+      }
+    }),
+    { numRuns: 50 },
+  );
+});

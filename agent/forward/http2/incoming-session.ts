@@ -6,13 +6,14 @@ import type { Allowance, Http2Limits } from "./limits.ts";
 import type { Sender } from "./sender.ts";
 import { pingFrame, settingsAck } from "./session-frames.ts";
 import type { Http2Stream } from "./stream.ts";
+import type { StreamTable } from "./stream-table.ts";
 
 export interface IncomingHost<H extends Http2Request | Http2Response> {
   readonly server: boolean;
   readonly handler: Http2Handler<H>;
   readonly limits: Http2Limits;
   readonly extendedConnect: boolean;
-  readonly streams: Map<number, Http2Stream>;
+  readonly streams: StreamTable;
   readonly sender: Sender;
   readonly resets: Allowance;
   readonly control: Allowance;

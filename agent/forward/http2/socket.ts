@@ -6,6 +6,8 @@ import type { Http2Options } from "./events.ts";
 import type { Http2Request, Http2Response } from "./head.ts";
 
 const readBytes = 64 * 1024;
+/** A shorter rest of a read buffer is not read into. */
+const leastBytes = 24 * 1024;
 /** How long a peer may owe the rest of a head, its settings or their acknowledgement. */
 const dueMs = 10_000;
 /** After GOAWAY what still comes is thrown away for so long, lest a reset overtakes the GOAWAY. */
@@ -52,8 +54,8 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
       callback: (bytes) => {
         const buffer = this.buffer as Buffer;
         this.receive(bytes === buffer.length ? buffer : buffer.subarray(0, bytes));
-        // Somebody keeps a part of it.
-        if (this.connection.gave) this.buffer = null;
+        // Somebody keeps a part of what was read; the rest is still ours.
+        if (this.connection.gave) this.buffer = buffer.length - bytes < leastBytes ? null : buffer.subarray(bytes);
         return true;
       },
     };

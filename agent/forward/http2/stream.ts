@@ -59,6 +59,8 @@ export class Http2Stream {
   /** In the list of streams that could send if the connection could. */
   ready = false;
   next: Http2Stream | null = null;
+  /** Next in its bucket of the connection's table. */
+  chained: Http2Stream | null = null;
 
   constructor(host: StreamHost) {
     this.host = host;

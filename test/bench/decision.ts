@@ -1,0 +1,160 @@
+// Cost of a decision of the HTTP lane (route, filters, backend, endpoint) with 10 routes against 10,000, and of each balancer's pick.
+// `--rounds N`, `--json FILE`. One thread, no sockets; paths and hosts are cut from bytes for each request, as a codec does.
+import { writeFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { anyRequest, type PathMatch } from "../../agent/api/http-match.ts";
+import { noTimeouts } from "../../agent/api/http-policy.ts";
+import type { HttpRoute } from "../../agent/api/http-routing.ts";
+import { type ServiceName, serviceName } from "../../agent/api/names.ts";
+import { seededRandom } from "../../agent/base/random.ts";
+import { EndpointStats } from "../../agent/decide/balance/endpoint-stats.ts";
+import type { Picker } from "../../agent/decide/balance/picker.ts";
+import { decideRequest } from "../../agent/decide/http/decide-request.ts";
+import { ServiceRoutes } from "../../agent/decide/http/route-table.ts";
+import type { HeaderList, RequestHead } from "../../agent/http.ts";
+import { endpointsOf, even, everyAlgorithm, pickerFor } from "../kit/pickers.ts";
+
+const random = seededRandom(11);
+
+function routeOf(name: string, backend: ServiceName, path: PathMatch, hostnames: readonly string[] = []): HttpRoute {
+  const filters = [{ kind: "requestHeaders", value: { remove: [], set: ["x-route", name], add: [] } }] as const;
+  const backends = [{ service: backend, port: 80, weight: 1, filters: [], subset: {}, invalid: "" }];
+  const matches = [{ ...anyRequest, path }];
+  const rule = { name: "", matches, filters, backends, timeouts: noTimeouts, retry: undefined, affinity: undefined };
+  return { kind: "http", name, namespace: "shop", createdMs: 0, ports: [], consumers: "", hostnames, rules: [rule] };
+}
+
+/** A head as codecs give it: what is asked for is cut from the bytes then. */
+class BenchHead implements RequestHead {
+  readonly method = "GET";
+  readonly scheme = "http";
+  authority = "";
+  path = "";
+  header(name: string): string | undefined {
+    return name === "accept" ? "*/*" : undefined;
+  }
+  headers(): HeaderList {
+    return ["accept", "*/*"];
+  }
+}
+
+interface Shape {
+  readonly name: string;
+  /** Services with `each` routes. */
+  readonly services: number;
+  readonly each: number;
+  readonly endpoints: number;
+  readonly route: (service: number, i: number) => HttpRoute;
+  readonly path: (i: number) => string;
+  readonly host: (i: number) => string;
+}
+const backendOf = (i: number): ServiceName => serviceName("shop", `s${i}`);
+const oneTable = (count: number, kind: "exact" | "prefix"): Shape => ({
+  name: `${kind} paths of one service`,
+  services: 1,
+  each: count,
+  endpoints: 10,
+  route: (s, i) => routeOf(`r${i}`, backendOf(s), { kind, value: `/api/v1/resource-${i}` }),
+  path: (i) => `/api/v1/resource-${i}${kind === "exact" ? "" : "/items/17"}?page=3`,
+  host: () => "web.shop.svc.cluster.local:80",
+});
+const byHost = (count: number): Shape => ({
+  ...oneTable(count, "prefix"),
+  name: "hosts of one service",
+  route: (s, i) => routeOf(`r${i}`, backendOf(s), { kind: "prefix", value: "/" }, [`tenant-${i}.example`]),
+  path: () => "/items/17?page=3",
+  host: (i) => `tenant-${i}.example`,
+});
+const mesh = (services: number, endpoints: number): Shape => ({
+  ...oneTable(10, "prefix"),
+  name: "10 routes each of 1,000 services with 10 endpoints",
+  services,
+  endpoints,
+});
+const pairs: readonly (readonly [Shape, Shape])[] = [
+  [oneTable(10, "exact"), oneTable(10_000, "exact")],
+  [oneTable(10, "prefix"), oneTable(10_000, "prefix")],
+  [byHost(10), byHost(10_000)],
+  [mesh(1, 10), mesh(1000, 10)],
+];
+
+/** Which of n a request is for: each as likely, or as traffic is, the k-th in proportion to 1/k (Zipf). */
+type Spread = "uniform" | "zipf";
+const draw = (spread: Spread, n: number): number =>
+  spread === "uniform" ? random.below(n) : Math.min(n - 1, Math.floor((n + 1) ** random.next()) - 1);
+
+/** A run over a shape: requests to all of its routes in random order. Returns ns per decision. */
+function prepare(shape: Shape, spread: Spread): () => number {
+  const tables: ServiceRoutes[] = [];
+  const pickers: Picker[] = [];
+  const stats = new EndpointStats(shape.services * shape.endpoints);
+  for (let s = 0; s < shape.services; s++) {
+    tables.push(new ServiceRoutes(Array.from({ length: shape.each }, (_, i) => shape.route(s, i))));
+    const slots = endpointsOf(even(shape.endpoints), (i) => ({ slot: s * shape.endpoints + i }));
+    pickers.push(pickerFor("ewma", slots, { stats }));
+  }
+  const requests = 65_536;
+  const services = Int32Array.from({ length: requests }, () => draw(spread, shape.services));
+  const targets = Array.from({ length: requests }, () => {
+    const i = draw(spread, shape.each);
+    return Buffer.from(`${shape.path(i)} ${shape.host(i)}`, "latin1");
+  });
+  const cuts = Int32Array.from(targets, (target) => target.indexOf(32));
+  const head = new BenchHead();
+  const context = { random, nowMs: 0, faults: true };
+  return () => {
+    let found = 0;
+    const begin = process.hrtime.bigint();
+    for (let i = 0; i < requests; i++) {
+      const target = targets[i] as Buffer;
+      const cut = cuts[i] as number;
+      head.path = target.toString("latin1", 0, cut);
+      head.authority = target.toString("latin1", cut + 1);
+      const service = services[i] as number;
+      const table = (tables[service] as ServiceRoutes).tableFor(80, "shop");
+      const decision = table && decideRequest(table, head, context);
+      if (decision?.kind !== "forward") continue;
+      found += (pickers[service] as Picker).pick(random, 0, -1) >= 0 ? 1 : 0;
+    }
+    const ns = Number(process.hrtime.bigint() - begin) / requests;
+    if (found !== requests) throw new Error(`${shape.name}: ${found} of ${requests} found their route`);
+    return ns;
+  };
+}
+
+const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0;
+
+function main(): void {
+  const { values } = parseArgs({ options: { rounds: { type: "string", default: "15" }, json: { type: "string" } } });
+  const rounds = Number(values.rounds);
+  const rows: object[] = [];
+  for (const [few, many, spread] of pairs.flatMap(([a, b]) => [[a, b, "zipf"] as const, [a, b, "uniform"] as const])) {
+    const runs = [prepare(few, spread), prepare(many, spread)] as const;
+    for (const run of runs) for (let i = 0; i < 3; i++) run();
+    // In turns, so that what else the machine does falls on both.
+    const times = Array.from({ length: rounds }, () => runs.map((run) => run()));
+    const [ns10 = 0, ns10000 = 0] = [0, 1].map((which) => median(times.map((time) => time[which] as number)));
+    const ratio = ns10000 / ns10;
+    rows.push({ measure: `${many.name}, ${spread}`, ns10, ns10000, ratio, raw: times });
+    console.log(
+      `${many.name}, ${spread}: ${ns10.toFixed(0)} ns with 10 routes, ${ns10000.toFixed(0)} ns with 10,000: ${ratio.toFixed(2)}x`,
+    );
+  }
+  for (const algorithm of everyAlgorithm) {
+    const nsOf = [10, 1000].map((n) => {
+      const picker = pickerFor(algorithm, endpointsOf(even(n)));
+      const picks = algorithm === "rendezvous" ? 20_000 : 200_000;
+      const run = (): number => {
+        const begin = process.hrtime.bigint();
+        for (let i = 0; i < picks; i++) picker.pick(random, random.below(2 ** 32), -1);
+        return Number(process.hrtime.bigint() - begin) / picks;
+      };
+      run();
+      return median(Array.from({ length: 7 }, run));
+    });
+    rows.push({ measure: `pick ${algorithm}`, ns10: nsOf[0], ns1000: nsOf[1] });
+    console.log(`pick ${algorithm}: ${nsOf[0]?.toFixed(0)} ns of 10 endpoints, ${nsOf[1]?.toFixed(0)} ns of 1,000`);
+  }
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, undefined, 1)}\n`);
+}
+main();
