@@ -3,7 +3,8 @@
 // Everything is decided anew when the state's generation has grown, so a connection that stays open follows every change.
 import type { PodName, SpiffeId } from "./api/names.ts";
 import type { Random } from "./base/random.ts";
-import { decideRequest, type LocalAnswer, type Forward as Routed } from "./decide/http/decide-request.ts";
+import { decideRequest } from "./decide/http/decide-request.ts";
+import type { LocalAnswer, Forward as Routed } from "./decide/http/decision.ts";
 import { subjectOf } from "./decide/inbound.ts";
 import { judgeFor, type RequestJudge } from "./decide/request-authorize.ts";
 import type { Verdict } from "./flow.ts";
