@@ -163,7 +163,7 @@ test("[IDN-1] [IDN-9] a root that the operator supplies later is rotated to, not
   };
   await controller.restart(supplied);
   assert.deepEqual(pems((await controller.admin("GET", "/v1/roots")).text), [made]);
-  assert.ok(controller.log.some((line) => line.event === "supplied_root_waits"));
+  await controller.logged("supplied_root_waits");
   await rotate(controller, "begin");
   const [wanted] = pems((await other.admin("GET", "/v1/roots")).text);
   assert.deepEqual(pems((await controller.admin("GET", "/v1/roots")).text), [made, wanted]);

@@ -1,5 +1,6 @@
 // The real controller as a process of its own, in temporary folders, for tests; everything is removed at the end.
 import { type ChildProcess, spawn } from "node:child_process";
+import { EventEmitter, once } from "node:events";
 import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { type RequestOptions, request } from "node:http";
 import { tmpdir } from "node:os";
@@ -7,6 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { sharedCa } from "./shared-ca.ts";
 
+const logWaitMs = 20_000;
 const main = fileURLToPath(new URL("../../controller/main.ts", import.meta.url));
 
 export interface Answer {
@@ -15,6 +17,7 @@ export interface Answer {
   // biome-ignore lint/suspicious/noExplicitAny: tests read answers freely
   readonly json: any;
 }
+export type LogLine = Readonly<Record<string, unknown>>;
 export interface TestController extends AsyncDisposable {
   readonly dir: string;
   readonly manifests: string;
@@ -23,8 +26,8 @@ export interface TestController extends AsyncDisposable {
   readonly socket: string;
   readonly ports: { readonly grpc: number; readonly health: number; readonly admin: number };
   readonly process: ChildProcess;
-  /** Log lines so far. */
-  readonly log: readonly Readonly<Record<string, unknown>>[];
+  /** The first log line of `event` that `matches`; waits for it, since the log comes through a pipe and an answer may overtake it. */
+  logged(event: string, matches?: (line: LogLine) => boolean): Promise<LogLine>;
   /** Writes a manifest (atomically) and, unless told not to, has it read at once. */
   write(name: string, text: string, sync?: boolean): Promise<void>;
   /** Request on the admin socket. */
@@ -86,9 +89,7 @@ export async function startController(
     get process() {
       return running.child;
     },
-    get log() {
-      return running.log;
-    },
+    logged: (event, matches) => running.logged(event, matches),
     async write(name, text, sync = true) {
       put(name, text);
       if (sync) await controller.admin("POST", "/v1/sync");
@@ -110,8 +111,8 @@ export async function startController(
 
 interface Running {
   readonly child: ChildProcess;
-  readonly log: Readonly<Record<string, unknown>>[];
   readonly ready: Promise<void>;
+  logged: TestController["logged"];
   ports(): TestController["ports"];
   stop(signal: NodeJS.Signals): Promise<number | null>;
 }
@@ -121,7 +122,8 @@ function run(env: Readonly<Record<string, string>>): Running {
     env: { PATH: process.env.PATH ?? "", ...env },
     stdio: ["ignore", "ignore", "pipe"],
   });
-  const log: Readonly<Record<string, unknown>>[] = [];
+  const log: LogLine[] = [];
+  const more = new EventEmitter();
   let plain = "";
   const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));
   const ready = new Promise<void>((resolve, reject) => {
@@ -131,9 +133,10 @@ function run(env: Readonly<Record<string, string>>): Running {
       rest = lines.pop() ?? "";
       for (const line of lines) {
         if (!line.startsWith("{")) plain += `${line}\n`;
-        else log.push(JSON.parse(line) as Record<string, unknown>);
+        else log.push(JSON.parse(line) as LogLine);
         if (log.at(-1)?.event === "ready") resolve();
       }
+      more.emit("lines");
     });
     void exited.then((code) => reject(new Error(`exit ${code}: ${plain.trim()}`)));
   });
@@ -141,8 +144,17 @@ function run(env: Readonly<Record<string, string>>): Running {
   ready.catch(() => {});
   return {
     child,
-    log,
     ready,
+    async logged(event, matches = () => true) {
+      const signal = AbortSignal.timeout(logWaitMs);
+      for (;;) {
+        const line = log.find((l) => l.event === event && matches(l));
+        if (line !== undefined) return line;
+        await once(more, "lines", { signal }).catch(() => {
+          throw new Error(`no log line ${event} within ${logWaitMs} ms`);
+        });
+      }
+    },
     ports() {
       const line = log.find((l) => l.event === "ready") as unknown as TestController["ports"];
       return { grpc: line.grpc, health: line.health, admin: line.admin };

@@ -41,6 +41,14 @@ const table = {
   "agent/version.ts": [],
   "agent/node-flags.ts": [],
   "agent/connection-facts.ts": ["agent/decide", "agent/state", "agent/flow.ts", "agent/api", "agent/base"],
+  "agent/carried.ts": [
+    "agent/decide",
+    "agent/forward",
+    "agent/replica.ts",
+    "agent/threads.ts",
+    "agent/native-calls.ts",
+    "agent/api",
+  ],
   "agent/request.ts": [
     "agent/request-ways.ts",
     "agent/decide",
