@@ -8,6 +8,8 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { DataType, define, open } from "ffi-rs";
 import { type FakeNative, silentListener, startFakeNative } from "../test/kit/fake-native.ts";
+import { authorization, localPod, mesh, workload } from "../test/kit/mesh.ts";
+import type { Authorization } from "./api/policy.ts";
 import { type DataThreadParts, startDataThreads } from "./app/data-threads.ts";
 import { Replicas } from "./app/replicas.ts";
 import { systemClock } from "./base/clock.ts";
@@ -15,7 +17,7 @@ import { encodeFrame, FrameReader } from "./base/frames.ts";
 import { silentLogger } from "./base/log.ts";
 import { seededRandom } from "./base/random.ts";
 import { MeshState } from "./state/mesh-state.ts";
-import type { HandedEnd } from "./threads.ts";
+import type { HandedEnd, HandedSocket } from "./threads.ts";
 
 // Native hands over descriptors that nobody else owns; here they are made by dup from sockets that Node accepted.
 open({ library: "libc", path: "libc.so.6" });
@@ -40,7 +42,7 @@ const parts = (
   more: Partial<DataThreadParts> = {},
 ): DataThreadParts => ({
   native: native.channel,
-  replicas: new Replicas({ state: new MeshState(), pods: () => [], knowledge: () => "fresh" }),
+  replicas: new Replicas({ state: new MeshState(), pods: () => [localPod(podA)], knowledge: () => "fresh" }),
   clock: systemClock,
   random: seededRandom(1),
   log: silentLogger,
@@ -261,4 +263,84 @@ test("[INT-14] a data thread that cannot start at all is an error that names it"
     parts(native, () => {}, { script: script('throw new Error("no way");') }),
   );
   assert.deepEqual(threads, { ok: false, error: "data thread 0: no way" });
+});
+
+/** A data thread of a node with the pod shop/a, and a connection to it handed over whose first bytes are `protocol`. */
+async function handedInbound(t: TestContext, protocol: HandedSocket["protocol"], policies: readonly Authorization[]) {
+  const folder = mkdtempSync(join(tmpdir(), "handover-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const native = await startFakeNative(silentListener, systemClock);
+  t.after(() => native.close());
+  const channel = await pair(t, join(folder, "channel.sock"));
+  native.answers.set("handover.attach", () => ({ fd: give(channel.near) }));
+  const server = createServer((socket) => socket.on("error", () => {}).pipe(socket));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  let dialled = 0;
+  const state = mesh({ authorizations: policies });
+  const replicas = new Replicas({ state, pods: () => [localPod(podA)], knowledge: () => "fresh" });
+  const ends: HandedEnd[] = [];
+  const threads = await startDataThreads(
+    1,
+    parts(native, (_thread, end) => ends.push(end), { replicas }),
+  );
+  assert.ok(threads.ok);
+  t.after(() => threads.value.stop());
+  answerDials(channel.far, async () => {
+    dialled++;
+    const socket = connect({ port: (server.address() as AddressInfo).port, allowHalfOpen: true });
+    await new Promise((resolve) => socket.once("connect", resolve));
+    return { ok: { fd: give(socket), id: 2, lane: "local" } };
+  });
+  const client = await pair(t, 0);
+  const event = {
+    event: "socket",
+    fd: give(client.far),
+    id: 1,
+    tunnel: "plain",
+    direction: "inbound",
+    pod: "shop/a",
+    original: { ip: "10.244.1.6", port: 8080 },
+    source: { ip: "10.244.1.5", port: 40_000 },
+    planId: 0,
+    verdictId: 9,
+    protocol,
+  };
+  channel.far.write(encodeFrame(6, JSON.stringify(event)));
+  const seen = { text: "", error: "" };
+  client.near.on("data", (chunk: Buffer) => {
+    seen.text += chunk.toString("latin1");
+  });
+  client.near.on("error", (error: NodeJS.ErrnoException) => {
+    seen.error = error.code ?? "";
+  });
+  return { client: client.near, seen, ends, replicas, dialled: () => dialled };
+}
+const podA = workload("shop", "a", "10.244.1.6");
+const noAdmin = authorization("no-admin", [{ to: [{ paths: ["/admin*"] }] }], { action: "deny" });
+
+test("[DP-24] [SEC-1] a client that was silent and then speaks HTTP is judged by its requests", async (t) => {
+  const { client, seen, dialled } = await handedInbound(t, null, [noAdmin]);
+  client.write("GET /admin HTTP/1.1\r\nhost: a\r\n\r\n");
+  await until("an answer", () => seen.text.includes("RBAC"));
+  assert.match(seen.text, /^HTTP\/1\.1 403 /);
+  assert.equal(dialled(), 0);
+});
+
+test("[DP-24] [SEC-1] HTTP/2, which is not read here, is refused where a policy asks about requests", async (t) => {
+  const { client, seen, ends, dialled } = await handedInbound(t, "http2", [noAdmin]);
+  client.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+  await until("the end", () => ends.length === 1);
+  assert.equal(ends[0]?.error, "l7_unavailable");
+  await until("the reset", () => seen.error !== "");
+  assert.deepEqual([seen.error, seen.text, dialled()], ["ECONNRESET", "", 0]);
+});
+
+test("[DP-24] HTTP/2 that is allowed as a connection is carried, until a policy about requests comes", async (t) => {
+  const { client, seen, replicas } = await handedInbound(t, "http2", []);
+  client.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+  await until("the echo", () => seen.text.includes("SM"));
+  replicas.mesh({ changed: [{ kind: "Authorization", value: noAdmin }], removed: [] });
+  await until("the reset", () => seen.error !== "");
+  assert.equal(seen.error, "ECONNRESET");
 });

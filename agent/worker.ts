@@ -1,21 +1,20 @@
 // Entry of a data thread: takes the sockets that native hands over on this thread's own channel. HTTP/1 is carried request by request
-// (request.ts), with decisions from this thread's replica of the state; everything else byte for byte to where it was going.
+// (request.ts), with decisions from this thread's replica of the state; what it cannot read byte for byte, if that is allowed (carried.ts).
 import { parentPort, workerData } from "node:worker_threads";
 import { every, systemClock } from "./base/clock.ts";
 import { systemRandom } from "./base/random.ts";
 import { err } from "./base/result.ts";
-import { carry } from "./forward/carry.ts";
+import { Carried } from "./carried.ts";
 import { LaneSockets } from "./forward/dial.ts";
 import { Downstream } from "./forward/http1/downstream.ts";
 import { defaultExchangeLimits } from "./forward/http1/exchange.ts";
 import { Sweep } from "./forward/http1/sweep.ts";
 import { Pools, type TargetDialer } from "./forward/pools.ts";
 import { adoptChannel } from "./native.ts";
-import type { DialParams } from "./native-calls.ts";
 import { Replica } from "./replica.ts";
 import { RequestSeriesTable } from "./report/request-series.ts";
 import { RequestFlow, type RequestFlowParts } from "./request.ts";
-import type { FromThread, HandedSocket, ThreadStart, ToThread } from "./threads.ts";
+import type { FromThread, HandedEnd, HandedSocket, ThreadStart, ToThread } from "./threads.ts";
 
 /** How often what requests added to metrics is told, and how long an unused pool is kept, ms. */
 const tellMs = 1_000;
@@ -30,7 +29,7 @@ const channel = adoptChannel(
     question: () => null,
     records: () => {},
     event(event) {
-      if (event.event === "socket") void take(event as unknown as HandedSocket);
+      if (event.event === "socket") take(event as unknown as HandedSocket);
       else if (event.event === "aborted") sockets.aborted(event.id as number);
     },
     late: (value) => sockets.late(value),
@@ -60,6 +59,8 @@ const flow: RequestFlowParts = {
   wallMs: () => systemClock.now(),
   malformed: (refused) => tell({ say: "malformed", refused }),
 };
+const ended = (handed: HandedEnd): void => tell({ say: "ended", handed });
+const carried = new Carried({ replica, sockets, ended });
 const stopTelling = every(systemClock, tellMs, tellRequests);
 
 function tellRequests(): void {
@@ -67,40 +68,22 @@ function tellRequests(): void {
   if (ended !== undefined) tell({ say: "requests", ended });
 }
 
-async function take(handed: HandedSocket): Promise<void> {
-  const { fd, id, planId, verdictId, tunnel } = handed;
+function take(handed: HandedSocket): void {
+  const { fd, id, planId, verdictId, tunnel, protocol } = handed;
   const facts = { fd, id, paired: tunnel !== "plain" };
-  if (handed.protocol === "http1") {
-    const handler = new RequestFlow(flow, handed);
-    new Downstream({ handler, limits, sweep }, (onread) => sockets.adopt(facts, { onread }));
+  const asConnection = protocol !== "http1" && carried.isAllowed(handed);
+  if (asConnection) {
+    void carried.take(sockets.adopt(facts), handed);
     return;
   }
-  const client = sockets.adopt(facts);
-  const early = new Promise<Error>((resolve) => client.once("error", resolve));
-  const upstream = await sockets.dial(onward(handed));
-  if (!upstream.ok) {
-    client.reset();
-    tell({ say: "ended", handed: { planId, verdictId, sent: 0, received: 0, error: upstream.error.code } });
+  if (protocol === "http2") {
+    // Its requests cannot be read here yet, and something asks about them.
+    sockets.adopt(facts).reset();
+    ended({ planId, verdictId, sent: 0, received: 0, error: "l7_unavailable" });
     return;
   }
-  if (client.destroyed) upstream.value.on("error", () => {}).reset();
-  const { sent, received, error } = client.destroyed
-    ? { sent: 0, received: 0, error: (await early).message }
-    : await carry(client, upstream.value);
-  tell({ say: "ended", handed: { planId, verdictId, sent, received, ...(error === undefined ? {} : { error }) } });
-}
-
-/** Where it would have gone without this thread. */
-function onward({ pod, original, source, upstream, direction, planId, service }: HandedSocket): DialParams {
-  const at = { pod, source, planId };
-  if (direction === "inbound") return { ...at, endpoint: { ...original, mode: "local", pod } };
-  return {
-    ...at,
-    endpoint: upstream ?? { ...original, mode: "plain" },
-    destination: original,
-    ...(service === undefined || service === null ? {} : { service }),
-    ...(upstream?.index === undefined ? {} : { index: upstream.index }),
-  };
+  const handler = new RequestFlow(flow, handed);
+  new Downstream({ handler, limits, sweep }, (onread) => sockets.adopt(facts, { onread }));
 }
 
 /** The channel goes first: what ends after it did not end in order, and native resets its other side. */
@@ -118,5 +101,8 @@ parentPort?.on("message", (message: ToThread) => {
   if (message.say === "stop") stop();
   else if (message.say === "ping") tell({ say: "pong" });
   else if (message.say === "replicated") tell({ say: "ready" });
-  else replica.take(message);
+  else {
+    replica.take(message);
+    carried.review();
+  }
 });

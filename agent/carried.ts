@@ -1,0 +1,92 @@
+// Handed connections that are carried byte for byte: HTTP/2, which nobody reads here yet, and what no first byte named. Only where they
+// are allowed as connections, policies about requests counted against them (DP-24), and for as long as that holds.
+import type { PodName, SpiffeId } from "./api/names.ts";
+import { decideInbound } from "./decide/inbound.ts";
+import { decideOutbound } from "./decide/outbound.ts";
+import { carry } from "./forward/carry.ts";
+import type { LaneSocket, LaneSockets } from "./forward/dial.ts";
+import type { DialParams } from "./native-calls.ts";
+import type { Replica } from "./replica.ts";
+import type { HandedEnd, HandedSocket } from "./threads.ts";
+
+export interface CarriedParts {
+  readonly replica: Replica;
+  readonly sockets: LaneSockets;
+  readonly ended: (end: HandedEnd) => void;
+}
+
+export class Carried {
+  readonly #parts: CarriedParts;
+  readonly #open = new Map<LaneSocket, { readonly handed: HandedSocket; upstream: LaneSocket | undefined }>();
+  #generation = 0;
+
+  constructor(parts: CarriedParts) {
+    this.#parts = parts;
+  }
+
+  isAllowed({ direction, pod: name, original, source, identity, tunnel, upstream }: HandedSocket): boolean {
+    const { replica } = this.#parts;
+    const { state, knowledge } = replica;
+    const pod = replica.byName(name as PodName);
+    if (pod === undefined) return false;
+    if (direction === "inbound") {
+      const proven = (identity ?? null) as SpiffeId | null;
+      const arrival = { destination: original, sourceIp: source.ip, identity: proven, tunnel };
+      return decideInbound(state, pod, arrival, knowledge).allow;
+    }
+    const decision = decideOutbound(state, replica, pod, source.ip, original, { knowledge, detectMs: 0 });
+    if (decision.kind === "refuse") return false;
+    // On this node the server's policies are asked here, and the plan that chose it may be older than they.
+    return upstream === undefined || decision.upstreams.some((u) => u.ip === upstream.ip && u.port === upstream.port);
+  }
+
+  /** Carries a connection to where it would have gone without this thread. */
+  async take(client: LaneSocket, handed: HandedSocket): Promise<void> {
+    const { planId, verdictId } = handed;
+    const ended = (sent: number, received: number, error: string | undefined): void =>
+      this.#parts.ended({ planId, verdictId, sent, received, ...(error === undefined ? {} : { error }) });
+    const gone = new Promise<string>((resolve) => {
+      client.once("error", ({ message }) => resolve(message));
+      client.once("close", () => resolve("reset"));
+    });
+    const entry = { handed, upstream: undefined as LaneSocket | undefined };
+    this.#open.set(client, entry);
+    client.once("close", () => this.#open.delete(client));
+    const upstream = await this.#parts.sockets.dial(onward(handed));
+    if (!upstream.ok) {
+      client.reset();
+      return ended(0, 0, upstream.error.code);
+    }
+    if (client.destroyed) {
+      upstream.value.on("error", () => {}).reset();
+      return ended(0, 0, await gone);
+    }
+    entry.upstream = upstream.value;
+    const { sent, received, error } = await carry(client, upstream.value);
+    ended(sent, received, error);
+  }
+
+  /** The state may have changed: what is no longer allowed is reset. */
+  review(): void {
+    const { generation } = this.#parts.replica.state;
+    if (generation === this.#generation) return;
+    this.#generation = generation;
+    for (const [client, { handed, upstream }] of this.#open) {
+      if (this.isAllowed(handed)) continue;
+      client.reset();
+      upstream?.reset();
+    }
+  }
+}
+
+function onward({ pod, original, source, upstream, direction, planId, service }: HandedSocket): DialParams {
+  const at = { pod, source, planId };
+  if (direction === "inbound") return { ...at, endpoint: { ...original, mode: "local", pod } };
+  return {
+    ...at,
+    endpoint: upstream ?? { ...original, mode: "plain" },
+    destination: original,
+    ...(service === undefined || service === null ? {} : { service }),
+    ...(upstream?.index === undefined ? {} : { index: upstream.index }),
+  };
+}
