@@ -72,6 +72,8 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     // Life cycle.
     /** Long, because connections are: an idle one must survive the replacement of the agent (DP-19). */
     drainMs: env.durationMs("FAIRLEAD_DRAIN_MS", 300_000, 0, 86_400_000),
+    /** An HTTP client that asks for nothing is let go after this much of the drain; one that asks is told with its answer. */
+    drainIdleMs: env.durationMs("FAIRLEAD_DRAIN_IDLE_MS", 5_000, 10, 600_000),
     heartbeatMs: env.durationMs("FAIRLEAD_HEARTBEAT_MS", 250, 10, 10_000),
     /** Twenty missed beats: a long garbage collection is not a hung agent. */
     heartbeatDeadMs: env.durationMs("FAIRLEAD_HEARTBEAT_DEAD_MS", 5_000, 100, 600_000),
@@ -117,5 +119,7 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     metricSeries: env.integer("FAIRLEAD_METRIC_SERIES", 10_000, 100, 1_000_000),
     /** Data threads of the HTTP lane; 0: HTTP is carried as TCP by native. */
     dataThreads: env.integer("FAIRLEAD_DATA_THREADS", 0, 0, 64),
+    /** Heap of one data thread, MiB: beyond it that thread ends alone, and is replaced. */
+    dataThreadHeapMb: env.integer("FAIRLEAD_DATA_THREAD_HEAP_MB", 512, 32, 65_536),
   };
 }

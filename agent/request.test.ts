@@ -52,7 +52,7 @@ async function lane(t: TestContext, { direction = "outbound", parts, at, identit
     });
   const limits = defaultExchangeLimits;
   const series = new RequestSeriesTable(100);
-  const pools = new Pools({ dial, sweep, limits, forgetMs: 60_000 });
+  const pools = new Pools({ dial, sweep, limits, forgetMs: 60_000, standing: () => "unknown" });
   const random = seededRandom(7);
   const malformed: string[] = [];
   const parts_ = { replica, pools, series, random, settings: { detectMs: 0 }, nowMs: () => systemClock.monotonicMs() };

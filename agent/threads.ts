@@ -11,6 +11,8 @@ export interface ThreadStart {
   readonly channelFd: number;
   /** Label sets of request metrics. */
   readonly metricSeries: number;
+  /** Without a request for so long a client's connection is closed once the thread drains. */
+  readonly drainIdleMs: number;
 }
 /** A socket that native handed over, as the event on the thread's channel carries it. */
 export interface HandedSocket {
@@ -48,6 +50,8 @@ export type ReplicaMessage =
 export type ToThread =
   | { readonly say: "stop" }
   | { readonly say: "ping" }
+  /** What is open ends in its own time, and clients are told to ask elsewhere. */
+  | { readonly say: "drain"; readonly ask: number }
   | ReplicaMessage
   /** Everything known at its start has been said: the thread may take connections. */
   | { readonly say: "replicated" };
@@ -57,6 +61,8 @@ export type FromThread =
   /** Bytes of a client were no request, for this reason. */
   | { readonly say: "malformed"; readonly refused: string }
   | { readonly say: "pong" }
+  /** The thread drains and has no connection of a client. */
+  | { readonly say: "drained"; readonly ask: number }
   | { readonly say: "ended"; readonly handed: HandedEnd }
   | { readonly say: "failed"; readonly reason: string };
 /** One connection that a data thread carried. */

@@ -49,6 +49,8 @@ const parts = (
   died: { add: () => {} },
   hungMs: 10_000,
   metricSeries: 100,
+  drainIdleMs: 300,
+  heapMb: 256,
   requests: () => {},
   malformed: () => {},
   ended,

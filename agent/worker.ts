@@ -10,6 +10,7 @@ import { Downstream } from "./forward/http1/downstream.ts";
 import { defaultExchangeLimits } from "./forward/http1/exchange.ts";
 import { Sweep } from "./forward/http1/sweep.ts";
 import { Pools, type TargetDialer } from "./forward/pools.ts";
+import { HandedConnections, standingOf } from "./handed.ts";
 import { adoptChannel } from "./native.ts";
 import { Replica } from "./replica.ts";
 import { RequestSeriesTable } from "./report/request-series.ts";
@@ -19,6 +20,8 @@ import type { FromThread, HandedEnd, HandedSocket, ThreadStart, ToThread } from 
 /** How often what requests added to metrics is told, and how long an unused pool is kept, ms. */
 const tellMs = 1_000;
 const forgetMs = 60_000;
+/** How long a thread that drains must have been without connections before it says so, ms: one may be on its way to it. */
+const settleMs = 200;
 
 const start = workerData as ThreadStart;
 const tell = (message: FromThread): void => parentPort?.postMessage(message);
@@ -43,7 +46,7 @@ const channel = adoptChannel(
 const sockets = new LaneSockets(channel);
 const replica = new Replica();
 const sweep = new Sweep(systemClock);
-const limits = defaultExchangeLimits;
+const limits = { ...defaultExchangeLimits, drainIdleMs: start.drainIdleMs };
 const series = new RequestSeriesTable(start.metricSeries);
 const dial: TargetDialer = async (target, onread) => {
   const dialled = await sockets.dial(target, { onread });
@@ -51,7 +54,7 @@ const dial: TargetDialer = async (target, onread) => {
 };
 const flow: RequestFlowParts = {
   replica,
-  pools: new Pools({ dial, sweep, limits, forgetMs }),
+  pools: new Pools({ dial, sweep, limits, forgetMs, standing: (ip) => standingOf(replica, ip) }),
   series,
   random: systemRandom,
   settings: { detectMs: 0 },
@@ -61,6 +64,16 @@ const flow: RequestFlowParts = {
 };
 const ended = (handed: HandedEnd): void => tell({ say: "ended", handed });
 const carried = new Carried({ replica, sockets, ended });
+let drainAsk = 0;
+const handedOver = new HandedConnections({
+  replica,
+  empty() {
+    flow.pools.closeIdle();
+    systemClock.after(settleMs, () => {
+      if (handedOver.size === 0) tell({ say: "drained", ask: drainAsk });
+    });
+  },
+});
 const stopTelling = every(systemClock, tellMs, tellRequests);
 
 function tellRequests(): void {
@@ -73,7 +86,10 @@ function take(handed: HandedSocket): void {
   const facts = { fd, id, paired: tunnel !== "plain" };
   const asConnection = protocol !== "http1" && carried.isAllowed(handed);
   if (asConnection) {
-    void carried.take(sockets.adopt(facts), handed);
+    // Nothing can be said on it before its end, so it lives until the thread does.
+    const whole = { drain: (): void => {} };
+    handedOver.add(whole, handed);
+    void carried.take(sockets.adopt(facts), handed).finally(() => handedOver.ended(whole));
     return;
   }
   if (protocol === "http2") {
@@ -83,7 +99,9 @@ function take(handed: HandedSocket): void {
     return;
   }
   const handler = new RequestFlow(flow, handed);
-  new Downstream({ handler, limits, sweep }, (onread) => sockets.adopt(facts, { onread }));
+  const closed = (): void => handedOver.ended(connection);
+  const connection = new Downstream({ handler, limits, sweep, closed }, (onread) => sockets.adopt(facts, { onread }));
+  handedOver.add(connection, handed);
 }
 
 /** The channel goes first: what ends after it did not end in order, and native resets its other side. */
@@ -101,8 +119,15 @@ parentPort?.on("message", (message: ToThread) => {
   if (message.say === "stop") stop();
   else if (message.say === "ping") tell({ say: "pong" });
   else if (message.say === "replicated") tell({ say: "ready" });
-  else {
-    replica.take(message);
+  else if (message.say === "drain") {
+    drainAsk = message.ask;
+    handedOver.drain();
+  } else {
+    const changes = replica.take(message);
     carried.review();
+    if (message.say === "pods" || (changes !== undefined && changes.addresses.size > 0)) {
+      flow.pools.review();
+      handedOver.review();
+    }
   }
 });

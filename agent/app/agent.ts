@@ -313,7 +313,9 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     phase = "draining";
     log.info("draining", { why, deadlineMs: config.drainMs });
     const deadline = new AbortController();
-    onDrained = () => deadline.abort();
+    // Native first: while it takes connections, a thread's may begin anew.
+    onDrained = () => void lane.drain().then(() => deadline.abort());
+    void lane.drain();
     void (async () => {
       await native.call("drain", { deadlineMs: config.drainMs });
       // Native ends what is left at its deadline and says so; a little longer, and it is taken for dead.

@@ -20,6 +20,8 @@ const threadSemiSpaceMb = 16;
 export interface DataThreads {
   /** The thread for the next connection, round robin; undefined when none runs. */
   next(): number | undefined;
+  /** Every thread lets what is open end, and tells clients to ask elsewhere. Resolves once none has a connection of a client left. */
+  drain(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -34,6 +36,9 @@ export interface DataThreadParts {
   readonly hungMs: number;
   /** Label sets of request metrics, each thread. */
   readonly metricSeries: number;
+  readonly drainIdleMs: number;
+  /** Most MiB of old objects in a thread; beyond it the thread ends, and another takes its place. */
+  readonly heapMb: number;
   /** A connection that a thread carried has ended. */
   readonly ended: (thread: number, end: HandedEnd) => void;
   /** Requests that ended on a thread since it last told; undefined: the thread is gone. */
@@ -63,6 +68,7 @@ export async function startDataThreads(count: number, parts: DataThreadParts): P
       const alive = threads.filter((thread) => thread.isAlive);
       return alive.length === 0 ? undefined : alive[turn++ % alive.length]?.thread;
     },
+    drain: async () => void (await Promise.all(threads.map((thread) => thread.drain()))),
     stop,
   });
 }
@@ -77,6 +83,10 @@ class DataThread {
   #stopped = false;
   #answeredMs = 0;
   #cancel: () => void = () => {};
+  #isDraining = false;
+  #drained: (() => void)[] = [];
+  /** Number of the last order to drain: an answer to an earlier one says nothing of what came between. */
+  #drainAsk = 0;
 
   constructor(thread: number, parts: DataThreadParts) {
     this.thread = thread;
@@ -96,10 +106,14 @@ class DataThread {
       thread: this.thread,
       channelFd: attached.value.fd,
       metricSeries: this.#parts.metricSeries,
+      drainIdleMs: this.#parts.drainIdleMs,
     };
     const worker = new Worker(this.#parts.script ?? new URL("../worker.ts", import.meta.url), {
       workerData,
-      resourceLimits: { maxYoungGenerationSizeMb: 3 * threadSemiSpaceMb },
+      resourceLimits: {
+        maxYoungGenerationSizeMb: 3 * threadSemiSpaceMb,
+        maxOldGenerationSizeMb: this.#parts.heapMb,
+      },
     });
     this.#worker = worker;
     this.#answeredMs = clock.monotonicMs();
@@ -111,7 +125,10 @@ class DataThread {
         this.#answeredMs = clock.monotonicMs();
         if (message.say === "ready") {
           this.#ready = true;
+          if (this.#isDraining) worker.postMessage({ say: "drain", ask: this.#drainAsk } satisfies ToThread);
           resolve(ok(undefined));
+        } else if (message.say === "drained") {
+          if (message.ask === this.#drainAsk) this.#tellDrained();
         } else if (message.say === "malformed") this.#parts.malformed(message.refused);
         else if (message.say === "requests") this.#parts.requests(this.thread, message.ended);
         else if (message.say === "ended") this.#parts.ended(this.thread, message.handed);
@@ -142,6 +159,7 @@ class DataThread {
   }
 
   #gone(worker: Worker, reason: string): void {
+    if (this.#worker === worker) this.#tellDrained();
     if (this.#stopped || this.#worker !== worker) return;
     const wasReady = this.#ready;
     this.#worker = undefined;
@@ -167,6 +185,20 @@ class DataThread {
       });
       this.#parts.changed();
     });
+  }
+
+  /** One that is just not there has nothing to drain. */
+  drain(): Promise<void> {
+    this.#isDraining = true;
+    if (!this.#ready) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#drained.push(resolve);
+      this.#worker?.postMessage({ say: "drain", ask: ++this.#drainAsk } satisfies ToThread);
+    });
+  }
+
+  #tellDrained(): void {
+    for (const resolve of this.#drained.splice(0)) resolve();
   }
 
   async stop(): Promise<void> {

@@ -61,6 +61,8 @@ export class Lane {
       died: this.#died,
       hungMs: config.heartbeatDeadMs,
       metricSeries: config.metricSeries,
+      drainIdleMs: config.drainIdleMs,
+      heapMb: config.dataThreadHeapMb,
       ended: () => {},
       requests: (thread, ended) =>
         ended === undefined ? this.#requests.gone(thread) : this.#requests.take(thread, ended),
@@ -83,6 +85,11 @@ export class Lane {
   inbound(pod: LocalPod, port: number): number | undefined {
     if (this.#threads === undefined) return undefined;
     return read.has(declared(this.#parts.state, pod, port)) ? this.#threads.next() : undefined;
+  }
+
+  /** Resolves once no data thread has a connection of a client left. */
+  async drain(): Promise<void> {
+    await this.#threads?.drain();
   }
 
   async stop(): Promise<void> {

@@ -13,22 +13,32 @@ export type Target = DialParams;
 /** Opens a connection to a target; bytes go to `onread`, half-close is allowed. The error is a word for records. */
 export type TargetDialer = (target: Target, onread: OnReadOpts) => Promise<Result<Socket, string>>;
 
+/** What is known of the workload at an address: it takes requests, it is going or not ready, or there is none. */
+export type Standing = "serves" | "leaves" | "unknown";
+
 export interface PoolsParts {
   readonly dial: TargetDialer;
   readonly sweep: Sweep;
   readonly limits: ExchangeLimits;
   /** Without a request for so long a pool is forgotten, ms. */
   readonly forgetMs: number;
+  /** Of an endpoint's address. */
+  readonly standing: (ip: string) => Standing;
 }
 
 interface Kept {
   readonly pool: UpstreamPool;
+  readonly ip: string;
+  /** It belonged to a workload when the pool was made. */
+  readonly wasKnown: boolean;
   usedMs: number;
 }
 
 export class Pools {
   readonly #parts: PoolsParts;
   readonly #pools = new Map<string, Kept>();
+  /** Forgotten, and not empty yet. */
+  readonly #leaving = new Set<UpstreamPool>();
 
   constructor(parts: PoolsParts) {
     this.#parts = parts;
@@ -50,8 +60,30 @@ export class Pools {
     const { ip, port } = target.endpoint;
     const to: Endpoint = { ip, port };
     const pool = new UpstreamPool(to, (_, onread) => dial(target, onread), sweep, limits, defaultPoolLimits);
-    this.#pools.set(key, { pool, usedMs: sweep.now });
+    const standing = this.#parts.standing(ip);
+    if (standing === "leaves") pool.retire();
+    this.#pools.set(key, { pool, ip, wasKnown: standing !== "unknown", usedMs: sweep.now });
     return pool;
+  }
+
+  /**
+   * What is known of endpoints has changed: of those that leave, idle connections are closed and none is kept any more. One whose
+   * workload is gone is forgotten, so that nothing that was known of it passes on to the next at its address.
+   */
+  review(): void {
+    for (const [key, { pool, ip, wasKnown }] of this.#pools) {
+      const standing = this.#parts.standing(ip);
+      if (standing === "serves") pool.revive();
+      else if (standing === "leaves" || wasKnown) pool.retire();
+      if (standing !== "unknown" || !wasKnown) continue;
+      this.#pools.delete(key);
+      this.#leaving.add(pool);
+    }
+  }
+
+  /** Nothing idle is kept open. */
+  closeIdle(): void {
+    for (const { pool } of this.#pools.values()) pool.closeIdle();
   }
 
   sweep(now: number): void {
@@ -60,12 +92,19 @@ export class Pools {
       pool.drain();
       this.#pools.delete(key);
     }
+    for (const pool of this.#leaving) {
+      if (pool.open > 0 || pool.waitingCount > 0) continue;
+      pool.drain();
+      this.#leaving.delete(pool);
+    }
   }
 
   /** Nothing new begins on any of them. */
   drain(): void {
     for (const { pool } of this.#pools.values()) pool.drain();
+    for (const pool of this.#leaving) pool.drain();
     this.#pools.clear();
+    this.#leaving.clear();
     this.#parts.sweep.remove(this);
   }
 }

@@ -37,6 +37,7 @@ const table = {
     "agent/base",
   ],
   "agent/replica.ts": ["agent/threads.ts", "agent/state", "agent/flow.ts", "agent/api", "agent/base"],
+  "agent/handed.ts": ["agent/forward", "agent/replica.ts", "agent/threads.ts", "agent/api"],
   "agent/config.ts": ["agent/api", "agent/base"],
   "agent/version.ts": [],
   "agent/node-flags.ts": [],

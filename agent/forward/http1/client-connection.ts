@@ -264,9 +264,13 @@ export abstract class ClientConnection implements Swept {
     }
   }
 
-  /** Answers what is under way and what still comes first, with `Connection: close`; idle ones are closed after `drainIdleMs`. */
+  /**
+   * Answers what is under way and what comes next with `Connection: close`; one that asks for nothing is closed after `drainIdleMs`. An
+   * answer whose head has gone out without that word is followed by one more: its client may be asking already.
+   */
   drain(): void {
+    if (this.isDraining) return;
     this.isDraining = true;
-    this.keepsAlive = false;
+    this.activeMs = this.times.now;
   }
 }

@@ -95,7 +95,7 @@ export interface ExchangeLimits extends CodecLimits {
   /** Time and bytes for which what a client still sends is read over after its answer. */
   readonly lingerMs: number;
   readonly maxDiscardBytes: number;
-  /** Of a connection that is drained and without a request: time for one that is on its way. */
+  /** Of a connection that is drained and without a request: time for one that is on its way. More than `unsafeIdleMs` of pools. */
   readonly drainIdleMs: number;
   /** Bytes of answers that a client has not taken; its next request waits for that. */
   readonly maxUnread: number;
@@ -112,7 +112,7 @@ export const defaultExchangeLimits: ExchangeLimits = {
   tunnelIdleTimeoutMs: 3_600_000,
   lingerMs: 2_000,
   maxDiscardBytes: 256 * 1024,
-  drainIdleMs: 1_000,
+  drainIdleMs: 5_000,
   maxUnread: 64 * 1024,
   maxFirstBytes: 16 * 1024,
 };

@@ -35,6 +35,7 @@ export class UpstreamPool implements PoolLink {
   private readonly dialling = new Set<Upstream>();
   private readonly waiting: Answered[] = [];
   private isDraining = false;
+  private isRetired = false;
   /** Connections that are open or being opened. */
   open = 0;
 
@@ -132,7 +133,7 @@ export class UpstreamPool implements PoolLink {
     }
     const exchange = this.waiting.shift();
     if (exchange !== undefined) exchange.connected(up);
-    else if (this.isDraining) up.destroy();
+    else if (this.isDraining || this.isRetired) up.destroy();
     else this.idle.push(up);
   }
 
@@ -164,10 +165,29 @@ export class UpstreamPool implements PoolLink {
     }
   }
 
+  /** Whether connections are kept for later. One that was retired may be revived. */
+  get keeps(): boolean {
+    return !this.isRetired;
+  }
+
+  /** The endpoint leaves: nothing idle is kept. Whoever was sent here is still served. */
+  retire(): void {
+    this.isRetired = true;
+    this.closeIdle();
+  }
+
+  revive(): void {
+    this.isRetired = false;
+  }
+
+  closeIdle(): void {
+    for (const up of this.idle.splice(0)) up.destroy();
+  }
+
   /** The endpoint goes away: exchanges under way end in peace, no new one begins. */
   drain(): void {
     this.isDraining = true;
-    for (const up of this.idle.splice(0)) up.destroy();
+    this.closeIdle();
     for (const exchange of this.waiting.splice(0)) this.refuse(exchange, "pool_draining");
     this.sweepOf.remove(this);
   }
