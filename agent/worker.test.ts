@@ -2,91 +2,20 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
-import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { DataType, define, open } from "ffi-rs";
-import { type FakeNative, silentListener, startFakeNative } from "../test/kit/fake-native.ts";
-import { authorization, localPod, mesh, workload } from "../test/kit/mesh.ts";
+import { answerDials, give, pair, podA, script, threadParts, until } from "../test/kit/data-thread.ts";
+import { silentListener, startFakeNative } from "../test/kit/fake-native.ts";
+import { authorization, localPod, mesh } from "../test/kit/mesh.ts";
 import type { Authorization } from "./api/policy.ts";
-import { type DataThreadParts, startDataThreads } from "./app/data-threads.ts";
+import { startDataThreads } from "./app/data-threads.ts";
 import { Replicas } from "./app/replicas.ts";
 import { systemClock } from "./base/clock.ts";
-import { encodeFrame, FrameReader } from "./base/frames.ts";
+import { encodeFrame } from "./base/frames.ts";
 import { silentLogger } from "./base/log.ts";
-import { seededRandom } from "./base/random.ts";
-import { MeshState } from "./state/mesh-state.ts";
 import type { HandedEnd, HandedSocket } from "./threads.ts";
-
-// Native hands over descriptors that nobody else owns; here they are made by dup from sockets that Node accepted.
-open({ library: "libc", path: "libc.so.6" });
-const c = define({ dup: { library: "libc", retType: DataType.I32, paramsType: [DataType.I32] } });
-const descriptorOf = (socket: Socket): number => (socket as unknown as { _handle: { fd: number } })._handle.fd;
-const dup = (socket: Socket): number => {
-  const fd = c.dup([descriptorOf(socket)]) as number;
-  assert.ok(fd > 0);
-  return fd;
-};
-
-/** As native does: this side lets go, or it would read what is meant for the thread. */
-function give(socket: Socket): number {
-  const fd = dup(socket);
-  socket.destroy();
-  return fd;
-}
-
-const parts = (
-  native: FakeNative,
-  ended: DataThreadParts["ended"],
-  more: Partial<DataThreadParts> = {},
-): DataThreadParts => ({
-  native: native.channel,
-  replicas: new Replicas({ state: new MeshState(), pods: () => [localPod(podA)], knowledge: () => "fresh" }),
-  clock: systemClock,
-  random: seededRandom(1),
-  log: silentLogger,
-  died: { add: () => {} },
-  hungMs: 10_000,
-  metricSeries: 100,
-  drainIdleMs: 300,
-  heapMb: 256,
-  requests: () => {},
-  malformed: () => {},
-  ended,
-  changed: () => {},
-  ...more,
-});
-
-/** Both ends of a stream through a listener. */
-async function pair(t: TestContext, where: string | number): Promise<{ near: Socket; far: Socket }> {
-  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true });
-  await new Promise<void>((resolve) => server.listen(where as never, resolve));
-  const accepted = new Promise<Socket>((resolve) => server.once("connection", resolve));
-  const address = server.address();
-  const near =
-    typeof address === "string"
-      ? connect(address)
-      : connect({ port: (address as AddressInfo).port, allowHalfOpen: true });
-  const far = await accepted;
-  server.close();
-  t.after(() => {
-    near.destroy();
-    far.destroy();
-  });
-  return { near, far };
-}
-
-/** What a data thread asks of native: `dial` connects as this process can, or fails. */
-function answerDials(channel: Socket, answer: (params: { endpoint: { port: number } }) => Promise<object>): void {
-  const frames = new FrameReader({
-    async frame(_kind, payload) {
-      const { id, params } = JSON.parse(payload.toString());
-      channel.write(encodeFrame(2, JSON.stringify({ id, ...(await answer(params)) })));
-    },
-  });
-  channel.on("data", (chunk: Buffer) => frames.push(chunk)).resume();
-}
 
 test("[INT-9] a data thread adopts a handed socket and carries it to its destination, half-close included", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "handover-"));
@@ -108,7 +37,7 @@ test("[INT-9] a data thread adopts a handed socket and carries it to its destina
   const ends: HandedEnd[] = [];
   const threads = await startDataThreads(
     1,
-    parts(native, (_thread, end) => ends.push(end)),
+    threadParts(native, (_thread, end) => ends.push(end)),
   );
   assert.ok(threads.ok, JSON.stringify(threads));
   t.after(() => threads.value.stop());
@@ -160,7 +89,7 @@ test("a handed socket whose destination refuses is ended, and the end says why",
   const ends: HandedEnd[] = [];
   const threads = await startDataThreads(
     1,
-    parts(native, (_thread, end) => ends.push(end)),
+    threadParts(native, (_thread, end) => ends.push(end)),
   );
   assert.ok(threads.ok);
   t.after(() => threads.value.stop());
@@ -190,14 +119,6 @@ test("a handed socket whose destination refuses is ended, and the end says why",
   assert.equal(ends[0]?.error, "connect_refused");
 });
 
-const until = async (what: string, holds: () => boolean): Promise<void> => {
-  for (let i = 0; i < 1000; i++) {
-    if (holds()) return;
-    await systemClock.sleep(10);
-  }
-  assert.fail(what);
-};
-
 test("[INT-14] a data thread that ends is counted, plans stop naming it, and another takes its number and its channel", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "handover-"));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
@@ -210,7 +131,7 @@ test("[INT-14] a data thread that ends is counted, plans stop naming it, and ano
   const died = { add: () => void seen.died++ };
   const threads = await startDataThreads(
     1,
-    parts(native, () => {}, { died, changed: () => seen.changes.push(threads.ok ? threads.value.next() : -1) }),
+    threadParts(native, () => {}, { died, changed: () => seen.changes.push(threads.ok ? threads.value.next() : -1) }),
   );
   assert.ok(threads.ok);
   t.after(() => threads.value.stop());
@@ -219,9 +140,6 @@ test("[INT-14] a data thread that ends is counted, plans stop naming it, and ano
   await until("told of twice", () => seen.changes.length === 2);
   assert.deepEqual(seen, { died: 1, changes: [undefined, 0] });
 });
-
-const script = (body: string): URL =>
-  new URL(`data:text/javascript,${encodeURIComponent(`import { parentPort } from "node:worker_threads"; ${body}`)}`);
 
 test("[INT-14] a data thread that hangs is ended and replaced; one that throws too", async (t) => {
   const native = await startFakeNative(silentListener, systemClock);
@@ -237,7 +155,7 @@ test("[INT-14] a data thread that hangs is ended and replaced; one that throws t
     let died = 0;
     const threads = await startDataThreads(
       1,
-      parts(native, () => {}, {
+      threadParts(native, () => {}, {
         script: script(`${ready} parentPort.on("message", () => { ${fatal} });`),
         hungMs: 200,
         log,
@@ -262,7 +180,7 @@ test("[INT-14] a data thread that cannot start at all is an error that names it"
   native.answers.set("handover.attach", () => ({ fd: 0 }));
   const threads = await startDataThreads(
     2,
-    parts(native, () => {}, { script: script('throw new Error("no way");') }),
+    threadParts(native, () => {}, { script: script('throw new Error("no way");') }),
   );
   assert.deepEqual(threads, { ok: false, error: "data thread 0: no way" });
 });
@@ -284,7 +202,7 @@ async function handedInbound(t: TestContext, protocol: HandedSocket["protocol"],
   const ends: HandedEnd[] = [];
   const threads = await startDataThreads(
     1,
-    parts(native, (_thread, end) => ends.push(end), { replicas }),
+    threadParts(native, (_thread, end) => ends.push(end), { replicas }),
   );
   assert.ok(threads.ok);
   t.after(() => threads.value.stop());
@@ -318,7 +236,6 @@ async function handedInbound(t: TestContext, protocol: HandedSocket["protocol"],
   });
   return { client: client.near, seen, ends, replicas, dialled: () => dialled };
 }
-const podA = workload("shop", "a", "10.244.1.6");
 const noAdmin = authorization("no-admin", [{ to: [{ paths: ["/admin*"] }] }], { action: "deny" });
 
 test("[DP-24] [SEC-1] a client that was silent and then speaks HTTP is judged by its requests", async (t) => {

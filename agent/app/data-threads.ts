@@ -16,6 +16,7 @@ import type { Replicas } from "./replicas.ts";
 
 /** V8's own default; the process may be started with less, and threads would inherit that. */
 const threadSemiSpaceMb = 16;
+const heapSetting = "FAIRLEAD_DATA_THREAD_HEAP_MB";
 
 export interface DataThreads {
   /** The thread for the next connection, round robin; undefined when none runs. */
@@ -45,6 +46,8 @@ export interface DataThreadParts {
   readonly requests: (thread: number, ended: RequestDeltas | undefined) => void;
   /** Bytes of a client were no request. */
   readonly malformed: (refused: string) => void;
+  /** A thread has ended, for whatever reason: what it had under way is over. */
+  readonly gone?: (thread: number) => void;
   /** A thread went or came back: plans that name threads are to be made anew. */
   readonly changed: () => void;
   readonly script?: URL;
@@ -135,12 +138,14 @@ class DataThread {
         else if (message.say === "failed") why = message.reason;
       });
       worker.on("error", (error) => {
-        why = (error as Error).message;
+        const { code, message } = error as NodeJS.ErrnoException;
+        why = code === "ERR_WORKER_OUT_OF_MEMORY" ? `${message} (${this.#parts.heapMb} MiB, ${heapSetting})` : message;
       });
       worker.on("exit", (code) => {
         stopAsking();
         detach();
         this.#parts.requests(this.thread, undefined);
+        this.#parts.gone?.(this.thread);
         const reason = why === "" ? `exit code ${code}` : why;
         this.#gone(worker, reason);
         resolve(err(`data thread ${this.thread}: ${reason}`));
