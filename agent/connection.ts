@@ -5,7 +5,7 @@ import { serviceNameOf } from "./api/service.ts";
 import { inboundFacts, localFacts, planFacts } from "./connection-facts.ts";
 import { decideInbound, decidePeer, type PeerWaits } from "./decide/inbound.ts";
 import { type DecideSettings, decideOutbound, type OutboundDecision } from "./decide/outbound.ts";
-import type { Upstream } from "./decide/upstreams.ts";
+import { planEndpoint } from "./decide/upstreams.ts";
 import type {
   CloseReason,
   FactsBook,
@@ -14,7 +14,6 @@ import type {
   LocalPods,
   OutboundAnswer,
   PeerAnswer,
-  PlanEndpoint,
   Question,
   VerdictFacts,
 } from "./flow.ts";
@@ -31,8 +30,9 @@ export interface ConnectionParts {
 }
 /** The data thread for connections that the HTTP lane takes, or undefined: native carries them as TCP. */
 export interface HttpLane {
-  /** `decision` is made only if there is a thread. */
-  outbound(decision: () => OutboundDecision): number | undefined;
+  /** Whether there are data threads. */
+  readonly isOn: boolean;
+  outbound(asRequests: OutboundDecision): number | undefined;
   inbound(pod: LocalPod, port: number): number | undefined;
 }
 type Outbound = Extract<Question, { ask: "outbound" }>;
@@ -64,8 +64,9 @@ function outbound(parts: ConnectionParts, pod: LocalPod, question: Outbound): Ou
   const generation = parts.state.generation;
   const key = `${question.pod}>${destination.ip}|${destination.port}`;
   // What is refused as a connection may be let through request by request.
-  const taken = parts.lane.outbound(asConnection.kind === "refuse" ? () => decide(true) : () => asConnection);
-  const decision = asConnection.kind === "refuse" && taken !== undefined ? decide(true) : asConnection;
+  const asRequests = asConnection.kind === "refuse" && parts.lane.isOn ? decide(true) : asConnection;
+  const taken = parts.lane.outbound(asRequests);
+  const decision = taken === undefined ? asConnection : asRequests;
   const facts = planFacts(pod, destination, decision);
   if (decision.kind === "refuse") {
     const planId = parts.facts.plan(`${key}|${decision.reason}|${decision.policy ?? ""}`, facts);
@@ -77,7 +78,7 @@ function outbound(parts: ConnectionParts, pod: LocalPod, question: Outbound): Ou
     const local = upstream.local;
     if (local === undefined || verdict === undefined) return planEndpoint(upstream);
     const judged = localFacts(parts.state, pod, local, upstream.port, verdict, decision.route);
-    return { ...planEndpoint(upstream), pod: local.name, verdictId: parts.facts.verdict(verdictKey(judged), judged) };
+    return { ...planEndpoint(upstream), verdictId: parts.facts.verdict(verdictKey(judged), judged) };
   });
   const planId = parts.facts.plan(`${key}|${JSON.stringify(endpoints)}`, facts);
   const service = decision.route.kind === "service" ? { service: serviceNameOf(decision.route.service) } : {};
@@ -96,18 +97,6 @@ const handedTo = (thread: number, allowedAsConnection: boolean) => ({
   opaque: allowedAsConnection ? ("forward" as const) : ("refuse" as const),
   detectMs: silentMs,
 });
-
-function planEndpoint(upstream: Upstream): PlanEndpoint {
-  const { ip, port, mode, identities, tunnelAddress, weight } = upstream;
-  return {
-    ip,
-    port,
-    mode,
-    weight,
-    ...(identities.length === 0 ? {} : { identities }),
-    ...(tunnelAddress === undefined ? {} : { tunnelAddress }),
-  };
-}
 
 function inbound(parts: ConnectionParts, pod: LocalPod, question: Inbound): InboundAnswer {
   const { destination, source, identity, tunnel } = question;

@@ -1,5 +1,4 @@
 // The HTTP lane as the control thread sees it: its data threads, their replicas, what they count, and which connections they take.
-import type { ServicePort } from "../api/service.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
@@ -8,6 +7,7 @@ import { ok, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
 import { subjectOf } from "../decide/inbound.ts";
 import type { OutboundDecision } from "../decide/outbound.ts";
+import { declaredProtocol } from "../decide/service-ports.ts";
 import type { Knowledge, LocalPod } from "../flow.ts";
 import type { Native } from "../native.ts";
 import { metricNames } from "../report/metric-names.ts";
@@ -74,17 +74,21 @@ export class Lane {
     return ok(undefined);
   }
 
+  get isOn(): boolean {
+    return this.#threads !== undefined;
+  }
+
   /** The thread for connections out of a pod that were decided so; undefined: they are carried as TCP. */
-  outbound(decision: () => OutboundDecision): number | undefined {
-    if (this.#threads === undefined) return undefined;
-    const decided = decision();
-    return decided.kind === "forward" && read.has(decided.protocol) ? this.#threads.next() : undefined;
+  outbound(asRequests: OutboundDecision): number | undefined {
+    if (asRequests.kind === "refuse" || !read.has(asRequests.protocol)) return undefined;
+    return this.#threads?.next();
   }
 
   /** The thread for connections to a port of a pod of this node: one that a service declares to be HTTP. */
   inbound(pod: LocalPod, port: number): number | undefined {
     if (this.#threads === undefined) return undefined;
-    return read.has(declared(this.#parts.state, pod, port)) ? this.#threads.next() : undefined;
+    const { state } = this.#parts;
+    return read.has(declaredProtocol(state, subjectOf(state, pod), port)) ? this.#threads.next() : undefined;
   }
 
   /** Resolves once no data thread has a connection of a client left. */
@@ -95,17 +99,4 @@ export class Lane {
   async stop(): Promise<void> {
     await this.#threads?.stop();
   }
-}
-
-/** The protocol that services declare for a pod's own port: "" where none does, or two differ. */
-function declared(state: MeshState, pod: LocalPod, port: number): string {
-  let found: ServicePort["protocol"] | undefined;
-  for (const { service, ports } of subjectOf(state, pod).services)
-    for (const { servicePort, targetPort } of ports) {
-      if (targetPort !== port) continue;
-      const protocol = state.services.byName(service)?.ports.find((p) => p.port === servicePort)?.protocol ?? "";
-      if (found !== undefined && found !== protocol) return "";
-      found = protocol;
-    }
-  return found ?? "";
 }

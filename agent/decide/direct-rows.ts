@@ -4,6 +4,7 @@ import type { Knowledge, LocalPod, Verdict } from "../flow.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { decideInbound, subjectOf } from "./inbound.ts";
 import { needsL7 } from "./rules.ts";
+import { servicePortsOf } from "./service-ports.ts";
 
 export interface DirectPair {
   readonly source: LocalPod;
@@ -66,12 +67,6 @@ function hasRouting(state: MeshState, workload: Workload, port: number): boolean
 }
 
 /** Whether a service declares this port of the workload as HTTP or gRPC. */
-export function isDeclaredL7(state: MeshState, workload: Workload, port: number): boolean {
-  return workload.services.some((membership) =>
-    membership.ports.some((mapping) => {
-      if (mapping.targetPort !== port) return false;
-      const declared = state.services.byName(membership.service)?.ports.find((p) => p.port === mapping.servicePort);
-      return isHttpProtocol(declared?.protocol ?? "");
-    }),
-  );
+function isDeclaredL7(state: MeshState, workload: Workload, port: number): boolean {
+  return servicePortsOf(state, workload, port).some((declared) => isHttpProtocol(declared?.protocol ?? ""));
 }

@@ -6,6 +6,7 @@ import type { Endpoint, Knowledge, LocalPod, LocalPods, PeerAnswer, Verdict } fr
 import type { MeshState } from "../state/mesh-state.ts";
 import { authorize } from "./authorize.ts";
 import { mtlsFor } from "./mtls.ts";
+import { servicePortsOf } from "./service-ports.ts";
 
 export interface Arrival {
   readonly destination: Endpoint;
@@ -92,11 +93,5 @@ export function isSpeaker(state: MeshState, locals: LocalPods, ip: string): bool
 /** Whether some service says that this port's server greets first. */
 function servesFirst(state: MeshState, workload: Workload, port: number): boolean {
   if (state.settings.serverFirstPorts.includes(port)) return true;
-  return workload.services.some((membership) =>
-    membership.ports.some((mapping) => {
-      if (mapping.targetPort !== port) return false;
-      const service = state.services.byName(membership.service);
-      return service?.ports.find((p) => p.port === mapping.servicePort)?.serverFirst === true;
-    }),
-  );
+  return servicePortsOf(state, workload, port).some((declared) => declared?.serverFirst === true);
 }

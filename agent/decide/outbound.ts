@@ -4,7 +4,7 @@ import type { CloseReason, Endpoint, Knowledge, LocalPod, LocalPods, Verdict } f
 import type { MeshState } from "../state/mesh-state.ts";
 import { decideInbound } from "./inbound.ts";
 import { type Route, routeOf } from "./route.ts";
-import { serviceUpstreams, type Upstream, upstreamTo } from "./upstreams.ts";
+import { openUpstreams, serviceUpstreams, type Upstream, upstreamTo } from "./upstreams.ts";
 
 export interface DecideSettings {
   readonly knowledge: Knowledge;
@@ -63,15 +63,12 @@ export function decideOutbound(
       : [upstreamTo(state, locals, route.workload, route.to)];
   if (candidates.length === 0) return { kind: "refuse", reason: "no_endpoints", route };
 
-  const judged = candidates.map((upstream) => ({
-    upstream,
-    verdict: upstream.local && localVerdict(state, source, sourceIp, upstream, upstream.local, settings),
-  }));
-  const open = judged.filter(({ verdict }) => verdict?.allow !== false);
-  if (open.length === 0) {
-    const verdict = judged[0]?.verdict as Verdict;
-    const policy = verdict.policy === undefined ? {} : { policy: verdict.policy };
-    return { kind: "refuse", reason: verdict.reason as CloseReason, ...policy, route, verdict };
+  const { upstreams, verdicts, refused } = openUpstreams(candidates, (upstream, local) =>
+    localVerdict(state, source, sourceIp, upstream, local, settings),
+  );
+  if (refused !== undefined) {
+    const policy = refused.policy === undefined ? {} : { policy: refused.policy };
+    return { kind: "refuse", reason: refused.reason as CloseReason, ...policy, route, verdict: refused };
   }
   const port = route.kind === "service" ? route.port : undefined;
   const protocol = port?.protocol ?? "";
@@ -79,8 +76,8 @@ export function decideOutbound(
   return {
     kind: "forward",
     route,
-    upstreams: open.map((o) => o.upstream),
-    verdicts: open.map((o) => o.verdict),
+    upstreams,
+    verdicts,
     protocol,
     detectMs: protocol !== "" || serverFirst ? 0 : settings.detectMs,
   };

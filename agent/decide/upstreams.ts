@@ -2,7 +2,7 @@
 import type { SpiffeId } from "../api/names.ts";
 import { type Service, type ServicePort, serviceNameOf } from "../api/service.ts";
 import { identityOf, type Workload } from "../api/workload.ts";
-import type { Endpoint, EndpointMode, LocalPod, LocalPods } from "../flow.ts";
+import type { Endpoint, EndpointMode, LocalPod, LocalPods, PlanEndpoint, Verdict } from "../flow.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { mtlsFor } from "./mtls.ts";
 
@@ -38,6 +38,43 @@ export function serviceUpstreams(
     (workload.draining ? ending : ready).push(upstreamTo(state, locals, workload, { ip, port: target }));
   }
   return ready.length > 0 ? ready : ending;
+}
+
+export interface Judged {
+  readonly upstreams: readonly Upstream[];
+  /** Verdicts of the upstreams that are on this node, by index. */
+  readonly verdicts: readonly (Verdict | undefined)[];
+  /** Where none is left: the verdict of the first. */
+  readonly refused: Verdict | undefined;
+}
+/** Leaves out those on this node that let nobody in; what others say is their own agents' matter. */
+export function openUpstreams(
+  candidates: readonly Upstream[],
+  verdictOf: (upstream: Upstream, pod: LocalPod) => Verdict,
+): Judged {
+  const judged = candidates.map((upstream) => ({
+    upstream,
+    verdict: upstream.local && verdictOf(upstream, upstream.local),
+  }));
+  const open = judged.filter(({ verdict }) => verdict?.allow !== false);
+  return {
+    upstreams: open.map((o) => o.upstream),
+    verdicts: open.map((o) => o.verdict),
+    refused: open.length === 0 ? judged[0]?.verdict : undefined,
+  };
+}
+
+/** An upstream as native is told of it. */
+export function planEndpoint({ ip, port, mode, identities, tunnelAddress, weight, local }: Upstream): PlanEndpoint {
+  return {
+    ip,
+    port,
+    mode,
+    weight,
+    ...(identities.length === 0 ? {} : { identities }),
+    ...(tunnelAddress === undefined ? {} : { tunnelAddress }),
+    ...(local === undefined ? {} : { pod: local.name }),
+  };
 }
 
 /** How a workload is reached at one of its own addresses and ports. */

@@ -1,0 +1,27 @@
+// Which ports of services a workload's own port stands behind. Pure.
+import type { ServicePort } from "../api/service.ts";
+import type { Workload } from "../api/workload.ts";
+import type { MeshState } from "../state/mesh-state.ts";
+
+/** One for each membership that maps to `port`; undefined where the service, or that port of it, is not known. */
+export const servicePortsOf = (
+  state: MeshState,
+  workload: Workload,
+  port: number,
+): readonly (ServicePort | undefined)[] =>
+  workload.services.flatMap(({ service, ports }) =>
+    ports
+      .filter(({ targetPort }) => targetPort === port)
+      .map(({ servicePort }) => state.services.byName(service)?.ports.find((p) => p.port === servicePort)),
+  );
+
+/** The protocol that services declare for a workload's own port: "" where none does, or two differ. */
+export function declaredProtocol(state: MeshState, workload: Workload, port: number): string {
+  let found: string | undefined;
+  for (const declared of servicePortsOf(state, workload, port)) {
+    const protocol = declared?.protocol ?? "";
+    if (found !== undefined && found !== protocol) return "";
+    found = protocol;
+  }
+  return found ?? "";
+}
