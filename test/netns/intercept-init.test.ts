@@ -1,10 +1,14 @@
 // scripts/intercept-init in a namespace of its own, as a user without root who has CAP_NET_ADMIN alone. Needs root to set that up.
 import assert from "node:assert/strict";
 import { type SpawnSyncReturns, spawnSync } from "node:child_process";
+import { chmodSync, copyFileSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { after, before } from "node:test";
 
-const script = join(import.meta.dirname, "../../scripts/intercept-init");
+// A copy that the user may read, wherever the checkout lies.
+const folder = mkdtempSync(join(tmpdir(), "intercept-init-"));
+const script = join(folder, "intercept-init");
 const namespace = `flinit${process.pid}`;
 const user = ["--reuid", "1234", "--regid", "1234", "--clear-groups"];
 
@@ -28,6 +32,8 @@ function ruleset(): string {
 }
 
 before(() => {
+  copyFileSync(join(import.meta.dirname, "../../scripts/intercept-init"), script);
+  chmodSync(folder, 0o755);
   const made = run("sh", "-ec", `ip netns add ${namespace}; ip -n ${namespace} link set lo up`);
   assert.equal(made.status, 0, `namespaces need root: ${made.stderr}`);
   const link = `ip -n ${namespace} link add d0 type veth peer name d1; ip -n ${namespace} addr add 10.79.0.1/24 dev d0`;
@@ -37,6 +43,7 @@ before(() => {
   );
 });
 after(() => {
+  rmSync(folder, { recursive: true, force: true });
   run("ip", "netns", "del", namespace);
 });
 
