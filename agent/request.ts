@@ -1,18 +1,21 @@
 // THE FLOW of one request on a data thread. Its connection was handed over by native (whose it is and where it goes is known); its head
-// is read -> which backend (routes) -> which endpoint (pick) -> may it, where the server is on this node (authorize) -> forwarded -> counted.
-// Everything is decided anew when the state's generation has grown, so a connection that stays open follows every change.
-import type { PodName, SpiffeId } from "./api/names.ts";
+// is read -> which backend (routes) -> which endpoint (pick) -> may it, where the server is on this node (authorize) -> forwarded, and
+// tried again where that is allowed -> counted. Everything is decided anew when the state's generation has grown.
+import type { HttpPolicy, RetryPolicy, SessionAffinity } from "./api/http-policy.ts";
 import type { Random } from "./base/random.ts";
+import type { Session } from "./decide/balance/keys.ts";
 import { decideRequest } from "./decide/http/decide-request.ts";
 import type { LocalAnswer, Forward as Routed } from "./decide/http/decision.ts";
-import { subjectOf } from "./decide/inbound.ts";
-import { judgeFor, type RequestJudge } from "./decide/request-authorize.ts";
+import { composeEdits } from "./decide/http/filter-plan.ts";
+import { causeOf, type FailedTry, judgeRetry, retryDelayMs } from "./decide/resilience/retry.ts";
 import type { Verdict } from "./flow.ts";
-import type { Exchange, Forward, Handler, Respond } from "./forward/http1/exchange.ts";
+import type { Exchange, Forward, Handler, Outcome, Respond } from "./forward/http1/exchange.ts";
 import type { HeaderEdits, Malformed, RequestHead, ResponseHead } from "./http.ts";
 import type { RequestSeriesTable } from "./report/request-series.ts";
-import { RequestWays, type Way, type Ways, type WaysParts } from "./request-ways.ts";
-import type { HandedSocket } from "./threads.ts";
+import { flagsOf, refusedFlags } from "./report/response-flags.ts";
+import type { Cluster, Member, TryOutcome } from "./upstream/cluster.ts";
+import type { RequestWays, Ways, WaysParts } from "./upstream/request-ways.ts";
+import type { Way } from "./upstream/way.ts";
 
 export interface RequestFlowParts extends WaysParts {
   readonly series: RequestSeriesTable;
@@ -25,43 +28,66 @@ export interface RequestFlowParts extends WaysParts {
   readonly malformed: (refused: string) => void;
 }
 
-/** The requests of one handed connection, one after the other. */
+/** Picks of one try, where breakers let nobody through. */
+const mostPicks = 4;
+
+/** One request at a time of the connection that `ways` belongs to: those of HTTP/1 one after the other, one of these for each stream of HTTP/2. */
 export class RequestFlow implements Handler {
   readonly #parts: RequestFlowParts;
-  readonly #handed: HandedSocket;
   readonly #book: RequestWays;
   // Of the request under way.
   #ways: Ways | undefined;
   #way: Way | undefined;
-  #responseEdits: HeaderEdits | undefined;
+  /** Of the last try, and whether that try is under way. */
+  #member: Member | undefined;
+  #isTrying = false;
+  #routed: Routed | undefined;
+  #policy: HttpPolicy | undefined;
+  #key = 0;
+  #session: Session | undefined;
+  #tries = 0;
+  #retries = 0;
+  #triedMs = 0;
   #flags = "-";
 
-  constructor(parts: RequestFlowParts, handed: HandedSocket) {
+  constructor(parts: RequestFlowParts, ways: RequestWays) {
     this.#parts = parts;
-    this.#handed = handed;
-    this.#book = new RequestWays(parts, handed);
+    this.#book = ways;
   }
 
-  decide(head: RequestHead): Forward | Respond {
-    this.#way = undefined;
-    this.#responseEdits = undefined;
+  decide(head: RequestHead, { startedMs }: Exchange): Forward | Respond {
+    this.#ways = this.#way = this.#member = this.#routed = this.#session = undefined;
+    this.#tries = this.#retries = 0;
+    this.#triedMs = startedMs;
     this.#flags = "-";
-    const current = this.#book.current();
-    this.#ways = current;
-    if (current.table === undefined) return this.#forward(head, current, undefined);
+    const { ways, table, policy } = this.#book.current();
+    this.#ways = ways;
+    this.#policy = policy;
+    if (table === undefined) return this.#begin(head, ways);
     const { random, wallMs } = this.#parts;
-    const routed = decideRequest(current.table, head, { random, nowMs: wallMs(), faults: true });
+    const routed = decideRequest(table, head, { random, nowMs: wallMs(), faults: true });
     if (routed.kind === "answer") return this.#answer(routed);
-    this.#responseEdits = routed.responseEdits;
-    return this.#forward(head, this.#book.backend(routed.backend.service, routed.backend.port), routed);
+    this.#routed = routed;
+    this.#ways = this.#book.backend(routed.backend);
+    return this.#begin(head, this.#ways);
   }
 
-  answered(_head: ResponseHead): HeaderEdits | undefined {
-    return this.#responseEdits;
+  answered(head: ResponseHead, exchange: Exchange): HeaderEdits | Forward | undefined {
+    const { status } = head;
+    const hasFailed = status >= 500;
+    this.#report(hasFailed ? "error" : "good", exchange.answeredMs - this.#triedMs);
+    if (hasFailed || this.#retry?.codes.includes(status) === true) {
+      const again = this.#again("status", status, exchange);
+      if (again !== undefined) return again;
+    }
+    return this.#responseEdits();
   }
 
-  failed(why: string): undefined {
+  failed(why: Outcome, exchange: Exchange): Forward | undefined {
     this.#flags = flagsOf(why);
+    const cause = causeOf(why);
+    this.#report(why.startsWith("pool_") ? "unknown" : "no_answer", this.#parts.nowMs() - this.#triedMs);
+    return cause && this.#again(cause, 0, exchange);
   }
 
   refused({ refused }: Malformed): void {
@@ -69,106 +95,173 @@ export class RequestFlow implements Handler {
   }
 
   ended(exchange: Exchange): void {
-    if (exchange.outcome !== "finished" && this.#flags === "-") this.#flags = flagsOf(exchange.outcome);
-    const { status, requestBytes, responseBytes, startedMs } = exchange;
+    const { outcome, status, requestBytes, responseBytes, startedMs } = exchange;
+    if (outcome !== "finished" && this.#flags === "-") this.#flags = flagsOf(outcome);
     const durationMs = this.#parts.nowMs() - startedMs;
-    for (const parties of (this.#way ?? this.#ways)?.parties ?? [])
+    // Broken off, or not there in time.
+    if (outcome.startsWith("upstream_") || outcome === "request_timeout") this.#report("no_answer", durationMs);
+    this.#endTry();
+    const cluster = this.#ways?.cluster;
+    if (cluster !== undefined && this.#tries > 0) {
+      cluster.requests--;
+      cluster.retries -= this.#retries;
+    }
+    for (const parties of this.#way?.parts.parties ?? this.#ways?.parties ?? [])
       this.#parts.series.ended(parties, status, "", this.#flags, durationMs, requestBytes, responseBytes);
   }
 
-  #forward(head: RequestHead, ways: Ways, routed: Routed | undefined): Forward | Respond {
+  get #retry(): RetryPolicy | undefined {
+    return this.#routed?.hit.rule.rule.retry ?? this.#policy?.retry;
+  }
+  get #affinity(): SessionAffinity | undefined {
+    return this.#routed?.hit.rule.rule.affinity ?? this.#ways?.cluster?.policy.affinity;
+  }
+
+  #begin(head: RequestHead, ways: Ways): Forward | Respond {
     if (ways.refused !== undefined) return this.#refuse(ways.refused);
-    const way = this.#pick(ways, routed?.backend.subset);
-    if (way === undefined) return this.#refuse({ reason: "no_endpoints" });
-    this.#way = way;
-    const verdict = this.#judge(way)?.judge(head);
+    const { cluster } = ways;
+    if (cluster === undefined) this.#way = ways.way(0);
+    else {
+      if (cluster.isFull) return this.#full(cluster);
+      const index = this.#first(cluster, head);
+      if (index < 0) return this.#heldBack(cluster);
+      this.#way = ways.way(index);
+      this.#member = cluster.members[index];
+    }
+    const verdict = this.#way.judge(this.#parts.replica.state)?.judge(head);
     if (verdict?.allow === false) return this.#refuse(verdict);
-    if (routed === undefined) return { kind: "forward", upstream: way.pool };
-    return {
-      kind: "forward",
-      upstream: way.pool,
-      edits: routed.requestEdits,
-      path: routed.path,
-      authority: routed.authority,
-      delayMs: routed.delayMs,
-      timeoutMs: routed.hit.rule.rule.timeouts.requestMs ?? 0,
+    if (cluster !== undefined) {
+      cluster.countRequest();
+      if (!this.#admit(cluster)) {
+        cluster.requests--;
+        return this.#heldBack(cluster);
+      }
+    }
+    this.#tries = 1;
+    return this.#way.forward(this.#routed, this.#policy as HttpPolicy);
+  }
+
+  #first(cluster: Cluster, head: RequestHead): number {
+    cluster.usedMs = this.#triedMs;
+    this.#session = cluster.session(this.#affinity, head, this.#seconds());
+    if (this.#session !== undefined && cluster.isOpen(this.#session.index)) return this.#session.index;
+    this.#session = undefined;
+    this.#key = cluster.keyOf(head, this.#book.handed.source.ip);
+    return cluster.pick(this.#key, -1);
+  }
+
+  /** Begins a try with #member, or with another whose breaker lets this request through. */
+  #admit(cluster: Cluster): boolean {
+    for (let picks = 0; picks < mostPicks; picks++) {
+      this.#isTrying = cluster.begin(this.#member as Member);
+      if (this.#isTrying) return true;
+      if (!this.#pickOther(cluster)) return false;
+    }
+    return false;
+  }
+
+  /** The head is gone by now: only servers elsewhere, or whose policies ask about no request, can take it over. */
+  #pickOther(cluster: Cluster): boolean {
+    const ways = this.#ways as Ways;
+    const before = cluster.members.indexOf(this.#member as Member);
+    for (let picks = 0; picks < mostPicks; picks++) {
+      const index = cluster.pick(this.#key, before);
+      if (index < 0) return false;
+      if (index === before) return true;
+      const way = ways.way(index);
+      const judge = way.judge(this.#parts.replica.state);
+      if (judge !== undefined && !judge.asksNothing) continue;
+      this.#member = cluster.members[index];
+      this.#way = way;
+      this.#session = undefined;
+      return true;
+    }
+    return false;
+  }
+
+  #again(cause: FailedTry["cause"], status: number, exchange: Exchange): Forward | undefined {
+    const cluster = this.#ways?.cluster;
+    if (cluster === undefined || this.#way === undefined) return undefined;
+    const retry = this.#retry;
+    const failed: FailedTry = {
+      cause,
+      status,
+      grpcStatus: -1,
+      tries: this.#tries,
+      method: exchange.method,
+      answerStarted: exchange.status !== 0,
+      bodyKept: exchange.canResend,
     };
+    const verdict = judgeRetry(retry, failed);
+    const isSpent = verdict === "exhausted" || (verdict === "retry" && !cluster.takeRetry(retry));
+    if (isSpent) this.#flags = this.#flags === "-" ? "URX" : `${this.#flags},URX`;
+    if (isSpent || verdict !== "retry") return undefined;
+    this.#endTry();
+    this.#retries++;
+    this.#tries++;
+    cluster.refresh();
+    if (!this.#pickOther(cluster) || !this.#admit(cluster)) return undefined;
+    this.#triedMs = this.#parts.nowMs();
+    this.#flags = "-";
+    const forward = this.#way.forward(this.#routed, this.#policy as HttpPolicy);
+    const delayMs = retryDelayMs(retry, failed, this.#parts.random);
+    // An injected delay is not suffered twice.
+    return delayMs === (forward.delayMs ?? 0) ? forward : { ...forward, delayMs };
   }
 
-  #pick(
-    { ways, totalWeight }: Pick<Ways, "ways" | "totalWeight">,
-    subset: Readonly<Record<string, string>> = {},
-  ): Way | undefined {
-    for (const _ in subset) {
-      const own = ways.filter(({ labels }) => Object.entries(subset).every(([k, v]) => labels[k] === v));
-      return this.#pick({ ways: own, totalWeight: own.reduce((sum, w) => sum + w.weight, 0) });
-    }
-    if (ways.length < 2) return ways[0];
-    let at = this.#parts.random.next() * totalWeight;
-    for (const way of ways) {
-      at -= way.weight;
-      if (at < 0) return way;
-    }
-    return ways.at(-1);
+  #report(outcome: TryOutcome, latencyMs: number): void {
+    if (this.#isTrying) this.#ways?.cluster?.report(this.#member as Member, outcome, latencyMs);
+  }
+  #endTry(): void {
+    if (!this.#isTrying) return;
+    this.#isTrying = false;
+    this.#ways?.cluster?.end(this.#member as Member);
   }
 
-  /** Policies of a server on this node; those of a server elsewhere are its own agent's to ask. */
-  #judge(way: Way): RequestJudge | undefined {
-    const { subject } = way;
-    if (subject === undefined) return undefined;
-    const { state } = this.#parts.replica;
-    const { direction, identity, source } = this.#handed;
-    way.judge = judgeFor(
-      state,
-      {
-        destination: subjectOf(state, subject),
-        identity: direction === "outbound" ? this.#ownIdentity() : ((identity as SpiffeId | undefined) ?? null),
-        sourceIp: source.ip,
-        destinationIp: way.ip,
-        port: way.port,
-        sni: undefined,
-      },
-      way.judge,
-    );
-    return way.judge;
+  #responseEdits(): HeaderEdits | undefined {
+    const edits = this.#routed?.responseEdits;
+    const cluster = this.#ways?.cluster;
+    const affinity = this.#affinity;
+    if (cluster === undefined || affinity === undefined) return edits;
+    const field = cluster.sessionField(affinity, this.#member as Member, this.#session, this.#seconds());
+    if (field === undefined) return edits;
+    const kept: HeaderEdits = { remove: [], set: [], add: field };
+    return edits === undefined ? kept : composeEdits(edits, kept);
   }
 
-  #ownIdentity(): SpiffeId | null {
-    return this.#parts.replica.byName(this.#handed.pod as PodName)?.identity ?? null;
-  }
-
-  #answer({ status, headers, body, reason }: LocalAnswer): Respond {
+  #answer({ status, headers, body, reason, delayMs }: LocalAnswer): Respond {
     if (reason === "no_route") this.#flags = "NR";
     else if (reason === "fault_abort" || reason === "tarpit") this.#flags = "FI";
     else if (reason === "no_backend" || reason === "invalid_backend") this.#flags = "UH";
-    return { kind: "respond", status, headers, body: Buffer.from(body) };
+    return { kind: "respond", status, headers, body: Buffer.from(body), delayMs };
   }
 
   #refuse(verdict: Pick<Verdict, "reason" | "policy">): Respond {
     this.#flags = refusedFlags(verdict.reason);
-    const denied = this.#flags === "UAEX";
-    return {
-      kind: "respond",
-      status: denied ? 403 : 503,
-      headers: ["content-type", "text/plain"],
-      body: denied ? deniedBody : Buffer.from(`no way to the service: ${verdict.reason}\n`),
-    };
+    if (this.#flags === "UAEX") return respond(403, "RBAC: access denied\n");
+    return respond(503, `no way to the service: ${verdict.reason}\n`);
+  }
+  #heldBack({ name, members }: Cluster): Respond {
+    this.#flags = "UH";
+    return respond(503, `no endpoint of ${name.service} may be used now: ${members.length} are held back\n`);
+  }
+  #full({ name, policy }: Cluster): Respond {
+    this.#flags = "UO";
+    return respond(
+      503,
+      `${name.service} is at its limit of ${policy.limits.maxRequests} requests (limits.maxRequests)\n`,
+    );
+  }
+
+  #seconds(): number {
+    return Math.floor(this.#parts.wallMs() / 1000);
   }
 }
 
-const deniedBody = Buffer.from("RBAC: access denied\n");
-
-/** Envoy's response flags, which Istio's dashboards show. */
-function refusedFlags(reason: Verdict["reason"]): string {
-  if (reason === "policy_denied" || reason === "plaintext_refused" || reason === "policies_stale") return "UAEX";
-  if (reason === "no_endpoints") return "UH";
-  return reason === "unknown_destination" ? "NR" : "LR";
-}
-function flagsOf(why: string): string {
-  if (why.startsWith("connect_")) return "UF";
-  if (why === "pool_overflow") return "UO";
-  if (why === "request_timeout" || why === "response_stalled") return "UT";
-  if (why === "client_gone") return "DC";
-  if (why.startsWith("refused:")) return "UPE";
-  return "UC";
-}
+const plainText = ["content-type", "text/plain"] as const;
+const respond = (status: number, body: string): Respond => ({
+  kind: "respond",
+  status,
+  headers: plainText,
+  body: Buffer.from(body),
+});

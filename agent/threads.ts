@@ -3,6 +3,7 @@
 import type { MeshResource, ResourceKind } from "./api/resources.ts";
 import type { Knowledge, LocalPod } from "./flow.ts";
 import type { DialEndpoint } from "./native-calls.ts";
+import type { EndpointChange } from "./report/endpoint-changes.ts";
 import type { RequestDeltas } from "./report/request-series.ts";
 
 export interface ThreadStart {
@@ -60,6 +61,7 @@ export type FromThread =
   | { readonly say: "requests"; readonly ended: RequestDeltas }
   /** Bytes of a client were no request, for this reason. */
   | { readonly say: "malformed"; readonly refused: string }
+  | { readonly say: "endpoint"; readonly change: EndpointChange }
   | { readonly say: "pong" }
   /** The thread drains and has no connection of a client. */
   | { readonly say: "drained"; readonly ask: number }

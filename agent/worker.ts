@@ -16,6 +16,8 @@ import { Replica } from "./replica.ts";
 import { RequestSeriesTable } from "./report/request-series.ts";
 import { RequestFlow, type RequestFlowParts } from "./request.ts";
 import type { FromThread, HandedEnd, HandedSocket, ThreadStart, ToThread } from "./threads.ts";
+import { Clusters } from "./upstream/clusters.ts";
+import { RequestWays } from "./upstream/request-ways.ts";
 
 /** How often what requests added to metrics is told, and how long an unused pool is kept, ms. */
 const tellMs = 1_000;
@@ -52,12 +54,22 @@ const dial: TargetDialer = async (target, onread) => {
   const dialled = await sockets.dial(target, { onread });
   return dialled.ok ? dialled : err(dialled.error.code);
 };
+const clusters = new Clusters(
+  {
+    replica,
+    random: systemRandom,
+    nowMs: () => systemClock.monotonicMs(),
+    told: (change) => tell({ say: "endpoint", change }),
+  },
+  forgetMs,
+);
+sweep.add(clusters);
 const flow: RequestFlowParts = {
   replica,
   pools: new Pools({ dial, sweep, limits, forgetMs, standing: (ip) => standingOf(replica, ip) }),
+  clusters,
   series,
   random: systemRandom,
-  settings: { detectMs: 0 },
   nowMs: () => systemClock.monotonicMs(),
   wallMs: () => systemClock.now(),
   malformed: (refused) => tell({ say: "malformed", refused }),
@@ -98,7 +110,7 @@ function take(handed: HandedSocket): void {
     ended({ planId, verdictId, sent: 0, received: 0, error: "l7_unavailable" });
     return;
   }
-  const handler = new RequestFlow(flow, handed);
+  const handler = new RequestFlow(flow, new RequestWays(flow, handed));
   const closed = (): void => handedOver.ended(connection);
   const connection = new Downstream({ handler, limits, sweep, closed }, (onread) => sockets.adopt(facts, { onread }));
   handedOver.add(connection, handed);

@@ -10,6 +10,7 @@ import type { CounterMetric } from "../base/metrics.ts";
 import type { Random } from "../base/random.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { Native } from "../native.ts";
+import type { EndpointChange } from "../report/endpoint-changes.ts";
 import type { RequestDeltas } from "../report/request-series.ts";
 import type { FromThread, HandedEnd, ThreadStart, ToThread } from "../threads.ts";
 import type { Replicas } from "./replicas.ts";
@@ -48,6 +49,8 @@ export interface DataThreadParts {
   readonly malformed: (refused: string) => void;
   /** A thread has ended, for whatever reason: what it had under way is over. */
   readonly gone?: (thread: number) => void;
+  /** Something befell an endpoint of the HTTP lane. */
+  readonly endpoint: (change: EndpointChange) => void;
   /** A thread went or came back: plans that name threads are to be made anew. */
   readonly changed: () => void;
   readonly script?: URL;
@@ -134,6 +137,7 @@ class DataThread {
           if (message.ask === this.#drainAsk) this.#tellDrained();
         } else if (message.say === "malformed") this.#parts.malformed(message.refused);
         else if (message.say === "requests") this.#parts.requests(this.thread, message.ended);
+        else if (message.say === "endpoint") this.#parts.endpoint(message.change);
         else if (message.say === "ended") this.#parts.ended(this.thread, message.handed);
         else if (message.say === "failed") why = message.reason;
       });

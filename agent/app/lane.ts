@@ -10,6 +10,7 @@ import type { OutboundDecision } from "../decide/outbound.ts";
 import { declaredProtocol } from "../decide/service-ports.ts";
 import type { Knowledge, LocalPod } from "../flow.ts";
 import type { Native } from "../native.ts";
+import { EndpointChanges } from "../report/endpoint-changes.ts";
 import { metricNames } from "../report/metric-names.ts";
 import { RequestTotals } from "../report/request-totals.ts";
 import type { MeshState } from "../state/mesh-state.ts";
@@ -39,6 +40,7 @@ export class Lane {
   readonly #requests: RequestTotals;
   readonly #died;
   readonly #malformed;
+  readonly #endpoints: EndpointChanges;
   #threads: DataThreads | undefined;
 
   constructor(parts: LaneParts) {
@@ -46,6 +48,7 @@ export class Lane {
     this.replicas = new Replicas({ state: parts.state, pods: parts.pods, knowledge: parts.knowledge });
     this.#requests = new RequestTotals(parts.metrics);
     this.#died = parts.metrics.counter(metricNames.dataThreadsDied);
+    this.#endpoints = new EndpointChanges(parts.metrics, parts.log);
     this.#malformed = parts.metrics.counter(metricNames.malformed);
   }
 
@@ -67,6 +70,7 @@ export class Lane {
       requests: (thread, ended) =>
         ended === undefined ? this.#requests.gone(thread) : this.#requests.take(thread, ended),
       malformed: (refused) => this.#malformed.add({ refused }),
+      endpoint: (change) => this.#endpoints.take(change),
       changed,
     });
     if (!started.ok) return started;

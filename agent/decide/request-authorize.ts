@@ -124,6 +124,11 @@ export class RequestJudge {
     );
   }
 
+  /** Whether the verdict is the same for every request. */
+  get asksNothing(): boolean {
+    return this.#isOpen;
+  }
+
   /** Nothing of the head is kept. The same verdict object is given for the same rule: do not change it. */
   judge(head: RequestHead): Verdict {
     const open = this.#allowVerdicts[this.#allowing.length] as Verdict;

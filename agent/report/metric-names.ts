@@ -46,6 +46,10 @@ export const metricNames = {
   responseBytes: spec("istio_response_bytes", "Bytes of response bodies", requestLabels),
   requestsDropped: spec("fairlead_request_series_overflow_total", "Requests counted under other: too many label sets"),
   malformed: spec("fairlead_malformed_requests_total", "Bytes of clients that were no request, by why", ["refused"]),
+  breakerChanges: spec("fairlead_breaker_changes_total", "Changes of endpoints' circuit breakers, by new state", [
+    "to",
+  ]),
+  ejections: spec("fairlead_endpoint_ejections_total", "Endpoints ejected by outlier detection, by why", ["reason"]),
   connections: spec("fairlead_connections_total", "Ended connections by lane and reason", [
     "direction",
     "lane",

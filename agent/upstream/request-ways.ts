@@ -1,117 +1,146 @@
-// Where the requests of one handed connection may go: endpoints with their pools, metric handles and, on this node, policies. Made from the
-// replica when its state has changed since, and kept until then.
-import type { PodName, ServiceName } from "./api/names.ts";
-import { type Service, serviceNameOf } from "./api/service.ts";
-import { identityOf, type Workload } from "./api/workload.ts";
-import { type RouteTable, ServiceRoutes } from "./decide/http/route-table.ts";
-import { type DecideSettings, decideOutbound } from "./decide/outbound.ts";
-import type { RequestJudge } from "./decide/request-authorize.ts";
-import { serviceUpstreams, type Upstream } from "./decide/upstreams.ts";
-import type { LocalPod, PlanEndpoint, Verdict } from "./flow.ts";
-import type { UpstreamPool } from "./forward/http1/pool.ts";
-import type { Pools } from "./forward/pools.ts";
-import type { Replica } from "./replica.ts";
-import { RequestParties } from "./report/request-series.ts";
-import { partyOf, type SeriesKey } from "./report/tcp-series.ts";
-import type { HandedSocket } from "./threads.ts";
+// Where the requests of one handed connection may go: the clusters of services, or the one server that the connection leads to. Looked up
+// in what this thread knows whenever the state's generation has grown.
+import { defaultPolicy, type HttpPolicy } from "../api/http-policy.ts";
+import type { PodName, ServiceName, SpiffeId } from "../api/names.ts";
+import { type Service, serviceNameOf } from "../api/service.ts";
+import { identityOf, type Workload } from "../api/workload.ts";
+import { type RouteTable, ServiceRoutes } from "../decide/http/route-table.ts";
+import { decideInbound } from "../decide/inbound.ts";
+import { decideOutbound } from "../decide/outbound.ts";
+import { type Route, routeOf } from "../decide/route.ts";
+import { planEndpoint, type Upstream } from "../decide/upstreams.ts";
+import type { LocalPod, PlanEndpoint, Verdict } from "../flow.ts";
+import type { Pools } from "../forward/pools.ts";
+import type { Replica } from "../replica.ts";
+import { RequestParties } from "../report/request-series.ts";
+import { partyOf, type SeriesKey } from "../report/tcp-series.ts";
+import type { HandedSocket } from "../threads.ts";
+import type { Cluster, ClusterName } from "./cluster.ts";
+import { type Clusters, clusterKey } from "./clusters.ts";
+import { Way } from "./way.ts";
 
 export interface WaysParts {
   readonly replica: Replica;
   readonly pools: Pools;
-  readonly settings: Omit<DecideSettings, "knowledge">;
+  readonly clusters: Clusters;
 }
 
-/** One endpoint, with everything that does not change from one request to the next. */
-export interface Way {
-  readonly weight: number;
-  readonly pool: UpstreamPool;
-  /** The server, where it is on this node: its policies are asked here. */
-  readonly subject: LocalPod | undefined;
-  judge: RequestJudge | undefined;
-  readonly ip: string;
-  readonly port: number;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly parties: readonly RequestParties[];
-}
+export type Refused = Pick<Verdict, "reason" | "policy">;
+/** Where requests may go. */
 export interface Ways {
-  readonly ways: readonly Way[];
-  readonly totalWeight: number;
+  /** Absent where there is one way, or none. */
+  readonly cluster: Cluster | undefined;
   /** Why there is none. */
-  readonly refused: Pick<Verdict, "reason" | "policy"> | undefined;
+  readonly refused: Refused | undefined;
   /** Whom requests are counted for that reach no endpoint. */
   readonly parties: readonly RequestParties[];
+  /** `index`: of the cluster's endpoint; 0 where there is no cluster. */
+  way(index: number): Way;
 }
-interface Current extends Ways {
-  readonly generation: number;
+/** What holds for the requests of a connection until the state changes. */
+export interface Current {
+  readonly ways: Ways;
   /** Routes of the service that was asked for; undefined: all requests go to its endpoints. */
   readonly table: RouteTable | undefined;
-  readonly backends: Map<string, Ways>;
+  /** Of the service that was asked for: its timeouts and retries hold where a route says nothing. */
+  readonly policy: HttpPolicy;
 }
 
 /** Compiled once per set of routes, whichever connection asks first. */
 const compiled = new WeakMap<object, ServiceRoutes>();
+/** Ways of a pod are shared by all its connections; they go when the node's record of the pod does. */
+const byPod = new WeakMap<LocalPod, Map<string, ClusterWays>>();
 
 export class RequestWays {
+  readonly handed: HandedSocket;
   readonly #parts: WaysParts;
-  readonly #handed: HandedSocket;
+  #generation = 0;
   #current: Current | undefined;
+  readonly #backends = new Map<object, Ways>();
 
   constructor(parts: WaysParts, handed: HandedSocket) {
     this.#parts = parts;
-    this.#handed = handed;
+    this.handed = handed;
   }
 
   /** As the state is now. */
   current(): Current {
     const { generation } = this.#parts.replica.state;
-    if (this.#current?.generation === generation) return this.#current;
-    const { ways, table } = this.#handed.direction === "outbound" ? this.#outbound() : this.#inbound();
-    this.#current = { ...ways, generation, table, backends: new Map() };
+    if (this.#current === undefined || this.#generation !== generation || isForgotten(this.#current.ways)) {
+      this.#backends.clear();
+      this.#current = this.handed.direction === "outbound" ? this.#outbound() : this.#inbound();
+      this.#generation = generation;
+    }
     return this.#current;
   }
 
   /** The endpoints of a backend that a route names. */
-  backend(name: ServiceName, port: number): Ways {
-    const { backends } = this.current();
-    const key = `${name}:${port}`;
-    let ways = backends.get(key);
-    if (ways === undefined) {
-      ways = this.#service(name, port);
-      backends.set(key, ways);
+  backend(backend: {
+    readonly service: ServiceName;
+    readonly port: number;
+    readonly subset: Readonly<Record<string, string>>;
+  }): Ways {
+    let ways = this.#backends.get(backend);
+    if (ways === undefined || isForgotten(ways)) {
+      const pod = this.#pod();
+      ways = pod === undefined ? none(notIntercepted, []) : this.#service(pod, backend);
+      this.#backends.set(backend, ways);
     }
     return ways;
   }
 
-  #service(name: ServiceName, number: number): Ways {
+  #service(pod: LocalPod, to: Pick<ClusterName, "service" | "port" | "subset">): Ways {
+    const { clusters } = this.#parts;
+    const { namespace } = pod.workload;
+    const family = this.handed.original.ip.includes(":") ? 6 : 4;
+    const cluster = clusters.get({ ...to, namespace, family }, pod.workload);
+    let known = byPod.get(pod);
+    if (known === undefined) {
+      known = new Map();
+      byPod.set(pod, known);
+    }
+    const key = clusterKey(cluster.name);
+    let ways = known.get(key);
+    // A cluster that was forgotten meanwhile is another one now.
+    if (ways?.cluster !== cluster) {
+      ways = new ClusterWays(cluster, pod, this.#parts.pools, this.handed);
+      known.set(key, ways);
+    }
+    return ways;
+  }
+
+  #outbound(): Current {
     const { replica } = this.#parts;
-    const service = replica.state.services.byName(name);
-    const port = service?.ports.find((p) => p.port === number);
+    const { state, knowledge } = replica;
+    const { original, source } = this.handed;
     const pod = this.#pod();
-    if (service === undefined || port === undefined || pod === undefined) return none({ reason: "no_endpoints" }, []);
-    const family = this.#handed.original.ip.includes(":") ? 6 : 4;
-    const upstreams = serviceUpstreams(replica.state, replica, service, port, family);
-    return this.#to(pod, upstreams, service, "unknown");
-  }
-
-  #outbound(): { ways: Ways; table: RouteTable | undefined } {
-    const { replica, settings } = this.#parts;
-    const { original, source } = this.#handed;
-    const pod = this.#pod();
-    if (pod === undefined) return { ways: none({ reason: "not_intercepted" }, []), table: undefined };
-    const asked = { ...settings, knowledge: replica.knowledge, perRequest: true };
-    const decision = decideOutbound(replica.state, replica, pod, source.ip, original, asked);
-    const { route } = decision;
-    const service = route.kind === "service" ? route.service : undefined;
+    if (pod === undefined) return { ways: none(notIntercepted, []), table: undefined, policy: defaultPolicy };
+    const route = routeOf(state, replica, original);
     const fallback = route.kind === "passthrough" ? "PassthroughCluster" : "unknown";
-    const table = route.kind === "service" ? this.#table(route.service, route.port.port, pod) : undefined;
-    if (decision.kind === "forward") return { ways: this.#to(pod, decision.upstreams, service, fallback), table };
-    const parties = [new RequestParties(sourceKey(pod, undefined, service, fallback, "source", false), false)];
-    // Routes may lead to other services than the one that has no endpoints.
-    return { ways: none(decision, parties), table: decision.reason === "no_endpoints" ? table : undefined };
+    const parties = (): RequestParties[] => [partiesOf(pod, undefined, serviceOf(route), fallback, "source", false)];
+    if (knowledge === "none")
+      return { ways: none({ reason: "policies_stale" }, parties()), table: undefined, policy: defaultPolicy };
+    if (route.kind === "service") {
+      const service = serviceNameOf(route.service);
+      const ways = this.#service(pod, { service, port: route.port.port, subset: {} });
+      const policy = state.routings.get(service)?.policy ?? defaultPolicy;
+      return { ways, table: this.#table(service, route.port.port, pod), policy };
+    }
+    const decision = decideOutbound(state, replica, pod, source.ip, original, {
+      knowledge,
+      detectMs: 0,
+      perRequest: true,
+    });
+    const [upstream] = decision.kind === "forward" ? decision.upstreams : [];
+    const ways =
+      upstream === undefined
+        ? none(decision.kind === "refuse" ? decision : { reason: "no_endpoints" }, parties())
+        : one(wayTo(upstream, pod, undefined, fallback, this.#parts.pools, this.handed));
+    return { ways, table: undefined, policy: defaultPolicy };
   }
 
-  #table(service: Service, port: number, client: LocalPod): RouteTable | undefined {
-    const routing = this.#parts.replica.state.routings.get(serviceNameOf(service));
+  #table(service: ServiceName, port: number, client: LocalPod): RouteTable | undefined {
+    const routing = this.#parts.replica.state.routings.get(service);
     if (routing === undefined || routing.routes.length === 0) return undefined;
     let routes = compiled.get(routing);
     if (routes === undefined) {
@@ -121,44 +150,16 @@ export class RequestWays {
     return routes.tableFor(port, client.workload.namespace);
   }
 
-  #to(pod: LocalPod, upstreams: readonly Upstream[], service: Service | undefined, fallback: string): Ways {
-    const { original, source, planId } = this.#handed;
-    const name = service === undefined ? {} : { service: serviceNameOf(service) };
-    const ways = upstreams.map((upstream): Way => {
-      const { ip, port, mode, local, workload } = upstream;
-      const target = {
-        pod: pod.name,
-        source,
-        endpoint: planEndpoint(upstream),
-        destination: original,
-        planId,
-        ...name,
-      };
-      const reporters: SeriesKey["reporter"][] = local === undefined ? ["source"] : ["source", "destination"];
-      return {
-        weight: upstream.weight,
-        pool: this.#parts.pools.pool(`${pod.name}>${ip}|${port}|${mode}|h1`, target),
-        judge: undefined,
-        subject: local,
-        ip,
-        port,
-        labels: workload.labels,
-        parties: reporters.map(
-          (r) => new RequestParties(sourceKey(pod, workload, service, fallback, r, mode !== "plain"), false),
-        ),
-      };
-    });
-    return { ways, totalWeight: totalOf(ways), refused: undefined, parties: [] };
-  }
-
-  #inbound(): { ways: Ways; table: undefined } {
+  #inbound(): Current {
     const { replica, pools } = this.#parts;
-    const { original, source, planId } = this.#handed;
-    const identity = this.#handed.identity ?? undefined;
+    const { state, knowledge } = replica;
+    const { original, source, planId, tunnel } = this.handed;
+    const identity = (this.handed.identity ?? null) as SpiffeId | null;
+    const base = { table: undefined, policy: defaultPolicy };
     const pod = this.#pod();
-    if (pod === undefined) return { ways: none({ reason: "not_intercepted" }, []), table: undefined };
-    const claimed = replica.byAddress(source.ip)?.workload ?? replica.state.workloads.byAddress(source.ip);
-    const believed = claimed !== undefined && identity !== undefined && identityOf(claimed) === identity;
+    if (pod === undefined) return { ...base, ways: none(notIntercepted, []) };
+    const claimed = replica.byAddress(source.ip)?.workload ?? state.workloads.byAddress(source.ip);
+    const believed = claimed !== undefined && identity !== null && identityOf(claimed) === identity;
     const parties = new RequestParties(
       {
         reporter: "destination",
@@ -167,63 +168,136 @@ export class RequestWays {
         service: undefined,
         fallbackService: "unknown",
         responseFlags: "-",
-        secured: identity !== undefined,
+        secured: identity !== null,
       },
       false,
     );
+    // What let the connection in may have changed since.
+    const arrival = { destination: original, sourceIp: source.ip, identity, tunnel };
+    const verdict = decideInbound(state, pod, arrival, knowledge, true);
+    if (!verdict.allow) return { ...base, ways: none(verdict, [parties]) };
     const endpoint: PlanEndpoint = { ...original, mode: "local", pod: pod.name };
-    const target = { pod: pod.name, source, endpoint, planId };
-    const way: Way = {
-      weight: 1,
+    const way = new Way({
+      at: original,
       // The server sees the client's address, so clients do not share connections (DP-27).
-      pool: pools.pool(`${pod.name}<${source.ip}|${original.port}|h1`, target),
-      judge: undefined,
+      pool: pools.pool(`${pod.name}<${source.ip}|${original.port}|h1`, { pod: pod.name, source, endpoint, planId }),
       subject: pod,
-      ip: original.ip,
-      port: original.port,
-      labels: pod.workload.labels,
+      identity,
+      sourceIp: source.ip,
       parties: [parties],
-    };
-    return { ways: { ways: [way], totalWeight: 1, refused: undefined, parties: [parties] }, table: undefined };
+    });
+    return { ...base, ways: one(way) };
   }
 
   #pod(): LocalPod | undefined {
-    return this.#parts.replica.byName(this.#handed.pod as PodName);
+    return this.#parts.replica.byName(this.handed.pod as PodName);
   }
 }
 
-const sourceKey = (
+/** The endpoints of a cluster as one pod reaches them. */
+class ClusterWays implements Ways {
+  readonly cluster: Cluster;
+  readonly parties: readonly RequestParties[];
+  readonly #pod: LocalPod;
+  readonly #pools: Pools;
+  readonly #handed: HandedSocket;
+  #version = -1;
+  #ways: (Way | undefined)[] = [];
+
+  /** `handed`: the connection that needed it first; what is dialled names its destination. */
+  constructor(cluster: Cluster, pod: LocalPod, pools: Pools, handed: HandedSocket) {
+    this.cluster = cluster;
+    this.#pod = pod;
+    this.#pools = pools;
+    this.#handed = handed;
+    this.parties = [partiesOf(pod, undefined, cluster.service, "unknown", "source", false)];
+  }
+
+  get refused(): Refused | undefined {
+    return this.cluster.refused;
+  }
+
+  way(index: number): Way {
+    const { cluster } = this;
+    if (this.#version !== cluster.version) {
+      this.#version = cluster.version;
+      this.#ways = [];
+    }
+    let way = this.#ways[index];
+    if (way === undefined) {
+      const { upstream } = cluster.members[index] as Cluster["members"][number];
+      way = wayTo(upstream, this.#pod, cluster.service, "unknown", this.#pools, this.#handed);
+      this.#ways[index] = way;
+    }
+    return way;
+  }
+}
+
+function wayTo(
+  upstream: Upstream,
+  pod: LocalPod,
+  service: Service | undefined,
+  fallback: string,
+  pools: Pools,
+  { original, source, planId }: HandedSocket,
+): Way {
+  const { ip, port, mode, local, workload } = upstream;
+  const name = service === undefined ? {} : { service: serviceNameOf(service) };
+  const target = {
+    pod: pod.name,
+    source,
+    endpoint: planEndpoint(upstream),
+    destination: original,
+    planId,
+    ...name,
+  };
+  const reporters: SeriesKey["reporter"][] = local === undefined ? ["source"] : ["source", "destination"];
+  return new Way({
+    at: { ip, port },
+    pool: pools.pool(`${pod.name}>${ip}|${port}|${mode}|h1`, target),
+    subject: local,
+    identity: pod.identity,
+    sourceIp: source.ip,
+    parties: reporters.map((r) => partiesOf(pod, workload, service, fallback, r, mode !== "plain")),
+  });
+}
+
+/** Nobody used it for long; the one that takes its place knows more. */
+const isForgotten = ({ cluster }: Ways): boolean => cluster?.isForgotten === true;
+const notIntercepted: Refused = { reason: "not_intercepted" };
+const serviceOf = (route: Route): Service | undefined => (route.kind === "service" ? route.service : undefined);
+const one = (way: Way): Ways => ({
+  cluster: undefined,
+  refused: undefined,
+  parties: way.parts.parties,
+  way: () => way,
+});
+const none = ({ reason, policy }: Refused, parties: readonly RequestParties[]): Ways => ({
+  cluster: undefined,
+  refused: { reason, ...(policy === undefined ? {} : { policy }) },
+  parties,
+  way() {
+    throw new Error("there is no way");
+  },
+});
+
+const partiesOf = (
   pod: LocalPod,
   to: Workload | undefined,
   service: Service | undefined,
   fallbackService: string,
   reporter: SeriesKey["reporter"],
   secured: boolean,
-): SeriesKey => ({
-  reporter,
-  source: { workload: pod.workload, principal: secured ? pod.identity : "" },
-  destination: partyOf(to, secured),
-  service,
-  fallbackService,
-  responseFlags: "-",
-  secured,
-});
-const none = ({ reason, policy }: Pick<Verdict, "reason" | "policy">, parties: readonly RequestParties[]): Ways => ({
-  ways: [],
-  totalWeight: 0,
-  refused: { reason, ...(policy === undefined ? {} : { policy }) },
-  parties,
-});
-const totalOf = (ways: readonly Way[]): number => ways.reduce((sum, way) => sum + way.weight, 0);
-
-function planEndpoint({ ip, port, mode, identities, tunnelAddress, weight, local }: Upstream): PlanEndpoint {
-  return {
-    ip,
-    port,
-    mode,
-    weight,
-    ...(identities.length === 0 ? {} : { identities }),
-    ...(tunnelAddress === undefined ? {} : { tunnelAddress }),
-    ...(local === undefined ? {} : { pod: local.name }),
-  };
-}
+): RequestParties =>
+  new RequestParties(
+    {
+      reporter,
+      source: { workload: pod.workload, principal: secured ? pod.identity : "" },
+      destination: partyOf(to, secured),
+      service,
+      fallbackService,
+      responseFlags: "-",
+      secured,
+    },
+    false,
+  );

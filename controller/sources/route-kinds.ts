@@ -86,11 +86,14 @@ const pathMatch: Reader<PathMatch> = mapped(
   },
 );
 const methods = oneOf(["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]);
+const queryName: Reader<string> = checked(text, (value, path, report) => {
+  if (value === "") report.problem(path, "is empty", "name the query parameter");
+});
 const httpMatch: Reader<RouteMatch> = mapped(
   object({
     path: optional<PathMatch | undefined>(pathMatch, undefined),
     headers: optional(namedMatches(headerName), []),
-    queryParams: optional(namedMatches(text), []),
+    queryParams: optional(namedMatches(queryName), []),
     method: optional<string>(methods, ""),
   }),
   ({ queryParams, ...rest }) => ({ ...rest, query: queryParams, grpc: undefined }),

@@ -53,6 +53,7 @@ export const threadParts = (
   heapMb: 256,
   requests: () => {},
   malformed: () => {},
+  endpoint: () => {},
   ended,
   changed: () => {},
   ...more,

@@ -31,6 +31,7 @@ const table = {
   "agent/http.ts": [],
   "agent/threads.ts": [
     "agent/native-calls.ts",
+    "agent/report/endpoint-changes.ts",
     "agent/report/request-series.ts",
     "agent/flow.ts",
     "agent/api",
@@ -51,7 +52,7 @@ const table = {
     "agent/api",
   ],
   "agent/request.ts": [
-    "agent/request-ways.ts",
+    "agent/upstream",
     "agent/decide",
     "agent/forward",
     "agent/report",
@@ -63,7 +64,7 @@ const table = {
     "agent/api",
     "agent/base",
   ],
-  "agent/request-ways.ts": [
+  "agent/upstream": [
     "agent/decide",
     "agent/forward",
     "agent/report",

@@ -122,7 +122,8 @@ test("[LB-5] EWMA: the lower (latency + in flight x penalty) / weight of two", (
 });
 
 test("[LB-5] latencies: seeded by a probe, peaks at once, better ones and silence fade in", () => {
-  const stats = new EndpointStats(1, { decayMs: 1000 });
+  const stats = new EndpointStats(1);
+  stats.reset(0, 1000);
   assert.equal(stats.latency(0), 0);
   stats.seed(0, 30, 0);
   stats.seed(0, 90, 0);

@@ -26,6 +26,17 @@ export type RetryVerdict =
   | "body_gone"
   | "may_have_effect";
 
+/**
+ * What a failure without an answer was, from the word of the dialler or the codec (forward/http1/exchange.ts); undefined: a limit of our
+ * own, a refusal, or an answer that is none. Everything before a connection stands reached nobody.
+ */
+export function causeOf(why: string): RetryCause | undefined {
+  if (/^(connect|tunnel|tls)_/.test(why)) return "connect_failure";
+  if (why === "try_timeout" || why === "response_timeout") return "timeout";
+  if (why === "upstream_refused" || why === "pool_draining") return "refused";
+  return why === "upstream_closed" || why === "upstream_reset" ? "reset" : undefined;
+}
+
 /** RFC 9110 §9.2.2. */
 const idempotent = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
 /** Tries on failures that reached nobody, where nothing is configured: a rollout must not show (DP-29). */
@@ -80,7 +91,8 @@ export class RetryBudget {
   }
 
   /** Takes one retry from the budget, or says that there is none. */
-  take({ budgetPercent, budgetMinPerS }: RetryPolicy, nowMs: number): boolean {
+  take(policy: RetryPolicy | undefined, nowMs: number): boolean {
+    const { budgetPercent, budgetMinPerS } = policy ?? noRetry;
     this.#advance(nowMs);
     const sum = (counts: Float64Array): number => counts.reduce((a, b) => a + b, 0);
     const allowed = (sum(this.#requests) * budgetPercent) / 100 + (budgetMinPerS * budgetMs) / 1000;

@@ -43,6 +43,8 @@ export abstract class ClientConnection implements Swept {
   /** Monotonic ms; 0: none. */
   protected deadlineMs = 0;
   protected tryDeadlineMs = 0;
+  protected answerDeadlineMs = 0;
+  protected stallMs: number;
   protected isConsuming = false;
   private isPaused = false;
   private discarded = 0;
@@ -56,6 +58,7 @@ export abstract class ClientConnection implements Swept {
     this.parser = new RequestParser(limits);
     this.body = new BodyReader(limits);
     this.activeMs = times.now;
+    this.stallMs = limits.stallTimeoutMs;
     this.socket = open({ buffer: () => this.area.next(), callback: (n) => this.read(n) });
     this.socket.setNoDelay(true);
     this.writer = new MessageWriter(this.socket);
@@ -248,8 +251,8 @@ export abstract class ClientConnection implements Swept {
       case BUSY:
         if (this.deadlineMs > 0 && now >= this.deadlineMs) this.expired("request_timeout");
         else if (this.tryDeadlineMs > 0 && now >= this.tryDeadlineMs) this.expired("try_timeout");
-        else if (quiet >= this.limits.stallTimeoutMs)
-          this.expired(this.isRequestDone ? "response_stalled" : "request_stalled");
+        else if (this.answerDeadlineMs > 0 && now >= this.answerDeadlineMs) this.expired("response_timeout");
+        else if (quiet >= this.stallMs) this.expired(this.isRequestDone ? "response_stalled" : "request_stalled");
         break;
       case TUNNEL:
         if (quiet >= this.limits.tunnelIdleTimeoutMs) this.expired("tunnel_idle");

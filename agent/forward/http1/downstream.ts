@@ -5,7 +5,7 @@ import type { HeaderList, Malformed } from "../../http.ts";
 import type { TrailerParser } from "./body.ts";
 import { BUSY, CLOSED, LINGER, TUNNEL } from "./client-connection.ts";
 import { CountedConnection } from "./counted-connection.ts";
-import type { Decision, DownstreamParts, Forward, Handler, Outcome } from "./exchange.ts";
+import type { Decision, DownstreamParts, Forward, Handler, Outcome, Respond } from "./exchange.ts";
 import { isIdempotent, statusOf } from "./exchange.ts";
 import { KEEP_ALIVE, REFUSED } from "./fields.ts";
 import type { Answered, ServerLink } from "./links.ts";
@@ -87,21 +87,23 @@ export class Downstream extends CountedConnection implements Answered {
 
   private follow(decision: Decision): void {
     this.decision = decision;
-    if (decision.kind === "forward") {
-      if (decision.timeoutMs !== undefined && decision.timeoutMs > 0 && this.deadlineMs === 0)
-        this.deadlineMs = this.times.now + decision.timeoutMs;
-      this.tryDeadlineMs = decision.tryTimeoutMs === undefined ? 0 : this.times.now + decision.tryTimeoutMs;
-      if (decision.delayMs === undefined || decision.delayMs <= 0) this.takeUpstream(decision, false);
-      else
-        this.cancelDelay = this.times.after(decision.delayMs, () => {
-          this.cancelDelay = undefined;
-          this.takeUpstream(decision, false);
-        });
-    } else if (decision.kind === "respond") this.respond(decision.status, decision.headers, decision.body, "finished");
-    else {
+    if (decision.kind === "reset") {
       this.endExchange("reset_by_decision");
       this.cut();
+      return;
     }
+    if (decision.kind === "forward") this.startTimes(decision);
+    if ((decision.delayMs ?? 0) <= 0) this.proceed(decision);
+    else
+      this.cancelDelay = this.times.after(decision.delayMs as number, () => {
+        this.cancelDelay = undefined;
+        this.proceed(decision);
+      });
+  }
+
+  private proceed(decision: Forward | Respond): void {
+    if (decision.kind === "forward") this.takeUpstream(decision, false);
+    else this.respond(decision.status, decision.headers, decision.body, "finished");
   }
 
   private takeUpstream(decision: Forward, fresh: boolean): void {
@@ -118,7 +120,10 @@ export class Downstream extends CountedConnection implements Answered {
     const writer = upstream.writer;
     writer.request(this.out.view(), this.out.framing);
     if (this.hasClientEnded) upstream.endWriting();
-    if (this.isRequestDone) return;
+    if (this.isRequestDone) {
+      this.awaitAnswer();
+      return;
+    }
     if (writer.isPending) writer.whenFlushed(this.serverFlushed);
     else this.resumeReading();
   }
@@ -140,6 +145,7 @@ export class Downstream extends CountedConnection implements Answered {
     this.out.keep(buf, body, this.decision?.kind === "forward" ? (this.decision.replayBytes ?? 0) : 0);
     this.requestBytes += body.to - body.from;
     this.isRequestDone = body.done;
+    if (body.done) this.awaitAnswer();
     const pending = upstream.writer.payload(buf, body.from, body.to, body.done, body.done ? body.trailers : undefined);
     if (!pending) return true;
     if (body.done) {
@@ -205,7 +211,7 @@ export class Downstream extends CountedConnection implements Answered {
     }
     if (this.isDraining || (this.minor === 0 && (head.body === CHUNKED || head.body === UNTIL_CLOSE)))
       this.keepsAlive = false;
-    this.tryDeadlineMs = 0;
+    this.tryDeadlineMs = this.answerDeadlineMs = 0;
     this.status = head.status;
     this.hasStarted = true;
     this.writer.response(head, edits, this.minor, !this.keepsAlive);

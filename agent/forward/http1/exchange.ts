@@ -18,6 +18,10 @@ export interface Forward extends RequestRewrite {
   readonly timeoutMs?: number;
   /** From now to the response's head; `failed` is asked what to do after it. */
   readonly tryTimeoutMs?: number;
+  /** From the request's end to the response's head; `failed` likewise. */
+  readonly responseTimeoutMs?: number;
+  /** Without a byte in either direction; 0: none, absent: ExchangeLimits.stallTimeoutMs. */
+  readonly idleTimeoutMs?: number;
   /** Of the request's body, bytes kept so that it can be sent again. Absent: what came with its head. */
   readonly replayBytes?: number;
   /** Wait before the request goes on: injected delay, backoff of a retry. */
@@ -28,6 +32,8 @@ export interface Respond {
   readonly status: number;
   readonly headers: HeaderList;
   readonly body: Buffer;
+  /** Wait before the answer goes out: injected delay, tarpit. */
+  readonly delayMs?: number;
 }
 /** The connection is reset without a word. */
 export interface Reset {
@@ -132,10 +138,10 @@ export function isIdempotent(method: string): boolean {
   }
 }
 
+const timedOut = new Set(["request_timeout", "try_timeout", "response_timeout", "response_stalled", "connect_timeout"]);
 /** The status that a client gets where the server gave none, by why. */
 export function statusOf(why: Outcome): number {
-  if (why === "request_timeout" || why === "try_timeout" || why === "response_stalled" || why === "connect_timeout")
-    return 504;
-  if (why.startsWith("connect_") || why === "pool_overflow" || why === "pool_draining") return 503;
+  if (timedOut.has(why)) return 504;
+  if (/^(connect|tunnel|tls|pool)_/.test(why)) return 503;
   return 502;
 }

@@ -1,0 +1,42 @@
+// What befell endpoints that requests go to, as data threads tell it: a breaker that opened or closed, an ejection. Counted and logged.
+import type { ServiceName } from "../api/names.ts";
+import type { Logger } from "../base/log.ts";
+import type { CounterMetric, Metrics } from "../base/metrics.ts";
+import { metricNames } from "./metric-names.ts";
+
+export type EndpointChange = {
+  readonly service: ServiceName;
+  /** "<address>:<port>". */
+  readonly endpoint: string;
+  /** Whose clients saw it (DP-26). */
+  readonly namespace: string;
+} /** States of decide/resilience/breaker.ts. */ & (
+  | { readonly kind: "breaker"; readonly from: string; readonly to: string }
+  | { readonly kind: "ejected"; readonly reason: string; readonly forMs: number }
+);
+
+export class EndpointChanges {
+  readonly #log: Logger;
+  readonly #breakers: CounterMetric<"to">;
+  readonly #ejections: CounterMetric<"reason">;
+
+  constructor(metrics: Metrics, log: Logger) {
+    this.#log = log;
+    this.#breakers = metrics.counter(metricNames.breakerChanges);
+    this.#ejections = metrics.counter(metricNames.ejections);
+  }
+
+  take(change: EndpointChange): void {
+    const { service, endpoint, namespace } = change;
+    if (change.kind === "breaker") {
+      const { from, to } = change;
+      this.#breakers.add({ to });
+      if (to === "open") this.#log.warn("breaker_opened", { service, endpoint, clients: namespace });
+      else if (to === "closed") this.#log.info("breaker_closed", { service, endpoint, clients: namespace, from });
+      return;
+    }
+    const { reason, forMs } = change;
+    this.#ejections.add({ reason });
+    this.#log.warn("endpoint_ejected", { service, endpoint, clients: namespace, reason, forMs });
+  }
+}

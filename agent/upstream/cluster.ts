@@ -1,0 +1,372 @@
+// The endpoints of one service's port as the clients of one namespace on this data thread use them (DP-26): whom a request goes to, what
+// its outcome says of the endpoint, whether it may be tried again. Made anew from the replica when the state has changed.
+import type { HttpPolicy, RetryPolicy, SessionAffinity } from "../api/http-policy.ts";
+import { defaultPolicy } from "../api/http-policy.ts";
+import type { ServiceName } from "../api/names.ts";
+import type { Service, ServicePort } from "../api/service.ts";
+import type { Random } from "../base/random.ts";
+import { buildPicker, nextWarmingMs } from "../decide/balance/build-picker.ts";
+import type { EndpointStats } from "../decide/balance/endpoint-stats.ts";
+import { keyOf, type Session, Sessions } from "../decide/balance/keys.ts";
+import { type Place, subsetFor, tierOf } from "../decide/balance/locality.ts";
+import type { PickEndpoint, Picker } from "../decide/balance/picker.ts";
+import type { SlotBook } from "../decide/balance/slots.ts";
+import { decideInbound } from "../decide/inbound.ts";
+import type { BreakerState, Breakers } from "../decide/resilience/breaker.ts";
+import { type Ejection, OutlierDetector } from "../decide/resilience/outlier.ts";
+import { RetryBudget } from "../decide/resilience/retry.ts";
+import { openUpstreams, serviceUpstreams, type Upstream } from "../decide/upstreams.ts";
+import type { Verdict } from "../flow.ts";
+import type { RequestHead } from "../http.ts";
+import type { Replica } from "../replica.ts";
+import type { EndpointChange } from "../report/endpoint-changes.ts";
+
+export interface ClusterParts {
+  readonly replica: Replica;
+  readonly random: Random;
+  readonly stats: EndpointStats;
+  readonly slots: SlotBook;
+  readonly breakers: Breakers;
+  /** Monotonic, ms. */
+  readonly nowMs: () => number;
+  /** What befell an endpoint. */
+  readonly told: (change: EndpointChange) => void;
+}
+/** What a try says of its endpoint: nothing where the client or a limit of our own ended it. */
+export type TryOutcome = "good" | "error" | "no_answer" | "unknown";
+/** Whose, and which endpoints. */
+export interface ClusterName {
+  readonly namespace: string;
+  readonly service: ServiceName;
+  readonly port: number;
+  readonly family: 4 | 6;
+  readonly subset: Readonly<Record<string, string>>;
+}
+
+/** One endpoint while it is in the cluster, and until its last request has ended. */
+export class Member implements PickEndpoint {
+  readonly id: string;
+  readonly slot: number;
+  readonly slotName: string;
+  upstream: Upstream;
+  weight: number;
+  tier: number;
+  readySinceMs: number;
+  /** Requests of this thread under way. */
+  pending = 0;
+  isGone = false;
+  state: BreakerState = "closed";
+  gate = 0;
+
+  constructor(upstream: Upstream, slot: number, slotName: string, tier: number, readySinceMs: number) {
+    this.id = idOf(upstream);
+    this.upstream = upstream;
+    this.slot = slot;
+    this.slotName = slotName;
+    this.weight = upstream.weight;
+    this.tier = tier;
+    this.readySinceMs = readySinceMs;
+  }
+}
+const idOf = ({ ip, port }: Upstream): string => (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);
+
+export class Cluster {
+  readonly name: ClusterName;
+  readonly #parts: ClusterParts;
+  readonly #place: Place;
+  readonly #budget: RetryBudget;
+  readonly #cursor = new Int32Array(1);
+  #generation = 0;
+  #members: readonly Member[] = [];
+  #sessions = new Sessions([]);
+  #picker: Picker | undefined;
+  #outlier: OutlierDetector | undefined;
+  #warmAtMs = Number.POSITIVE_INFINITY;
+  service: Service | undefined;
+  port: ServicePort | undefined;
+  policy: HttpPolicy = defaultPolicy;
+  /** Why there is no endpoint. */
+  refused: Pick<Verdict, "reason" | "policy"> | undefined;
+  /** Grows with each change of the endpoints. */
+  version = 0;
+  /** Requests under way, and retries among them. */
+  requests = 0;
+  retries = 0;
+  usedMs: number;
+  isForgotten = false;
+
+  constructor(name: ClusterName, place: Place, parts: ClusterParts) {
+    this.name = name;
+    this.#parts = parts;
+    this.#place = place;
+    this.usedMs = parts.nowMs();
+    this.#budget = new RetryBudget(this.usedMs);
+  }
+
+  get members(): readonly Member[] {
+    return this.#members;
+  }
+
+  /** As the state is now. */
+  refresh(): void {
+    const { state } = this.#parts.replica;
+    if (this.#generation === state.generation) return;
+    const isFirst = this.#generation === 0;
+    this.#generation = state.generation;
+    const policy = state.routings.get(this.name.service)?.policy ?? defaultPolicy;
+    this.service = state.services.byName(this.name.service);
+    this.port = this.service?.ports.find(({ port }) => port === this.name.port);
+    const upstreams = this.#upstreams();
+    const isSame =
+      policy === this.policy && upstreams.length === this.#members.length && this.#members.every(isStill, upstreams);
+    this.policy = policy;
+    if (!isSame || this.#picker === undefined) this.#swap(upstreams, isFirst);
+  }
+
+  #upstreams(): readonly Upstream[] {
+    const { replica } = this.#parts;
+    const { state, knowledge } = replica;
+    const { service, port } = this;
+    this.refused = undefined;
+    if (service === undefined || port === undefined) {
+      this.refused = { reason: "no_endpoints" };
+      return [];
+    }
+    const wanted = Object.entries(this.name.subset);
+    const candidates = serviceUpstreams(state, replica, service, port, this.name.family).filter(({ workload }) =>
+      wanted.every(([key, value]) => workload.labels[key] === value),
+    );
+    // What servers on this node say of every caller; what they say of this one is asked with each request.
+    const { upstreams, refused } = openUpstreams(candidates, ({ ip, port }, pod) =>
+      decideInbound(
+        state,
+        pod,
+        { destination: { ip, port }, sourceIp: ip, identity: null, tunnel: "local" },
+        knowledge,
+        true,
+      ),
+    );
+    if (candidates.length === 0) this.refused = { reason: "no_endpoints" };
+    else this.refused = refused;
+    const chosen = subsetFor(this.#place.node, upstreams.map(idOf), this.policy.locality.subsetSize);
+    return chosen.map((i) => upstreams[i] as Upstream);
+  }
+
+  #swap(upstreams: readonly Upstream[], isFirst: boolean): void {
+    const { nowMs } = this.#parts;
+    const before = new Map(this.#members.map((member) => [member.id, member]));
+    const members: Member[] = [];
+    for (const upstream of upstreams) {
+      const known = before.get(idOf(upstream));
+      const tier = tierOf(this.policy.locality.prefer, this.#place, upstream.workload);
+      if (known === undefined) {
+        // Those that are there when the cluster is first used are as warm as they will be.
+        const made = this.#enter(upstream, tier, isFirst ? Number.NEGATIVE_INFINITY : nowMs());
+        if (made !== undefined) members.push(made);
+        continue;
+      }
+      before.delete(known.id);
+      known.upstream = upstream;
+      known.weight = upstream.weight;
+      known.tier = tier;
+      members.push(known);
+    }
+    for (const gone of before.values()) this.#leave(gone);
+    this.#members = members;
+    this.#sessions = new Sessions(members.map(({ id }) => id));
+    this.#watchOutliers();
+    this.#build();
+    this.version++;
+  }
+
+  #enter(upstream: Upstream, tier: number, readySinceMs: number): Member | undefined {
+    const { namespace, service, port } = this.name;
+    const slotName = `${namespace}>${service}:${port}>${idOf(upstream)}`;
+    const slot = this.#parts.slots.take(slotName, this.policy.balancer.decayMs);
+    return slot < 0 ? undefined : new Member(upstream, slot, slotName, tier, readySinceMs);
+  }
+  #leave(member: Member): void {
+    member.isGone = true;
+    if (member.pending === 0) this.#parts.slots.give(member.slotName);
+  }
+
+  #watchOutliers(): void {
+    const { outlier } = this.policy;
+    const { stats, nowMs } = this.#parts;
+    const slots = this.#members.map(({ slot }) => slot);
+    if (outlier === undefined) {
+      this.#outlier?.setEndpoints([]);
+      this.#outlier = undefined;
+    } else if (this.#outlier === undefined) this.#outlier = new OutlierDetector(outlier, slots, stats, nowMs());
+    else {
+      this.#outlier.setPolicy(outlier);
+      this.#outlier.setEndpoints(slots);
+    }
+  }
+
+  #build(): void {
+    const { stats, nowMs } = this.#parts;
+    const now = nowMs();
+    const { affinity, balancer, locality } = this.policy;
+    const isBySource = affinity?.kind === "source";
+    this.#picker = buildPicker(this.#members, {
+      policy: { balancer: isBySource ? { ...balancer, ...bySource } : balancer, locality },
+      serviceDefault: this.service?.loadBalancing ?? "",
+      stats,
+      nowMs: now,
+      cursor: this.#cursor,
+    });
+    this.#warmAtMs = nextWarmingMs(this.#members, balancer, now) ?? Number.POSITIVE_INFINITY;
+  }
+
+  session(affinity: SessionAffinity | undefined, head: RequestHead, nowS: number): Session | undefined {
+    return affinity === undefined || affinity.kind === "source" ? undefined : this.#sessions.find(affinity, head, nowS);
+  }
+  /** See Sessions.fieldFor. */
+  sessionField(
+    affinity: SessionAffinity,
+    member: Member,
+    session: Session | undefined,
+    nowS: number,
+  ): readonly [name: string, value: string] | undefined {
+    const index = this.#members.indexOf(member);
+    return index < 0 ? undefined : this.#sessions.fieldFor(affinity, index, session, nowS, false);
+  }
+
+  /** What the balancer goes by; 0 where it goes by nothing of the request. */
+  keyOf(head: RequestHead, sourceIp: string): number {
+    if (this.#picker?.isKeyed !== true) return 0;
+    const { affinity, balancer } = this.policy;
+    return keyOf(affinity?.kind === "source" ? bySource : balancer, head, sourceIp, this.#parts.random);
+  }
+
+  isOpen(index: number): boolean {
+    const member = this.#members[index];
+    return member !== undefined && this.#parts.stats.gates[member.slot] === 0;
+  }
+
+  /** Index of the endpoint for a try, -1 if none may be picked. `avoid`: index of the one just tried, or -1. */
+  pick(key: number, avoid: number): number {
+    this.#parts.stats.nowMs = this.#parts.nowMs();
+    return this.#picker?.pick(this.#parts.random, key, avoid) ?? -1;
+  }
+
+  /** Before a try goes out to the endpoint that was picked; false: its breaker lets nobody through just now. */
+  begin(member: Member): boolean {
+    const { breakers, stats, nowMs } = this.#parts;
+    const { breaker } = this.policy;
+    if (breaker !== undefined && !breakers.admit(member.slot, breaker, nowMs())) return false;
+    stats.begin(member.slot);
+    member.pending++;
+    return true;
+  }
+
+  /** What a try under way has shown of its endpoint. */
+  report(member: Member, outcome: TryOutcome, latencyMs: number): void {
+    if (outcome === "unknown" || member.isGone) return;
+    const { breakers, stats, nowMs } = this.#parts;
+    const now = nowMs();
+    const failed = outcome !== "good";
+    if (failed) stats.observeFailure(member.slot, latencyMs, outcome === "error", now);
+    else stats.observe(member.slot, latencyMs, now);
+    const { breaker } = this.policy;
+    if (breaker !== undefined) {
+      breakers.report(member.slot, failed, breaker, now);
+      this.#noteBreaker(member);
+    }
+    const ejection = this.#outlier?.report(member.slot, failed, latencyMs, now);
+    if (ejection !== undefined) this.#tellEjected(ejection);
+  }
+
+  /** Once for each begin, however the try ended. */
+  end(member: Member): void {
+    const { stats, slots } = this.#parts;
+    member.pending--;
+    stats.end(member.slot);
+    if (member.isGone && member.pending === 0) slots.give(member.slotName);
+  }
+
+  countRequest(): void {
+    this.requests++;
+    this.#budget.countRequest(this.#parts.nowMs());
+  }
+  /** Whether the budget and the limit allow one more retry, which is then taken. */
+  takeRetry(retry: RetryPolicy | undefined): boolean {
+    const { maxRetries } = this.policy.limits;
+    if (maxRetries > 0 && this.retries >= maxRetries) return false;
+    if (!this.#budget.take(retry, this.#parts.nowMs())) return false;
+    this.retries++;
+    return true;
+  }
+  get isFull(): boolean {
+    const { maxRequests } = this.policy.limits;
+    return maxRequests > 0 && this.requests >= maxRequests;
+  }
+
+  /** Called several times a second. */
+  sweep(now: number): void {
+    const { breakers, stats } = this.#parts;
+    const { breaker, balancer } = this.policy;
+    if (breaker !== undefined) {
+      breakers.wake(
+        this.#members.map(({ slot }) => slot),
+        now,
+      );
+      for (const member of this.#members) this.#noteBreaker(member);
+    }
+    for (const ejection of this.#outlier?.sweep(now) ?? []) this.#tellEjected(ejection);
+    if (balancer.slowStartMs === 0) return;
+    let isDue = now >= this.#warmAtMs;
+    for (const member of this.#members) {
+      const gate = stats.gates[member.slot] as number;
+      // Whoever comes back is warmed up like one that is new (LB-6).
+      if (gate === 0 && member.gate !== 0) {
+        member.readySinceMs = now;
+        isDue = true;
+      }
+      member.gate = gate;
+    }
+    if (isDue) this.#build();
+  }
+
+  /** Nothing will be asked of it any more. */
+  forget(): void {
+    this.isForgotten = true;
+    for (const member of this.#members) this.#leave(member);
+    this.#members = [];
+    this.#outlier?.setEndpoints([]);
+    this.#picker = undefined;
+  }
+
+  #noteBreaker(member: Member): void {
+    const to = this.#parts.breakers.state(member.slot);
+    const from = member.state;
+    if (to === from) return;
+    member.state = to;
+    const { service, namespace } = this.name;
+    this.#parts.told({ kind: "breaker", service, namespace, endpoint: member.id, from, to });
+  }
+  #tellEjected({ slot, reason, forMs }: Ejection): void {
+    const member = this.#members.find((m) => m.slot === slot);
+    if (member === undefined) return;
+    const { service, namespace } = this.name;
+    this.#parts.told({ kind: "ejected", service, namespace, endpoint: member.id, reason, forMs });
+  }
+}
+
+/** A session by the client's address is the endpoint that its address hashes to. */
+const bySource = { algorithm: "rendezvous", hashOn: "source", hashName: "" } as const;
+
+/** Whether what a request needs of the endpoint at `index` is as it was; `this`: the upstreams of now. */
+function isStill(this: readonly Upstream[], { upstream: was }: Member, index: number): boolean {
+  const is = this[index] as Upstream;
+  return (
+    is.ip === was.ip &&
+    is.port === was.port &&
+    is.mode === was.mode &&
+    is.weight === was.weight &&
+    is.workload === was.workload &&
+    is.local === was.local &&
+    is.tunnelAddress?.port === was.tunnelAddress?.port
+  );
+}

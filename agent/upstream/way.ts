@@ -1,0 +1,72 @@
+// One endpoint as the requests of one client use it: its pool, the policies to ask where it is on this node, and whom it is counted for.
+
+import { type HttpPolicy, noTimeouts } from "../api/http-policy.ts";
+import type { SpiffeId } from "../api/names.ts";
+import type { Forward as Routed } from "../decide/http/decision.ts";
+import { subjectOf } from "../decide/inbound.ts";
+import { judgeFor, type RequestJudge } from "../decide/request-authorize.ts";
+import { effectiveTimeouts } from "../decide/resilience/timeouts.ts";
+import type { Endpoint, LocalPod } from "../flow.ts";
+import type { Forward } from "../forward/http1/exchange.ts";
+import type { UpstreamPool } from "../forward/http1/pool.ts";
+import type { RequestParties } from "../report/request-series.ts";
+import type { MeshState } from "../state/mesh-state.ts";
+
+export interface WayParts {
+  readonly at: Endpoint;
+  readonly pool: UpstreamPool;
+  /** The server, where it is on this node: its policies are asked here. Those of a server elsewhere are its own agent's to ask. */
+  readonly subject: LocalPod | undefined;
+  /** Whose requests these are. */
+  readonly identity: SpiffeId | null;
+  readonly sourceIp: string;
+  readonly parties: readonly RequestParties[];
+}
+
+export class Way {
+  readonly parts: WayParts;
+  #judge: RequestJudge | undefined;
+  #routed: Routed | undefined;
+  #policy: HttpPolicy | undefined;
+  #forward: Forward | undefined;
+
+  constructor(parts: WayParts) {
+    this.parts = parts;
+  }
+
+  judge(state: MeshState): RequestJudge | undefined {
+    const { subject, identity, sourceIp, at } = this.parts;
+    if (subject === undefined) return undefined;
+    const { ip, port } = at;
+    const destination = subjectOf(state, subject);
+    this.#judge = judgeFor(
+      state,
+      { destination, identity, sourceIp, destinationIp: ip, port, sni: undefined },
+      this.#judge,
+    );
+    return this.#judge;
+  }
+
+  /** What the codec is told; the same object for the same route and policy. */
+  forward(routed: Routed | undefined, policy: HttpPolicy): Forward {
+    if (this.#forward !== undefined && this.#routed === routed && this.#policy === policy) return this.#forward;
+    const rule = routed?.hit.rule.rule;
+    const { requestMs, tryMs, responseMs, idleMs } = effectiveTimeouts(rule?.timeouts ?? noTimeouts, policy.timeouts);
+    const retry = rule?.retry ?? policy.retry;
+    this.#forward = {
+      kind: "forward",
+      upstream: this.parts.pool,
+      timeoutMs: requestMs,
+      tryTimeoutMs: tryMs,
+      responseTimeoutMs: responseMs,
+      idleTimeoutMs: idleMs,
+      ...(retry === undefined || retry.attempts === 0 ? {} : { replayBytes: retry.maxBodyBytes }),
+      ...(routed === undefined
+        ? {}
+        : { edits: routed.requestEdits, path: routed.path, authority: routed.authority, delayMs: routed.delayMs }),
+    };
+    this.#routed = routed;
+    this.#policy = policy;
+    return this.#forward;
+  }
+}

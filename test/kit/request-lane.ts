@@ -1,0 +1,145 @@
+// The HTTP lane of one data thread over real sockets, without native: what RequestFlow decides about the requests of a real client.
+import { Agent, createServer, type IncomingHttpHeaders, request, type Server } from "node:http";
+import { type AddressInfo, connect, createServer as createTcp, type OnReadOpts, type Socket } from "node:net";
+import type { TestContext } from "node:test";
+import { systemClock } from "../../agent/base/clock.ts";
+import { seededRandom } from "../../agent/base/random.ts";
+import { err, ok, type Result } from "../../agent/base/result.ts";
+import { Downstream } from "../../agent/forward/http1/downstream.ts";
+import { defaultExchangeLimits } from "../../agent/forward/http1/exchange.ts";
+import { Sweep } from "../../agent/forward/http1/sweep.ts";
+import { Pools, type Target } from "../../agent/forward/pools.ts";
+import { Replica } from "../../agent/replica.ts";
+import type { EndpointChange } from "../../agent/report/endpoint-changes.ts";
+import { RequestSeriesTable } from "../../agent/report/request-series.ts";
+import { RequestFlow } from "../../agent/request.ts";
+import type { HandedSocket } from "../../agent/threads.ts";
+import { Clusters } from "../../agent/upstream/clusters.ts";
+import { RequestWays } from "../../agent/upstream/request-ways.ts";
+import { localPod, type MeshParts, member, mesh, service, workload } from "./mesh.ts";
+
+export const client = workload("shop", "client", "10.244.1.5");
+export const web = service("shop", "web", "10.96.0.1", [{ port: 80, nodePort: 0, protocol: "http" }]);
+/** A pod behind the service. */
+export const endpoint = (name: string, address: string) =>
+  workload("shop", name, address, { tunnel: "none", services: [member("shop", "web", 80, 8080)] });
+
+export interface LaneAnswer {
+  readonly status: number;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: string;
+}
+export interface Given {
+  readonly direction?: HandedSocket["direction"];
+  readonly parts: MeshParts;
+  /** Pod address -> where it really listens. */
+  readonly at: Readonly<Record<string, number>>;
+  readonly identity?: string;
+}
+
+/** The requests of a thread's lane behind a listening socket; every connection to it is one that native has handed over. */
+export async function lane(t: TestContext, { direction = "outbound", parts, at, identity }: Given) {
+  const replica = new Replica();
+  for (const resource of mesh(parts).snapshot()) replica.take({ say: "mesh", changed: [resource], removed: [] });
+  const served = direction === "inbound" ? (parts.workloads ?? []) : [];
+  replica.take({ say: "pods", pods: [client, ...served].map(localPod) });
+  replica.take({ say: "knowledge", knowledge: "fresh" });
+  const sweep = new Sweep(systemClock);
+  const dialled: Target[] = [];
+  const dial = (target: Target, onread: OnReadOpts): Promise<Result<Socket, string>> =>
+    new Promise((resolve) => {
+      dialled.push(target);
+      const socket = connect({ port: at[target.endpoint.ip] ?? 1, allowHalfOpen: true, onread });
+      socket.once("connect", () => resolve(ok(socket)));
+      socket.once("error", () => resolve(err("connect_refused")));
+    });
+  const limits = defaultExchangeLimits;
+  const series = new RequestSeriesTable(100);
+  const pools = new Pools({ dial, sweep, limits, forgetMs: 60_000, standing: () => "unknown" });
+  const random = seededRandom(7);
+  const malformed: string[] = [];
+  const nowMs = (): number => systemClock.monotonicMs();
+  const changes: EndpointChange[] = [];
+  const clusters = new Clusters({ replica, random, nowMs, told: (change) => void changes.push(change) }, 60_000);
+  sweep.add(clusters);
+  const flow = {
+    replica,
+    pools,
+    clusters,
+    series,
+    random,
+    nowMs,
+    wallMs: () => systemClock.now(),
+    malformed: (refused: string) => void malformed.push(refused),
+  };
+  const open = new Set<Downstream>();
+  const server = createTcp({ pauseOnConnect: true, allowHalfOpen: true }, (accepted) => {
+    const handed: HandedSocket = {
+      event: "socket",
+      fd: 0,
+      id: 1,
+      tunnel: "plain",
+      direction,
+      pod: direction === "outbound" ? "shop/client" : "shop/a",
+      original: direction === "outbound" ? { ip: "10.96.0.1", port: 80 } : { ip: "10.244.2.1", port: 8080 },
+      source: { ip: "10.244.1.5", port: 40_000 },
+      planId: 1,
+      verdictId: 0,
+      protocol: "http1",
+      ...(identity === undefined ? {} : { identity }),
+    };
+    const handler = new RequestFlow(flow, new RequestWays(flow, handed));
+    // The accepted socket stands in for the descriptor: what it reads is given to `onread` as a socket made of one would.
+    const adopt = (onread: OnReadOpts): Socket => {
+      accepted.on("data", (chunk: Buffer) => {
+        for (let from = 0; from < chunk.length; ) {
+          const buffer = typeof onread.buffer === "function" ? onread.buffer() : onread.buffer;
+          const n = chunk.copy(buffer, 0, from);
+          if (!onread.callback(n, buffer)) accepted.pause();
+          from += n;
+        }
+      });
+      return accepted;
+    };
+    const connection: Downstream = new Downstream(
+      { handler, limits, sweep, closed: () => void open.delete(connection) },
+      adopt,
+    );
+    open.add(connection);
+    accepted.resume();
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  t.after(() => {
+    agent.destroy();
+    for (const connection of open) connection.destroy();
+    pools.drain();
+    sweep.stop();
+    server.close();
+  });
+  const get = (path: string, method = "GET", headers: Readonly<Record<string, string>> = {}): Promise<LaneAnswer> =>
+    new Promise((resolve, reject) => {
+      const { port } = server.address() as AddressInfo;
+      const ask = request({ port, path, method, agent, headers: { host: "web.shop", ...headers } }, (answer) => {
+        let body = "";
+        answer.on("data", (chunk: Buffer) => {
+          body += chunk.toString();
+        });
+        answer.on("end", () => resolve({ status: answer.statusCode ?? 0, headers: answer.headers, body }));
+      });
+      ask.on("error", reject);
+      ask.end();
+    });
+  return { get, replica, dialled, series, malformed, changes };
+}
+
+/** A server that answers with its name and what it was asked; its port. */
+export async function web1(t: TestContext, name: string): Promise<number> {
+  const server: Server = createServer((q, s) => s.end(`${name} ${q.method} ${q.url}`));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return (server.address() as AddressInfo).port;
+}
