@@ -239,6 +239,79 @@ export interface TrafficPolicy_PortModesEntry {
   value: MtlsMode;
 }
 
+/** One RateLimitPolicy in internal form. */
+export interface RateLimit {
+  name: string;
+  namespace: string;
+  scope: Scope;
+  selector: { [key: string]: string };
+  /** "<namespace>/<name>" */
+  targetServices: string[];
+  dryRun: boolean;
+  /** "limited" (also ""), "always", "never" */
+  responseHeaders: string;
+  /** all of them count */
+  limits: LimitRule[];
+  /** unset: none */
+  concurrency: ConcurrencyLimit | undefined;
+}
+
+export interface RateLimit_SelectorEntry {
+  key: string;
+  value: string;
+}
+
+export interface LimitRule {
+  /** in logs and metrics */
+  name: string;
+  /** "address", "identity", "header", "service", "tenant", "address_tenant" */
+  key: string;
+  /** of the key, in lower case */
+  header: string;
+  /** 0: 32 */
+  ipv4Prefix: number;
+  /** 0: 128 */
+  ipv6Prefix: number;
+  /** 0: 200 */
+  requests: number;
+  /** 0: 60000 */
+  windowMs: number;
+  /** 0: as requests */
+  burst: number;
+  methods: string[];
+  paths: string[];
+  /** unset: none */
+  baseline: RateBaseline | undefined;
+}
+
+export interface RateBaseline {
+  /** 0: 10000 */
+  intervalMs: number;
+  /** 0: 30 */
+  learnIntervals: number;
+  /** 0: 4 */
+  deviations: number;
+  /** 0: 20 */
+  minRequests: number;
+  /** 0: 25 */
+  limitPercent: number;
+}
+
+export interface ConcurrencyLimit {
+  /** 0: 20 */
+  initial: number;
+  /** 0: 4 */
+  min: number;
+  /** 0: 1000 */
+  max: number;
+  /** 0: 1.5 */
+  tolerance: number;
+  /** 0: 0.2 */
+  smoothing: number;
+  /** 0: 1000 */
+  intervalMs: number;
+}
+
 export interface TrustBundle {
   trustDomain: string;
   rootsPem: string[];
@@ -263,6 +336,38 @@ export interface MeshSettings {
   pathNormalization: string;
   /** entries of X-Forwarded-For that are ours, from the right */
   trustedProxies: number;
+  /** unset: off */
+  enricher: MeshEnricher | undefined;
+}
+
+export interface MeshEnricher {
+  enabled: boolean;
+  /** keys as in agent/api/enricher.ts -> header names in lower case */
+  headerMap: { [key: string]: string };
+  cacheTtlS: number;
+  riskyNamespaces: string[];
+  scoreWeights: { [key: string]: number };
+  pairWindowS: number;
+  trustedPeers: string[];
+  unusualPairCount: number;
+  /** 0: none */
+  pairRpmLimit: number;
+  /** 0: none */
+  namespaceRpmQuota: number;
+  /** "limit", "block" */
+  limitAction: string;
+  topPairs: number;
+  logIntervalS: number;
+}
+
+export interface MeshEnricher_HeaderMapEntry {
+  key: string;
+  value: string;
+}
+
+export interface MeshEnricher_ScoreWeightsEntry {
+  key: string;
+  value: number;
 }
 
 /** Routing of HTTP and gRPC for the requests addressed to one service, and how its endpoints are used. One resource per service. */
@@ -2518,6 +2623,654 @@ export const TrafficPolicy_PortModesEntry: MessageFns<TrafficPolicy_PortModesEnt
   },
 };
 
+function createBaseRateLimit(): RateLimit {
+  return {
+    name: "",
+    namespace: "",
+    scope: 0,
+    selector: {},
+    targetServices: [],
+    dryRun: false,
+    responseHeaders: "",
+    limits: [],
+    concurrency: undefined,
+  };
+}
+
+export const RateLimit: MessageFns<RateLimit> = {
+  encode(message: RateLimit, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.namespace !== "") {
+      writer.uint32(18).string(message.namespace);
+    }
+    if (message.scope !== 0) {
+      writer.uint32(24).int32(message.scope);
+    }
+    globalThis.Object.entries(message.selector).forEach(([key, value]: [string, string]) => {
+      RateLimit_SelectorEntry.encode({ key: key as any, value }, writer.uint32(34).fork()).join();
+    });
+    for (const v of message.targetServices) {
+      writer.uint32(42).string(v!);
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(48).bool(message.dryRun);
+    }
+    if (message.responseHeaders !== "") {
+      writer.uint32(58).string(message.responseHeaders);
+    }
+    for (const v of message.limits) {
+      LimitRule.encode(v!, writer.uint32(66).fork()).join();
+    }
+    if (message.concurrency !== undefined) {
+      ConcurrencyLimit.encode(message.concurrency, writer.uint32(74).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RateLimit {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRateLimit();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.scope = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            const entry4 = RateLimit_SelectorEntry.decode(reader, reader.uint32());
+            if (entry4.value !== undefined) {
+              message.selector[entry4.key] = entry4.value;
+            }
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.targetServices.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.responseHeaders = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.limits.push(LimitRule.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.concurrency = ConcurrencyLimit.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RateLimit>): RateLimit {
+    return RateLimit.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RateLimit>): RateLimit {
+    const message = createBaseRateLimit();
+    message.name = object.name ?? "";
+    message.namespace = object.namespace ?? "";
+    message.scope = object.scope ?? 0;
+    message.selector = (globalThis.Object.entries(object.selector ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.targetServices = object.targetServices?.map((e) => e) || [];
+    message.dryRun = object.dryRun ?? false;
+    message.responseHeaders = object.responseHeaders ?? "";
+    message.limits = object.limits?.map((e) => LimitRule.fromPartial(e)) || [];
+    message.concurrency = (object.concurrency !== undefined && object.concurrency !== null)
+      ? ConcurrencyLimit.fromPartial(object.concurrency)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseRateLimit_SelectorEntry(): RateLimit_SelectorEntry {
+  return { key: "", value: "" };
+}
+
+export const RateLimit_SelectorEntry: MessageFns<RateLimit_SelectorEntry> = {
+  encode(message: RateLimit_SelectorEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RateLimit_SelectorEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRateLimit_SelectorEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RateLimit_SelectorEntry>): RateLimit_SelectorEntry {
+    return RateLimit_SelectorEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RateLimit_SelectorEntry>): RateLimit_SelectorEntry {
+    const message = createBaseRateLimit_SelectorEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseLimitRule(): LimitRule {
+  return {
+    name: "",
+    key: "",
+    header: "",
+    ipv4Prefix: 0,
+    ipv6Prefix: 0,
+    requests: 0,
+    windowMs: 0,
+    burst: 0,
+    methods: [],
+    paths: [],
+    baseline: undefined,
+  };
+}
+
+export const LimitRule: MessageFns<LimitRule> = {
+  encode(message: LimitRule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.key !== "") {
+      writer.uint32(18).string(message.key);
+    }
+    if (message.header !== "") {
+      writer.uint32(26).string(message.header);
+    }
+    if (message.ipv4Prefix !== 0) {
+      writer.uint32(32).uint32(message.ipv4Prefix);
+    }
+    if (message.ipv6Prefix !== 0) {
+      writer.uint32(40).uint32(message.ipv6Prefix);
+    }
+    if (message.requests !== 0) {
+      writer.uint32(48).uint32(message.requests);
+    }
+    if (message.windowMs !== 0) {
+      writer.uint32(56).uint32(message.windowMs);
+    }
+    if (message.burst !== 0) {
+      writer.uint32(64).uint32(message.burst);
+    }
+    for (const v of message.methods) {
+      writer.uint32(74).string(v!);
+    }
+    for (const v of message.paths) {
+      writer.uint32(82).string(v!);
+    }
+    if (message.baseline !== undefined) {
+      RateBaseline.encode(message.baseline, writer.uint32(90).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LimitRule {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLimitRule();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.header = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.ipv4Prefix = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.ipv6Prefix = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.requests = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.windowMs = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.burst = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.methods.push(reader.string());
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.paths.push(reader.string());
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.baseline = RateBaseline.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<LimitRule>): LimitRule {
+    return LimitRule.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LimitRule>): LimitRule {
+    const message = createBaseLimitRule();
+    message.name = object.name ?? "";
+    message.key = object.key ?? "";
+    message.header = object.header ?? "";
+    message.ipv4Prefix = object.ipv4Prefix ?? 0;
+    message.ipv6Prefix = object.ipv6Prefix ?? 0;
+    message.requests = object.requests ?? 0;
+    message.windowMs = object.windowMs ?? 0;
+    message.burst = object.burst ?? 0;
+    message.methods = object.methods?.map((e) => e) || [];
+    message.paths = object.paths?.map((e) => e) || [];
+    message.baseline = (object.baseline !== undefined && object.baseline !== null)
+      ? RateBaseline.fromPartial(object.baseline)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseRateBaseline(): RateBaseline {
+  return { intervalMs: 0, learnIntervals: 0, deviations: 0, minRequests: 0, limitPercent: 0 };
+}
+
+export const RateBaseline: MessageFns<RateBaseline> = {
+  encode(message: RateBaseline, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.intervalMs !== 0) {
+      writer.uint32(8).uint32(message.intervalMs);
+    }
+    if (message.learnIntervals !== 0) {
+      writer.uint32(16).uint32(message.learnIntervals);
+    }
+    if (message.deviations !== 0) {
+      writer.uint32(25).double(message.deviations);
+    }
+    if (message.minRequests !== 0) {
+      writer.uint32(32).uint32(message.minRequests);
+    }
+    if (message.limitPercent !== 0) {
+      writer.uint32(40).uint32(message.limitPercent);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RateBaseline {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRateBaseline();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.intervalMs = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.learnIntervals = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.deviations = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.minRequests = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.limitPercent = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RateBaseline>): RateBaseline {
+    return RateBaseline.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RateBaseline>): RateBaseline {
+    const message = createBaseRateBaseline();
+    message.intervalMs = object.intervalMs ?? 0;
+    message.learnIntervals = object.learnIntervals ?? 0;
+    message.deviations = object.deviations ?? 0;
+    message.minRequests = object.minRequests ?? 0;
+    message.limitPercent = object.limitPercent ?? 0;
+    return message;
+  },
+};
+
+function createBaseConcurrencyLimit(): ConcurrencyLimit {
+  return { initial: 0, min: 0, max: 0, tolerance: 0, smoothing: 0, intervalMs: 0 };
+}
+
+export const ConcurrencyLimit: MessageFns<ConcurrencyLimit> = {
+  encode(message: ConcurrencyLimit, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.initial !== 0) {
+      writer.uint32(8).uint32(message.initial);
+    }
+    if (message.min !== 0) {
+      writer.uint32(16).uint32(message.min);
+    }
+    if (message.max !== 0) {
+      writer.uint32(24).uint32(message.max);
+    }
+    if (message.tolerance !== 0) {
+      writer.uint32(33).double(message.tolerance);
+    }
+    if (message.smoothing !== 0) {
+      writer.uint32(41).double(message.smoothing);
+    }
+    if (message.intervalMs !== 0) {
+      writer.uint32(48).uint32(message.intervalMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConcurrencyLimit {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConcurrencyLimit();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.initial = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.min = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.max = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.tolerance = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.smoothing = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.intervalMs = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ConcurrencyLimit>): ConcurrencyLimit {
+    return ConcurrencyLimit.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ConcurrencyLimit>): ConcurrencyLimit {
+    const message = createBaseConcurrencyLimit();
+    message.initial = object.initial ?? 0;
+    message.min = object.min ?? 0;
+    message.max = object.max ?? 0;
+    message.tolerance = object.tolerance ?? 0;
+    message.smoothing = object.smoothing ?? 0;
+    message.intervalMs = object.intervalMs ?? 0;
+    return message;
+  },
+};
+
 function createBaseTrustBundle(): TrustBundle {
   return { trustDomain: "", rootsPem: [], generation: 0 };
 }
@@ -2613,6 +3366,7 @@ function createBaseMeshSettings(): MeshSettings {
     nodeAddresses: [],
     pathNormalization: "",
     trustedProxies: 0,
+    enricher: undefined,
   };
 }
 
@@ -2667,6 +3421,9 @@ export const MeshSettings: MessageFns<MeshSettings> = {
     }
     if (message.trustedProxies !== 0) {
       writer.uint32(112).uint32(message.trustedProxies);
+    }
+    if (message.enricher !== undefined) {
+      MeshEnricher.encode(message.enricher, writer.uint32(162).fork()).join();
     }
     return writer;
   },
@@ -2816,6 +3573,14 @@ export const MeshSettings: MessageFns<MeshSettings> = {
             message.trustedProxies = reader.uint32();
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.enricher = MeshEnricher.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2847,6 +3612,378 @@ export const MeshSettings: MessageFns<MeshSettings> = {
     message.nodeAddresses = object.nodeAddresses?.map((e) => e) || [];
     message.pathNormalization = object.pathNormalization ?? "";
     message.trustedProxies = object.trustedProxies ?? 0;
+    message.enricher = (object.enricher !== undefined && object.enricher !== null)
+      ? MeshEnricher.fromPartial(object.enricher)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseMeshEnricher(): MeshEnricher {
+  return {
+    enabled: false,
+    headerMap: {},
+    cacheTtlS: 0,
+    riskyNamespaces: [],
+    scoreWeights: {},
+    pairWindowS: 0,
+    trustedPeers: [],
+    unusualPairCount: 0,
+    pairRpmLimit: 0,
+    namespaceRpmQuota: 0,
+    limitAction: "",
+    topPairs: 0,
+    logIntervalS: 0,
+  };
+}
+
+export const MeshEnricher: MessageFns<MeshEnricher> = {
+  encode(message: MeshEnricher, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.enabled !== false) {
+      writer.uint32(8).bool(message.enabled);
+    }
+    globalThis.Object.entries(message.headerMap).forEach(([key, value]: [string, string]) => {
+      MeshEnricher_HeaderMapEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    if (message.cacheTtlS !== 0) {
+      writer.uint32(24).uint32(message.cacheTtlS);
+    }
+    for (const v of message.riskyNamespaces) {
+      writer.uint32(34).string(v!);
+    }
+    globalThis.Object.entries(message.scoreWeights).forEach(([key, value]: [string, number]) => {
+      MeshEnricher_ScoreWeightsEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
+    });
+    if (message.pairWindowS !== 0) {
+      writer.uint32(48).uint32(message.pairWindowS);
+    }
+    for (const v of message.trustedPeers) {
+      writer.uint32(58).string(v!);
+    }
+    if (message.unusualPairCount !== 0) {
+      writer.uint32(64).uint32(message.unusualPairCount);
+    }
+    if (message.pairRpmLimit !== 0) {
+      writer.uint32(72).uint32(message.pairRpmLimit);
+    }
+    if (message.namespaceRpmQuota !== 0) {
+      writer.uint32(80).uint32(message.namespaceRpmQuota);
+    }
+    if (message.limitAction !== "") {
+      writer.uint32(90).string(message.limitAction);
+    }
+    if (message.topPairs !== 0) {
+      writer.uint32(96).uint32(message.topPairs);
+    }
+    if (message.logIntervalS !== 0) {
+      writer.uint32(104).uint32(message.logIntervalS);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MeshEnricher {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMeshEnricher();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.enabled = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = MeshEnricher_HeaderMapEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.headerMap[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.cacheTtlS = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.riskyNamespaces.push(reader.string());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            const entry5 = MeshEnricher_ScoreWeightsEntry.decode(reader, reader.uint32());
+            if (entry5.value !== undefined) {
+              message.scoreWeights[entry5.key] = entry5.value;
+            }
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.pairWindowS = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.trustedPeers.push(reader.string());
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.unusualPairCount = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.pairRpmLimit = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.namespaceRpmQuota = reader.uint32();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.limitAction = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.topPairs = reader.uint32();
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.logIntervalS = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<MeshEnricher>): MeshEnricher {
+    return MeshEnricher.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MeshEnricher>): MeshEnricher {
+    const message = createBaseMeshEnricher();
+    message.enabled = object.enabled ?? false;
+    message.headerMap = (globalThis.Object.entries(object.headerMap ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.cacheTtlS = object.cacheTtlS ?? 0;
+    message.riskyNamespaces = object.riskyNamespaces?.map((e) => e) || [];
+    message.scoreWeights = (globalThis.Object.entries(object.scoreWeights ?? {}) as [string, number][]).reduce(
+      (acc: { [key: string]: number }, [key, value]: [string, number]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.Number(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.pairWindowS = object.pairWindowS ?? 0;
+    message.trustedPeers = object.trustedPeers?.map((e) => e) || [];
+    message.unusualPairCount = object.unusualPairCount ?? 0;
+    message.pairRpmLimit = object.pairRpmLimit ?? 0;
+    message.namespaceRpmQuota = object.namespaceRpmQuota ?? 0;
+    message.limitAction = object.limitAction ?? "";
+    message.topPairs = object.topPairs ?? 0;
+    message.logIntervalS = object.logIntervalS ?? 0;
+    return message;
+  },
+};
+
+function createBaseMeshEnricher_HeaderMapEntry(): MeshEnricher_HeaderMapEntry {
+  return { key: "", value: "" };
+}
+
+export const MeshEnricher_HeaderMapEntry: MessageFns<MeshEnricher_HeaderMapEntry> = {
+  encode(message: MeshEnricher_HeaderMapEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MeshEnricher_HeaderMapEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMeshEnricher_HeaderMapEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<MeshEnricher_HeaderMapEntry>): MeshEnricher_HeaderMapEntry {
+    return MeshEnricher_HeaderMapEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MeshEnricher_HeaderMapEntry>): MeshEnricher_HeaderMapEntry {
+    const message = createBaseMeshEnricher_HeaderMapEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseMeshEnricher_ScoreWeightsEntry(): MeshEnricher_ScoreWeightsEntry {
+  return { key: "", value: 0 };
+}
+
+export const MeshEnricher_ScoreWeightsEntry: MessageFns<MeshEnricher_ScoreWeightsEntry> = {
+  encode(message: MeshEnricher_ScoreWeightsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== 0) {
+      writer.uint32(17).double(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MeshEnricher_ScoreWeightsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMeshEnricher_ScoreWeightsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.value = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<MeshEnricher_ScoreWeightsEntry>): MeshEnricher_ScoreWeightsEntry {
+    return MeshEnricher_ScoreWeightsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MeshEnricher_ScoreWeightsEntry>): MeshEnricher_ScoreWeightsEntry {
+    const message = createBaseMeshEnricher_ScoreWeightsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? 0;
     return message;
   },
 };

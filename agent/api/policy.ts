@@ -139,6 +139,9 @@ const modes: Readonly<Record<number, MtlsMode>> = {
 const scopeNumbers = invert(scopes);
 const actionNumbers = invert(actions);
 const modeNumbers = invert(modes);
+export const scopeFromWire = (fields: Fields, scope: wire.Scope): Scope =>
+  fields.oneOf("scope", scope, scopes, "workload");
+export const scopeToWire = (scope: Scope): wire.Scope => scopeNumbers[scope] as wire.Scope;
 
 function ruleFromWire(fields: Fields, at: string, rule: wire.Rule): Rule {
   const blocks = ["ipBlocks", "notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks"] as const;
@@ -173,7 +176,7 @@ export function authorizationFromWire(message: wire.Authorization): Decoded<Auth
   return fields.finish<Authorization>({
     name: fields.name("name", message.name),
     namespace: fields.name("namespace", message.namespace),
-    scope: fields.oneOf("scope", message.scope, scopes, "workload"),
+    scope: scopeFromWire(fields, message.scope),
     selector: message.selector,
     action: fields.oneOf("action", message.action, actions, "deny"),
     dryRun: message.dryRun,
@@ -190,7 +193,7 @@ export function authorizationToWire(policy: Authorization): wire.Authorization {
   return {
     name: policy.name,
     namespace: policy.namespace,
-    scope: scopeNumbers[policy.scope] as wire.Scope,
+    scope: scopeToWire(policy.scope),
     selector: sortedRecord(policy.selector),
     action: actionNumbers[policy.action] as wire.Action,
     dryRun: policy.dryRun,
@@ -213,7 +216,7 @@ export function trafficPolicyFromWire(message: wire.TrafficPolicy): Decoded<Traf
   return fields.finish<TrafficPolicy>({
     name: fields.name("name", message.name),
     namespace: fields.name("namespace", message.namespace),
-    scope: fields.oneOf("scope", message.scope, scopes, "workload"),
+    scope: scopeFromWire(fields, message.scope),
     selector: message.selector,
     mode: fields.oneOf("mode", message.mode, modes, "strict"),
     portModes,
@@ -226,7 +229,7 @@ export function trafficPolicyToWire(policy: TrafficPolicy): wire.TrafficPolicy {
   return {
     name: policy.name,
     namespace: policy.namespace,
-    scope: scopeNumbers[policy.scope] as wire.Scope,
+    scope: scopeToWire(policy.scope),
     selector: sortedRecord(policy.selector),
     mode: modeNumbers[policy.mode] as wire.MtlsMode,
     portModes: Object.fromEntries(ports.map(([port, mode]) => [port, modeNumbers[mode] as wire.MtlsMode])),

@@ -13,6 +13,7 @@ import {
   trafficPolicyFromWire,
   trafficPolicyToWire,
 } from "./policy.ts";
+import { type RateLimit, rateLimitFromWire, rateLimitToWire } from "./rate-limit.ts";
 import { type Service, serviceFromWire, serviceNameOf, serviceToWire } from "./service.ts";
 import { type MeshSettings, settingsFromWire, settingsName, settingsToWire } from "./settings.ts";
 import { type TrustBundle, trustBundleFromWire, trustBundleToWire } from "./trust.ts";
@@ -24,6 +25,7 @@ export interface ResourceTypes {
   readonly Authorization: Authorization;
   readonly TrafficPolicy: TrafficPolicy;
   readonly HttpRouting: HttpRouting;
+  readonly RateLimit: RateLimit;
   readonly TrustBundle: TrustBundle;
   readonly MeshSettings: MeshSettings;
 }
@@ -77,6 +79,7 @@ export const codecs: { readonly [K in ResourceKind]: Codec<ResourceTypes[K]> } =
   Authorization: codec("Authorization", wire.Authorization, authorizationFromWire, authorizationToWire, policyNameOf),
   TrafficPolicy: codec("TrafficPolicy", wire.TrafficPolicy, trafficPolicyFromWire, trafficPolicyToWire, policyNameOf),
   HttpRouting: codec("HttpRouting", wire.HttpRouting, httpRoutingFromWire, httpRoutingToWire, routingServiceOf),
+  RateLimit: codec("RateLimit", wire.RateLimit, rateLimitFromWire, rateLimitToWire, policyNameOf),
   TrustBundle: codec("TrustBundle", wire.TrustBundle, trustBundleFromWire, trustBundleToWire, (b) => b.trustDomain),
   MeshSettings: codec("MeshSettings", wire.MeshSettings, settingsFromWire, settingsToWire, () => settingsName),
 };

@@ -1,4 +1,5 @@
 // Settings of the whole mesh, one resource named "mesh". Wire form in mesh.proto.
+import { defaultEnricher, type EnricherSettings, enricherFromWire, enricherToWire } from "./enricher.ts";
 import { checkFields, type Decoded, shorten } from "./fields.ts";
 import type * as wire from "./mesh.gen.ts";
 import { defaultTrustDomain, parseTrustDomain, type TrustDomain } from "./names.ts";
@@ -27,6 +28,7 @@ export interface MeshSettings {
   readonly pathNormalization: PathNormalization;
   /** The address that remoteIpBlocks mean is this many entries from the right of X-Forwarded-For; 0: the connection's own source. */
   readonly trustedProxies: number;
+  readonly enricher: EnricherSettings;
 }
 
 export const settingsName = "mesh";
@@ -46,6 +48,7 @@ export const defaultSettings: MeshSettings = {
   nodeAddresses: [],
   pathNormalization: "base",
   trustedProxies: 0,
+  enricher: defaultEnricher,
 };
 
 export function settingsFromWire(message: wire.MeshSettings): Decoded<MeshSettings> {
@@ -77,6 +80,7 @@ export function settingsFromWire(message: wire.MeshSettings): Decoded<MeshSettin
     nodeAddresses: message.nodeAddresses.map((address, i) => fields.address(`node_addresses[${i}]`, address)),
     pathNormalization: normalization ?? defaultSettings.pathNormalization,
     trustedProxies: message.trustedProxies,
+    enricher: enricherFromWire(fields, message.enricher),
   });
 }
 
@@ -89,5 +93,6 @@ export function settingsToWire(settings: MeshSettings): wire.MeshSettings {
     serverFirstPorts: [...settings.serverFirstPorts],
     unmeshedNamespaces: [...settings.unmeshedNamespaces],
     nodeAddresses: [...settings.nodeAddresses],
+    enricher: enricherToWire(settings.enricher),
   };
 }

@@ -2,6 +2,7 @@
 import { type HttpRouting, routingServiceOf } from "../api/http-routing.ts";
 import type { PolicyName, ServiceName, TrustDomain, WorkloadUid } from "../api/names.ts";
 import { type Authorization, policyNameOf, type TrafficPolicy } from "../api/policy.ts";
+import type { RateLimit } from "../api/rate-limit.ts";
 import { type MeshResource, type ResourceKind, resourceKinds } from "../api/resources.ts";
 import { serviceNameOf } from "../api/service.ts";
 import { defaultSettings, type MeshSettings } from "../api/settings.ts";
@@ -41,6 +42,7 @@ export class MeshState {
   readonly services = new ServiceIndex();
   readonly authorizations = new PolicyIndex<Authorization>();
   readonly trafficPolicies = new PolicyIndex<TrafficPolicy>();
+  readonly rateLimits = new PolicyIndex<RateLimit>();
   readonly #routings = new Map<ServiceName, HttpRouting>();
   readonly #bundles = new Map<TrustDomain, TrustBundle>();
   readonly #defaults: MeshSettings;
@@ -95,6 +97,7 @@ export class MeshState {
     for (const value of this.authorizations.all()) yield { kind: "Authorization", value };
     for (const value of this.trafficPolicies.all()) yield { kind: "TrafficPolicy", value };
     for (const value of this.#routings.values()) yield { kind: "HttpRouting", value };
+    for (const value of this.rateLimits.all()) yield { kind: "RateLimit", value };
     for (const value of this.#bundles.values()) yield { kind: "TrustBundle", value };
     if (this.#hasSettings) yield { kind: "MeshSettings", value: this.#settings };
   }
@@ -107,6 +110,7 @@ export class MeshState {
       Authorization: this.authorizations.size,
       TrafficPolicy: this.trafficPolicies.size,
       HttpRouting: this.#routings.size,
+      RateLimit: this.rateLimits.size,
       TrustBundle: this.#bundles.size,
       MeshSettings: this.#hasSettings ? 1 : 0,
     };
@@ -134,6 +138,9 @@ export class MeshState {
         this.#routings.set(name, resource.value);
         return name;
       }
+      case "RateLimit":
+        this.rateLimits.put(resource.value);
+        return policyNameOf(resource.value);
       case "TrustBundle":
         this.#bundles.set(resource.value.trustDomain, resource.value);
         return resource.value.trustDomain;
@@ -160,6 +167,8 @@ export class MeshState {
         return this.trafficPolicies.delete(name as PolicyName) !== undefined;
       case "HttpRouting":
         return this.#routings.delete(name as ServiceName);
+      case "RateLimit":
+        return this.rateLimits.delete(name as PolicyName) !== undefined;
       case "TrustBundle":
         return this.#bundles.delete(name as TrustDomain);
       case "MeshSettings": {

@@ -1,4 +1,4 @@
-// Policies by scope and namespace: which are in force for a workload. Used for Authorization and TrafficPolicy alike. Pure.
+// Policies by scope and namespace: which are in force for a workload. Used for every kind of policy alike. Pure.
 import type { PolicyName, ServiceName } from "../api/names.ts";
 import { type Authorization, policyNameOf, type Scope, type TrafficPolicy } from "../api/policy.ts";
 import type { Workload } from "../api/workload.ts";

@@ -1,7 +1,8 @@
-// What HTTPRoute, GRPCRoute, ReferenceGrant and ResiliencePolicy say, in the words of agent/api wherever nothing is left to resolve.
+// What HTTPRoute, GRPCRoute, ReferenceGrant, ResiliencePolicy and RateLimitPolicy say, in the words of agent/api wherever nothing is left to resolve.
 import type { Fault, RouteFilter } from "../../agent/api/http-filters.ts";
 import type { RouteMatch } from "../../agent/api/http-match.ts";
 import type { HttpPolicy, HttpTimeouts, RetryPolicy, SessionAffinity } from "../../agent/api/http-policy.ts";
+import type { RateLimit } from "../../agent/api/rate-limit.ts";
 
 export interface ParentRef {
   readonly group: string;
@@ -58,4 +59,8 @@ export interface ResilienceSpec {
   /** Without its sources. */
   readonly policy: HttpPolicy;
   readonly fault: Fault | undefined;
+}
+export interface RateLimitSpec extends Pick<RateLimit, "dryRun" | "responseHeaders" | "limits" | "concurrency"> {
+  readonly targetRefs: readonly { readonly group: string; readonly kind: string; readonly name: string }[];
+  readonly selector: Readonly<Record<string, string>>;
 }

@@ -1,6 +1,7 @@
 // The shape of every kind that we read, and the names of those that we know but do not act on.
 
 import * as policy from "./policy-kinds.ts";
+import { rateLimitPolicy } from "./rate-limit-kind.ts";
 import { resiliencePolicy } from "./resilience-kind.ts";
 import { grpcRoute, httpRoute, referenceGrant } from "./route-kinds.ts";
 import {
@@ -213,6 +214,11 @@ export const kinds: Readonly<Record<string, Kind>> = {
     apiVersions: fairlead,
     isNamespaced: true,
     read: document("ResiliencePolicy", resiliencePolicy, ["status"]),
+  },
+  RateLimitPolicy: {
+    apiVersions: fairlead,
+    isNamespaced: true,
+    read: document("RateLimitPolicy", rateLimitPolicy, ["status"]),
   },
   MeshSettings: {
     apiVersions: fairlead,

@@ -1,5 +1,6 @@
 // Shapes of AuthorizationPolicy, PeerAuthentication and MeshSettings.
 import { isPathTemplate, isValidTemplate } from "../../agent/api/policy.ts";
+import { enricherSettings } from "./enricher-schema.ts";
 import {
   block,
   type Field,
@@ -183,6 +184,7 @@ const settings = object<MeshSettingsObject["spec"]>({
   pathNormalization: unset(oneOf(["NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"])),
   trustedProxies: unset(integer(0, 100)),
   faultInjection: unset(flag),
+  enricher: unset(enricherSettings),
 });
 export const meshSettings: { readonly spec: Field<MeshSettingsObject["spec"]> } = {
   spec: required(settings, {} as MeshSettingsObject["spec"]),

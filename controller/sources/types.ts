@@ -1,5 +1,6 @@
 // The fields that we read of each kind, in the shape of the Kubernetes API, whatever source they come from.
-import type { ReferenceGrantSpec, ResilienceSpec, RouteSpec } from "./http-types.ts";
+import type { EnricherSettings } from "../../agent/api/enricher.ts";
+import type { RateLimitSpec, ReferenceGrantSpec, ResilienceSpec, RouteSpec } from "./http-types.ts";
 
 export interface ObjectMeta {
   readonly name: string;
@@ -174,6 +175,7 @@ export interface MeshSettingsObject {
     readonly trustedProxies: number | undefined;
     /** False: no ResiliencePolicy injects faults, whatever it says. */
     readonly faultInjection: boolean | undefined;
+    readonly enricher: EnricherSettings | undefined;
   };
 }
 
@@ -198,6 +200,12 @@ export interface ResiliencePolicyObject {
   readonly spec: ResilienceSpec;
 }
 
+export interface RateLimitPolicyObject {
+  readonly kind: "RateLimitPolicy";
+  readonly metadata: ObjectMeta;
+  readonly spec: RateLimitSpec;
+}
+
 export type MeshObject =
   | NamespaceObject
   | ServiceAccountObject
@@ -210,6 +218,7 @@ export type MeshObject =
   | GrpcRouteObject
   | ReferenceGrantObject
   | ResiliencePolicyObject
+  | RateLimitPolicyObject
   | MeshSettingsObject;
 export type ObjectKind = MeshObject["kind"];
 export type ObjectOf<K extends ObjectKind> = Extract<MeshObject, { readonly kind: K }>;

@@ -68,7 +68,7 @@ export function translatePolicies(
 }
 
 /** In the root namespace a policy holds for the whole mesh, with a selector for what it selects anywhere. */
-function scopeOf(namespace: string, rootNamespace: string, selector: Readonly<Record<string, string>>): Scope {
+export function scopeOf(namespace: string, rootNamespace: string, selector: Readonly<Record<string, string>>): Scope {
   if (namespace === rootNamespace) return "mesh";
   return Object.keys(selector).length === 0 ? "namespace" : "workload";
 }
@@ -98,7 +98,7 @@ function toRule(rule: AuthorizationRule): Rule {
 }
 
 /** Whether a policy of this scope has the workload under it. */
-function covers(
+export function covers(
   policy: { readonly namespace: string; readonly scope: Scope; readonly selector: Readonly<Record<string, string>> },
   targets: readonly ServiceName[],
   workload: Workload,
@@ -172,7 +172,7 @@ function authorizationCondition(
   return accepted(entry, { resources });
 }
 
-function selectsNothing(
+export function selectsNothing(
   entry: Indexed,
   resources: Condition["resources"],
   record: { readonly scope: Scope; readonly namespace: string; readonly selector: Readonly<Record<string, string>> },

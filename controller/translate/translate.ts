@@ -10,6 +10,7 @@ import { accepted, type Condition, refused } from "./conditions.ts";
 import { resolveMemberships } from "./memberships.ts";
 import { Namespaces } from "./namespaces.ts";
 import { translatePolicies } from "./policies.ts";
+import { translateRateLimits } from "./rate-limits.ts";
 import { joinRouting, translateResilience } from "./resilience.ts";
 import { translateRoutes } from "./routes.ts";
 import { serviceCondition, translateServices } from "./services.ts";
@@ -59,12 +60,14 @@ export function translate(index: ClusterIndex, options: TranslateOptions): Trans
   const routes = translateRoutes(index, namespaces, services);
   const faultsOn = !index.all("MeshSettings").some(isFaultSwitch);
   const resilience = translateResilience(index, namespaces, services, faultsOn);
+  const limits = translateRateLimits(index, namespaces, options.rootNamespace, services, workloads);
   conditions.push(
     ...refusals,
     ...podConditions,
     ...policies.conditions,
     ...routes.conditions,
     ...resilience.conditions,
+    ...limits.conditions,
   );
   for (const [name, { record, entry }] of services)
     conditions.push(serviceCondition(entry, record, memberships.countOf(name)));
@@ -90,6 +93,7 @@ export function translate(index: ClusterIndex, options: TranslateOptions): Trans
       ...[...services.values()].map(({ record }) => ({ kind: "Service", value: record }) as const),
       ...policies.authorizations.map((value) => ({ kind: "Authorization", value }) as const),
       ...policies.trafficPolicies.map((value) => ({ kind: "TrafficPolicy", value }) as const),
+      ...limits.rateLimits.map((value) => ({ kind: "RateLimit", value }) as const),
       ...joinRouting(routes.routes, resilience.policies, services).map(
         (value) => ({ kind: "HttpRouting", value }) as const,
       ),

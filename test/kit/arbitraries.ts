@@ -1,5 +1,6 @@
 // Generators of domain records for property tests.
 import fc from "fast-check";
+import { type EnricherSettings, meshKeys, meshLimitActions } from "../../agent/api/enricher.ts";
 import type { NodeName, ServiceName, TrustDomain } from "../../agent/api/names.ts";
 import { serviceName, workloadUid } from "../../agent/api/names.ts";
 import {
@@ -11,6 +12,7 @@ import {
   sourceOf,
   type TrafficPolicy,
 } from "../../agent/api/policy.ts";
+import { limitHeaders, limitKeyKinds, type RateLimit } from "../../agent/api/rate-limit.ts";
 import type { MeshResource } from "../../agent/api/resources.ts";
 import type { Service } from "../../agent/api/service.ts";
 import type { MeshSettings } from "../../agent/api/settings.ts";
@@ -121,6 +123,72 @@ export const trustBundles: fc.Arbitrary<TrustBundle> = record({
   generation: fc.nat(),
 });
 
+const mostly = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: undefined });
+export const rateLimits = record({
+  ...policyHead,
+  targetServices: list(services),
+  dryRun: fc.boolean(),
+  responseHeaders: fc.constantFrom(...limitHeaders),
+  limits: fc.array(
+    record({
+      name: names,
+      key: fc.constantFrom(...limitKeyKinds),
+      header: fc.constantFrom("x-tenant", "x-api-key"),
+      ipv4Prefix: fc.integer({ min: 1, max: 32 }),
+      ipv6Prefix: fc.integer({ min: 1, max: 128 }),
+      requests: fc.integer({ min: 1, max: 10_000_000 }),
+      windowMs: fc.integer({ min: 1, max: 86_400_000 }),
+      burst: fc.integer({ min: 1, max: 10_000_000 }),
+      methods: text,
+      paths: list(fc.constantFrom("/a", "/b*", "*c", "/{*}/d")),
+      baseline: mostly(
+        record({
+          intervalMs: fc.integer({ min: 100, max: 3_600_000 }),
+          learnIntervals: fc.integer({ min: 1, max: 10_000 }),
+          deviations: fc.double({ min: 0.1, max: 100, noNaN: true }),
+          minRequests: fc.integer({ min: 1, max: 1_000_000 }),
+          limitPercent: fc.integer({ min: 1, max: 100 }),
+        }),
+      ),
+    }),
+    { minLength: 1, maxLength: 3 },
+  ),
+  concurrency: mostly(
+    record({
+      initial: fc.integer({ min: 20, max: 30 }),
+      min: fc.integer({ min: 1, max: 20 }),
+      max: fc.integer({ min: 30, max: 100_000 }),
+      tolerance: fc.double({ min: 1, max: 10, noNaN: true }),
+      smoothing: fc.double({ min: 0.01, max: 1, noNaN: true }),
+      intervalMs: fc.integer({ min: 100, max: 60_000 }),
+    }),
+  ),
+}) as fc.Arbitrary<RateLimit>;
+
+const weight = fc.double({ min: 0, max: 1, noNaN: true, noDefaultInfinity: true }).map((n) => n + 0);
+const enrichers: fc.Arbitrary<EnricherSettings> = record({
+  enable_mesh_enricher: fc.boolean(),
+  mesh_header_map: fc.dictionary(fc.constantFrom(...meshKeys), fc.constantFrom("x-a", "x-b"), {
+    noNullPrototype: true,
+  }),
+  mesh_cache_ttl_seconds: fc.integer({ min: 1, max: 86_400 }),
+  mesh_risky_namespaces: list(names),
+  mesh_score_weights: record({
+    cross_namespace: weight,
+    risky_namespace: weight,
+    unusual_pair: weight,
+    missing_headers: weight,
+  }),
+  mesh_pair_window_seconds: fc.integer({ min: 1, max: 604_800 }),
+  mesh_trusted_peers: list(fc.constantFrom("*", "cluster.local/ns/edge/sa/*", "10.0.0.0/8")),
+  mesh_unusual_pair_count: fc.nat(1000),
+  mesh_pair_rpm_limit: fc.nat(1000),
+  mesh_namespace_rpm_quota: fc.nat(1000),
+  mesh_limit_action: fc.constantFrom(...meshLimitActions),
+  mesh_top_pairs: fc.integer({ min: 1, max: 100 }),
+  mesh_log_interval_seconds: fc.integer({ min: 1, max: 86_400 }),
+});
+
 export const meshSettings: fc.Arbitrary<MeshSettings> = record({
   trustDomain: domains,
   trustDomainAliases: list(domains),
@@ -136,6 +204,7 @@ export const meshSettings: fc.Arbitrary<MeshSettings> = record({
   nodeAddresses: list(addresses),
   pathNormalization: fc.constantFrom("none", "base", "merge_slashes", "decode_and_merge_slashes"),
   trustedProxies: fc.integer({ min: 0, max: 100 }),
+  enricher: enrichers,
 });
 
 export const meshResources: fc.Arbitrary<MeshResource> = fc.oneof(
@@ -144,6 +213,7 @@ export const meshResources: fc.Arbitrary<MeshResource> = fc.oneof(
   authorizations.map((value) => ({ kind: "Authorization", value }) as const),
   trafficPolicies.map((value) => ({ kind: "TrafficPolicy", value }) as const),
   httpRoutings.map((value) => ({ kind: "HttpRouting", value }) as const),
+  rateLimits.map((value) => ({ kind: "RateLimit", value }) as const),
   trustBundles.map((value) => ({ kind: "TrustBundle", value }) as const),
   meshSettings.map((value) => ({ kind: "MeshSettings", value }) as const),
 );

@@ -1,0 +1,324 @@
+// May this request be served now? Every limit of every RateLimit over its pod is asked, then how much the pod has at once. Compiled once
+// per set of policies and bound once per connection and pod, so that a request that is let through allocates next to nothing.
+import type { PolicyName, SpiffeId } from "../../api/names.ts";
+import { policyNameOf } from "../../api/policy.ts";
+import type { ConcurrencyLimit, LimitRule, RateLimit } from "../../api/rate-limit.ts";
+import type { Workload } from "../../api/workload.ts";
+import { formatIp, type IpBytes, parseIp } from "../../base/ip.ts";
+import { addText, type TextHash } from "../../base/text-hash.ts";
+import type { HeaderList, RequestHead } from "../../http.ts";
+import type { MeshState } from "../../state/mesh-state.ts";
+import { PathList, TextList } from "../patterns.ts";
+import { RequestView } from "../request-view.ts";
+import { keptUntilMs, observeRate } from "./baseline.ts";
+import { type BucketRate, bucketRate, returnToken, secondsToFull, takeToken } from "./bucket.ts";
+import { enter, leave } from "./concurrency.ts";
+import { addKey, type KeyFacts, shownKey } from "./key.ts";
+import type { SharedLimits } from "./shared.ts";
+
+export interface LimitConnection {
+  /** The pod that serves. */
+  readonly destination: Workload;
+  readonly port: number;
+  /** As proven; null: nothing was. */
+  readonly identity: SpiffeId | null;
+  readonly sourceIp: string;
+}
+
+/** A limit that a request went over. */
+export interface Limited {
+  readonly policy: PolicyName;
+  /** Name of the limit, "concurrency" for how much there is at once. */
+  readonly limit: string;
+  /** Who it was, as may stand in a log. */
+  readonly key: string;
+  readonly dryRun: boolean;
+  /** The key found no room in the table and shared a bucket with others. */
+  readonly overflow: boolean;
+  /** 0: at once. */
+  readonly retryAfterS: number;
+  /** What the client gets, unless it is a dry run. */
+  readonly status: 429 | 503;
+  readonly headers: HeaderList;
+}
+
+/** Places of a request that is under way, in pods with a limit of how many there are at once. */
+export type Places = { readonly at: number; readonly config: ConcurrencyLimit }[];
+
+interface CompiledRule {
+  readonly policy: RateLimit;
+  readonly name: PolicyName;
+  readonly rule: LimitRule;
+  readonly rate: BucketRate;
+  readonly methods: TextList;
+  readonly paths: PathList;
+}
+interface Compiled {
+  readonly settings: MeshState["settings"];
+  readonly rules: readonly CompiledRule[];
+  readonly concurrent: readonly { readonly policy: RateLimit; readonly config: ConcurrencyLimit }[];
+  readonly view: RequestView;
+  /** Some policy wants its headers on every answer. */
+  readonly isTelling: boolean;
+}
+const compiledSets = new WeakMap<readonly RateLimit[], Compiled>();
+
+function compiledFor(state: MeshState, policies: readonly RateLimit[]): Compiled {
+  const known = compiledSets.get(policies);
+  if (known !== undefined && known.settings === state.settings) return known;
+  const compiled: Compiled = {
+    settings: state.settings,
+    rules: policies.flatMap((policy) =>
+      policy.limits.map((rule) => ({
+        policy,
+        name: policyNameOf(policy),
+        rule,
+        rate: bucketRate(rule.requests, rule.windowMs, rule.burst),
+        methods: new TextList(rule.methods),
+        paths: new PathList(rule.paths),
+      })),
+    ),
+    concurrent: policies.flatMap((policy) =>
+      policy.concurrency === undefined ? [] : [{ policy, config: policy.concurrency }],
+    ),
+    view: new RequestView(state.settings),
+    isTelling: policies.some((policy) => policy.responseHeaders === "always" && !policy.dryRun),
+  };
+  compiledSets.set(policies, compiled);
+  return compiled;
+}
+
+/**
+ * The limits for one connection's requests to a pod; undefined: there are none. Asked again before a request it gives back `kept` for as
+ * long as neither policies nor settings changed.
+ */
+export function limiterFor(
+  state: MeshState,
+  shared: SharedLimits,
+  connection: LimitConnection,
+  kept?: RequestLimiter,
+): RequestLimiter | undefined {
+  const policies = state.rateLimits.inForce(connection.destination);
+  if (policies.length === 0) return undefined;
+  const compiled = compiledFor(state, policies);
+  return kept?.isFor(compiled, connection) === true ? kept : new RequestLimiter(compiled, shared, connection);
+}
+
+export class RequestLimiter implements KeyFacts {
+  readonly #compiled: Compiled;
+  readonly #shared: SharedLimits;
+  readonly #connection: LimitConnection;
+  readonly #sourceIp: IpBytes | undefined;
+  /** What every key of a rule begins with: the limit and what it protects. */
+  readonly #starts: readonly TextHash[];
+  readonly #pods: readonly TextHash[];
+  readonly #hash: TextHash = { high: 0, low: 0 };
+  /** Tokens taken for the request that is asked about: rule, index, factor in turn. */
+  readonly #taken: number[] = [];
+  #head: RequestHead | undefined;
+  /** Of the tightest limit that the last request passed. */
+  #told: { readonly rate: BucketRate; readonly rule: LimitRule; left: number; resetS: number } | undefined;
+
+  constructor(compiled: Compiled, shared: SharedLimits, connection: LimitConnection) {
+    this.#compiled = compiled;
+    this.#shared = shared;
+    this.#connection = connection;
+    this.#sourceIp = parseIp(connection.sourceIp);
+    const { destination, port } = connection;
+    const owner = ownerOf(destination, port);
+    this.#starts = compiled.rules.map(({ name, rule }) => {
+      const hash = shared.startHash();
+      for (const part of [name, rule.name, `${rule.requests} ${rule.windowMs} ${rule.burst} ${rule.key}`, owner])
+        addText(hash, part);
+      return hash;
+    });
+    this.#pods = compiled.concurrent.map(({ policy }) => {
+      const hash = shared.startHash();
+      addText(hash, policyNameOf(policy));
+      addText(hash, destination.uid);
+      return hash;
+    });
+  }
+
+  isFor(compiled: Compiled, connection: LimitConnection): boolean {
+    const own = this.#connection;
+    return (
+      this.#compiled === compiled &&
+      own.destination === connection.destination &&
+      own.identity === connection.identity &&
+      own.sourceIp === connection.sourceIp &&
+      own.port === connection.port
+    );
+  }
+
+  get identity(): SpiffeId | null {
+    return this.#connection.identity;
+  }
+  get clientIp(): IpBytes | undefined {
+    return this.#compiled.view.remoteIp;
+  }
+  header(name: string): string | undefined {
+    return this.#head?.header(name);
+  }
+
+  /**
+   * Counts the request. The first limit that refuses it, or undefined: it is let through, and its places are in `places` until `release`.
+   * `note` hears of every limit that was gone over, also of those in dry run. `nowMs`: of a clock that all threads share.
+   */
+  ask(head: RequestHead, nowMs: number, places: Places, note: (limited: Limited) => void): Limited | undefined {
+    const { view } = this.#compiled;
+    view.start(head, this.#sourceIp, undefined);
+    this.#head = head;
+    this.#told = undefined;
+    this.#taken.length = 0;
+    const refused = this.#askRules(nowMs, note) ?? this.#askPods(nowMs, places, note);
+    if (refused !== undefined) {
+      this.#giveBack();
+      this.release(places, nowMs, undefined);
+    }
+    this.#head = undefined;
+    view.end();
+    return refused;
+  }
+
+  /** `RateLimit-*` of the answer to the request that was just let through; undefined: nobody asked for them. */
+  answerHeaders(): HeaderList | undefined {
+    const told = this.#told;
+    if (told === undefined || !this.#compiled.isTelling) return undefined;
+    return limitFields(told.rule, Math.floor(told.left / told.rate.tokenNs), told.resetS);
+  }
+
+  /** The request is over. `latencyMs`: from its head to the answer's; undefined: there was none. */
+  release(places: Places, nowMs: number, latencyMs: number | undefined): void {
+    const { pods, thread } = this.#shared;
+    for (const { at, config } of places) leave(pods.words, at, thread, nowMs, latencyMs, config);
+    places.length = 0;
+  }
+
+  #askRules(nowMs: number, note: (limited: Limited) => void): Limited | undefined {
+    const { rules, view } = this.#compiled;
+    for (let i = 0; i < rules.length; i++) {
+      const compiled = rules[i] as CompiledRule;
+      const { methods, paths } = compiled;
+      if (!methods.isEmpty && !methods.has(view.method)) continue;
+      if (!paths.isEmpty && !paths.has(view, true)) continue;
+      const limited = this.#askRule(compiled, i, nowMs);
+      if (limited === undefined) continue;
+      note(limited);
+      if (!limited.dryRun) return limited;
+    }
+    return undefined;
+  }
+
+  #askRule(compiled: CompiledRule, index: number, nowMs: number): Limited | undefined {
+    const { rule, rate, policy } = compiled;
+    const start = this.#starts[index] as TextHash;
+    const hash = this.#hash;
+    hash.high = start.high;
+    hash.low = start.low;
+    addKey(hash, rule, this);
+    const nowNs = nowMs * 1e6;
+    const { buckets, overflow } = this.#shared;
+    const slot = this.#shared.bucket(hash, nowNs);
+    const longs = slot < 0 ? overflow : buckets.longs;
+    const at = slot < 0 ? this.#shared.overflowOf(start) : slot / 2;
+    let factor = 1;
+    if (rule.baseline !== undefined && slot >= 0) {
+      factor = 1 / observeRate(buckets.words, slot + 2, nowMs, rule.baseline);
+      this.#shared.keep(slot, keptUntilMs(buckets.words, slot + 2, nowMs, rule.baseline));
+    }
+    const left = takeToken(longs, at, nowNs, rate, factor);
+    if (left >= 0) {
+      this.#taken.push(index, slot < 0 ? -1 - at : at, factor);
+      if (
+        this.#compiled.isTelling &&
+        !policy.dryRun &&
+        policy.responseHeaders === "always" &&
+        left < (this.#told?.left ?? Number.POSITIVE_INFINITY)
+      )
+        this.#told = { rate, rule, left, resetS: secondsToFull(longs, at, nowNs) };
+      return undefined;
+    }
+    return this.#limited(compiled, hash, slot < 0, Math.ceil(-left / 1e9), secondsToFull(longs, at, nowNs));
+  }
+
+  #limited(
+    { rule, policy, name }: CompiledRule,
+    hash: TextHash,
+    overflow: boolean,
+    retryAfterS: number,
+    resetS: number,
+  ): Limited {
+    const { clientIp } = this;
+    const address = clientIp === undefined ? "no address" : formatIp(clientIp);
+    const fields = policy.responseHeaders === "never" ? [] : limitFields(rule, 0, resetS);
+    return {
+      policy: name,
+      limit: rule.name,
+      key: shownKey(rule, this, address, hash),
+      dryRun: policy.dryRun,
+      overflow,
+      retryAfterS,
+      status: 429,
+      headers: [...fields, "retry-after", String(retryAfterS)],
+    };
+  }
+
+  #askPods(nowMs: number, places: Places, note: (limited: Limited) => void): Limited | undefined {
+    const { concurrent } = this.#compiled;
+    const { pods, thread } = this.#shared;
+    for (let i = 0; i < concurrent.length; i++) {
+      const { policy, config } = concurrent[i] as Compiled["concurrent"][number];
+      const at = this.#shared.pod(this.#pods[i] as TextHash);
+      if (at < 0) continue;
+      if (enter(pods.words, at, thread, config)) {
+        places.push({ at, config });
+        continue;
+      }
+      const limited: Limited = {
+        policy: policyNameOf(policy),
+        limit: "concurrency",
+        key: this.#connection.destination.uid,
+        dryRun: policy.dryRun,
+        overflow: false,
+        retryAfterS: 1,
+        status: 503,
+        headers: ["retry-after", "1"],
+      };
+      note(limited);
+      if (!limited.dryRun) return limited;
+    }
+    return undefined;
+  }
+
+  #giveBack(): void {
+    const taken = this.#taken;
+    for (let i = 0; i + 2 < taken.length; i += 3) {
+      const { rate } = this.#compiled.rules[taken[i] as number] as CompiledRule;
+      const at = taken[i + 1] as number;
+      if (at < 0) returnToken(this.#shared.overflow, -1 - at, rate, taken[i + 2]);
+      else returnToken(this.#shared.buckets.longs, at, rate, taken[i + 2]);
+    }
+    taken.length = 0;
+  }
+}
+
+/** draft-ietf-httpapi-ratelimit-headers-06; `RateLimit-Limit` is the bucket's size, which `Remaining` counts down from. */
+const limitFields = (rule: LimitRule, remaining: number, resetS: number): HeaderList => [
+  "ratelimit-limit",
+  String(rule.burst),
+  "ratelimit-policy",
+  `${rule.requests};w=${Math.max(1, Math.round(rule.windowMs / 1000))}`,
+  "ratelimit-remaining",
+  String(remaining),
+  "ratelimit-reset",
+  String(resetS),
+];
+
+/** Whose buckets count: the service that the pod's port serves, the first by name; of a port that none serves, the pod's own. */
+function ownerOf(pod: Workload, port: number): string {
+  const names = pod.services
+    .filter(({ ports }) => ports.some((p) => p.targetPort === port))
+    .map(({ service }) => service);
+  return names.sort()[0] ?? pod.uid;
+}
