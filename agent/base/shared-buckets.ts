@@ -125,6 +125,11 @@ export class SharedBuckets {
     }
   }
 
+  /** Puts one token back that was just taken: something else refused what it was taken for. */
+  giveBack(place: number, { intervalNs }: BucketRate): void {
+    Atomics.sub(this.#fullAt, place, intervalNs);
+  }
+
   /** Whole tokens in the bucket, without taking any. */
   left(place: number, { intervalNs, burstNs }: BucketRate, nowMs: number): number {
     const ahead = Atomics.load(this.#fullAt, place) - nanoseconds(nowMs);

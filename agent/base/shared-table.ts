@@ -16,12 +16,10 @@ const maxTries = 4;
 export class SharedTable {
   /** Everything, as 32-bit words; a slot's own begin where `locate` says. */
   readonly words: Int32Array;
-  /** The same memory; `words[2 * i]` and the next are `longs[i]`. */
-  readonly longs: BigInt64Array;
   readonly #stride: number;
   readonly #mask: number;
 
-  /** How many bytes a table of at least `slots` slots takes, each with `own` words (an even number). */
+  /** How many bytes a table of at least `slots` slots takes, each with `own` words. */
   static bytes(slots: number, own: number): number {
     return setsFor(slots) * ways * (own + head) * 4;
   }
@@ -29,7 +27,6 @@ export class SharedTable {
   /** `buffer`: of the size that `bytes` says for the same numbers; zeros at first. */
   constructor(buffer: SharedArrayBuffer, slots: number, own: number) {
     this.words = new Int32Array(buffer);
-    this.longs = new BigInt64Array(buffer);
     this.#stride = own + head;
     this.#mask = setsFor(slots) - 1;
   }

@@ -10,6 +10,7 @@ import {
   workloadUid,
 } from "../../agent/api/names.ts";
 import { type Authorization, operationOf, type Rule, sourceOf, type TrafficPolicy } from "../../agent/api/policy.ts";
+import { defaultLimit, type LimitRule, type RateLimit } from "../../agent/api/rate-limit.ts";
 import type { MeshResource } from "../../agent/api/resources.ts";
 import type { Service, ServicePort } from "../../agent/api/service.ts";
 import { defaultSettings, type MeshSettings } from "../../agent/api/settings.ts";
@@ -105,6 +106,24 @@ export const trafficPolicy = (name: string, more: Partial<TrafficPolicy> = {}): 
   ...more,
 });
 
+/** A RateLimit over its namespace; what a limit leaves out is as in the default one. */
+export const rateLimit = (
+  name: string,
+  limits: readonly Partial<LimitRule>[],
+  more: Partial<RateLimit> = {},
+): RateLimit => ({
+  name,
+  namespace: "shop",
+  scope: "namespace",
+  selector: {},
+  targetServices: [],
+  dryRun: false,
+  responseHeaders: "limited",
+  limits: limits.map((limit) => ({ ...defaultLimit, burst: limit.requests ?? defaultLimit.burst, ...limit })),
+  concurrency: undefined,
+  ...more,
+});
+
 export const localPod = (w: Workload): LocalPod => ({
   name: podName(w.namespace, w.name),
   identity: workloadId(w.trustDomain, w.namespace, w.serviceAccount),
@@ -125,6 +144,7 @@ export interface MeshParts {
   readonly authorizations?: readonly Authorization[];
   readonly trafficPolicies?: readonly TrafficPolicy[];
   readonly routings?: readonly HttpRouting[];
+  readonly rateLimits?: readonly RateLimit[];
   readonly settings?: Partial<MeshSettings>;
 }
 export function mesh(parts: MeshParts): MeshState {
@@ -135,6 +155,7 @@ export function mesh(parts: MeshParts): MeshState {
     ...(parts.authorizations ?? []).map((value) => ({ kind: "Authorization" as const, value })),
     ...(parts.trafficPolicies ?? []).map((value) => ({ kind: "TrafficPolicy" as const, value })),
     ...(parts.routings ?? []).map((value) => ({ kind: "HttpRouting" as const, value })),
+    ...(parts.rateLimits ?? []).map((value) => ({ kind: "RateLimit" as const, value })),
     { kind: "MeshSettings", value: { ...defaultSettings, ...parts.settings } },
   ];
   state.apply({ changed, removed: [] });

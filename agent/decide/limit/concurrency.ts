@@ -1,7 +1,7 @@
-// How many requests a pod has at once, found by the gradient of its latency: while it answers as fast as in the long run the limit
-// grows, when it slows down the limit shrinks in proportion. One slot per pod in shared words; pure: time comes in.
+// How many requests a pod has at once, found by the gradient of its latency: while it answers as fast as it can the limit grows, when it
+// slows down the limit shrinks in proportion. One slot per pod in shared words; pure: time comes in.
 //
-//   own words: | limit | long-run latency | window began | samples | sum | most at once | (2 free) | under way, one per thread ... |
+//   own words: | limit | usual latency | window began | samples | sum | most at once | (2 free) | under way, one per thread ... |
 import type { ConcurrencyLimit } from "../../api/rate-limit.ts";
 
 /** Threads that may have requests under way. */
@@ -22,8 +22,9 @@ const unitMs = 0.008;
 const longestUnits = 2_000_000;
 const maxSamples = 1_000;
 const minSamples = 10;
-/** Share of a new window in the long-run latency. */
-const longWeight = 0.02;
+/** Share of a new window in the latency that is taken for usual: where it was faster, and where the limit is as low as it gets. */
+const downWeight = 0.1;
+const restWeight = 0.2;
 
 /** Takes a place for a request of `thread`; false: all are taken. The limit may be passed by as many as there are threads at once. */
 export function enter(words: Int32Array, at: number, thread: number, config: ConcurrencyLimit): boolean {
@@ -74,6 +75,16 @@ export function forgetThread(words: Int32Array, at: number, thread: number): voi
   Atomics.store(words, at + underWay + thread, 0);
 }
 
+/**
+ * Latency without a queue. Slower windows are learned only at the lowest limit, where it is not our own load that makes it slow: else a
+ * lasting overload would come to look usual, and the limit would grow without end.
+ */
+function usual(known: number, now: number, isLowest: boolean): number {
+  if (known === 0) return now;
+  if (now < known) return known + downWeight * (now - known);
+  return isLowest ? known + restWeight * (now - known) : known;
+}
+
 function adapt(words: Int32Array, at: number, config: ConcurrencyLimit): void {
   const count = Atomics.exchange(words, at + samples, 0);
   const total = Atomics.exchange(words, at + sum, 0);
@@ -81,11 +92,9 @@ function adapt(words: Int32Array, at: number, config: ConcurrencyLimit): void {
   if (count === 0) return;
   const now = total / count;
   const known = words[at + longRun] as number;
-  let long = known === 0 ? now : known + longWeight * (now - known);
-  // After a long slow time it must come down again faster than it went up.
-  if (long > 2 * now) long *= 0.95;
-  words[at + longRun] = Math.max(1, Math.round(long));
   const old = currentLimit(words, at, config);
+  const long = usual(known, now, old <= config.min);
+  words[at + longRun] = Math.max(1, Math.round(long));
   const gradient = Math.min(1, Math.max(0.5, (config.tolerance * long) / now));
   // A limit that nobody came near says nothing about whether more would do.
   if (gradient === 1 && atOnce < old / 2) return;

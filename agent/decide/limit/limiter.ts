@@ -5,16 +5,16 @@ import { policyNameOf } from "../../api/policy.ts";
 import type { ConcurrencyLimit, LimitRule, RateLimit } from "../../api/rate-limit.ts";
 import type { Workload } from "../../api/workload.ts";
 import { formatIp, type IpBytes, parseIp } from "../../base/ip.ts";
+import { type BucketRate, bucketRate, type SharedBuckets } from "../../base/shared-buckets.ts";
 import { addText, type TextHash } from "../../base/text-hash.ts";
 import type { HeaderList, RequestHead } from "../../http.ts";
 import type { MeshState } from "../../state/mesh-state.ts";
 import { PathList, TextList } from "../patterns.ts";
 import { RequestView } from "../request-view.ts";
-import { keptUntilMs, observeRate } from "./baseline.ts";
-import { type BucketRate, bucketRate, returnToken, secondsToFull, takeToken } from "./bucket.ts";
+import { isFarAbove } from "./baseline.ts";
 import { enter, leave } from "./concurrency.ts";
 import { addKey, type KeyFacts, shownKey } from "./key.ts";
-import type { SharedLimits } from "./shared.ts";
+import { bucketKeyOf, type SharedLimits } from "./shared.ts";
 
 export interface LimitConnection {
   /** The pod that serves. */
@@ -35,7 +35,6 @@ export interface Limited {
   readonly dryRun: boolean;
   /** The key found no room in the table and shared a bucket with others. */
   readonly overflow: boolean;
-  /** 0: at once. */
   readonly retryAfterS: number;
   /** What the client gets, unless it is a dry run. */
   readonly status: 429 | 503;
@@ -50,6 +49,8 @@ interface CompiledRule {
   readonly name: PolicyName;
   readonly rule: LimitRule;
   readonly rate: BucketRate;
+  /** Of a key that is far above what is usual for it. */
+  readonly lowered: BucketRate;
   readonly methods: TextList;
   readonly paths: PathList;
 }
@@ -73,7 +74,8 @@ function compiledFor(state: MeshState, policies: readonly RateLimit[]): Compiled
         policy,
         name: policyNameOf(policy),
         rule,
-        rate: bucketRate(rule.requests, rule.windowMs, rule.burst),
+        rate: rateOf(rule, 100),
+        lowered: rateOf(rule, rule.baseline?.limitPercent ?? 100),
         methods: new TextList(rule.methods),
         paths: new PathList(rule.paths),
       })),
@@ -113,11 +115,11 @@ export class RequestLimiter implements KeyFacts {
   readonly #starts: readonly TextHash[];
   readonly #pods: readonly TextHash[];
   readonly #hash: TextHash = { high: 0, low: 0 };
-  /** Tokens taken for the request that is asked about: rule, index, factor in turn. */
-  readonly #taken: number[] = [];
+  /** Tokens taken for the request that is asked about. */
+  readonly #taken: { readonly buckets: SharedBuckets; readonly place: number; readonly rate: BucketRate }[] = [];
   #head: RequestHead | undefined;
   /** Of the tightest limit that the last request passed. */
-  #told: { readonly rate: BucketRate; readonly rule: LimitRule; left: number; resetS: number } | undefined;
+  #told: { readonly rule: LimitRule; readonly remaining: number; readonly resetS: number } | undefined;
 
   constructor(compiled: Compiled, shared: SharedLimits, connection: LimitConnection) {
     this.#compiled = compiled;
@@ -171,9 +173,9 @@ export class RequestLimiter implements KeyFacts {
     this.#head = head;
     this.#told = undefined;
     this.#taken.length = 0;
-    const refused = this.#askRules(nowMs, note) ?? this.#askPods(nowMs, places, note);
+    const refused = this.#askRules(nowMs, note) ?? this.#askPods(places, note);
     if (refused !== undefined) {
-      this.#giveBack();
+      for (const { buckets, place, rate } of this.#taken) buckets.giveBack(place, rate);
       this.release(places, nowMs, undefined);
     }
     this.#head = undefined;
@@ -185,7 +187,7 @@ export class RequestLimiter implements KeyFacts {
   answerHeaders(): HeaderList | undefined {
     const told = this.#told;
     if (told === undefined || !this.#compiled.isTelling) return undefined;
-    return limitFields(told.rule, Math.floor(told.left / told.rate.tokenNs), told.resetS);
+    return limitFields(told.rule, told.remaining, told.resetS);
   }
 
   /** The request is over. `latencyMs`: from its head to the answer's; undefined: there was none. */
@@ -211,35 +213,37 @@ export class RequestLimiter implements KeyFacts {
   }
 
   #askRule(compiled: CompiledRule, index: number, nowMs: number): Limited | undefined {
-    const { rule, rate, policy } = compiled;
+    const { rule, policy } = compiled;
     const start = this.#starts[index] as TextHash;
     const hash = this.#hash;
     hash.high = start.high;
     hash.low = start.low;
     addKey(hash, rule, this);
-    const nowNs = nowMs * 1e6;
-    const { buckets, overflow } = this.#shared;
-    const slot = this.#shared.bucket(hash, nowNs);
-    const longs = slot < 0 ? overflow : buckets.longs;
-    const at = slot < 0 ? this.#shared.overflowOf(start) : slot / 2;
-    let factor = 1;
-    if (rule.baseline !== undefined && slot >= 0) {
-      factor = 1 / observeRate(buckets.words, slot + 2, nowMs, rule.baseline);
-      this.#shared.keep(slot, keptUntilMs(buckets.words, slot + 2, nowMs, rule.baseline));
-    }
-    const left = takeToken(longs, at, nowNs, rate, factor);
-    if (left >= 0) {
-      this.#taken.push(index, slot < 0 ? -1 - at : at, factor);
-      if (
-        this.#compiled.isTelling &&
-        !policy.dryRun &&
-        policy.responseHeaders === "always" &&
-        left < (this.#told?.left ?? Number.POSITIVE_INFINITY)
-      )
-        this.#told = { rate, rule, left, resetS: secondsToFull(longs, at, nowNs) };
+    const own = this.#shared.buckets.find(bucketKeyOf(hash), nowMs);
+    const buckets = own < 0 ? this.#shared.overflow : this.#shared.buckets;
+    const place = own < 0 ? buckets.find(bucketKeyOf(start), nowMs) : own;
+    // Neither its own nor the shared place: more limits than places, all in use at this moment.
+    if (place < 0) return undefined;
+    const rate = this.#isFarAbove(rule, hash, nowMs) ? compiled.lowered : compiled.rate;
+    if (buckets.take(place, rate, 1, nowMs)) {
+      this.#taken.push({ buckets, place, rate });
+      this.#tell(policy, rule, buckets);
       return undefined;
     }
-    return this.#limited(compiled, hash, slot < 0, Math.ceil(-left / 1e9), secondsToFull(longs, at, nowNs));
+    const retryAfterS = Math.max(1, Math.ceil(buckets.retryMs / 1000));
+    return this.#limited(compiled, hash, own < 0, retryAfterS, Math.ceil(buckets.fullMs / 1000));
+  }
+
+  #isFarAbove({ baseline }: LimitRule, hash: TextHash, nowMs: number): boolean {
+    if (baseline === undefined) return false;
+    const at = this.#shared.baseline(hash, nowMs);
+    return at >= 0 && isFarAbove(this.#shared.baselines.words, at, nowMs, baseline);
+  }
+
+  #tell(policy: RateLimit, rule: LimitRule, { remaining, fullMs }: SharedBuckets): void {
+    if (!this.#compiled.isTelling || policy.dryRun || policy.responseHeaders !== "always") return;
+    if (remaining >= (this.#told?.remaining ?? Number.POSITIVE_INFINITY)) return;
+    this.#told = { rule, remaining, resetS: Math.ceil(fullMs / 1000) };
   }
 
   #limited(
@@ -264,7 +268,7 @@ export class RequestLimiter implements KeyFacts {
     };
   }
 
-  #askPods(nowMs: number, places: Places, note: (limited: Limited) => void): Limited | undefined {
+  #askPods(places: Places, note: (limited: Limited) => void): Limited | undefined {
     const { concurrent } = this.#compiled;
     const { pods, thread } = this.#shared;
     for (let i = 0; i < concurrent.length; i++) {
@@ -290,17 +294,6 @@ export class RequestLimiter implements KeyFacts {
     }
     return undefined;
   }
-
-  #giveBack(): void {
-    const taken = this.#taken;
-    for (let i = 0; i + 2 < taken.length; i += 3) {
-      const { rate } = this.#compiled.rules[taken[i] as number] as CompiledRule;
-      const at = taken[i + 1] as number;
-      if (at < 0) returnToken(this.#shared.overflow, -1 - at, rate, taken[i + 2]);
-      else returnToken(this.#shared.buckets.longs, at, rate, taken[i + 2]);
-    }
-    taken.length = 0;
-  }
 }
 
 /** draft-ietf-httpapi-ratelimit-headers-06; `RateLimit-Limit` is the bucket's size, which `Remaining` counts down from. */
@@ -314,6 +307,11 @@ const limitFields = (rule: LimitRule, remaining: number, resetS: number): Header
   "ratelimit-reset",
   String(resetS),
 ];
+
+function rateOf({ requests, windowMs, burst }: LimitRule, percent: number): BucketRate {
+  const perS = (requests * 1000) / windowMs;
+  return bucketRate((perS * percent) / 100, Math.max(1, Math.floor((burst * percent) / 100)));
+}
 
 /** Whose buckets count: the service that the pod's port serves, the first by name; of a port that none serves, the pod's own. */
 function ownerOf(pod: Workload, port: number): string {

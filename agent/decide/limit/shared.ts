@@ -1,48 +1,49 @@
-// The memory of all rate limits of a node, which its data threads share: buckets by key, buckets for keys that found no room, and what
-// pods have at once.
+// The memory of all rate limits of a node, which its data threads share: buckets by key, buckets for keys that found no room, what is
+// usual for a key, and what pods have at once.
+import { SharedBuckets } from "../../base/shared-buckets.ts";
 import { SharedTable } from "../../base/shared-table.ts";
 import { seededHash, type TextHash } from "../../base/text-hash.ts";
-import { baselineWords } from "./baseline.ts";
-import { isFull } from "./bucket.ts";
+import { baselineWords, isForgettable } from "./baseline.ts";
 import { concurrencyWords, forgetThread, requestsUnderWay } from "./concurrency.ts";
 
 /** What the control thread makes once and gives to every data thread. */
 export interface LimitMemory {
   readonly buckets: SharedArrayBuffer;
   readonly overflow: SharedArrayBuffer;
+  readonly baselines: SharedArrayBuffer;
   readonly pods: SharedArrayBuffer;
   readonly keys: number;
   readonly seed: readonly [number, number];
 }
 
-/** Own words of a bucket's slot: | bucket (64 bits) | baseline ... | kept until, s | (free) |. */
-const bucketWords = 2 + baselineWords + 2;
-const keptUntil = 2 + baselineWords;
 const overflowBuckets = 256;
 const podSlots = 512;
 
-/** @param keys how many buckets there are at most */
+/** @param keys how many keys have a bucket of their own at a time: a power of two */
 export const createLimitMemory = (keys: number, seed: readonly [number, number]): LimitMemory => ({
-  buckets: new SharedArrayBuffer(SharedTable.bytes(keys, bucketWords)),
-  overflow: new SharedArrayBuffer(overflowBuckets * 8),
+  buckets: new SharedArrayBuffer(SharedBuckets.bytesFor(keys)),
+  overflow: new SharedArrayBuffer(SharedBuckets.bytesFor(overflowBuckets)),
+  baselines: new SharedArrayBuffer(SharedTable.bytes(keys / 4, baselineWords)),
   pods: new SharedArrayBuffer(SharedTable.bytes(podSlots, concurrencyWords)),
   keys,
   seed,
 });
 
 export class SharedLimits {
-  readonly buckets: SharedTable;
-  /** Of limits whose key found no room, by the limit's hash. */
-  readonly overflow: BigInt64Array;
+  readonly buckets: SharedBuckets;
+  /** Of limits whose keys found no room: a few places by the limit's hash. */
+  readonly overflow: SharedBuckets;
+  readonly baselines: SharedTable;
   readonly pods: SharedTable;
   readonly thread: number;
   readonly #seed: readonly [number, number];
-  #nowNs = 0;
+  #nowMs = 0;
 
   /** `thread`: the number of the one that uses it; what a dead thread of that number had under way is forgotten. */
   constructor(memory: LimitMemory, thread: number) {
-    this.buckets = new SharedTable(memory.buckets, memory.keys, bucketWords);
-    this.overflow = new BigInt64Array(memory.overflow);
+    this.buckets = new SharedBuckets(memory.keys, memory.buckets);
+    this.overflow = new SharedBuckets(overflowBuckets, memory.overflow);
+    this.baselines = new SharedTable(memory.baselines, memory.keys / 4, baselineWords);
     this.pods = new SharedTable(memory.pods, podSlots, concurrencyWords);
     this.thread = thread;
     this.#seed = memory.seed;
@@ -53,27 +54,19 @@ export class SharedLimits {
     return seededHash(this.#seed[0], this.#seed[1]);
   }
 
-  /** First word of a key's slot: its bucket is `longs[at / 2]`, its baseline begins at `at + 2`. -1: no room. */
-  bucket(hash: TextHash, nowNs: number): number {
-    this.#nowNs = nowNs;
-    return this.buckets.locate(hash.high, hash.low, this.#isForgettable);
-  }
-  /** Index in `overflow`. */
-  overflowOf(hash: TextHash): number {
-    return hash.low & (overflowBuckets - 1);
+  /** First word of what is known of a key's usual rate; -1: no room. */
+  baseline(hash: TextHash, nowMs: number): number {
+    this.#nowMs = nowMs;
+    return this.baselines.locate(hash.high, hash.low, this.#isStale);
   }
   /** Slot of a pod; -1: no room, its requests are not limited. */
   pod(hash: TextHash): number {
     return this.pods.locate(hash.high, hash.low, this.#isIdle);
   }
 
-  /** Of a key of which something was learned: it keeps its place so long although its bucket is full. */
-  keep(at: number, untilMs: number): void {
-    this.buckets.words[at + keptUntil] = Math.ceil(untilMs / 1000);
-  }
-
-  readonly #isForgettable = (at: number): boolean =>
-    isFull(this.buckets.longs, at / 2, this.#nowNs) &&
-    (this.buckets.words[at + keptUntil] as number) * 1e9 <= this.#nowNs;
+  readonly #isStale = (at: number): boolean => isForgettable(this.baselines.words, at, this.#nowMs);
   readonly #isIdle = (at: number): boolean => requestsUnderWay(this.pods.words, at) === 0;
 }
+
+/** The name of a bucket as 53 bits. */
+export const bucketKeyOf = ({ high, low }: TextHash): number => (low >>> 11) * 2 ** 32 + (high >>> 0);
