@@ -223,6 +223,13 @@ export class Discovery {
               : "has rules about requests, which need the HTTP lane: they fail closed",
         });
     if (reads) return found;
+    for (const policy of this.#parts.state.rateLimits.all())
+      found.push({
+        typeUrl: codecs.RateLimit.typeUrl,
+        resource: policyNameOf(policy),
+        enforced: false,
+        reason: "needs the HTTP lane: no request is counted or limited",
+      });
     for (const name of this.#parts.state.routings.keys())
       found.push({
         typeUrl: codecs.HttpRouting.typeUrl,

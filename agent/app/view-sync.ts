@@ -51,7 +51,12 @@ export class ViewSync {
   async changed(changes: Changes): Promise<void> {
     const { names } = changes;
     const policies =
-      names.Authorization.size + names.TrafficPolicy.size + names.HttpRouting.size + names.MeshSettings.size > 0;
+      names.Authorization.size +
+        names.TrafficPolicy.size +
+        names.HttpRouting.size +
+        names.RateLimit.size +
+        names.MeshSettings.size >
+      0;
     for (const address of changes.addresses) this.#speaker(address);
     if (!this.#parts.maps()) return this.flush();
     if (names.MeshSettings.size > 0)

@@ -45,7 +45,8 @@ export function decideDirect(state: MeshState, pair: DirectPair, settings: Direc
   if (pair.source.name === pair.destination.name) return { direct: false, verdict, why: "same_pod" };
   if (!settings.kernelLane) return { direct: false, verdict, why: "no_ebpf" };
   const subject = subjectOf(state, pair.destination);
-  if (state.authorizations.inForce(subject).some(needsL7)) return { direct: false, verdict, why: "l7_policy" };
+  if (state.authorizations.inForce(subject).some(needsL7) || state.rateLimits.inForce(subject).length > 0)
+    return { direct: false, verdict, why: "l7_policy" };
   if (hasRouting(state, subject, pair.port)) return { direct: false, verdict, why: "l7_routing" };
   if (settings.l7Telemetry && isDeclaredL7(state, subject, pair.port))
     return { direct: false, verdict, why: "l7_telemetry" };

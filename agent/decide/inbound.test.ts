@@ -9,6 +9,7 @@ import {
   localPods,
   member,
   mesh,
+  rateLimit,
   service,
   trafficPolicy,
   workload,
@@ -91,6 +92,7 @@ test("[DP-24] direct only when allowed and nothing at L7 applies to the destinat
   const decided = direct({ authorizations: [l7] });
   assert.equal(why(decided), "l7_policy");
   assert.equal(decided.verdict.allow, true);
+  assert.equal(why(direct({ rateLimits: [rateLimit("all", [{}])] })), "l7_policy");
   assert.equal(why(direct({}, { source: db })), "same_pod");
 });
 

@@ -6,6 +6,8 @@ import fc from "fast-check";
 import { parse } from "yaml";
 import { defaultPolicy } from "../../agent/api/http-policy.ts";
 import { httpRoutingFromWire, httpRoutingToWire } from "../../agent/api/http-routing.ts";
+import { type RateLimit, rateLimitFromWire, rateLimitToWire } from "../../agent/api/rate-limit.ts";
+import { defaultSettings, settingsFromWire, settingsToWire } from "../../agent/api/settings.ts";
 import { ClusterIndex } from "../index/cluster-index.ts";
 import { resolveRules } from "../translate/route-rules.ts";
 import { duration } from "./http-schema.ts";
@@ -13,6 +15,8 @@ import { parseManifests } from "./parse.ts";
 
 const fullPolicy = documentNamed("resilience.in.yaml", "full");
 const fullRoute = documentNamed("routes.in.yaml", "canary");
+const fullLimit = documentNamed("rate-limits.in.yaml", "full");
+const fullSettings = documentNamed("rate-limits.in.yaml", "mesh");
 function documentNamed(file: string, name: string): Record<string, unknown> {
   const text = readFileSync(new URL(`../translate/testdata/${file}`, import.meta.url), "utf8");
   const found = text
@@ -111,7 +115,8 @@ function specWith(spec: object, changes: readonly (readonly [readonly (string | 
   return made as object;
 }
 function read(kind: string, apiVersion: string, spec: object) {
-  const text = JSON.stringify({ apiVersion, kind, metadata: { name: "x", namespace: "shop" }, spec });
+  const metadata = kind === "MeshSettings" ? { name: "mesh" } : { name: "x", namespace: "shop" };
+  const text = JSON.stringify({ apiVersion, kind, metadata, spec });
   const parsed = parseManifests(text, "x.json");
   assert.equal(
     parsed.objects.length + Math.min(1, parsed.problems.length),
@@ -160,6 +165,48 @@ test("[RES-1] a ResiliencePolicy is refused field by field, or agents take what 
   assert.ok(taken > 10, `${taken} taken`);
 });
 
+test("[LIM-1] a RateLimitPolicy is refused field by field, or agents take what it says", () => {
+  let taken = 0;
+  fc.assert(
+    fc.property(changesOf(fullLimit), (changes) => {
+      const object = read("RateLimitPolicy", "mesh.fairlead.dev/v1alpha1", specWith(fullLimit, changes));
+      if (object?.kind !== "RateLimitPolicy") return;
+      taken += 1;
+      const { targetRefs: _, selector, ...said } = object.spec;
+      const record: RateLimit = {
+        ...said,
+        selector,
+        name: "x",
+        namespace: "shop",
+        scope: "namespace",
+        targetServices: [],
+      };
+      const decoded = rateLimitFromWire(rateLimitToWire(record));
+      assert.ok(decoded.ok, decoded.ok ? "" : JSON.stringify(decoded.error));
+      assert.deepEqual(decoded.value, record);
+    }),
+    { numRuns: 500 },
+  );
+  assert.ok(taken > 10, `${taken} taken`);
+});
+
+test("[ENR-1] enricher settings are refused field by field, or agents take what they say", () => {
+  let taken = 0;
+  fc.assert(
+    fc.property(changesOf(fullSettings), (changes) => {
+      const object = read("MeshSettings", "mesh.fairlead.dev/v1alpha1", specWith(fullSettings, changes));
+      if (object?.kind !== "MeshSettings" || object.spec.enricher === undefined) return;
+      taken += 1;
+      const settings = { ...defaultSettings, enricher: object.spec.enricher };
+      const decoded = settingsFromWire(settingsToWire(settings));
+      assert.ok(decoded.ok, decoded.ok ? "" : JSON.stringify(decoded.error));
+      assert.deepEqual(decoded.value.enricher, settings.enricher);
+    }),
+    { numRuns: 500 },
+  );
+  assert.ok(taken > 10, `${taken} taken`);
+});
+
 test("[TRF-1] an HTTPRoute is refused field by field, or agents take its rules", () => {
   let taken = 0;
   fc.assert(
@@ -201,16 +248,18 @@ test("durations are those of Gateway API (GEP-2257)", () => {
   assert.equal(problems.length, 11);
 });
 
-test("[RES-1] every field of a ResiliencePolicy is in its reference", () => {
-  const doc = readFileSync("docs/resilience-policy.md", "utf8");
+test("[RES-1] [LIM-1] [ENR-1] every field of our own kinds is in its reference", () => {
+  const missing = (file: string, ...specs: readonly unknown[]): readonly string[] => {
+    const doc = readFileSync(`docs/${file}`, "utf8");
+    return [...new Set(specs.flatMap(named))].filter((field) => !new RegExp(`[\`.]${field}(\`|\\[\\]|\\.)`).test(doc));
+  };
   const named = (spec: unknown): string[] =>
     Array.isArray(spec)
       ? spec.flatMap(named)
       : typeof spec === "object" && spec !== null
         ? Object.entries(spec).flatMap(([key, part]) => [key, ...named(part)])
         : [];
-  const missing = [...new Set(named(fullPolicy))].filter(
-    (field) => !new RegExp(`[\`.]${field}(\`|\\[\\]|\\.)`).test(doc),
-  );
-  assert.deepEqual(missing, []);
+  assert.deepEqual(missing("resilience-policy.md", fullPolicy), []);
+  assert.deepEqual(missing("rate-limits.md", fullLimit), []);
+  assert.deepEqual(missing("enricher.md", defaultSettings.enricher), []);
 });

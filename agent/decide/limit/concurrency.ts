@@ -5,7 +5,7 @@
 import type { ConcurrencyLimit } from "../../api/rate-limit.ts";
 
 /** Threads that may have requests under way. */
-export const maxThreads = 24;
+export const maxThreads = 64;
 export const concurrencyWords = 8 + maxThreads;
 const limit = 0;
 const longRun = 1;
