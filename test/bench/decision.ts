@@ -10,7 +10,7 @@ import { seededRandom } from "../../agent/base/random.ts";
 import { EndpointStats } from "../../agent/decide/balance/endpoint-stats.ts";
 import type { Picker } from "../../agent/decide/balance/picker.ts";
 import { decideRequest } from "../../agent/decide/http/decide-request.ts";
-import { ServiceRoutes } from "../../agent/decide/http/route-table.ts";
+import { type RouteTable, ServiceRoutes } from "../../agent/decide/http/route-table.ts";
 import type { HeaderList, RequestHead } from "../../agent/http.ts";
 import { endpointsOf, even, everyAlgorithm, pickerFor } from "../kit/pickers.ts";
 
@@ -85,11 +85,13 @@ const draw = (spread: Spread, n: number): number =>
 
 /** A run over a shape: requests to all of its routes in random order. Returns ns per decision. */
 function prepare(shape: Shape, spread: Spread): () => number {
-  const tables: ServiceRoutes[] = [];
+  // As a connection keeps it (request-ways.ts).
+  const tables: (RouteTable | undefined)[] = [];
   const pickers: Picker[] = [];
   const stats = new EndpointStats(shape.services * shape.endpoints);
   for (let s = 0; s < shape.services; s++) {
-    tables.push(new ServiceRoutes(Array.from({ length: shape.each }, (_, i) => shape.route(s, i))));
+    const routes = new ServiceRoutes(Array.from({ length: shape.each }, (_, i) => shape.route(s, i)));
+    tables.push(routes.tableFor(80, "shop"));
     const slots = endpointsOf(even(shape.endpoints), (i) => ({ slot: s * shape.endpoints + i }));
     pickers.push(pickerFor("ewma", slots, { stats }));
   }
@@ -111,7 +113,7 @@ function prepare(shape: Shape, spread: Spread): () => number {
       head.path = target.toString("latin1", 0, cut);
       head.authority = target.toString("latin1", cut + 1);
       const service = services[i] as number;
-      const table = (tables[service] as ServiceRoutes).tableFor(80, "shop");
+      const table = tables[service];
       const decision = table && decideRequest(table, head, context);
       if (decision?.kind !== "forward") continue;
       found += (pickers[service] as Picker).pick(random, 0, -1) >= 0 ? 1 : 0;

@@ -2,14 +2,16 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { interleave } from "./interleave.ts";
 import { type Mesh, startMesh } from "./mesh.ts";
+import { tellRows } from "./options.ts";
 import { PROJECT } from "./peers.ts";
 import { drawPlot } from "./plot.ts";
 import { benchmarksPage, machineFacts } from "./report.ts";
-import { measures, medians, type Row, rowOf } from "./rows.ts";
-import { type Sample, steps } from "./steps.ts";
+import { measures, type Row, rowOf } from "./rows.ts";
+import { steps } from "./steps.ts";
 import { removeLeftovers } from "./topology.ts";
-import { startBare, type Variant, type VariantName } from "./variants.ts";
+import { startBare, type VariantName } from "./variants.ts";
 import { observe, type Wire } from "./wire.ts";
 
 interface Options {
@@ -64,11 +66,6 @@ function options(): Options {
 }
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
-const short = (sample: Sample): string =>
-  Object.entries(sample)
-    .map(([k, v]) => `${k} ${Number(v.toPrecision(4))}`)
-    .join("  ");
-
 /** The row that says what a capture between the nodes showed; throws if the positive control fails or a peer is not on TLS 1.3. */
 function wireRow(wires: ReadonlyMap<VariantName, Wire>): Row {
   if ((wires.get("none")?.markers ?? 0) === 0)
@@ -100,36 +97,8 @@ function wireRow(wires: ReadonlyMap<VariantName, Wire>): Row {
   };
 }
 
-async function measure(o: Options, variants: readonly Variant[]): Promise<Map<string, Map<VariantName, Sample[]>>> {
-  const samples = new Map<string, Map<VariantName, Sample[]>>();
-  for (let round = 0; round < o.rounds; round++) {
-    for (const step of steps.filter((s) => o.only === undefined || o.only.includes(s.name))) {
-      const taking = variants.filter((v) => step.variants.includes(v.name));
-      // Who comes first turns from round to round, so that no one always follows the same other.
-      const order = taking.map((_, i) => taking[(i + round) % taking.length]).filter((v) => v !== undefined);
-      const turns = new Map<VariantName, Sample[]>();
-      for (let turn = 0; turn < (step.turns ?? 1); turn++)
-        for (const v of order) turns.set(v.name, [...(turns.get(v.name) ?? []), await step.run(v, o.seconds)]);
-      const ofStep = samples.get(step.name) ?? new Map<VariantName, Sample[]>();
-      samples.set(step.name, ofStep);
-      for (const [name, list] of turns) {
-        const sample = medians(list);
-        say(`round ${round + 1}/${o.rounds} ${step.name} ${name}: ${short(sample)}`);
-        ofStep.set(name, [...(ofStep.get(name) ?? []), sample]);
-      }
-    }
-  }
-  return samples;
-}
-
 function write(o: Options, rows: readonly Row[], facts: ReturnType<typeof machineFacts>): void {
-  if (o.json !== undefined) writeFileSync(o.json, `${JSON.stringify(rows, null, 1)}\n`);
-  for (const row of rows) {
-    const peers = Object.entries(row.peers).map(([name, value]) => `${name} ${value}`);
-    say(
-      `${row.met ? "met   " : "MISSED"} ${row.measure}: ${row.ours} ${row.unit}${peers.length > 0 ? ` (${peers.join(", ")})` : ""}; ratio ${row.ratio}; goal ${JSON.stringify(row.goal)}`,
-    );
-  }
+  tellRows(rows, o.json, say);
   if (!o.full) return;
   const page = join(PROJECT, "docs/benchmarks.md");
   const previous = existsSync(page) ? readFileSync(page, "utf8") : "";
@@ -163,7 +132,12 @@ async function main(): Promise<void> {
       wires.set(v.name, await observe(v, capture, bare.topology.dir));
     const wire = wireRow(wires);
     say(`wire: ${wire.note}; marker readable: ${JSON.stringify(wire.rounds)}`);
-    const samples = await measure(o, variants);
+    const { samples } = await interleave(
+      steps.filter((step) => o.only === undefined || o.only.includes(step.name)),
+      variants,
+      o,
+      say,
+    );
     const rows = measures.map((m) => rowOf(m, samples)).filter((row) => row !== undefined);
     write(o, o.mesh ? [...rows, wire] : rows, facts);
   } catch (error) {

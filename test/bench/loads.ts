@@ -7,6 +7,8 @@ import { type Dialogue, dialogueIn, type Place, runIn } from "./place.ts";
 export interface Requests {
   readonly requests: number;
   readonly perSecond: number;
+  /** Of answers, heads included. */
+  readonly megabytesPerSecond: number;
   readonly p50Ms: number;
   readonly p99Ms: number;
 }
@@ -16,17 +18,60 @@ const latency = (text: string, quantile: string): number => {
   const found = new RegExp(`^\\s+${quantile}%\\s+([\\d.]+)(us|ms|s)$`, "m").exec(text);
   return found === null ? Number.NaN : Number(found[1]) * (units[found[2] ?? ""] ?? Number.NaN);
 };
+const byteUnits: Readonly<Record<string, number>> = { B: 1e-6, KB: 1024e-6, MB: 1.048_576, GB: 1073.741_824 };
+
+export interface LoadOptions {
+  readonly path?: string;
+  /** The core that the load program may run on. */
+  readonly core?: number;
+}
+const pinned = ({ core }: LoadOptions): readonly string[] =>
+  core === undefined ? [] : ["taskset", "-c", String(core)];
 
 /** Keep-alive requests as fast as they go over `connections` connections. Any failed request is an error: a number must not come from refusals. */
-export async function wrk(place: Place, target: string, connections: number, seconds: number): Promise<Requests> {
-  const command = ["wrk", "--latency", "-t1", `-c${connections}`, `-d${seconds}s`, `http://${target}/`];
+export async function wrk(
+  place: Place,
+  target: string,
+  connections: number,
+  seconds: number,
+  options: LoadOptions = {},
+): Promise<Requests> {
+  const url = `http://${target}${options.path ?? "/"}`;
+  const command = [...pinned(options), "wrk", "--latency", "-t1", `-c${connections}`, `-d${seconds}s`, url];
   const text = await runIn(place, command, (seconds + 20) * 1000);
   const done = /^\s*(\d+) requests in ([\d.]+)(m?s)/m.exec(text);
   const failed = /Non-2xx[^\n]*|Socket errors:[^\n]*/.exec(text);
   if (done === null || failed !== null) throw new Error(`wrk ${target}: ${failed?.[0] ?? text}`);
   const requests = Number(done[1]);
   const took = Number(done[2]) * (done[3] === "ms" ? 0.001 : 1);
-  return { requests, perSecond: requests / took, p50Ms: latency(text, "50"), p99Ms: latency(text, "99") };
+  const transfer = /Transfer\/sec:\s+([\d.]+)([KMG]?B)/.exec(text);
+  const megabytesPerSecond = Number(transfer?.[1]) * (byteUnits[transfer?.[2] ?? ""] ?? Number.NaN);
+  const perSecond = requests / took;
+  return { requests, perSecond, megabytesPerSecond, p50Ms: latency(text, "50"), p99Ms: latency(text, "99") };
+}
+
+/** HTTP/2 without TLS. `grpcMessage`: file with one framed message, posted as a gRPC call. A failed request is an error, as for wrk. */
+export async function h2load(
+  place: Place,
+  target: string,
+  shape: { readonly connections: number; readonly streams: number; readonly seconds: number },
+  options: LoadOptions & { readonly grpcMessage?: string } = {},
+): Promise<{ readonly requests: number; readonly perSecond: number }> {
+  const { connections, streams, seconds } = shape;
+  const call = options.grpcMessage === undefined ? [] : ["-d", options.grpcMessage];
+  const fields = call.length === 0 ? [] : ["-H", "content-type: application/grpc", "-H", "te: trailers"];
+  const command = [
+    ...[...pinned(options), "h2load", "-p", "h2c", "-t1", `-c${connections}`, `-m${streams}`, `-D${seconds}`],
+    ...[...call, ...fields, `http://${target}${options.path ?? "/"}`],
+  ];
+  const text = await runIn(place, command, (seconds + 20) * 1000);
+  // Of a load by time the totals count what was under way at its end as neither.
+  const tally = /(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout/.exec(text);
+  const [succeeded = 0, ...bad] = (tally ?? []).slice(1).map(Number);
+  const other = /status codes: \d+ 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx/.exec(text)?.slice(1).map(Number) ?? [1];
+  if (succeeded === 0 || [...bad, ...other].some((n) => n > 0))
+    throw new Error(`h2load ${target}: ${tally?.[0] ?? text}; ${/status codes: [^\n]*/.exec(text)?.[0] ?? ""}`);
+  return { requests: succeeded, perSecond: succeeded / seconds };
 }
 
 export interface Stream {

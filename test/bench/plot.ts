@@ -14,12 +14,14 @@ const escaped = (text: string): string => text.replaceAll("&", "&amp;").replaceA
 /** How many times better than its goal a row is: above 1 is met, whatever the direction. */
 export function margin(row: Row): number {
   const { goal } = row;
+  // Not carried at all.
+  if (Number.isNaN(row.ratio)) return 0;
   if ("peer" in goal) return goal.op === ">=" ? row.ratio / goal.ratio : goal.ratio / Math.max(row.ratio, 1e-9);
   if (goal.value === 0) return row.ours <= 0 ? MOST : 0;
   return goal.op === ">=" ? row.ours / goal.value : goal.value / Math.max(row.ours, goal.value / 1000);
 }
 
-export function drawPlot(rows: readonly Row[], subtitle: string): string {
+export function drawPlot(rows: readonly Row[], subtitle: string, layer: 4 | 7 = 4): string {
   const height = TOP + rows.length * ROW + 46;
   const span = WIDTH - LABEL - VALUES;
   const x = (value: number): number => LABEL + (Math.min(value, MOST) / MOST) * span;
@@ -43,7 +45,7 @@ export function drawPlot(rows: readonly Row[], subtitle: string): string {
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-label="Each measure against its goal">`,
     "<style>text{font:13px system-ui,sans-serif;fill:#222}.value{font-size:12px;fill:#444}.title{font-size:17px;font-weight:600}</style>",
     `<rect width="${WIDTH}" height="${height}" fill="#fff"/>`,
-    `<text x="16" y="26" class="title">Layer 4: how many times better than its goal each measure is</text>`,
+    `<text x="16" y="26" class="title">Layer ${layer}: how many times better than its goal each measure is</text>`,
     `<text x="16" y="46" class="value">${escaped(subtitle)}</text>`,
     ...ticks,
     ...bars,

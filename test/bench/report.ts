@@ -57,21 +57,46 @@ const spreadText = (row: Row): string => {
   return s === undefined ? number(row.ours) : `${number(s.median)} (${number(s.min)}-${number(s.max)})`;
 };
 
-function table(rows: readonly Row[]): string[] {
-  const head = ["measure", "unit", "ours, median (least-most)", "no mesh", "Envoy", "HAProxy", "goal", "ratio", "met"];
+const peerTitles = { none: "no mesh", envoy: "Envoy", haproxy: "HAProxy", nginx: "nginx" } as const;
+
+/** A table of rows, with a column for each of `peers`. */
+export function table(rows: readonly Row[], peers: readonly (keyof typeof peerTitles)[]): string[] {
+  const titles = peers.map((peer) => peerTitles[peer]);
+  const head = ["measure", "unit", "ours, median (least-most)", ...titles, "goal", "ratio", "met"];
   const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
   const body = rows.map((row) =>
     line([
-      row.threads === undefined ? row.measure : `${row.measure} (${row.note})`,
+      row.note === undefined || (row.threads === undefined && !Number.isNaN(row.ratio))
+        ? row.measure
+        : `${row.measure} (${row.note})`,
       row.unit,
       spreadText(row),
-      ...["none", "envoy", "haproxy"].map((peer) => (peer in row.peers ? number(row.peers[peer]) : "")),
+      ...peers.map((peer) => (peer in row.peers ? number(row.peers[peer]) : "")),
       goalText(row.goal),
-      "peer" in row.goal ? row.ratio.toFixed(2) : "",
+      "peer" in row.goal && !Number.isNaN(row.ratio) ? row.ratio.toFixed(2) : "",
       row.met ? "yes" : "**no**",
     ]),
   );
   return [line(head), line(head.map(() => "---")), ...body];
+}
+
+/** How many goals are met, and which are not. */
+export function verdict(rows: readonly Row[]): string {
+  const missed = rows.filter((r) => !r.met);
+  const which = missed.length === 0 ? "." : `; missed: ${missed.map((r) => r.measure).join("; ")}.`;
+  return `${rows.length - missed.length} of ${rows.length} goals met${which}`;
+}
+
+export const machineText = (facts: Facts): string =>
+  `${facts.cpu}, ${facts.cores} cores, ${facts.memoryGb} GB, Linux ${facts.kernel}; load average at the start ${facts.load}.`;
+
+/** The page with one part of it written anew: what stands between the part's marks, or at the end if it has none yet. */
+export function withSection(page: string, name: string, lines: readonly string[]): string {
+  const [begin, end] = [`<!-- ${name}: written by its command -->`, `<!-- end of ${name} -->`];
+  const section = [begin, ...lines, end].join("\n");
+  const [from, to] = [page.indexOf(begin), page.indexOf(end)];
+  if (from < 0 || to < from) return `${page.trimEnd()}\n\n${section}\n`;
+  return page.slice(0, from) + section + page.slice(to + end.length);
 }
 
 /** @param previous text of the page as it was: the part under "## Notes" is written by people and kept */
@@ -82,7 +107,6 @@ export function benchmarksPage(
   seconds: number,
   previous: string,
 ): string {
-  const missed = rows.filter((r) => !r.met);
   const at = previous.indexOf("\n## Notes");
   const notes = at < 0 ? "\n## Notes\n" : previous.slice(at);
   return [
@@ -90,11 +114,11 @@ export function benchmarksPage(
     "",
     "Written by `npm run bench:l4` after a full run; only the part under Notes is kept.",
     "",
-    `${rows.length - missed.length} of ${rows.length} goals met${missed.length === 0 ? "." : `; missed: ${missed.map((r) => r.measure).join("; ")}.`}`,
+    verdict(rows),
     "",
     "![Each measure against its goal](benchmarks-l4.svg)",
     "",
-    ...table(rows),
+    ...table(rows, ["none", "envoy", "haproxy"]),
     "",
     "## How to repeat",
     "",
@@ -121,7 +145,7 @@ export function benchmarksPage(
     "",
     "## Machine",
     "",
-    `${facts.cpu}, ${facts.cores} cores, ${facts.memoryGb} GB, Linux ${facts.kernel}; load average at the start ${facts.load}.`,
+    machineText(facts),
     "",
     ...Object.entries(facts.versions).map(([name, version]) => `- ${name}: ${version}`),
     `- fairlead: ${facts.commit}`,

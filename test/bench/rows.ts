@@ -43,9 +43,10 @@ export interface Row {
 /** Raw samples: step -> variant -> one sample a round. */
 export type Samples = ReadonlyMap<string, ReadonlyMap<VariantName, readonly Sample[]>>;
 
-const most = (peer: VariantName, ratio: number): Goal => ({ peer, op: "<=", ratio });
-const least = (peer: VariantName, ratio: number): Goal => ({ peer, op: ">=", ratio });
-const upTo = (value: number): Goal => ({ op: "<=", value });
+export const most = (peer: VariantName, ratio: number): Goal => ({ peer, op: "<=", ratio });
+export const least = (peer: VariantName, ratio: number): Goal => ({ peer, op: ">=", ratio });
+export const upTo = (value: number): Goal => ({ op: "<=", value });
+export const atLeast = (value: number): Goal => ({ op: ">=", value });
 const all = ["none", "envoy", "haproxy"] as const;
 const proxies = ["envoy", "haproxy"] as const;
 type Short = readonly [measure: string, unit: string, metric: string, goal: Goal];

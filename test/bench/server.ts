@@ -11,7 +11,8 @@ export interface Servers {
   restartWeb(): Promise<void>;
 }
 
-const body = "Fairlead benchmark body. ".repeat(41).slice(0, 1024);
+/** 1 KiB. */
+export const answerBody = "Fairlead benchmark body. ".repeat(41).slice(0, 1024);
 
 /** Whether something in the place's namespace listens on a port (any family), read from the kernel's table so that no connection is made. */
 async function listening(pid: number, port: number): Promise<boolean> {
@@ -30,7 +31,8 @@ async function listening(pid: number, port: number): Promise<boolean> {
   });
 }
 
-async function untilListening(pid: number | undefined, port: number, what: string): Promise<void> {
+/** Resolves when a program listens on a port of its namespace; an error after 10 s. */
+export async function untilListening(pid: number | undefined, port: number, what: string): Promise<void> {
   for (let waited = 0; waited < 10_000; waited += 20) {
     if (pid !== undefined && (await listening(pid, port))) return;
     await sleep(20);
@@ -42,7 +44,7 @@ async function untilListening(pid: number | undefined, port: number, what: strin
 export async function startServers(pod: Place, dir: string): Promise<Servers> {
   const home = join(dir, "nginx");
   mkdirSync(home, { recursive: true });
-  const config = fill("nginx.conf", join(home, "nginx.conf"), { DIR: home, BODY: body });
+  const config = fill("nginx.conf", join(home, "nginx.conf"), { DIR: home, BODY: answerBody });
   const startWeb = async () => {
     const child = startIn(
       pod,

@@ -1,18 +1,13 @@
 // The loads of one round. A step puts one load on one variant and returns named numbers; the main program interleaves the variants.
 import { setTimeout as sleep } from "node:timers/promises";
+import type { StepOf } from "./interleave.ts";
 import { atRate, failures, iperf, newConnections, storm, type Tally, wrk } from "./loads.ts";
 import { cpuMicros, type Memory, memoryOf } from "./place.ts";
-import type { Variant, VariantName } from "./variants.ts";
+import type { Variant } from "./variants.ts";
 
 export type Sample = Readonly<Record<string, number>>;
 
-export interface Step {
-  readonly name: string;
-  readonly variants: readonly VariantName[];
-  /** Turns within one round, of which the median counts: for goals so near to 1 that a slow second would decide them. */
-  readonly turns?: number;
-  run(v: Variant, seconds: number): Promise<Sample>;
-}
+export type Step = StepOf<Variant>;
 
 const WARM_SECONDS = 0.4;
 const everyone = ["none", "envoy", "haproxy", "ours"] as const;

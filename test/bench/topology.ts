@@ -7,7 +7,7 @@ import { labDown, labNames, labUp } from "../lab/client.ts";
 import { defaultOptions, type LabStatus } from "../lab/lab-options.ts";
 import { newCgroup, type Place } from "./place.ts";
 
-interface PodPlan {
+export interface PodPlan {
   readonly node: 1 | 2;
   /** Host number, the same in both labs, so that addresses are too. */
   readonly host: number;
@@ -25,32 +25,36 @@ const pods = {
 export const TEAMS = 100;
 export type PodName = keyof typeof pods;
 
-/** Pods that only exist: the benchmark starts its programs inside them. */
-function manifests(): string {
-  const documents: unknown[] = [
-    { apiVersion: "v1", kind: "Namespace", metadata: { name: "bench", labels: { "fairlead.dev/mesh": "enabled" } } },
+/** A pod that only exists: the benchmark starts its programs inside it. */
+export function podDocuments(name: string, plan: PodPlan): readonly unknown[] {
+  const annotations = {
+    "fairlead.dev/lab-address": String(plan.host),
+    ...(plan.bypass ? { "fairlead.dev/bypass": "enabled" } : {}),
+  };
+  const containers = [{ name: "wait", command: ["sleep", "infinity"] }];
+  return [
+    { apiVersion: "v1", kind: "ServiceAccount", metadata: { namespace: "bench", name } },
+    {
+      apiVersion: "v1",
+      kind: "Pod",
+      metadata: { namespace: "bench", name, labels: { app: name }, annotations },
+      spec: { nodeName: `node${plan.node}`, serviceAccountName: name, containers },
+    },
   ];
-  for (let team = 0; team < TEAMS; team++) {
-    const labels = { "fairlead.dev/mesh": "enabled" };
-    documents.push({ apiVersion: "v1", kind: "Namespace", metadata: { name: `team-${team}`, labels } });
-  }
-  for (const [name, plan] of Object.entries<PodPlan>(pods)) {
-    const annotations = {
-      "fairlead.dev/lab-address": String(plan.host),
-      ...(plan.bypass ? { "fairlead.dev/bypass": "enabled" } : {}),
-    };
-    const containers = [{ name: "wait", command: ["sleep", "infinity"] }];
-    documents.push(
-      { apiVersion: "v1", kind: "ServiceAccount", metadata: { namespace: "bench", name } },
-      {
-        apiVersion: "v1",
-        kind: "Pod",
-        metadata: { namespace: "bench", name, annotations },
-        spec: { nodeName: `node${plan.node}`, serviceAccountName: name, containers },
-      },
-    );
-  }
-  return documents.map((d) => JSON.stringify(d)).join("\n---\n");
+}
+
+export const meshedNamespace = (name: string): unknown => ({
+  apiVersion: "v1",
+  kind: "Namespace",
+  metadata: { name, labels: { "fairlead.dev/mesh": "enabled" } },
+});
+
+function layerFourDocuments(): readonly unknown[] {
+  return [
+    meshedNamespace("bench"),
+    ...Array.from({ length: TEAMS }, (_, team) => meshedNamespace(`team-${team}`)),
+    ...Object.entries<PodPlan>(pods).flatMap(([name, plan]) => podDocuments(name, plan)),
+  ];
 }
 
 export interface Topology {
@@ -60,13 +64,14 @@ export interface Topology {
   readonly dir: string;
   /** Namespace in which all traffic between the nodes passes. */
   readonly router: string;
-  pod(name: PodName): Place & { readonly ip: string };
+  pod(name: string): Place & { readonly ip: string };
   /** A place on the node itself, in a cgroup of its own. */
   onNode(node: 1 | 2, group: string): Place & { readonly ip: string; readonly podGateway: string };
   down(): Promise<void>;
 }
 
-const labOf = (kind: "bare" | "mesh"): string => `bench${process.pid}${kind}`;
+type LabKind = "bare" | "mesh";
+const labOf = (kind: LabKind): string => `bench${process.pid}${kind}`;
 
 /** Removes labs of benchmarks that were killed before they could. */
 export async function removeLeftovers(): Promise<void> {
@@ -81,16 +86,20 @@ export async function removeLeftovers(): Promise<void> {
   }
 }
 
-/** @param agentEnv settings of the agents; without it the lab has neither agents nor a controller */
+/**
+ * @param agentEnv settings of the agents; without it the lab has neither agents nor a controller
+ * @param documents manifests of namespaces, pods and what else there is; those of layer 4 if left out
+ */
 export async function buildTopology(
   agentEnv: Readonly<Record<string, string>> | undefined,
   say: (line: string) => void,
+  documents: readonly unknown[] = layerFourDocuments(),
 ): Promise<Topology> {
   const name = labOf(agentEnv === undefined ? "bare" : "mesh");
   const dir = mkdtempSync(join(tmpdir(), `fairlead-${name}-`));
   mkdirSync(join(dir, "manifests"));
   mkdirSync(join(dir, "log"));
-  writeFileSync(join(dir, "manifests/bench.yaml"), manifests());
+  writeFileSync(join(dir, "manifests/bench.yaml"), documents.map((d) => JSON.stringify(d)).join("\n---\n"));
   const options = {
     ...defaultOptions,
     name,

@@ -6,7 +6,7 @@ import { endCgroup, newCgroup, type Place } from "./place.ts";
 import { type Servers, startServers } from "./server.ts";
 import { buildTopology, type Topology } from "./topology.ts";
 
-export type VariantName = "none" | "envoy" | "haproxy" | "ours" | "bypass";
+export type VariantName = "none" | "envoy" | "haproxy" | "nginx" | "ours" | "bypass";
 
 export interface Variant {
   readonly name: VariantName;

@@ -7,39 +7,68 @@ import { Candidate, Chains, first, firstOfEach } from "./candidate.ts";
 import type { RouteHit } from "./decision.ts";
 import { hostOf, pathLength } from "./request-target.ts";
 import { type CompiledRule, compileRule } from "./rule.ts";
+import { findText, type TextTable, textTable } from "./text-table.ts";
 
 /** All that was said for one host name. What is empty is undefined: an object less to look at. */
 class HostTable {
-  exact: Chains | undefined;
-  exactFirsts: ReadonlyMap<string, Candidate> | undefined;
-  regexes: Candidate[] | undefined;
+  /** All there is, if it is only "/" for HTTP: then nothing else here is looked at. Set by `seal`, as the tables are. */
+  only: Candidate | undefined;
+  exact: TextTable<Candidate> | undefined;
   /** All prefixes but "/". */
-  prefixes: Chains | undefined;
-  prefixFirsts: ReadonlyMap<string, Candidate> | undefined;
+  prefixes: TextTable<Candidate> | undefined;
   /** How many segments the longest prefixes have, and then the shorter ones, the most first. So many look-ups find the longest. */
   depth = 0;
   otherDepths: readonly number[] | undefined;
+  regexes: Candidate[] | undefined;
   /** "/" and no path at all. */
   root: Candidate | undefined;
-  #lastRoot: Candidate | undefined;
   /** gRPC: by "/service/method", "service", expressions, "method", all. */
   grpc: GrpcTable | undefined;
+  /** In place of a table whose keys fall together. */
+  exactMap: ReadonlyMap<string, Candidate> | undefined;
+  prefixMap: ReadonlyMap<string, Candidate> | undefined;
+  #building: { exact: Chains; prefixes: Chains; lastRoot: Candidate | undefined } | undefined = {
+    exact: new Chains(),
+    prefixes: new Chains(),
+    lastRoot: undefined,
+  };
+
+  addExact(path: string, candidate: Candidate): void {
+    this.#building?.exact.add(path, candidate);
+  }
 
   addPrefix(candidate: Candidate): void {
+    const building = this.#building;
+    if (building === undefined) return;
     if (candidate.prefix === "") {
-      if (this.#lastRoot === undefined) this.root = candidate;
-      else this.#lastRoot.next = candidate;
-      this.#lastRoot = candidate;
+      if (building.lastRoot === undefined) this.root = candidate;
+      else building.lastRoot.next = candidate;
+      building.lastRoot = candidate;
       return;
     }
-    this.prefixes ??= new Chains();
-    this.prefixFirsts = this.prefixes.firsts;
-    this.prefixes.add(candidate.prefix, candidate);
+    building.prefixes.add(candidate.prefix, candidate);
     const added = candidate.prefix.split("/").length - 1;
     const depths = [...new Set([this.depth, ...(this.otherDepths ?? []), added])].sort((a, b) => b - a);
     this.depth = depths[0] as number;
     const others = depths.slice(1).filter((depth) => depth > 0);
     this.otherDepths = others.length === 0 ? undefined : others;
+  }
+
+  /** Nothing more will be added. */
+  seal(): void {
+    if (this.#building === undefined) return;
+    const { exact, prefixes } = this.#building;
+    this.#building = undefined;
+    if (exact.firsts.size > 0) {
+      this.exact = textTable(exact.firsts);
+      if (this.exact === undefined) this.exactMap = exact.firsts;
+    }
+    if (prefixes.firsts.size > 0) {
+      this.prefixes = textTable(prefixes.firsts);
+      if (this.prefixes === undefined) this.prefixMap = prefixes.firsts;
+    }
+    const isRootAlone = exact.firsts.size + prefixes.firsts.size === 0 && this.regexes === undefined;
+    if (isRootAlone && this.grpc === undefined) this.only = this.root;
   }
 }
 class GrpcTable {
@@ -51,11 +80,12 @@ class GrpcTable {
 }
 
 export class RouteTable {
+  #anyHost: HostTable | undefined;
+  readonly #hasHosts: boolean;
+  readonly #hosts: TextTable<HostTable> | undefined;
   readonly #exactHosts = new Map<string, HostTable>();
   /** By what follows the "*", as ".example". */
   readonly #wildcards = new Map<string, HostTable>();
-  #anyHost: HostTable | undefined;
-  readonly #hasHosts: boolean;
   readonly size: number;
 
   /** `routes`: those of one service and port that hold for one client (see routesFor). */
@@ -69,6 +99,8 @@ export class RouteTable {
         insert(this.#hostTable(host), candidate, entry.spec, entry.route.kind);
       }
     }
+    for (const table of [this.#anyHost, ...this.#exactHosts.values(), ...this.#wildcards.values()]) table?.seal();
+    this.#hosts = this.#exactHosts.size === 0 ? undefined : textTable(this.#exactHosts);
     this.#hasHosts = this.#exactHosts.size + this.#wildcards.size > 0;
     this.size = entries.length;
   }
@@ -88,7 +120,7 @@ export class RouteTable {
     const length = pathLength(path);
     if (this.#hasHosts) {
       const host = hostOf(head.authority);
-      const own = this.#exactHosts.get(host);
+      const own = this.#hosts === undefined ? this.#exactHosts.get(host) : findText(this.#hosts, host, 0, host.length);
       let hit = own && findInHost(own, head, path, length);
       if (hit !== undefined) return hit;
       // From the longest wildcard to the shortest.
@@ -158,11 +190,8 @@ function insert(table: HostTable, candidate: Candidate, spec: RouteMatch, kind: 
     return;
   }
   const { path } = spec;
-  if (path?.kind === "exact") {
-    table.exact ??= new Chains();
-    table.exactFirsts = table.exact.firsts;
-    table.exact.add(path.value, candidate);
-  } else if (path?.kind === "regex") {
+  if (path?.kind === "exact") table.addExact(path.value, candidate);
+  else if (path?.kind === "regex") {
     table.regexes ??= [];
     table.regexes.push(candidate);
   } else table.addPrefix(candidate);
@@ -177,24 +206,29 @@ function insertGrpc(table: GrpcTable, candidate: Candidate, { grpc }: RouteMatch
 
 // gRPC rules come before HTTP rules of the same host (GEP-1426: the more specific kind of route).
 function findInHost(table: HostTable, head: RequestHead, target: string, length: number): Candidate | undefined {
-  const path = length === target.length ? target : target.slice(0, length);
-  let hit = table.grpc && isGrpc(head) ? findGrpc(table.grpc, head, path) : undefined;
-  if (hit !== undefined) return hit;
-  if (path.charCodeAt(0) !== 47) return findAnyPath(table.root, head);
-  if (table.exactFirsts !== undefined) {
-    hit = first(table.exactFirsts.get(path), head);
+  const isPath = target.charCodeAt(0) === 47;
+  if (table.only !== undefined) return isPath ? first(table.only, head) : findAnyPath(table.only, head);
+  let hit: Candidate | undefined;
+  if (table.grpc !== undefined && isGrpc(head)) {
+    hit = findGrpc(table.grpc, head, target.slice(0, length));
     if (hit !== undefined) return hit;
   }
+  if (!isPath) return findAnyPath(table.root, head);
+  const { exact, exactMap } = table;
+  if (exact !== undefined) hit = first(findText(exact, target, 0, length), head);
+  else if (exactMap !== undefined) hit = first(exactMap.get(target.slice(0, length)), head);
+  if (hit !== undefined) return hit;
   if (table.regexes !== undefined) {
+    const path = target.slice(0, length);
     for (const candidate of table.regexes) {
       if (candidate.regexes[0]?.test(path) && candidate.holds(head)) return candidate;
     }
   }
-  if (table.prefixFirsts !== undefined) {
-    hit = findPrefix(table, table.prefixFirsts, head, path);
+  if (table.depth > 0) {
+    hit = findPrefix(table, head, target, length);
     if (hit !== undefined) return hit;
   }
-  return table.root && first(table.root, head);
+  return first(table.root, head);
 }
 
 /** "*" and CONNECT have no path: only rules that ask for none apply. */
@@ -204,36 +238,33 @@ function findAnyPath(chain: Candidate | undefined, head: RequestHead): Candidate
   return candidate;
 }
 
-function findPrefix(
-  { depth, otherDepths }: HostTable,
-  prefixes: ReadonlyMap<string, Candidate>,
-  head: RequestHead,
-  path: string,
-): Candidate | undefined {
-  let hit = findAtDepth(prefixes, depth, head, path);
+function findPrefix(table: HostTable, head: RequestHead, target: string, length: number): Candidate | undefined {
+  const { otherDepths } = table;
+  let hit = findAtDepth(table, table.depth, head, target, length);
   if (otherDepths === undefined) return hit;
-  for (let i = 0; hit === undefined && i < otherDepths.length; i++) {
-    hit = findAtDepth(prefixes, otherDepths[i] as number, head, path);
-  }
+  for (let i = 0; hit === undefined && i < otherDepths.length; i++)
+    hit = findAtDepth(table, otherDepths[i] as number, head, target, length);
   return hit;
 }
 function findAtDepth(
-  prefixes: ReadonlyMap<string, Candidate>,
+  { prefixes, prefixMap }: HostTable,
   depth: number,
   head: RequestHead,
-  path: string,
+  target: string,
+  length: number,
 ): Candidate | undefined {
-  const end = endOfSegments(path, depth);
+  const end = endOfSegments(target, length, depth);
   if (end < 0) return undefined;
-  return first(prefixes.get(end === path.length ? path : path.slice(0, end)), head);
+  if (prefixes !== undefined) return first(findText(prefixes, target, 0, end), head);
+  return first(prefixMap?.get(target.slice(0, end)), head);
 }
-/** Where the first `count` segments end; -1 if there are fewer. */
-function endOfSegments(path: string, count: number): number {
+/** Where the first `count` segments of `target[0..length)` end; -1 if there are fewer. */
+function endOfSegments(target: string, length: number, count: number): number {
   let end = 0;
   for (let i = 0; i < count; i++) {
-    if (end >= path.length) return -1;
-    end = path.indexOf("/", end + 1);
-    if (end < 0) end = path.length;
+    if (end >= length) return -1;
+    end = target.indexOf("/", end + 1);
+    if (end < 0 || end > length) end = length;
   }
   return end;
 }

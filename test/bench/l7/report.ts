@@ -1,0 +1,50 @@
+// The part of docs/benchmarks.md about layer 7; pure text from rows.
+import type { Options } from "../options.ts";
+import { type Facts, machineText, table, verdict } from "../report.ts";
+import type { Row } from "../rows.ts";
+
+export function sectionOf(rows: readonly Row[], facts: Facts, { rounds, seconds }: Options): string[] {
+  return [
+    "# Benchmarks, layer 7",
+    "",
+    "Written by `npm run bench:l7` after a full run; what stands behind this part is kept.",
+    "",
+    verdict(rows),
+    "",
+    "![Each measure against its goal](benchmarks-l7.svg)",
+    "",
+    ...table(rows, ["none", "envoy", "nginx"]),
+    "",
+    "## How to repeat, layer 7",
+    "",
+    "```",
+    "npm run bench:l7                      # three rounds, rewrites this part",
+    "npm run bench:l7 -- --json out.json   # also the rows with raw values of every round, median and spread",
+    "npm run bench:l7 -- --only hop-16,hop-64 --rounds 5",
+    "npm run bench:l7 -- --quick           # one short round, page untouched",
+    "```",
+    "",
+    "## How layer 7 was measured",
+    "",
+    `${rounds} rounds of ${seconds} s a load, interleaved as for layer 4; medians. The same two nodes, links and pods for everybody. Servers: nginx with one worker (1 KiB from memory, 16 MiB`,
+    "from a file, HTTP/2 without TLS), grpc-js for gRPC. Loads: wrk (one thread), h2load (8 connections of 16 streams), `native/examples/load.rs` for the fixed rate.",
+    "",
+    "- One hop: client and server are pods of one node. Ours is intercepted and sends the requests of a service through its one data thread (`FAIRLEAD_DATA_THREADS=1`, `FAIRLEAD_WORKERS=1`); Envoy",
+    "  (`--concurrency 1`) and nginx (one worker) are addressed directly at the node, so they pay nothing for interception.",
+    "- Between nodes: an agent on each node with mutual TLS between them, against an Envoy on each node with HTTP connection managers and mutual TLS 1.3, as sidecars would be.",
+    "- All have one route (prefix `/`). Ours counts Istio's request metrics for both reporters, Envoy its own statistics. No access log, no tracing, no request ids, for either. Envoy's `x-envoy` headers are off.",
+    "- The rows of one hop and between nodes fail unless the agents' own `istio_requests_total` shows every request: what is carried as bytes does not count.",
+    "- CPU is `usage_usec` of the cgroups: the whole agent with all threads, network work of the kernel on its behalf included; the same for Envoy and nginx.",
+    "- At the fixed rate the server's workload has an ALLOW policy about principal, method and path, and the client's side a route; latency counts from when a request was due, and what is added is",
+    "  the difference to no mesh within the same round.",
+    "- On one core: `taskset` puts all of the agent's threads on the second core, client and server on the first.",
+    "- Decisions: `npm run bench:decision`, without sockets; the value is the ratio itself.",
+    "",
+    "## Machine, layer 7",
+    "",
+    machineText(facts),
+    "",
+    ...Object.entries(facts.versions).map(([name, version]) => `- ${name}: ${version}`),
+    `- fairlead: ${facts.commit}`,
+  ];
+}
