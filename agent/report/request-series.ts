@@ -45,6 +45,11 @@ export class RequestParties {
   readonly key: SeriesKey;
   readonly grpc: boolean;
   readonly outcomes = new Map<string, RequestSeries>();
+  // The outcome seen last: most requests end as the one before, and then no key is made.
+  lastStatus = -1;
+  lastGrpcStatus = "";
+  lastFlags = "";
+  last: RequestSeries | undefined;
 
   constructor(key: SeriesKey, grpc: boolean) {
     this.key = key;
@@ -56,7 +61,8 @@ export class RequestSeriesTable {
   readonly #limit: number;
   readonly #byLabels = new Map<string, RequestSeries>();
   readonly #labels: Record<RequestLabel, string>[] = [];
-  readonly #touched = new Set<RequestSeries>();
+  /** Those with a count above 0. */
+  readonly #touched: RequestSeries[] = [];
   #told = 0;
   #overflow = 0;
 
@@ -74,21 +80,34 @@ export class RequestSeriesTable {
     requestBytes: number,
     responseBytes: number,
   ): void {
-    const outcome = `${status} ${grpcStatus} ${flags}`;
-    const series = parties.outcomes.get(outcome) ?? this.#find(parties, outcome, status, grpcStatus, flags);
-    series.count++;
+    const isAsBefore =
+      parties.lastStatus === status && parties.lastGrpcStatus === grpcStatus && parties.lastFlags === flags;
+    const series = (isAsBefore ? parties.last : undefined) ?? this.#seriesOf(parties, status, grpcStatus, flags);
+    if (series.count++ === 0) this.#touched.push(series);
     series.durationMs += durationMs;
     series.requestBytes += requestBytes;
     series.responseBytes += responseBytes;
     add(series.durations, durationBoundsMs, durationMs);
     add(series.requestSizes, sizeBounds, requestBytes);
     add(series.responseSizes, sizeBounds, responseBytes);
-    this.#touched.add(series);
+  }
+
+  #seriesOf(parties: RequestParties, status: number, grpcStatus: string, flags: string): RequestSeries {
+    const outcome = `${status} ${grpcStatus} ${flags}`;
+    const known = parties.outcomes.get(outcome);
+    const series = known ?? this.#find(parties, outcome, status, grpcStatus, flags);
+    // What is counted as "other" is looked for each time, so that the overflow is counted too.
+    if (known === undefined && !parties.outcomes.has(outcome)) return series;
+    parties.lastStatus = status;
+    parties.lastGrpcStatus = grpcStatus;
+    parties.lastFlags = flags;
+    parties.last = series;
+    return series;
   }
 
   /** What was added since the last call; undefined: nothing. */
   flush(): RequestDeltas | undefined {
-    if (this.#touched.size === 0) return undefined;
+    if (this.#touched.length === 0) return undefined;
     const deltas: RequestDelta[] = [];
     for (const series of this.#touched) {
       const labels = this.#labels[series.id];
@@ -106,7 +125,7 @@ export class RequestSeriesTable {
     }
     // Every series is touched when it is made, so all labels are out now.
     this.#told = this.#labels.length;
-    this.#touched.clear();
+    this.#touched.length = 0;
     return { deltas, overflow: this.#overflow };
   }
 

@@ -11,6 +11,8 @@ export const lastChunk = Buffer.from("0\r\n\r\n");
 export class OutBuffer {
   buf: Buffer;
   len = 0;
+  /** The last view made: messages of one connection are often equally long, and a view costs more than a look at it. */
+  private viewed: Buffer | undefined;
 
   constructor(size: number) {
     this.buf = Buffer.allocUnsafeSlow(size);
@@ -19,25 +21,31 @@ export class OutBuffer {
   /** Starts anew. The old memory must no longer be on its way out. */
   clear(): void {
     // What one large message needed would stay with an idle connection.
-    if (this.buf.length > mostKept) this.buf = Buffer.allocUnsafeSlow(leastSize);
+    if (this.buf.length > mostKept) this.take(Buffer.allocUnsafeSlow(leastSize));
     this.len = 0;
   }
 
   /** Starts anew in other memory: the old is still being written out. */
   replace(): void {
-    this.buf = Buffer.allocUnsafeSlow(this.buf.length > mostKept ? leastSize : this.buf.length);
+    this.take(Buffer.allocUnsafeSlow(this.buf.length > mostKept ? leastSize : this.buf.length));
     this.len = 0;
   }
 
+  private take(buf: Buffer): void {
+    this.buf = buf;
+    this.viewed = undefined;
+  }
+
   view(): Buffer {
-    return this.buf.subarray(0, this.len);
+    if (this.viewed?.length !== this.len) this.viewed = this.buf.subarray(0, this.len);
+    return this.viewed as Buffer;
   }
 
   private room(more: number): void {
     if (this.len + more <= this.buf.length) return;
     const grown = Buffer.allocUnsafeSlow(Math.max(this.buf.length * 2, this.len + more));
     this.buf.copy(grown, 0, 0, this.len);
-    this.buf = grown;
+    this.take(grown);
   }
 
   /** Latin1. */
