@@ -351,9 +351,10 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     const loaded = await loadInterception(native, log, config.interception);
     if (!loaded.ok) return loaded;
     interception = loaded.value;
+    await discovery.load();
+    // Their replicas begin with what is known by now.
     const threads = await lane.start();
     if (!threads.ok) return threads;
-    await discovery.load();
     await native.call("generation.set", { generation: state.generation });
     await certificates.load();
     await syncPods(false);

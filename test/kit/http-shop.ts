@@ -1,0 +1,103 @@
+// An HTTP service in the lab whose pods come and go, and load on it that tries nothing again.
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { PROJECT_DIR } from "../lab/paths.ts";
+import type { PodProgram } from "../lab/programs.ts";
+import { type TestLab, waitFor } from "./lab.ts";
+import { manifest, pod, service } from "./manifests.ts";
+
+/** Answers with its name and the length of what it got; ends as usual servers do: on SIGTERM it takes nothing new and finishes the rest. */
+const program = (name: string): string =>
+  `const server = require("http").createServer((q, s) => {
+  let n = 0;
+  q.on("data", (d) => { n += d.length; }).on("end", () => {
+    const say = (more) => s.end("${name} " + n + " " + more);
+    if (q.url === "/slow") setTimeout(say, 150, "slow");
+    else if (q.url === "/long") say("x".repeat(300000));
+    else say("ok");
+  });
+}).listen(8080, "::");
+process.on("SIGTERM", () => server.close(() => process.exit(0)));`;
+
+export const httpService = (path: string): unknown =>
+  service(path, "web", {}, { ports: [{ name: "http", port: 80, targetPort: 8080, appProtocol: "http" }] });
+
+/** The pods web-`generation`-0 and so on, by turns on the nodes. No preStop. */
+export function replicas(namespace: string, generation: number, from: number, to: number, nodes = 2): unknown[] {
+  return Array.from({ length: to - from }, (_, i) => {
+    const name = `web-${generation}-${from + i}`;
+    return pod(`${namespace}/${name}`, [process.execPath, "-e", program(name)], {
+      node: `node${1 + ((from + i) % nodes)}`,
+      labels: { app: "web" },
+      serviceAccount: "web",
+      spec: { terminationGracePeriodSeconds: 10 },
+      container: { readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 } },
+    });
+  });
+}
+
+/** Replaces all pods of generation `from` by those of the next, `step` at a time: new ones come, are ready, old ones go. */
+export async function rollOut(
+  lab: TestLab,
+  namespace: string,
+  from: number,
+  count: number,
+  step: number,
+): Promise<void> {
+  for (let done = 0; done < count; done += step) {
+    const next = Math.min(count, done + step);
+    const fresh = replicas(namespace, from + 1, 0, next);
+    lab.write("web.yaml", manifest(...replicas(namespace, from, done, count), ...fresh));
+    for (let i = done; i < next; i++) await lab.ready(`${namespace}/web-${from + 1}-${i}`, 60_000);
+    lab.write("web.yaml", manifest(...replicas(namespace, from, next, count), ...fresh));
+    await waitFor(
+      "the old pods are gone",
+      async () => !(await lab.status()).pods.some((p) => p.name.startsWith(`web-${from}-`) && isBelow(p.name, next)),
+      60_000,
+    );
+  }
+}
+const isBelow = (name: string, limit: number): boolean => Number(name.split("-").at(-1)) < limit;
+
+export interface RequestReport {
+  readonly sent: number;
+  readonly ok: number;
+  readonly failed: number;
+  readonly reasons: Readonly<Record<string, number>>;
+  readonly connections: number;
+  readonly servers: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly maxMs: number;
+}
+
+export interface Requests {
+  /** Ends it. */
+  stop(): Promise<RequestReport>;
+}
+
+/** Requests per second on kept connections, until they are stopped. */
+export async function startRequests(
+  lab: TestLab,
+  from: string,
+  options: { readonly url: string; readonly rate: number; readonly connections: number; readonly methods?: string },
+): Promise<Requests> {
+  const { url, rate, connections, methods = "GET,POST" } = options;
+  const command = [
+    process.execPath,
+    join(PROJECT_DIR, "test/kit/http-load.ts"),
+    url,
+    `${rate}`,
+    `${connections}`,
+    methods,
+  ];
+  const started: PodProgram = await lab.start(from, command);
+  await started.next();
+  return { stop: async () => (await started.ask("stop", 120_000)) as unknown as RequestReport };
+}
+
+/** @throws AssertionError with the report where one failed, or next to none was sent */
+export function noneFailed(what: string, report: RequestReport, least: number): void {
+  assert.equal(report.failed, 0, `${what}: ${JSON.stringify(report)}`);
+  assert.ok(report.ok >= least, `${what}: ${JSON.stringify(report)}`);
+}
