@@ -121,5 +121,12 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     dataThreads: env.integer("FAIRLEAD_DATA_THREADS", 0, 0, 64),
     /** Heap of one data thread, MiB: beyond it that thread ends alone, and is replaced. */
     dataThreadHeapMb: env.integer("FAIRLEAD_DATA_THREAD_HEAP_MB", 512, 32, 65_536),
+    /** Of one namespace's clients on one data thread: what is more is answered 503 (flag UO). */
+    namespaceConnections: env.integer("FAIRLEAD_NAMESPACE_CONNECTIONS", 8_192, 1, 1_000_000),
+    namespaceRequests: env.integer("FAIRLEAD_NAMESPACE_REQUESTS", 4_096, 1, 1_000_000),
+    /** Heads that are not whole and answers that clients do not take, of one namespace on one data thread, MiB; beyond it those who hold most are let go. */
+    namespaceBufferMb: env.integer("FAIRLEAD_NAMESPACE_BUFFER_MB", 64, 1, 65_536),
+    /** Reads of sockets that one namespace has per turn of a data thread's loop while others are there too: fewer are fairer, more are cheaper. */
+    namespaceTurn: env.integer("FAIRLEAD_NAMESPACE_TURN", 16, 1, 10_000),
   };
 }

@@ -1,6 +1,6 @@
 // The clients' connections that a data thread has, so that they can be asked to end: all of them when the agent goes, those to a pod when
 // the pod goes. To end means to finish what is under way and to say that nothing more is taken (DP-19, DIS-6).
-import type { PodName } from "./api/names.ts";
+import { type PodName, parseSpiffeId, partsOf, splitPair } from "./api/names.ts";
 import type { Workload } from "./api/workload.ts";
 import type { Standing } from "./forward/pools.ts";
 import type { Replica } from "./replica.ts";
@@ -70,6 +70,18 @@ export class HandedConnections {
 }
 
 const isGoing = (workload: Workload): boolean => workload.draining;
+
+/**
+ * Whose share of the thread a connection uses: its client's namespace, proven by identity; clients without one share what is theirs per
+ * namespace of servers.
+ */
+export function tenantOf({ direction, pod, identity }: Pick<HandedSocket, "direction" | "pod" | "identity">): string {
+  const [namespace] = splitPair(pod as PodName);
+  if (direction === "outbound") return namespace;
+  const parsed = typeof identity === "string" ? parseSpiffeId(identity) : undefined;
+  const client = parsed?.ok === true ? partsOf(parsed.value) : undefined;
+  return client?.kind === "workload" ? client.namespace : `unidentified>${namespace}`;
+}
 
 /** For pools: whether an endpoint's workload takes requests. */
 export function standingOf({ state }: Replica, ip: string): Standing {

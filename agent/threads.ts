@@ -2,6 +2,7 @@
 // since both threads are one process.
 import type { MeshResource, ResourceKind } from "./api/resources.ts";
 import type { Knowledge, LocalPod } from "./flow.ts";
+import type { TenantLimits, TenantRefusals } from "./forward/tenants.ts";
 import type { DialEndpoint } from "./native-calls.ts";
 import type { EndpointChange } from "./report/endpoint-changes.ts";
 import type { RequestDeltas } from "./report/request-series.ts";
@@ -14,6 +15,7 @@ export interface ThreadStart {
   readonly metricSeries: number;
   /** Without a request for so long a client's connection is closed once the thread drains. */
   readonly drainIdleMs: number;
+  readonly limits: TenantLimits;
 }
 /** A socket that native handed over, as the event on the thread's channel carries it. */
 export interface HandedSocket {
@@ -62,6 +64,8 @@ export type FromThread =
   /** Bytes of a client were no request, for this reason. */
   | { readonly say: "malformed"; readonly refused: string }
   | { readonly say: "endpoint"; readonly change: EndpointChange }
+  /** What namespaces were refused since it was last told. */
+  | { readonly say: "limited"; readonly refusals: readonly TenantRefusals[] }
   | { readonly say: "pong" }
   /** The thread drains and has no connection of a client. */
   | { readonly say: "drained"; readonly ask: number }

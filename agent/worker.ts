@@ -8,9 +8,11 @@ import { Carried } from "./carried.ts";
 import { LaneSockets } from "./forward/dial.ts";
 import { Downstream } from "./forward/http1/downstream.ts";
 import { defaultExchangeLimits } from "./forward/http1/exchange.ts";
+import { Refusing } from "./forward/http1/refusing.ts";
 import { Sweep } from "./forward/http1/sweep.ts";
 import { Pools, type TargetDialer } from "./forward/pools.ts";
-import { HandedConnections, standingOf } from "./handed.ts";
+import { Tenants } from "./forward/tenants.ts";
+import { HandedConnections, standingOf, tenantOf } from "./handed.ts";
 import { adoptChannel } from "./native.ts";
 import { Replica } from "./replica.ts";
 import { RequestSeriesTable } from "./report/request-series.ts";
@@ -49,6 +51,8 @@ const sockets = new LaneSockets(channel);
 const replica = new Replica();
 const sweep = new Sweep(systemClock);
 const limits = { ...defaultExchangeLimits, drainIdleMs: start.drainIdleMs };
+const tenants = new Tenants(start.limits, setImmediate);
+sweep.add(tenants);
 const series = new RequestSeriesTable(start.metricSeries);
 const dial: TargetDialer = async (target, onread) => {
   const dialled = await sockets.dial(target, { onread });
@@ -75,6 +79,7 @@ const flow: RequestFlowParts = {
   malformed: (refused) => tell({ say: "malformed", refused }),
 };
 const ended = (handed: HandedEnd): void => tell({ say: "ended", handed });
+const refusing = new Refusing(sweep);
 const carried = new Carried({ replica, sockets, ended });
 let drainAsk = 0;
 const handedOver = new HandedConnections({
@@ -91,28 +96,44 @@ const stopTelling = every(systemClock, tellMs, tellRequests);
 function tellRequests(): void {
   const ended = series.flush();
   if (ended !== undefined) tell({ say: "requests", ended });
+  const refusals = tenants.takeRefusals();
+  if (refusals.length > 0) tell({ say: "limited", refusals });
 }
 
 function take(handed: HandedSocket): void {
   const { fd, id, planId, verdictId, tunnel, protocol } = handed;
   const facts = { fd, id, paired: tunnel !== "plain" };
+  const tenant = tenants.of(tenantOf(handed));
+  if (!tenant.open()) {
+    const why = `namespace ${tenant.namespace} has ${tenant.connections} connections here, its limit`;
+    refusing.refuse(sockets.adopt(facts), `${why} (FAIRLEAD_NAMESPACE_CONNECTIONS)`);
+    return;
+  }
   const asConnection = protocol !== "http1" && carried.isAllowed(handed);
   if (asConnection) {
     // Nothing can be said on it before its end, so it lives until the thread does.
     const whole = { drain: (): void => {} };
     handedOver.add(whole, handed);
-    void carried.take(sockets.adopt(facts), handed).finally(() => handedOver.ended(whole));
+    void carried.take(sockets.adopt(facts), handed).finally(() => {
+      tenant.close();
+      handedOver.ended(whole);
+    });
     return;
   }
   if (protocol === "http2") {
     // Its requests cannot be read here yet, and something asks about them.
     sockets.adopt(facts).reset();
+    tenant.close();
     ended({ planId, verdictId, sent: 0, received: 0, error: "l7_unavailable" });
     return;
   }
   const handler = new RequestFlow(flow, new RequestWays(flow, handed));
-  const closed = (): void => handedOver.ended(connection);
+  const closed = (): void => {
+    tenant.close();
+    handedOver.ended(connection);
+  };
   const connection = new Downstream({ handler, limits, sweep, closed }, (onread) => sockets.adopt(facts, { onread }));
+  connection.tenant = tenant;
   handedOver.add(connection, handed);
 }
 

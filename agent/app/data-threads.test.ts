@@ -8,8 +8,8 @@ import { silentListener, startFakeNative } from "../../test/kit/fake-native.ts";
 import { localPod } from "../../test/kit/mesh.ts";
 import { systemClock } from "../base/clock.ts";
 import { silentLogger } from "../base/log.ts";
-import type { MeshUpdate } from "../state/mesh-state.ts";
-import { MeshState } from "../state/mesh-state.ts";
+import type { TenantRefusals } from "../forward/tenants.ts";
+import { MeshState, type MeshUpdate } from "../state/mesh-state.ts";
 import { startDataThreads } from "./data-threads.ts";
 import { Replicas } from "./replicas.ts";
 
@@ -167,4 +167,35 @@ test("[INT-14] a thread that needs more memory than it may have ends alone, and 
   t.after(() => threads.value.stop());
   await until("out of memory", () => died >= 1);
   assert.match(lines.join("\n"), /data_thread_died.*memory limit.*FAIRLEAD_DATA_THREAD_HEAP_MB/);
+});
+
+test("[SEC-8] a namespace with too many connections, or heads that fill the memory, is refused with the reason; another is served", async (t) => {
+  const seen: TenantRefusals[] = [];
+  const server = createServer((_, response) => response.end("ok"));
+  const { connect } = await startThreads(t, 1, server, {
+    limits: { connections: 3, requests: 100, bytes: 60_000, turn: 4 },
+    limited: (refusals) => void seen.push(...refusals),
+  });
+  const outbound = (pod: string): Promise<Socket> =>
+    connect(0, { direction: "outbound", pod, original: { ip: "10.9.9.9", port: 80 } });
+  const texts: string[] = [];
+  const sockets: Socket[] = [];
+  for (let i = 0; i < 4; i++) {
+    const socket = await outbound("shop/a");
+    texts.push("");
+    socket.on("data", (chunk: Buffer) => {
+      texts[i] += chunk.toString();
+    });
+    sockets.push(socket);
+  }
+  await until("one too many", () =>
+    texts.some((text) => /^HTTP\/1\.1 503 [\s\S]*FAIRLEAD_NAMESPACE_CONNECTIONS/.test(text)),
+  );
+  // A head without end, on each that is left.
+  for (const socket of sockets) socket.write(`GET / HTTP/1.1\r\nhost: a\r\nx: ${"x".repeat(40_000)}`);
+  await until("431", () => texts.some((text) => text.startsWith("HTTP/1.1 431 ")));
+  const ask = clientOn(t, await connect(0, { identity: "spiffe://cluster.local/ns/other/sa/b" }));
+  assert.equal((await ask()).body, "ok");
+  await until("told", () => ["connections", "bytes"].every((limit) => seen.some((r) => r.limit === limit)));
+  assert.ok(seen.every((r) => r.namespace === "shop"));
 });

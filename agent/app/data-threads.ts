@@ -9,6 +9,7 @@ import type { Logger } from "../base/log.ts";
 import type { CounterMetric } from "../base/metrics.ts";
 import type { Random } from "../base/random.ts";
 import { err, ok, type Result } from "../base/result.ts";
+import type { TenantLimits, TenantRefusals } from "../forward/tenants.ts";
 import type { Native } from "../native.ts";
 import type { EndpointChange } from "../report/endpoint-changes.ts";
 import type { RequestDeltas } from "../report/request-series.ts";
@@ -41,6 +42,10 @@ export interface DataThreadParts {
   readonly drainIdleMs: number;
   /** Most MiB of old objects in a thread; beyond it the thread ends, and another takes its place. */
   readonly heapMb: number;
+  /** Of each namespace on each thread. */
+  readonly limits: TenantLimits;
+  /** Namespaces met their limits. */
+  readonly limited: (refusals: readonly TenantRefusals[]) => void;
   /** A connection that a thread carried has ended. */
   readonly ended: (thread: number, end: HandedEnd) => void;
   /** Requests that ended on a thread since it last told; undefined: the thread is gone. */
@@ -113,6 +118,7 @@ class DataThread {
       channelFd: attached.value.fd,
       metricSeries: this.#parts.metricSeries,
       drainIdleMs: this.#parts.drainIdleMs,
+      limits: this.#parts.limits,
     };
     const worker = new Worker(this.#parts.script ?? new URL("../worker.ts", import.meta.url), {
       workerData,
@@ -135,7 +141,8 @@ class DataThread {
           resolve(ok(undefined));
         } else if (message.say === "drained") {
           if (message.ask === this.#drainAsk) this.#tellDrained();
-        } else if (message.say === "malformed") this.#parts.malformed(message.refused);
+        } else if (message.say === "limited") this.#parts.limited(message.refusals);
+        else if (message.say === "malformed") this.#parts.malformed(message.refused);
         else if (message.say === "requests") this.#parts.requests(this.thread, message.ended);
         else if (message.say === "endpoint") this.#parts.endpoint(message.change);
         else if (message.say === "ended") this.#parts.ended(this.thread, message.handed);

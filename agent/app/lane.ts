@@ -15,6 +15,7 @@ import { metricNames } from "../report/metric-names.ts";
 import { RequestTotals } from "../report/request-totals.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { type DataThreads, startDataThreads } from "./data-threads.ts";
+import { LimitReport } from "./limit-report.ts";
 import { Replicas } from "./replicas.ts";
 
 export interface LaneParts {
@@ -41,6 +42,7 @@ export class Lane {
   readonly #died;
   readonly #malformed;
   readonly #endpoints: EndpointChanges;
+  readonly #limited: LimitReport;
   #threads: DataThreads | undefined;
 
   constructor(parts: LaneParts) {
@@ -50,6 +52,7 @@ export class Lane {
     this.#died = parts.metrics.counter(metricNames.dataThreadsDied);
     this.#endpoints = new EndpointChanges(parts.metrics, parts.log);
     this.#malformed = parts.metrics.counter(metricNames.malformed);
+    this.#limited = new LimitReport(parts);
   }
 
   async start(): Promise<Result<void, string>> {
@@ -66,6 +69,13 @@ export class Lane {
       metricSeries: config.metricSeries,
       drainIdleMs: config.drainIdleMs,
       heapMb: config.dataThreadHeapMb,
+      limits: {
+        connections: config.namespaceConnections,
+        requests: config.namespaceRequests,
+        bytes: config.namespaceBufferMb * 2 ** 20,
+        turn: config.namespaceTurn,
+      },
+      limited: (refusals) => this.#limited.take(refusals),
       ended: () => {},
       requests: (thread, ended) =>
         ended === undefined ? this.#requests.gone(thread) : this.#requests.take(thread, ended),

@@ -97,5 +97,10 @@ export const metricNames = {
     "Connect hooks of others found beside ours (they may rewrite after us)",
   ),
   workersDied: spec("fairlead_native_workers_died_total", "Native threads that died of a bug, by thread", ["worker"]),
+  namespaceLimited: spec(
+    "fairlead_namespace_limited_total",
+    "Connections, requests and buffers refused because a namespace met its limit on a data thread",
+    ["namespace", "limit"],
+  ),
   dataThreadsDied: spec("fairlead_data_threads_died_total", "Data threads that died or hung, each replaced"),
 } as const;

@@ -51,6 +51,8 @@ export const threadParts = (
   metricSeries: 100,
   drainIdleMs: 300,
   heapMb: 256,
+  limits: { connections: 1000, requests: 1000, bytes: 2 ** 26, turn: 16 },
+  limited: () => {},
   requests: () => {},
   malformed: () => {},
   endpoint: () => {},

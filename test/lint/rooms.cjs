@@ -30,6 +30,7 @@ const table = {
   "agent/flow.ts": ["agent/api", "agent/base"],
   "agent/http.ts": [],
   "agent/threads.ts": [
+    "agent/forward/tenants.ts",
     "agent/native-calls.ts",
     "agent/report/endpoint-changes.ts",
     "agent/report/request-series.ts",

@@ -3,6 +3,7 @@
 import { STATUS_CODES } from "node:http";
 import type { OnReadOpts, Socket } from "node:net";
 import type { Malformed } from "../../http.ts";
+import type { Tenant, Waiting } from "../tenants.ts";
 import { BodyReader } from "./body.ts";
 import type { ExchangeLimits, Outcome } from "./exchange.ts";
 import { MORE, REFUSED } from "./fields.ts";
@@ -26,7 +27,9 @@ export const CLOSED = 5;
 
 const nothing = Buffer.alloc(0);
 
-export abstract class ClientConnection implements Swept {
+export abstract class ClientConnection implements Swept, Waiting {
+  /** Whose share of the thread it uses. */
+  tenant: Tenant | undefined;
   protected readonly limits: ExchangeLimits;
   protected readonly times: Sweep;
   protected readonly socket: Socket;
@@ -47,6 +50,8 @@ export abstract class ClientConnection implements Swept {
   protected stallMs: number;
   protected isConsuming = false;
   private isPaused = false;
+  /** Its namespace has used up its turn. */
+  private isHeld = false;
   private discarded = 0;
   private activeMs: number;
   private headSinceMs = 0;
@@ -106,8 +111,21 @@ export abstract class ClientConnection implements Swept {
     }
     this.area.wantsLarge =
       this.state === TUNNEL || (!this.isRequestDone && (this.area.wantsLarge || this.area.isFull(n)));
+    if (going) going = this.mayGoOn(n);
     if (!going) this.isPaused = true;
     return going;
+  }
+
+  private mayGoOn(bytes: number): boolean {
+    if (this.isHeld || this.tenant === undefined) return !this.isHeld;
+    this.isHeld = !this.tenant.spend(bytes, this);
+    return !this.isHeld;
+  }
+
+  /** Its namespace's turn has come. */
+  goOn(): void {
+    this.isHeld = false;
+    this.resumeReading();
   }
 
   /** Uses `buf[from..to)`, or keeps what has to wait. False: no more is to be read for now. */
@@ -173,7 +191,7 @@ export abstract class ClientConnection implements Swept {
 
   /** What was kept, then the socket. */
   protected resumeReading(): void {
-    if (this.isConsuming || this.state === CLOSED) return;
+    if (this.isConsuming || this.isHeld || this.state === CLOSED) return;
     if (!this.rest.isEmpty && !this.consume(this.rest.buf as Buffer, this.rest.from, this.rest.to)) return;
     if (!this.isPaused) return;
     this.isPaused = false;
@@ -204,6 +222,8 @@ export abstract class ClientConnection implements Swept {
       this.isRequestDone = true;
       this.deadlineMs = 0;
       this.parser.reset();
+      // Requests that came in one read cost as much as those that come one by one.
+      if (!this.rest.isEmpty && !this.mayGoOn(0)) return;
     } else if (!this.keepsAlive) {
       this.close();
       return;
@@ -232,6 +252,18 @@ export abstract class ClientConnection implements Swept {
     else this.socket.destroy();
   }
 
+  /** Bytes kept for this client in either direction. */
+  private get heldBytes(): number {
+    return (this.rest.isEmpty ? 0 : this.rest.to - this.rest.from) + this.writer.pendingBytes;
+  }
+
+  /** Its namespace holds too much of this thread's memory, and it more than its part: it is let go. */
+  private shed(): void {
+    if (this.state === READING) this.refuse(malformed("memory_overflow"));
+    else if (this.state === BUSY) this.expired("memory_overflow");
+    else this.cut();
+  }
+
   private clientEnded(): void {
     this.hasClientEnded = true;
     if (this.state === BUSY || this.state === TUNNEL) this.halfClosed();
@@ -240,6 +272,7 @@ export abstract class ClientConnection implements Swept {
   }
 
   sweep(now: number): void {
+    if (this.tenant?.holds(this.heldBytes) === true) this.shed();
     const quiet = now - this.activeMs;
     switch (this.state) {
       case READING:

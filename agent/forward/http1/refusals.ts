@@ -37,6 +37,8 @@ const statuses = {
   trailer_forbidden: 400,
   trailers_too_large: 431,
   head_timeout: 408,
+  /** The client's namespace holds more of the thread's memory than it may. */
+  memory_overflow: 431,
   body_timeout: 408,
 } as const;
 
