@@ -23,6 +23,12 @@ export interface ResponseHead {
   headers(): HeaderList;
 }
 
+/**
+ * In an answer of the agent on the server's node to the agent on the client's: the request reached no server, for the reason given, and
+ * may go to another. Taken out of answers of servers there, and of all answers here.
+ */
+export const unsentField = "x-fairlead-unsent";
+
 export type HttpVersion = "1.0" | "1.1" | "2";
 
 /**

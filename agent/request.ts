@@ -10,7 +10,8 @@ import { composeEdits } from "./decide/http/filter-plan.ts";
 import { causeOf, type FailedTry, judgeRetry, retryDelayMs } from "./decide/resilience/retry.ts";
 import type { Verdict } from "./flow.ts";
 import type { Exchange, Forward, Handler, Outcome, Respond } from "./forward/http1/exchange.ts";
-import type { HeaderEdits, Malformed, RequestHead, ResponseHead } from "./http.ts";
+import type { Tenant } from "./forward/tenants.ts";
+import { type HeaderEdits, type Malformed, type RequestHead, type ResponseHead, unsentField } from "./http.ts";
 import type { RequestSeriesTable } from "./report/request-series.ts";
 import { flagsOf, refusedFlags } from "./report/response-flags.ts";
 import type { Cluster, Member, TryOutcome } from "./upstream/cluster.ts";
@@ -26,6 +27,8 @@ export interface RequestFlowParts extends WaysParts {
   readonly wallMs: () => number;
   /** Bytes of a client were no request. */
   readonly malformed: (refused: string) => void;
+  /** A request met a bug of ours. It is over; all others go on. */
+  readonly threw: (error: unknown) => void;
 }
 
 /** Picks of one try, where breakers let nobody through. */
@@ -35,6 +38,7 @@ const mostPicks = 4;
 export class RequestFlow implements Handler {
   readonly #parts: RequestFlowParts;
   readonly #book: RequestWays;
+  readonly #tenant: Tenant | undefined;
   // Of the request under way.
   #ways: Ways | undefined;
   #way: Way | undefined;
@@ -49,10 +53,13 @@ export class RequestFlow implements Handler {
   #retries = 0;
   #triedMs = 0;
   #flags = "-";
+  #isCounted = false;
 
-  constructor(parts: RequestFlowParts, ways: RequestWays) {
+  /** `tenant`: whose requests under way these are. */
+  constructor(parts: RequestFlowParts, ways: RequestWays, tenant?: Tenant) {
     this.#parts = parts;
     this.#book = ways;
+    this.#tenant = tenant;
   }
 
   decide(head: RequestHead, { startedMs }: Exchange): Forward | Respond {
@@ -63,6 +70,10 @@ export class RequestFlow implements Handler {
     const { ways, table, policy } = this.#book.current();
     this.#ways = ways;
     this.#policy = policy;
+    if (this.#tenant !== undefined) {
+      if (!this.#tenant.begin()) return this.#overloaded(this.#tenant);
+      this.#isCounted = true;
+    }
     if (table === undefined) return this.#begin(head, ways);
     const { random, wallMs } = this.#parts;
     const routed = decideRequest(table, head, { random, nowMs: wallMs(), faults: true });
@@ -74,6 +85,8 @@ export class RequestFlow implements Handler {
 
   answered(head: ResponseHead, exchange: Exchange): HeaderEdits | Forward | undefined {
     const { status } = head;
+    const unsent = status === 503 || this.#isFromTunnel ? head.header(unsentField) : undefined;
+    if (unsent !== undefined) return this.#unsent(exchange);
     const hasFailed = status >= 500;
     this.#report(hasFailed ? "error" : "good", exchange.answeredMs - this.#triedMs);
     if (hasFailed || this.#retry?.codes.includes(status) === true) {
@@ -83,11 +96,17 @@ export class RequestFlow implements Handler {
     return this.#responseEdits();
   }
 
-  failed(why: Outcome, exchange: Exchange): Forward | undefined {
+  failed(why: Outcome, exchange: Exchange): Forward | Respond | undefined {
     this.#flags = flagsOf(why);
     const cause = causeOf(why);
     this.#report(why.startsWith("pool_") ? "unknown" : "no_answer", this.#parts.nowMs() - this.#triedMs);
+    // Only the client's own agent can send it to another server.
+    if (cause === "connect_failure" && this.#isFromTunnel) return respond(503, `no way to the server: ${why}\n`, why);
     return cause && this.#again(cause, 0, exchange);
+  }
+
+  threw(error: unknown): void {
+    this.#parts.threw(error);
   }
 
   refused({ refused }: Malformed): void {
@@ -95,6 +114,8 @@ export class RequestFlow implements Handler {
   }
 
   ended(exchange: Exchange): void {
+    if (this.#isCounted) this.#tenant?.end();
+    this.#isCounted = false;
     const { outcome, status, requestBytes, responseBytes, startedMs } = exchange;
     if (outcome !== "finished" && this.#flags === "-") this.#flags = flagsOf(outcome);
     const durationMs = this.#parts.nowMs() - startedMs;
@@ -209,6 +230,23 @@ export class RequestFlow implements Handler {
     return delayMs === (forward.delayMs ?? 0) ? forward : { ...forward, delayMs };
   }
 
+  /** Its connection came from another node's agent. */
+  get #isFromTunnel(): boolean {
+    return this.#book.handed.tunnel === "fairlead/1";
+  }
+
+  /** The agent on the server's node says that the request reached nobody; or a server says what only agents may. */
+  #unsent(exchange: Exchange): HeaderEdits | Forward | undefined {
+    if (!this.#isFromTunnel && this.#member?.upstream.mode === "fairlead/1") {
+      this.#flags = "UF";
+      this.#report("no_answer", this.#parts.nowMs() - this.#triedMs);
+      const again = this.#again("connect_failure", 0, exchange);
+      if (again !== undefined) return again;
+    } else this.#report("good", exchange.answeredMs - this.#triedMs);
+    const edits = this.#responseEdits();
+    return edits === undefined ? withoutUnsent : composeEdits(edits, withoutUnsent);
+  }
+
   #report(outcome: TryOutcome, latencyMs: number): void {
     if (this.#isTrying) this.#ways?.cluster?.report(this.#member as Member, outcome, latencyMs);
   }
@@ -245,6 +283,13 @@ export class RequestFlow implements Handler {
     this.#flags = "UH";
     return respond(503, `no endpoint of ${name.service} may be used now: ${members.length} are held back\n`);
   }
+  #overloaded({ namespace, requests }: Tenant): Respond {
+    this.#flags = "UO";
+    return respond(
+      503,
+      `namespace ${namespace} has ${requests} requests under way here, its limit (FAIRLEAD_NAMESPACE_REQUESTS)\n`,
+    );
+  }
   #full({ name, policy }: Cluster): Respond {
     this.#flags = "UO";
     return respond(
@@ -259,9 +304,10 @@ export class RequestFlow implements Handler {
 }
 
 const plainText = ["content-type", "text/plain"] as const;
-const respond = (status: number, body: string): Respond => ({
+const withoutUnsent: HeaderEdits = { remove: [unsentField], set: [], add: [] };
+const respond = (status: number, body: string, unsent?: string): Respond => ({
   kind: "respond",
   status,
-  headers: plainText,
+  headers: unsent === undefined ? plainText : [...plainText, unsentField, unsent],
   body: Buffer.from(body),
 });

@@ -64,6 +64,8 @@ export type FromThread =
   /** Bytes of a client were no request, for this reason. */
   | { readonly say: "malformed"; readonly refused: string }
   | { readonly say: "endpoint"; readonly change: EndpointChange }
+  /** A request met a bug of ours, and ended by it alone. */
+  | { readonly say: "threw"; readonly error: string }
   /** What namespaces were refused since it was last told. */
   | { readonly say: "limited"; readonly refusals: readonly TenantRefusals[] }
   | { readonly say: "pong" }

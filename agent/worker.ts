@@ -77,6 +77,8 @@ const flow: RequestFlowParts = {
   nowMs: () => systemClock.monotonicMs(),
   wallMs: () => systemClock.now(),
   malformed: (refused) => tell({ say: "malformed", refused }),
+  threw: (error) =>
+    tell({ say: "threw", error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
 };
 const ended = (handed: HandedEnd): void => tell({ say: "ended", handed });
 const refusing = new Refusing(sweep);
@@ -127,7 +129,7 @@ function take(handed: HandedSocket): void {
     ended({ planId, verdictId, sent: 0, received: 0, error: "l7_unavailable" });
     return;
   }
-  const handler = new RequestFlow(flow, new RequestWays(flow, handed));
+  const handler = new RequestFlow(flow, new RequestWays(flow, handed), tenant);
   const closed = (): void => {
     tenant.close();
     handedOver.ended(connection);

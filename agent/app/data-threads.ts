@@ -56,6 +56,8 @@ export interface DataThreadParts {
   readonly gone?: (thread: number) => void;
   /** Something befell an endpoint of the HTTP lane. */
   readonly endpoint: (change: EndpointChange) => void;
+  /** A request met a bug of ours, and ended by it alone. */
+  readonly threw: (error: string) => void;
   /** A thread went or came back: plans that name threads are to be made anew. */
   readonly changed: () => void;
   readonly script?: URL;
@@ -141,7 +143,8 @@ class DataThread {
           resolve(ok(undefined));
         } else if (message.say === "drained") {
           if (message.ask === this.#drainAsk) this.#tellDrained();
-        } else if (message.say === "limited") this.#parts.limited(message.refusals);
+        } else if (message.say === "threw") this.#parts.threw(message.error);
+        else if (message.say === "limited") this.#parts.limited(message.refusals);
         else if (message.say === "malformed") this.#parts.malformed(message.refused);
         else if (message.say === "requests") this.#parts.requests(this.thread, message.ended);
         else if (message.say === "endpoint") this.#parts.endpoint(message.change);

@@ -43,6 +43,7 @@ export class Lane {
   readonly #malformed;
   readonly #endpoints: EndpointChanges;
   readonly #limited: LimitReport;
+  readonly #threw;
   #threads: DataThreads | undefined;
 
   constructor(parts: LaneParts) {
@@ -53,6 +54,7 @@ export class Lane {
     this.#endpoints = new EndpointChanges(parts.metrics, parts.log);
     this.#malformed = parts.metrics.counter(metricNames.malformed);
     this.#limited = new LimitReport(parts);
+    this.#threw = parts.metrics.counter(metricNames.requestsThrew);
   }
 
   async start(): Promise<Result<void, string>> {
@@ -74,6 +76,10 @@ export class Lane {
         requests: config.namespaceRequests,
         bytes: config.namespaceBufferMb * 2 ** 20,
         turn: config.namespaceTurn,
+      },
+      threw: (error) => {
+        this.#threw.add({});
+        log.error("request_threw", { error });
       },
       limited: (refusals) => this.#limited.take(refusals),
       ended: () => {},

@@ -97,6 +97,10 @@ export const metricNames = {
     "Connect hooks of others found beside ours (they may rewrite after us)",
   ),
   workersDied: spec("fairlead_native_workers_died_total", "Native threads that died of a bug, by thread", ["worker"]),
+  requestsThrew: spec(
+    "fairlead_request_bugs_total",
+    "Requests ended by a bug of the agent, each with a line in its log",
+  ),
   namespaceLimited: spec(
     "fairlead_namespace_limited_total",
     "Connections, requests and buffers refused because a namespace met its limit on a data thread",

@@ -12,7 +12,7 @@ export function refusedFlags(reason: Verdict["reason"]): string {
 export function flagsOf(outcome: string): string {
   if (/^(connect|tunnel|tls)_/.test(outcome)) return "UF";
   if (denials.has(outcome)) return "UAEX";
-  if (outcome === "pool_overflow") return "UO";
+  if (outcome === "pool_overflow" || outcome === "memory_overflow") return "UO";
   if (timeouts.has(outcome)) return "UT";
   if (outcome === "client_gone") return "DC";
   if (outcome.startsWith("refused:")) return "UPE";

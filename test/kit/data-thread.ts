@@ -53,6 +53,7 @@ export const threadParts = (
   heapMb: 256,
   limits: { connections: 1000, requests: 1000, bytes: 2 ** 26, turn: 16 },
   limited: () => {},
+  threw: () => {},
   requests: () => {},
   malformed: () => {},
   endpoint: () => {},

@@ -9,6 +9,7 @@ import { Downstream } from "../../agent/forward/http1/downstream.ts";
 import { defaultExchangeLimits } from "../../agent/forward/http1/exchange.ts";
 import { Sweep } from "../../agent/forward/http1/sweep.ts";
 import { Pools, type Target } from "../../agent/forward/pools.ts";
+import type { Tenant } from "../../agent/forward/tenants.ts";
 import { Replica } from "../../agent/replica.ts";
 import type { EndpointChange } from "../../agent/report/endpoint-changes.ts";
 import { RequestSeriesTable } from "../../agent/report/request-series.ts";
@@ -35,10 +36,17 @@ export interface Given {
   /** Pod address -> where it really listens. */
   readonly at: Readonly<Record<string, number>>;
   readonly identity?: string;
+  /** How the connections came. */
+  readonly tunnel?: HandedSocket["tunnel"];
+  /** Whose requests they are. */
+  readonly tenant?: Tenant;
 }
 
 /** The requests of a thread's lane behind a listening socket; every connection to it is one that native has handed over. */
-export async function lane(t: TestContext, { direction = "outbound", parts, at, identity }: Given) {
+export async function lane(
+  t: TestContext,
+  { direction = "outbound", parts, at, identity, tunnel = "plain", tenant }: Given,
+) {
   const replica = new Replica();
   for (const resource of mesh(parts).snapshot()) replica.take({ say: "mesh", changed: [resource], removed: [] });
   const served = direction === "inbound" ? (parts.workloads ?? []) : [];
@@ -71,6 +79,9 @@ export async function lane(t: TestContext, { direction = "outbound", parts, at, 
     nowMs,
     wallMs: () => systemClock.now(),
     malformed: (refused: string) => void malformed.push(refused),
+    threw(error: unknown): never {
+      throw error;
+    },
   };
   const open = new Set<Downstream>();
   const server = createTcp({ pauseOnConnect: true, allowHalfOpen: true }, (accepted) => {
@@ -78,7 +89,7 @@ export async function lane(t: TestContext, { direction = "outbound", parts, at, 
       event: "socket",
       fd: 0,
       id: 1,
-      tunnel: "plain",
+      tunnel,
       direction,
       pod: direction === "outbound" ? "shop/client" : "shop/a",
       original: direction === "outbound" ? { ip: "10.96.0.1", port: 80 } : { ip: "10.244.2.1", port: 8080 },
@@ -88,7 +99,7 @@ export async function lane(t: TestContext, { direction = "outbound", parts, at, 
       protocol: "http1",
       ...(identity === undefined ? {} : { identity }),
     };
-    const handler = new RequestFlow(flow, new RequestWays(flow, handed));
+    const handler = new RequestFlow(flow, new RequestWays(flow, handed), tenant);
     // The accepted socket stands in for the descriptor: what it reads is given to `onread` as a socket made of one would.
     const adopt = (onread: OnReadOpts): Socket => {
       accepted.on("data", (chunk: Buffer) => {

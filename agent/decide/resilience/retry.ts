@@ -26,12 +26,27 @@ export type RetryVerdict =
   | "body_gone"
   | "may_have_effect";
 
+/** Close reasons (native/src/reason.rs) with which a dial ends before a server has it, beside those of connections and tunnels. */
+const notDialled: ReadonlySet<string> = new Set([
+  "pod_gone",
+  "l7_unavailable",
+  "worker_died",
+  "handover_failed",
+  "agent_stopping",
+  "resource_limit",
+  "drain_deadline",
+  "question_timeout",
+  "question_failed",
+  "not_intercepted",
+  "unknown_destination",
+]);
+
 /**
  * What a failure without an answer was, from the word of the dialler or the codec (forward/http1/exchange.ts); undefined: a limit of our
  * own, a refusal, or an answer that is none. Everything before a connection stands reached nobody.
  */
 export function causeOf(why: string): RetryCause | undefined {
-  if (/^(connect|tunnel|tls)_/.test(why)) return "connect_failure";
+  if (/^(connect|tunnel|tls)_/.test(why) || notDialled.has(why)) return "connect_failure";
   if (why === "try_timeout" || why === "response_timeout") return "timeout";
   if (why === "upstream_refused" || why === "pool_draining") return "refused";
   return why === "upstream_closed" || why === "upstream_reset" ? "reset" : undefined;

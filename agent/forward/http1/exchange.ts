@@ -142,6 +142,6 @@ const timedOut = new Set(["request_timeout", "try_timeout", "response_timeout", 
 /** The status that a client gets where the server gave none, by why. */
 export function statusOf(why: Outcome): number {
   if (timedOut.has(why)) return 504;
-  if (/^(connect|tunnel|tls|pool)_/.test(why)) return 503;
+  if (/^(connect|tunnel|tls|pool|memory)_/.test(why)) return 503;
   return 502;
 }
