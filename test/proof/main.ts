@@ -7,10 +7,21 @@ import { ports } from "./ports.ts";
 import { programs } from "./programs.ts";
 import type { Proof } from "./proof.ts";
 import { renewals } from "./renewals.ts";
+import { isolation, requests } from "./requests.ts";
 import { restarts } from "./restarts.ts";
 import { traffic } from "./traffic.ts";
 
-const all: readonly Proof[] = [traffic, programs, ports, restarts, controller, deletions, renewals];
+const all: readonly Proof[] = [
+  traffic,
+  programs,
+  ports,
+  restarts,
+  controller,
+  deletions,
+  renewals,
+  requests,
+  isolation,
+];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
