@@ -121,27 +121,34 @@ export async function lane(
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const second = new Agent({ keepAlive: true, maxSockets: 1 });
   t.after(() => {
     agent.destroy();
+    second.destroy();
     for (const connection of open) connection.destroy();
     pools.drain();
     sweep.stop();
     server.close();
   });
-  const get = (path: string, method = "GET", headers: Readonly<Record<string, string>> = {}): Promise<LaneAnswer> =>
-    new Promise((resolve, reject) => {
+  const ask = (by: Agent, path: string, method = "GET", headers: Readonly<Record<string, string>> = {}) =>
+    new Promise<LaneAnswer>((resolve, reject) => {
       const { port } = server.address() as AddressInfo;
-      const ask = request({ port, path, method, agent, headers: { host: "web.shop", ...headers } }, (answer) => {
+      const asked = request({ port, path, method, agent: by, headers: { host: "web.shop", ...headers } }, (answer) => {
         let body = "";
         answer.on("data", (chunk: Buffer) => {
           body += chunk.toString();
         });
+        answer.on("error", reject);
         answer.on("end", () => resolve({ status: answer.statusCode ?? 0, headers: answer.headers, body }));
       });
-      ask.on("error", reject);
-      ask.end();
+      asked.on("error", reject);
+      asked.end();
     });
-  return { get, replica, dialled, series, malformed, changes };
+  type Ask = (path: string, method?: string, headers?: Readonly<Record<string, string>>) => Promise<LaneAnswer>;
+  const get: Ask = (...what) => ask(agent, ...what);
+  /** The same on a connection of its own. */
+  const another: Ask = (...what) => ask(second, ...what);
+  return { get, another, replica, clusters, dialled, series, malformed, changes };
 }
 
 /** A server that answers with its name and what it was asked; its port. */
