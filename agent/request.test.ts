@@ -153,3 +153,14 @@ test("[TRF-1] a route decides by path and header, edits heads on the way, and an
   assert.equal((await get("/elsewhere")).status, 404);
   assert.equal((await get("/gone")).status, 503);
 });
+
+test("[DP-27] a connection that asks again after its pool was forgotten gets a new one", async (t) => {
+  const at = { "10.244.2.1": await web1(t, "a") };
+  const workloads = [endpoint("a", "10.244.2.1")];
+  const { get, pools } = await lane(t, { parts: { services: [web], workloads }, at, forgetMs: 100 });
+  assert.equal((await get("/1")).status, 200);
+  pools.closeIdle();
+  while (pools.size > 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal((await get("/2")).status, 200);
+  assert.equal(pools.size, 1);
+});

@@ -31,7 +31,6 @@ interface Kept {
   readonly ip: string;
   /** It belonged to a workload when the pool was made. */
   readonly wasKnown: boolean;
-  usedMs: number;
 }
 
 export class Pools {
@@ -49,20 +48,17 @@ export class Pools {
     return this.#pools.size;
   }
 
-  /** `key` stands for all of `target` but the client's port. */
+  /** `key` stands for all of `target` but the client's port. Good until its isGone. */
   pool(key: string, target: Target): UpstreamPool {
     const known = this.#pools.get(key);
-    if (known !== undefined) {
-      known.usedMs = this.#parts.sweep.now;
-      return known.pool;
-    }
+    if (known !== undefined) return known.pool;
     const { dial, sweep, limits } = this.#parts;
     const { ip, port } = target.endpoint;
     const to: Endpoint = { ip, port };
     const pool = new UpstreamPool(to, (_, onread) => dial(target, onread), sweep, limits, defaultPoolLimits);
     const standing = this.#parts.standing(ip);
     if (standing === "leaves") pool.retire();
-    this.#pools.set(key, { pool, ip, wasKnown: standing !== "unknown", usedMs: sweep.now });
+    this.#pools.set(key, { pool, ip, wasKnown: standing !== "unknown" });
     return pool;
   }
 
@@ -87,8 +83,8 @@ export class Pools {
   }
 
   sweep(now: number): void {
-    for (const [key, { pool, usedMs }] of this.#pools) {
-      if (now - usedMs < this.#parts.forgetMs || pool.open > 0 || pool.waitingCount > 0) continue;
+    for (const [key, { pool }] of this.#pools) {
+      if (now - pool.usedMs < this.#parts.forgetMs || pool.open > 0 || pool.waitingCount > 0) continue;
       pool.drain();
       this.#pools.delete(key);
     }

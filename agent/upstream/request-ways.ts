@@ -180,7 +180,8 @@ export class RequestWays {
     const way = new Way({
       at: original,
       // The server sees the client's address, so clients do not share connections (DP-27).
-      pool: pools.pool(`${pod.name}<${source.ip}|${original.port}|h1`, { pod: pod.name, source, endpoint, planId }),
+      pool: () =>
+        pools.pool(`${pod.name}<${source.ip}|${original.port}|h1`, { pod: pod.name, source, endpoint, planId }),
       subject: pod,
       identity,
       sourceIp: source.ip,
@@ -254,7 +255,7 @@ function wayTo(
   const reporters: SeriesKey["reporter"][] = local === undefined ? ["source"] : ["source", "destination"];
   return new Way({
     at: { ip, port },
-    pool: pools.pool(`${pod.name}>${ip}|${port}|${mode}|h1`, target),
+    pool: () => pools.pool(`${pod.name}>${ip}|${port}|${mode}|h1`, target),
     subject: local,
     identity: pod.identity,
     sourceIp: source.ip,

@@ -14,7 +14,8 @@ import type { MeshState } from "../state/mesh-state.ts";
 
 export interface WayParts {
   readonly at: Endpoint;
-  readonly pool: UpstreamPool;
+  /** Found anew when the one that was used is gone. */
+  readonly pool: () => UpstreamPool;
   /** The server, where it is on this node: its policies are asked here. Those of a server elsewhere are its own agent's to ask. */
   readonly subject: LocalPod | undefined;
   /** Whose requests these are. */
@@ -25,6 +26,7 @@ export interface WayParts {
 
 export class Way {
   readonly parts: WayParts;
+  #pool: UpstreamPool | undefined;
   #judge: RequestJudge | undefined;
   #routed: Routed | undefined;
   #policy: HttpPolicy | undefined;
@@ -49,13 +51,16 @@ export class Way {
 
   /** What the codec is told; the same object for the same route and policy. */
   forward(routed: Routed | undefined, policy: HttpPolicy): Forward {
-    if (this.#forward !== undefined && this.#routed === routed && this.#policy === policy) return this.#forward;
+    const isKept = this.#pool?.isGone === false;
+    if (isKept && this.#forward !== undefined && this.#routed === routed && this.#policy === policy)
+      return this.#forward;
+    if (this.#pool === undefined || !isKept) this.#pool = this.parts.pool();
     const rule = routed?.hit.rule.rule;
     const { requestMs, tryMs, responseMs, idleMs } = effectiveTimeouts(rule?.timeouts ?? noTimeouts, policy.timeouts);
     const retry = rule?.retry ?? policy.retry;
     this.#forward = {
       kind: "forward",
-      upstream: this.parts.pool,
+      upstream: this.#pool,
       timeoutMs: requestMs,
       tryTimeoutMs: tryMs,
       responseTimeoutMs: responseMs,

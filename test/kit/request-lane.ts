@@ -40,12 +40,14 @@ export interface Given {
   readonly tunnel?: HandedSocket["tunnel"];
   /** Whose requests they are. */
   readonly tenant?: Tenant;
+  /** How long a pool that is not used is kept, ms. */
+  readonly forgetMs?: number;
 }
 
 /** The requests of a thread's lane behind a listening socket; every connection to it is one that native has handed over. */
 export async function lane(
   t: TestContext,
-  { direction = "outbound", parts, at, identity, tunnel = "plain", tenant }: Given,
+  { direction = "outbound", parts, at, identity, tunnel = "plain", tenant, forgetMs = 60_000 }: Given,
 ) {
   const replica = new Replica();
   for (const resource of mesh(parts).snapshot()) replica.take({ say: "mesh", changed: [resource], removed: [] });
@@ -63,7 +65,7 @@ export async function lane(
     });
   const limits = defaultExchangeLimits;
   const series = new RequestSeriesTable(100);
-  const pools = new Pools({ dial, sweep, limits, forgetMs: 60_000, standing: () => "unknown" });
+  const pools = new Pools({ dial, sweep, limits, forgetMs, standing: () => "unknown" });
   const random = seededRandom(7);
   const malformed: string[] = [];
   const nowMs = (): number => systemClock.monotonicMs();
@@ -148,7 +150,7 @@ export async function lane(
   const get: Ask = (...what) => ask(agent, ...what);
   /** The same on a connection of its own. */
   const another: Ask = (...what) => ask(second, ...what);
-  return { get, another, replica, clusters, dialled, series, malformed, changes };
+  return { get, another, replica, clusters, pools, dialled, series, malformed, changes };
 }
 
 /** A server that answers with its name and what it was asked; its port. */

@@ -38,6 +38,8 @@ export class UpstreamPool implements PoolLink {
   private isRetired = false;
   /** Connections that are open or being opened. */
   open = 0;
+  /** When it was last asked for a connection. */
+  usedMs: number;
 
   constructor(
     endpoint: Endpoint,
@@ -51,6 +53,7 @@ export class UpstreamPool implements PoolLink {
     this.sweepOf = sweep;
     this.exchangeLimits = exchangeLimits;
     this.limits = limits;
+    this.usedMs = sweep.now;
     sweep.add(this);
   }
 
@@ -62,7 +65,13 @@ export class UpstreamPool implements PoolLink {
     return this.waiting.length;
   }
 
+  /** It was forgotten: nothing begins here any more. */
+  get isGone(): boolean {
+    return this.isDraining;
+  }
+
   take(exchange: Answered, safe: boolean, fresh: boolean): ServerLink | undefined {
+    this.usedMs = this.sweepOf.now;
     if (!fresh) {
       for (let i = this.idle.length - 1; i >= 0; i--) {
         const up = this.idle[i] as ServerLink;
