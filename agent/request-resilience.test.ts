@@ -43,6 +43,13 @@ async function behind(t: TestContext, policy: Partial<HttpPolicy>, answers: read
   const made = await lane(t, { parts: { services: [web], workloads, routings: [routing] }, at });
   return { ...made, asked };
 }
+const clusterName = {
+  namespace: "shop",
+  service: serviceName("shop", "web"),
+  port: 80,
+  family: 4 as const,
+  subset: {},
+};
 const flags = (series: Awaited<ReturnType<typeof lane>>["series"]): string[] =>
   (series.flush()?.deltas ?? []).map(({ labels }) => `${labels?.response_code} ${labels?.response_flags}`).sort();
 
@@ -179,10 +186,37 @@ test("[LB-2] what is in flight is counted down on every path: answered, refused 
   const balancer = { ...defaultBalancer, algorithm: "least_request" as const };
   const { get, clusters } = await behind(t, { balancer }, [says(200), cut, half, says(503)]);
   for (let i = 0; i < 40; i++) await get("/").catch(() => {});
-  const name = { namespace: "shop", service: serviceName("shop", "web"), port: 80, family: 4 as const, subset: {} };
-  const cluster = clusters.get(name, localPod(clientPod).workload);
+  const cluster = clusters.get(clusterName, localPod(clientPod).workload);
   assert.deepEqual(
     [cluster.requests, cluster.retries, ...cluster.members.map(({ pending }) => pending)],
     [0, 0, 0, 0, 0, 0],
   );
+});
+
+test("[TRF-6] connections stay within the limit: requests beyond it wait, and those that would wait too many are refused", async (t) => {
+  const waiting: ServerResponse[] = [];
+  const held: Answer = (_, response) => void waiting.push(response);
+  const limits = { ...defaultPolicy.limits, maxConnections: 1, maxPending: 1 };
+  const { get, another, third, dialled, series, clusters } = await behind(t, { limits }, [held]);
+  const first = get("/1");
+  while (waiting.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const second = another("/2");
+  const { poolCounts } = clusters.get(clusterName, localPod(clientPod).workload);
+  while (poolCounts.waiting === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const refused = await third("/3");
+  assert.equal(refused.status, 503);
+  waiting.shift()?.end("1");
+  assert.equal((await first).body, "1");
+  while (waiting.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  waiting.shift()?.end("2");
+  assert.equal((await second).body, "2");
+  assert.equal(dialled.length, 1);
+  assert.deepEqual(flags(series), ["200 -", "503 UO"]);
+});
+
+test("[TRF-6] a connection carries no more requests than the policy says", async (t) => {
+  const limits = { ...defaultPolicy.limits, maxRequestsPerConnection: 3 };
+  const { get, dialled } = await behind(t, { limits }, [says(200)]);
+  for (let i = 0; i < 9; i++) assert.equal((await get("/")).status, 200);
+  assert.equal(dialled.length, 3);
 });

@@ -5,7 +5,7 @@ import type { Result } from "../base/result.ts";
 import type { Endpoint } from "../flow.ts";
 import type { DialParams } from "../native-calls.ts";
 import type { ExchangeLimits } from "./http1/exchange.ts";
-import { defaultPoolLimits, UpstreamPool } from "./http1/pool.ts";
+import { defaultPoolLimits, type PoolCounts, UpstreamPool } from "./http1/pool.ts";
 import type { Sweep } from "./http1/sweep.ts";
 
 /** Whose connection it is and where it goes, as native is asked to dial it. */
@@ -48,14 +48,17 @@ export class Pools {
     return this.#pools.size;
   }
 
-  /** `key` stands for all of `target` but the client's port. Good until its isGone. */
-  pool(key: string, target: Target): UpstreamPool {
+  /** `key` stands for all of `target` but the client's port, and for `counts`, which are those of the service. Good until its isGone. */
+  pool(key: string, target: Target, limits = defaultPoolLimits, counts?: PoolCounts): UpstreamPool {
     const known = this.#pools.get(key);
-    if (known !== undefined) return known.pool;
-    const { dial, sweep, limits } = this.#parts;
+    if (known !== undefined) {
+      known.pool.limits = limits;
+      return known.pool;
+    }
+    const { dial, sweep, limits: exchangeLimits } = this.#parts;
     const { ip, port } = target.endpoint;
     const to: Endpoint = { ip, port };
-    const pool = new UpstreamPool(to, (_, onread) => dial(target, onread), sweep, limits, defaultPoolLimits);
+    const pool = new UpstreamPool(to, (_, onread) => dial(target, onread), sweep, exchangeLimits, limits, counts);
     const standing = this.#parts.standing(ip);
     if (standing === "leaves") pool.retire();
     this.#pools.set(key, { pool, ip, wasKnown: standing !== "unknown" });

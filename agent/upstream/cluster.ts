@@ -17,6 +17,7 @@ import { type Ejection, OutlierDetector } from "../decide/resilience/outlier.ts"
 import { RetryBudget } from "../decide/resilience/retry.ts";
 import { openUpstreams, serviceUpstreams, type Upstream } from "../decide/upstreams.ts";
 import type { Verdict } from "../flow.ts";
+import { defaultPoolLimits, type PoolCounts, type PoolLimits } from "../forward/http1/pool.ts";
 import type { RequestHead } from "../http.ts";
 import type { Replica } from "../replica.ts";
 import type { EndpointChange } from "../report/endpoint-changes.ts";
@@ -92,6 +93,9 @@ export class Cluster {
   /** Requests under way, and retries among them. */
   requests = 0;
   retries = 0;
+  /** Of the pools to its endpoints, all pods of the namespace together. */
+  poolLimits: PoolLimits = defaultPoolLimits;
+  readonly poolCounts: PoolCounts = { open: 0, waiting: 0 };
   usedMs: number;
   isForgotten = false;
 
@@ -119,6 +123,7 @@ export class Cluster {
     const upstreams = this.#upstreams();
     const isSame =
       policy === this.policy && upstreams.length === this.#members.length && this.#members.every(isStill, upstreams);
+    if (policy !== this.policy) this.poolLimits = poolLimitsOf(policy);
     this.policy = policy;
     if (!isSame || this.#picker === undefined) this.#swap(upstreams, isFirst);
   }
@@ -354,6 +359,13 @@ export class Cluster {
   }
 }
 
+const poolLimitsOf = ({ limits, timeouts }: HttpPolicy): PoolLimits => ({
+  ...defaultPoolLimits,
+  maxConnections: limits.maxConnections || defaultPoolLimits.maxConnections,
+  maxWaiting: limits.maxPending || defaultPoolLimits.maxWaiting,
+  maxRequests: limits.maxRequestsPerConnection,
+  connectTimeoutMs: timeouts.connectMs ?? defaultPoolLimits.connectTimeoutMs,
+});
 /** A session by the client's address is the endpoint that its address hashes to. */
 const bySource = { algorithm: "rendezvous", hashOn: "source", hashName: "" } as const;
 

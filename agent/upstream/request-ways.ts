@@ -227,7 +227,7 @@ class ClusterWays implements Ways {
     let way = this.#ways[index];
     if (way === undefined) {
       const { upstream } = cluster.members[index] as Cluster["members"][number];
-      way = wayTo(upstream, this.#pod, cluster.service, "unknown", this.#pools, this.#handed);
+      way = wayTo(upstream, this.#pod, cluster, "unknown", this.#pools, this.#handed);
       this.#ways[index] = way;
     }
     return way;
@@ -237,12 +237,13 @@ class ClusterWays implements Ways {
 function wayTo(
   upstream: Upstream,
   pod: LocalPod,
-  service: Service | undefined,
+  cluster: Cluster | undefined,
   fallback: string,
   pools: Pools,
   { original, source, planId }: HandedSocket,
 ): Way {
   const { ip, port, mode, local, workload } = upstream;
+  const service = cluster?.service;
   const name = service === undefined ? {} : { service: serviceNameOf(service) };
   const target = {
     pod: pod.name,
@@ -252,10 +253,12 @@ function wayTo(
     planId,
     ...name,
   };
+  // Pools whose connections are counted together are a service's own.
+  const of = service === undefined ? pod.name : `${pod.name}>${serviceNameOf(service)}:${cluster?.name.port}`;
   const reporters: SeriesKey["reporter"][] = local === undefined ? ["source"] : ["source", "destination"];
   return new Way({
     at: { ip, port },
-    pool: () => pools.pool(`${pod.name}>${ip}|${port}|${mode}|h1`, target),
+    pool: () => pools.pool(`${of}>${ip}|${port}|${mode}|h1`, target, cluster?.poolLimits, cluster?.poolCounts),
     subject: local,
     identity: pod.identity,
     sourceIp: source.ip,

@@ -123,10 +123,11 @@ export async function lane(
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-  const second = new Agent({ keepAlive: true, maxSockets: 1 });
+  const [second, other] = [0, 1].map(() => new Agent({ keepAlive: true, maxSockets: 1 })) as [Agent, Agent];
   t.after(() => {
     agent.destroy();
     second.destroy();
+    other.destroy();
     for (const connection of open) connection.destroy();
     pools.drain();
     sweep.stop();
@@ -150,7 +151,8 @@ export async function lane(
   const get: Ask = (...what) => ask(agent, ...what);
   /** The same on a connection of its own. */
   const another: Ask = (...what) => ask(second, ...what);
-  return { get, another, replica, clusters, pools, dialled, series, malformed, changes };
+  const third: Ask = (...what) => ask(other, ...what);
+  return { get, another, third, replica, clusters, pools, dialled, series, malformed, changes };
 }
 
 /** A server that answers with its name and what it was asked; its port. */

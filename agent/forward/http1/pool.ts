@@ -13,6 +13,14 @@ export interface PoolLimits {
   /** An idle connection older than this carries no request that may not be sent twice: its server may just be closing it. */
   readonly unsafeIdleMs: number;
   readonly connectTimeoutMs: number;
+  /** Requests that one connection carries; 0: as many as come. */
+  readonly maxRequests: number;
+}
+/** What pools hold whose limits count together. */
+export interface PoolCounts {
+  /** Connections that are open or being opened. */
+  open: number;
+  waiting: number;
 }
 
 export const defaultPoolLimits: PoolLimits = {
@@ -22,11 +30,14 @@ export const defaultPoolLimits: PoolLimits = {
   idleTimeoutMs: 45_000,
   unsafeIdleMs: 2_000,
   connectTimeoutMs: 5_000,
+  maxRequests: 0,
 };
 
 export class UpstreamPool implements PoolLink {
   readonly endpoint: Endpoint;
-  readonly limits: PoolLimits;
+  limits: PoolLimits;
+  /** All pools under the same limits, this one included. */
+  readonly counts: PoolCounts;
   readonly exchangeLimits: ExchangeLimits;
   readonly sweepOf: Sweep;
   private readonly dial: Dialer;
@@ -47,12 +58,14 @@ export class UpstreamPool implements PoolLink {
     sweep: Sweep,
     exchangeLimits: ExchangeLimits,
     limits = defaultPoolLimits,
+    counts: PoolCounts = { open: 0, waiting: 0 },
   ) {
     this.endpoint = endpoint;
     this.dial = dial;
     this.sweepOf = sweep;
     this.exchangeLimits = exchangeLimits;
     this.limits = limits;
+    this.counts = counts;
     this.usedMs = sweep.now;
     sweep.add(this);
   }
@@ -81,9 +94,10 @@ export class UpstreamPool implements PoolLink {
       }
     }
     if (this.isDraining) this.refuse(exchange, "pool_draining");
-    else if (this.waiting.length >= this.limits.maxWaiting) this.refuse(exchange, "pool_overflow");
+    else if (this.counts.waiting >= this.limits.maxWaiting && !this.mayOpen()) this.refuse(exchange, "pool_overflow");
     else {
       this.waiting.push(exchange);
+      this.counts.waiting++;
       if (this.dialling.size < this.waiting.length) this.dialOne();
     }
     return undefined;
@@ -95,14 +109,30 @@ export class UpstreamPool implements PoolLink {
     queueMicrotask(() => exchange.notConnected(why, turn));
   }
 
+  /** An endpoint without any connection may always have one, or it would wait for those to others that nobody closes. */
+  private mayOpen(): boolean {
+    return this.open === 0 || this.counts.open < this.limits.maxConnections;
+  }
+
+  private count(opened: number): void {
+    this.open += opened;
+    this.counts.open += opened;
+  }
+
+  private nextWaiting(): Answered | undefined {
+    const exchange = this.waiting.shift();
+    if (exchange !== undefined) this.counts.waiting--;
+    return exchange;
+  }
+
   private dialOne(): void {
-    if (this.open >= this.limits.maxConnections) {
+    if (!this.mayOpen()) {
       // One that no waiting request may use makes room.
       const oldest = this.idle.shift();
       if (oldest === undefined) return;
       oldest.destroy();
     }
-    this.open++;
+    this.count(1);
     const up = new Upstream(this);
     this.dialling.add(up);
     void this.dial(this.endpoint, up.onread).then(
@@ -124,23 +154,24 @@ export class UpstreamPool implements PoolLink {
   }
 
   private dialFailed(why: string): void {
-    this.open--;
-    const exchange = this.waiting.shift();
+    this.count(-1);
+    const exchange = this.nextWaiting();
     exchange?.notConnected(why, exchange.turn);
     this.dialMore();
   }
 
   private dialMore(): void {
-    if (this.dialling.size < this.waiting.length && this.open < this.limits.maxConnections) this.dialOne();
+    if (this.dialling.size < this.waiting.length && this.mayOpen()) this.dialOne();
   }
 
   put(up: ServerLink): void {
     up.idleSinceMs = this.sweepOf.now;
-    if (!up.isUsable) {
+    const { maxRequests } = this.limits;
+    if (!up.isUsable || (maxRequests > 0 && up.used >= maxRequests)) {
       up.destroy();
       return;
     }
-    const exchange = this.waiting.shift();
+    const exchange = this.nextWaiting();
     if (exchange !== undefined) exchange.connected(up);
     else if (this.isDraining || this.isRetired) up.destroy();
     else this.idle.push(up);
@@ -148,7 +179,7 @@ export class UpstreamPool implements PoolLink {
 
   /** The connection is gone. */
   gone(up: ServerLink): void {
-    this.open--;
+    this.count(-1);
     const at = this.idle.indexOf(up);
     if (at >= 0) this.idle.splice(at, 1);
     this.dialMore();
@@ -156,7 +187,9 @@ export class UpstreamPool implements PoolLink {
 
   cancel(exchange: Answered): void {
     const at = this.waiting.indexOf(exchange);
-    if (at >= 0) this.waiting.splice(at, 1);
+    if (at < 0) return;
+    this.waiting.splice(at, 1);
+    this.counts.waiting--;
   }
 
   sweep(now: number): void {
@@ -197,7 +230,8 @@ export class UpstreamPool implements PoolLink {
   drain(): void {
     this.isDraining = true;
     this.closeIdle();
-    for (const exchange of this.waiting.splice(0)) this.refuse(exchange, "pool_draining");
+    for (let next = this.nextWaiting(); next !== undefined; next = this.nextWaiting())
+      this.refuse(next, "pool_draining");
     this.sweepOf.remove(this);
   }
 }
