@@ -28,15 +28,21 @@ export interface Explanation {
 
 const join = (ip: string, port: number): string => (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);
 
-/** Asks the source's node, and for each endpoint the destination's. @throws Failure when nobody can say */
-export async function explainPair(lab: LabStatus, source: string, destination: string): Promise<Explanation> {
+/** Asks the source's node, and for each endpoint the destination's; about a request, where any of it is given. @throws Failure when nobody can say */
+export async function explainPair(
+  lab: LabStatus,
+  source: string,
+  destination: string,
+  request: readonly (readonly [name: string, value: string])[] = [],
+): Promise<Explanation> {
   const pod = lab.pods.find((p) => `${p.namespace}/${p.name}` === source);
   if (pod === undefined)
     throw new Failure(
       `there is no pod ${source}${didYouMean(source, podNames(lab), `; there are ${listed(podNames(lab))}`)}`,
     );
   if (!pod.meshed) return fromOutside(lab, pod, destination);
-  const answer = await askAgent(nodeOf(lab, pod.node), `/v1/explain?${new URLSearchParams({ source, destination })}`);
+  const query = new URLSearchParams([["source", source], ["destination", destination], ...request.map((p) => [...p])]);
+  const answer = await askAgent(nodeOf(lab, pod.node), `/v1/explain?${query}`);
   if (answer.value === undefined) {
     // An agent knows only what the controller accepts; why it does not know the service the controller can say.
     const service = `Service ${destination.replace(/:\d+$/, "")}`;
@@ -59,11 +65,17 @@ async function legOf(lab: LabStatus, pod: PodStatus, outbound: Fields, endpoint:
   const sameFamily = pod.ips.find((ip) => ip.includes(":") === text(at.ip).includes(":")) ?? "";
   const identity = lane === "plain" ? {} : { identity: text(source.identity) };
   const tunnel = lane === "tunnel" ? "fairlead/1" : lane;
-  const answer = await askAgent(
-    node,
-    `/v1/explain-inbound?${new URLSearchParams({ source: sameFamily, destination: address, tunnel, ...identity })}`,
-  );
+  const query = new URLSearchParams({ source: sameFamily, destination: address, tunnel, ...identity });
+  for (const [name, value] of asSent(fieldsAt(outbound.request))) query.append(name, value);
+  const answer = await askAgent(node, `/v1/explain-inbound?${query}`);
   return { address, lane, endpoint, inbound: answer.value };
+}
+
+/** The request as its server gets it; nothing where none was asked about, or nobody reads it. */
+function asSent(request: Fields): readonly (readonly [name: string, value: string])[] {
+  if (request.read !== true) return [];
+  const headers = listAt(request.headers).map((header) => ["header", text(header)] as const);
+  return [["method", text(request.method)], ["path", text(request.path)], ["host", text(request.sentHost)], ...headers];
 }
 
 /** A pod outside the mesh: nobody redirects it, so only the destination's node has a say. It may speak HBONE by itself. */
@@ -120,7 +132,11 @@ function nodeOf(lab: LabStatus, name: string): NodeStatus {
 /** The source's refusal wins; else the first destination that refuses; else what allowed it. */
 function summarize(source: string, destination: string, outbound: Fields, legs: readonly Leg[]): Explanation {
   const refusing =
-    outbound.verdict === "refuse" ? outbound : legs.find((l) => l.inbound?.verdict === "refuse")?.inbound;
+    outbound.verdict === "refuse"
+      ? outbound
+      : legs
+          .map((l) => l.inbound ?? fieldsAt(l.endpoint.verdict))
+          .find((v) => v.verdict === "refuse" || v.allow === false);
   const deciding = refusing ?? legs.find((l) => l.inbound !== undefined)?.inbound ?? outbound;
   return {
     source,
@@ -136,20 +152,69 @@ function summarize(source: string, destination: string, outbound: Fields, legs: 
 
 export const explain: Command = {
   name: "explain",
-  usage: "explain NAMESPACE/POD NAMESPACE/SERVICE:PORT [--lab NAME] [--json]",
-  summary: "What happens to a connection: lane, identities, the policy that decides, and the verdict.",
-  details: "Exit code 0 if it is allowed, 3 if it is refused.",
-  options: { lab: labOption, json: jsonOption },
+  usage:
+    "explain NAMESPACE/POD NAMESPACE/SERVICE:PORT [--path PATH] [--method METHOD] [--host HOST] [--header NAME:VALUE]… [--lab NAME] [--json]",
+  summary:
+    "What happens to a connection, or to a request on it: lane, route, identities, the policy that decides, the verdict.",
+  details:
+    "With any of --path, --method, --host and --header a request is explained (GET / of the service's own name where they say nothing).\nExit code 0 if it is allowed, 3 if it is refused.",
+  options: {
+    path: { type: "string", value: "PATH", help: "path of a request, with its query" },
+    method: { type: "string", value: "METHOD", help: "its method" },
+    host: { type: "string", value: "HOST", help: "its Host" },
+    header: {
+      type: "string",
+      value: "NAME:VALUE",
+      multiple: true,
+      help: "one of its headers; may be given several times",
+    },
+    lab: labOption,
+    json: jsonOption,
+  },
   run: async (call) => {
     const [source, destination] = call.words;
     if (source === undefined || destination === undefined)
       throw new UsageError("give the source pod and the destination, e.g. shop/client shop/web:80");
-    const told = await explainPair(await meshOf(call), source, destination);
+    const request = ["path", "method", "host"].flatMap((name) => {
+      const value = call.text(name);
+      return value === undefined ? [] : [[name, value] as const];
+    });
+    const headers = call.list("header").map((header) => ["header", header] as const);
+    const told = await explainPair(await meshOf(call), source, destination, [...request, ...headers]);
     if (call.flag("json")) call.output.out(JSON.stringify(told, null, 2));
     else print(told, call);
     return told.verdict === "allow" ? 0 : 3;
   },
 };
+
+function printRequest(request: Fields, out: Call["output"]["out"]): void {
+  if (request.method === undefined) return;
+  out(`  request             ${text(request.method)} ${text(request.asked)}`);
+  if (request.read !== true) {
+    out(`    not read          ${text(request.why)}`);
+    return;
+  }
+  const rule =
+    request.rule === undefined
+      ? "none: to the service's own endpoints"
+      : `${text(request.route)} rule ${text(request.rule)}`;
+  out(
+    `    route             ${request.answer === undefined ? rule : text(request.route) === "" ? "none matches" : rule}`,
+  );
+  const answer = fieldsAt(request.answer);
+  if (answer.status !== undefined) out(`    answered here     ${text(answer.status)} (${text(answer.reason)})`);
+  for (const backend of listAt(request.backends).map(fieldsAt))
+    out(
+      `    backend           ${text(backend.service)}:${text(backend.port)} weight ${text(backend.weight)}${text(backend.invalid) === "" ? "" : ` (${text(backend.invalid)})`}`,
+    );
+  if (text(request.path) !== text(request.asked)) out(`    sent as           ${text(request.path)}`);
+  for (const mirror of listAt(request.mirrors)) out(`    mirrored to       ${text(mirror)}`);
+  const { requestMs, tryMs } = fieldsAt(request.timeouts);
+  if (number(requestMs) + number(tryMs) > 0)
+    out(`    timeouts          request ${number(requestMs) || "none"}, try ${number(tryMs) || "none"} (ms)`);
+  const retry = fieldsAt(request.retry);
+  if (retry.attempts !== undefined) out(`    retries           ${text(retry.attempts)} more`);
+}
 
 function print(told: Explanation, call: Call): void {
   const { out, colour } = call.output;
@@ -166,6 +231,7 @@ function print(told: Explanation, call: Call): void {
         .map(([k, v]) => `${k} ${text(v)}`)
         .join(", ")}`,
     );
+  printRequest(fieldsAt(told.outbound.request), out);
   const interception = fieldsAt(told.outbound.interception);
   if (interception.directLane === false)
     out(`  interception        ${text(interception.way)}, which has no direct lane: ${text(interception.reason)}`);
@@ -189,6 +255,7 @@ function print(told: Explanation, call: Call): void {
       out(
         `    verdict           ${refuses ? "refuse" : "allow"}: ${text(said.reason)}${text(said.policy) === "" ? "" : `, ${text(said.policy)}${said.rule === null || said.rule === undefined ? "" : ` rule ${text(said.rule)}`}`}`,
       );
+    if (text(said.input) !== "") out(`    input             ${text(said.input)}`);
     for (const note of listAt(said.notes))
       out(`    note              ${typeof note === "string" ? note : JSON.stringify(note)}`);
   }

@@ -13,6 +13,7 @@ import type { Book } from "../report/facts-book.ts";
 import type { RecentRecords } from "../report/recent.ts";
 import { type ExplainParts, explain } from "./explain.ts";
 import { explainInbound } from "./explain-inbound.ts";
+import { askedRequest, explainRequest } from "./explain-request.ts";
 
 export interface AdminParts {
   readonly config: Config;
@@ -56,7 +57,12 @@ export function adminRoutes(parts: AdminParts): readonly Route[] {
       const destination = query.get("destination");
       if (source === null || destination === null)
         return problem(400, "bad_query", "needs source=NAMESPACE/POD and destination=NAMESPACE/SERVICE:PORT");
-      const told = explain(parts.explain, source, destination);
+      const request = askedRequest(query);
+      if (!request.ok) return problem(400, "bad_query", request.error);
+      const told =
+        request.value === undefined
+          ? explain(parts.explain, source, destination)
+          : explainRequest(parts.explain, source, destination, request.value);
       return told.ok ? json(told.value) : problem(404, "not_explained", told.error);
     }),
     get("/v1/explain-inbound", ({ query }) => {
@@ -67,11 +73,14 @@ export function adminRoutes(parts: AdminParts): readonly Route[] {
           "bad_query",
           "needs source=IP, destination=IP:PORT, and tunnel and identity if there are any",
         );
+      const request = askedRequest(query);
+      if (!request.ok) return problem(400, "bad_query", request.error);
       const told = explainInbound(parts.explain, {
         source,
         destination,
         identity: query.get("identity"),
         tunnel: query.get("tunnel") ?? "plain",
+        request: request.value,
       });
       return told.ok ? json(told.value) : problem(404, "not_explained", told.error);
     }),

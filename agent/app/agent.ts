@@ -245,7 +245,15 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     phase: () => phase,
     foreignHooks: () => events.foreignHooks,
     interception: () => interception,
-    explain: { state, pods, interception: () => interception, decide: decideSettings, direct: directSettings },
+    explain: {
+      state,
+      pods,
+      interception: () => interception,
+      decide: decideSettings,
+      direct: directSettings,
+      readsHttp: () => lane.isOn,
+      wallMs: () => clock.now(),
+    },
     sync: () => syncPods(true),
     drain: () => drain("asked on the admin socket"),
   });

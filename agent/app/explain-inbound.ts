@@ -8,6 +8,7 @@ import { decideInbound, subjectOf } from "../decide/inbound.ts";
 import { mtlsFor } from "../decide/mtls.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import type { ExplainParts } from "./explain.ts";
+import { type AskedRequest, headOf, judgeRequest } from "./explain-request.ts";
 
 const tunnels = ["fairlead/1", "hbone", "plain", "local"] as const;
 
@@ -22,6 +23,8 @@ export function explainInbound(
     readonly destination: string;
     readonly identity: string | null;
     readonly tunnel: string;
+    /** Asked about beside the connection. */
+    readonly request: AskedRequest | undefined;
   },
 ): Result<Readonly<Record<string, unknown>>, string> {
   const destination = parseHostPort(asked.destination);
@@ -43,7 +46,12 @@ export function explainInbound(
     identity: identity.value,
     tunnel,
   };
-  const verdict = decideInbound(state, pod, arrival, parts.decide().knowledge);
+  const { request } = asked;
+  const asRequests = request !== undefined && parts.readsHttp();
+  const posture = decideInbound(state, pod, arrival, parts.decide().knowledge, asRequests);
+  const from = { ip: asked.source, identity: identity.value };
+  const verdict =
+    asRequests && posture.allow ? judgeRequest(state, pod, arrival.destination, from, headOf(request, "")) : posture;
   return ok({
     pod: pod.name,
     generation: state.generation,
@@ -53,6 +61,7 @@ export function explainInbound(
     reason: verdict.reason,
     policy: verdict.policy ?? null,
     rule: verdict.rule ?? null,
+    ...(verdict.input === undefined ? {} : { input: verdict.input }),
     notes: verdict.notes,
     mtls: { mode: mtls.mode, policy: mtls.policy === undefined ? null : policyNameOf(mtls.policy) },
     policies: state.authorizations

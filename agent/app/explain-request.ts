@@ -1,15 +1,14 @@
 // `explain` of one request: which route, backends and policies it would meet, from the code that decides about real ones.
-import { parseServiceName } from "../api/names.ts";
-import { err, ok, type Result } from "../base/result.ts";
+import { defaultPolicy, type HttpPolicy, type HttpTimeouts, noTimeouts } from "../api/http-policy.ts";
+import { type PodName, parseServiceName, type SpiffeId, splitPair } from "../api/names.ts";
 import type { Random } from "../base/random.ts";
+import { err, ok, type Result } from "../base/result.ts";
 import { decideRequest } from "../decide/http/decide-request.ts";
 import { ServiceRoutes } from "../decide/http/route-table.ts";
 import { subjectOf } from "../decide/inbound.ts";
 import { judgeFor } from "../decide/request-authorize.ts";
 import { effectiveTimeouts } from "../decide/resilience/timeouts.ts";
-import { noTimeouts } from "../api/http-policy.ts";
-import type { SpiffeId } from "../api/names.ts";
-import type { LocalPod, Verdict } from "../flow.ts";
+import type { Endpoint, LocalPod, Verdict } from "../flow.ts";
 import type { RequestHead } from "../http.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { type ExplainParts, explain } from "./explain.ts";
@@ -43,111 +42,116 @@ export function askedRequest(query: URLSearchParams): Result<AskedRequest | unde
   return ok({ method: method ?? "GET", path: asked, host: host ?? "", headers: pairs });
 }
 
-/** `parts.explain` for the connection, and what becomes of the request on it. */
+/** What `explain` says of the connection, and what becomes of the request on it. */
 export function explainRequest(
   parts: ExplainParts,
-  sourceText: string,
-  destinationText: string,
+  source: string,
+  destination: string,
   asked: AskedRequest,
 ): Result<Readonly<Record<string, unknown>>, string> {
-  const told = explain(parts, sourceText, destinationText, true);
+  const perRequest = parts.readsHttp();
+  const told = explain(parts, source, destination, perRequest);
   if (!told.ok) return told;
-  const { source, connection } = told.value;
-  const route = connection.route as { kind: string; service?: string; port?: number };
-  const service = route.kind === "service" && route.service !== undefined ? parseServiceName(route.service) : undefined;
-  if (!parts.readsHttp())
-    return ok({ ...connection, request: { read: false, why: "this node carries HTTP as TCP (FAIRLEAD_DATA_THREADS=0)" } });
-  if (service === undefined || !service.ok) return ok({ ...connection, request: { ...describe(asked), read: true } });
-  const routing = parts.state.routings.get(service.value);
-  const head = headOf(asked, (route.service as string).split("/").reverse().join("."));
-  const pod = parts.pods.byName(source.name) as LocalPod;
+  if (!perRequest) {
+    const why = "this node carries HTTP as TCP: FAIRLEAD_DATA_THREADS is 0";
+    return ok({ ...told.value, request: { ...describe(asked), read: false, why } });
+  }
+  const pod = parts.pods.byName(source as PodName) as LocalPod;
+  const to = told.value.route as { readonly service?: string; readonly port?: number };
+  const name = to.service === undefined ? undefined : parseServiceName(to.service);
+  const service = name?.ok === true ? name.value : undefined;
+  const head = headOf(asked, service === undefined ? "" : splitPair(service).toReversed().join("."));
+  const routing = service && parts.state.routings.get(service);
+  const policy = routing?.policy ?? defaultPolicy;
+  const common = {
+    ...describe(asked),
+    read: true,
+    policies: policy.sources,
+    path: asked.path,
+    sentHost: head.authority,
+  };
   const table =
     routing === undefined || routing.routes.length === 0
       ? undefined
-      : new ServiceRoutes(routing.routes).tableFor(route.port as number, pod.workload.namespace);
-  const common = { ...describe(asked), read: true, policy: routing?.policy.sources ?? [] };
+      : new ServiceRoutes(routing.routes).tableFor(to.port as number, pod.workload.namespace);
   if (table === undefined) {
-    const { requestMs, tryMs } = effectiveTimeouts(noTimeouts, routing?.policy.timeouts ?? noTimeouts);
-    const request = { ...common, route: null, timeouts: { requestMs, tryMs }, retry: routing?.policy.retry ?? null };
-    return ok({ ...connection, endpoints: judged(parts, connection.endpoints, head, pod), request });
+    const request = { ...common, route: null, ...times(noTimeouts, policy), retry: policy.retry ?? null };
+    return ok({ ...told.value, endpoints: judged(parts, told.value.endpoints, head, pod), request });
   }
   const decision = decideRequest(table, head, { random: first, nowMs: parts.wallMs(), faults: true });
   if (decision.kind === "answer") {
     const { status, reason, delayMs, hit } = decision;
-    const answer = { status, reason, delayMs };
-    return ok({ ...connection, endpoints: [], request: { ...common, ...describeHit(hit), answer } });
+    const request = { ...common, ...describeHit(hit), answer: { status, reason, delayMs } };
+    return ok({ ...told.value, endpoints: [], request });
   }
   const { rule } = decision.hit;
-  const { requestMs, tryMs } = effectiveTimeouts(rule.rule.timeouts, routing?.policy.timeouts ?? noTimeouts);
   const request = {
     ...common,
     ...describeHit(decision.hit),
-    backends: rule.backends.map(({ backend }) => ({
-      service: backend.service,
-      port: backend.port,
-      weight: backend.weight,
-      ...(backend.invalid === "" ? {} : { invalid: backend.invalid }),
+    backends: rule.backends.map(({ backend: { service, port, weight, invalid } }) => ({
+      service,
+      port,
+      weight,
+      ...(invalid === "" ? {} : { invalid }),
     })),
     path: decision.path ?? asked.path,
-    host: decision.authority ?? head.authority,
+    sentHost: decision.authority ?? head.authority,
     mirrors: decision.mirrors.map(({ backend }) => `${backend.service}:${backend.port}`),
-    timeouts: { requestMs, tryMs },
-    retry: rule.rule.retry ?? routing?.policy.retry ?? null,
+    ...times(rule.rule.timeouts, policy),
+    retry: rule.rule.retry ?? policy.retry ?? null,
   };
   const endpoints = rule.backends
     .filter(({ backend }) => backend.weight > 0 && backend.invalid === "")
     .flatMap(({ backend }) => {
-      const there = explain(parts, sourceText, `${backend.service}:${backend.port}`, true);
-      return there.ok ? (there.value.connection.endpoints as readonly object[]) : [];
+      const there = explain(parts, source, `${backend.service}:${backend.port}`, true);
+      return there.ok ? (there.value.endpoints as readonly object[]) : [];
     });
-  return ok({ ...connection, endpoints: judged(parts, endpoints, head, pod), request });
+  return ok({ ...told.value, endpoints: judged(parts, endpoints, head, pod), request });
 }
 
-/** What policies of a pod of this node say of the request. */
+/** What policies of a pod of this node say of a request that arrives for it. */
 export function judgeRequest(
   state: MeshState,
   pod: LocalPod,
-  at: { readonly ip: string; readonly port: number },
+  at: Endpoint,
   from: { readonly ip: string; readonly identity: SpiffeId | null },
-  asked: AskedRequest,
+  head: RequestHead,
 ): Verdict {
-  const connection = {
-    destination: subjectOf(state, pod),
-    identity: from.identity,
-    sourceIp: from.ip,
-    destinationIp: at.ip,
-    port: at.port,
-    sni: undefined,
-  };
-  return judgeFor(state, connection).judge(headOf(asked, ""));
+  const facts = { identity: from.identity, sourceIp: from.ip, destinationIp: at.ip, port: at.port, sni: undefined };
+  return judgeFor(state, { destination: subjectOf(state, pod), ...facts }).judge(head);
 }
 
+/** Endpoints on this node with the verdict about the request; those elsewhere as they are. */
 function judged(parts: ExplainParts, endpoints: unknown, head: RequestHead, source: LocalPod): readonly object[] {
-  return (endpoints as readonly { readonly address: { readonly ip: string; readonly port: number } }[]).map((e) => {
-    const pod = parts.pods.byAddress(e.address.ip);
-    if (pod === undefined) return e;
-    const sourceIp = source.workload.addresses.find((a) => a.includes(":") === e.address.ip.includes(":")) ?? "";
-    const connection = {
-      destination: subjectOf(parts.state, pod),
-      identity: source.identity,
-      sourceIp,
-      destinationIp: e.address.ip,
-      port: e.address.port,
-      sni: undefined,
-    };
-    return { ...e, verdict: judgeFor(parts.state, connection).judge(head) };
+  return (endpoints as readonly { readonly address: Endpoint }[]).map((endpoint) => {
+    const { address } = endpoint;
+    const pod = parts.pods.byAddress(address.ip);
+    if (pod === undefined) return endpoint;
+    const ip = source.workload.addresses.find((a) => a.includes(":") === address.ip.includes(":")) ?? "";
+    return { ...endpoint, verdict: judgeRequest(parts.state, pod, address, { ip, identity: source.identity }, head) };
   });
 }
 
-const describe = ({ method, path, host }: AskedRequest) => ({ method, asked: path, host });
-const describeHit = (hit: { readonly rule: { readonly route: string; readonly index: number }; readonly match: number } | undefined) =>
-  hit === undefined ? { route: null } : { route: hit.rule.route, rule: hit.rule.index, match: hit.match };
+function times(rule: HttpTimeouts, policy: HttpPolicy) {
+  const { requestMs, tryMs, responseMs } = effectiveTimeouts(rule, policy.timeouts);
+  return { timeouts: { requestMs, tryMs, responseMs } };
+}
+const describe = ({ method, path, host, headers }: AskedRequest) => ({
+  method,
+  asked: path,
+  host,
+  headers: headers.map(([name, value]) => `${name}:${value}`),
+});
+const describeHit = (
+  hit: { readonly rule: { readonly route: string; readonly index: number }; readonly match: number } | undefined,
+) => (hit === undefined ? { route: null } : { route: hit.rule.route, rule: hit.rule.index, match: hit.match });
 
 /** Where chance decides, what falls to the first. */
-const first: Random = { next: () => 0, below: () => 0 } as unknown as Random;
+const first: Random = { next: () => 0, below: () => 0 };
 
-function headOf({ method, path, host, headers }: AskedRequest, serviceHost: string): RequestHead {
-  const all = headers.flatMap(([name, value]) => [name, value]);
+/** `serviceHost`: the host where none is given. */
+export function headOf({ method, path, host, headers }: AskedRequest, serviceHost: string): RequestHead {
+  const all = headers.flat();
   return {
     method,
     scheme: "http",

@@ -20,13 +20,21 @@ export interface ExplainParts {
   readonly interception: () => Interception;
   readonly decide: () => DecideSettings;
   readonly direct: () => DirectSettings;
+  /** Whether data threads read HTTP here. */
+  readonly readsHttp: () => boolean;
+  /** Unix ms. */
+  readonly wallMs: () => number;
 }
 
-/** `destination`: "namespace/service:port" or "ip:port". */
+/**
+ * `destination`: "namespace/service:port" or "ip:port". `perRequest`: the HTTP lane takes the connection, so that policies about requests
+ * are asked later.
+ */
 export function explain(
   parts: ExplainParts,
   sourceText: string,
   destinationText: string,
+  perRequest = false,
 ): Result<Readonly<Record<string, unknown>>, string> {
   const name = parsePodName(sourceText);
   if (!name.ok) return err(`source: ${name.error}`);
@@ -36,7 +44,8 @@ export function explain(
   if (!destination.ok) return destination;
   const family = destination.value.ip.includes(":");
   const sourceIp = source.workload.addresses.find((a) => a.includes(":") === family) ?? "";
-  const decision = decideOutbound(parts.state, parts.pods, source, sourceIp, destination.value, parts.decide());
+  const settings = { ...parts.decide(), perRequest };
+  const decision = decideOutbound(parts.state, parts.pods, source, sourceIp, destination.value, settings);
   const base = {
     source: { pod: source.name, identity: source.identity, address: sourceIp },
     destination: destinationText,
