@@ -117,6 +117,8 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     recordsKept: env.integer("FAIRLEAD_RECORDS_KEPT", 1_024, 0, 65_536),
     /** Distinct label sets of connection metrics; beyond it everything counts under "other" (OBS-1). */
     metricSeries: env.integer("FAIRLEAD_METRIC_SERIES", 10_000, 100, 1_000_000),
+    /** Clients of rate limits that have a bucket of their own at a time, rounded up to a power of two. */
+    limitKeys: env.integer("FAIRLEAD_LIMIT_KEYS", 65_536, 64, 2_097_152),
     /** Data threads of the HTTP lane; 0: HTTP is carried as TCP by native. */
     dataThreads: env.integer("FAIRLEAD_DATA_THREADS", 0, 0, 64),
     /** Heap of one data thread, MiB: beyond it that thread ends alone, and is replaced. */

@@ -7,19 +7,29 @@ import type { Session } from "./decide/balance/keys.ts";
 import { decideRequest } from "./decide/http/decide-request.ts";
 import type { LocalAnswer, Forward as Routed } from "./decide/http/decision.ts";
 import { composeEdits } from "./decide/http/filter-plan.ts";
+import type { Limited, Places, RequestLimiter } from "./decide/limit/limiter.ts";
 import { causeOf, type FailedTry, judgeRetry, retryDelayMs } from "./decide/resilience/retry.ts";
 import type { Verdict } from "./flow.ts";
 import type { Exchange, Forward, Handler, Outcome, Respond } from "./forward/http1/exchange.ts";
 import type { Tenant } from "./forward/tenants.ts";
-import { type HeaderEdits, type Malformed, type RequestHead, type ResponseHead, unsentField } from "./http.ts";
+import {
+  type HeaderEdits,
+  type HeaderList,
+  type Malformed,
+  type RequestHead,
+  type ResponseHead,
+  unsentField,
+} from "./http.ts";
 import type { RequestSeriesTable } from "./report/request-series.ts";
 import { flagsOf, refusedFlags } from "./report/response-flags.ts";
 import type { Cluster, Member, TryOutcome } from "./upstream/cluster.ts";
+import type { Guard } from "./upstream/guard.ts";
 import type { RequestWays, Ways, WaysParts } from "./upstream/request-ways.ts";
 import type { Way } from "./upstream/way.ts";
 
 export interface RequestFlowParts extends WaysParts {
   readonly series: RequestSeriesTable;
+  readonly guard: Guard;
   readonly random: Random;
   /** Monotonic, ms. */
   readonly nowMs: () => number;
@@ -54,6 +64,12 @@ export class RequestFlow implements Handler {
   #triedMs = 0;
   #flags = "-";
   #isCounted = false;
+  /** Rate limits that let it through: what its answer is to say of them, and places that it holds until its end. */
+  #limiter: RequestLimiter | undefined;
+  #limitFields: HeaderList | undefined;
+  readonly #places: Places = [];
+  readonly #overLimit = (limited: Limited): void =>
+    this.#parts.guard.limited(limited, this.#way?.parts.subject?.name ?? "");
 
   /** `tenant`: whose requests under way these are. */
   constructor(parts: RequestFlowParts, ways: RequestWays, tenant?: Tenant) {
@@ -64,6 +80,7 @@ export class RequestFlow implements Handler {
 
   decide(head: RequestHead, { startedMs }: Exchange): Forward | Respond {
     this.#ways = this.#way = this.#member = this.#routed = this.#session = undefined;
+    this.#limiter = this.#limitFields = undefined;
     this.#tries = this.#retries = 0;
     this.#triedMs = startedMs;
     this.#flags = "-";
@@ -122,6 +139,12 @@ export class RequestFlow implements Handler {
     // Broken off, or not there in time.
     if (outcome.startsWith("upstream_") || outcome === "request_timeout") this.#report("no_answer", durationMs);
     this.#endTry();
+    if (this.#places.length > 0) {
+      // Errors are often quick, and say nothing about how fast the server works.
+      const isWork = this.#tries > 0 && exchange.answeredMs > 0 && status < 500;
+      const latencyMs = isWork ? exchange.answeredMs - this.#triedMs : undefined;
+      this.#limiter?.release(this.#places, this.#parts.nowMs(), latencyMs);
+    }
     const cluster = this.#ways?.cluster;
     if (cluster !== undefined && this.#tries > 0) {
       cluster.requests--;
@@ -151,6 +174,8 @@ export class RequestFlow implements Handler {
     }
     const verdict = this.#way.judge(this.#parts.replica.state)?.judge(head);
     if (verdict?.allow === false) return this.#refuse(verdict);
+    const limited = this.#limit(head, this.#way);
+    if (limited !== undefined) return limited;
     if (cluster !== undefined) {
       cluster.countRequest();
       if (!this.#admit(cluster)) {
@@ -160,6 +185,16 @@ export class RequestFlow implements Handler {
     }
     this.#tries = 1;
     return this.#way.forward(this.#routed, this.#policy as HttpPolicy);
+  }
+
+  #limit(head: RequestHead, way: Way): Respond | undefined {
+    const { replica, guard, nowMs } = this.#parts;
+    this.#limiter = way.limiter(replica.state, guard.limits);
+    if (this.#limiter === undefined) return undefined;
+    const limited = this.#limiter.ask(head, nowMs(), this.#places, this.#overLimit);
+    if (limited !== undefined) return this.#overTheLimit(limited);
+    this.#limitFields = this.#limiter.answerHeaders();
+    return undefined;
   }
 
   #first(cluster: Cluster, head: RequestHead): number {
@@ -257,7 +292,7 @@ export class RequestFlow implements Handler {
   }
 
   #responseEdits(): HeaderEdits | undefined {
-    const edits = this.#routed?.responseEdits;
+    const edits = withFields(this.#routed?.responseEdits, this.#limitFields);
     const cluster = this.#ways?.cluster;
     const affinity = this.#affinity;
     if (cluster === undefined || affinity === undefined) return edits;
@@ -278,6 +313,12 @@ export class RequestFlow implements Handler {
     this.#flags = refusedFlags(verdict.reason);
     if (this.#flags === "UAEX") return respond(403, "RBAC: access denied\n");
     return respond(503, `no way to the service: ${verdict.reason}\n`);
+  }
+  #overTheLimit({ status, headers, retryAfterS }: Limited): Respond {
+    this.#flags = status === 429 ? "RL" : "UO";
+    const why = status === 429 ? "too many requests" : "too many requests at once";
+    const answer = respond(status, `${why}: try again in ${retryAfterS} s\n`);
+    return { ...answer, headers: [...answer.headers, ...headers] };
   }
   #heldBack({ name, members }: Cluster): Respond {
     this.#flags = "UH";
@@ -301,6 +342,12 @@ export class RequestFlow implements Handler {
   #seconds(): number {
     return Math.floor(this.#parts.wallMs() / 1000);
   }
+}
+
+function withFields(edits: HeaderEdits | undefined, set: HeaderList | undefined): HeaderEdits | undefined {
+  if (set === undefined) return edits;
+  const own: HeaderEdits = { remove: [], set, add: [] };
+  return edits === undefined ? own : composeEdits(edits, own);
 }
 
 const plainText = ["content-type", "text/plain"] as const;

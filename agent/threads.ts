@@ -6,6 +6,7 @@ import type { TenantLimits, TenantRefusals } from "./forward/tenants.ts";
 import type { DialEndpoint } from "./native-calls.ts";
 import type { EndpointChange } from "./report/endpoint-changes.ts";
 import type { RequestDeltas } from "./report/request-series.ts";
+import type { GuardMemory, GuardTold } from "./upstream/guard.ts";
 
 export interface ThreadStart {
   readonly thread: number;
@@ -16,6 +17,8 @@ export interface ThreadStart {
   /** Without a request for so long a client's connection is closed once the thread drains. */
   readonly drainIdleMs: number;
   readonly limits: TenantLimits;
+  /** Counters that all threads share. */
+  readonly guard: GuardMemory;
 }
 /** A socket that native handed over, as the event on the thread's channel carries it. */
 export interface HandedSocket {
@@ -68,6 +71,8 @@ export type FromThread =
   | { readonly say: "threw"; readonly error: string }
   /** What namespaces were refused since it was last told. */
   | { readonly say: "limited"; readonly refusals: readonly TenantRefusals[] }
+  /** What its guard has to tell. */
+  | { readonly say: "guarded"; readonly told: GuardTold }
   | { readonly say: "pong" }
   /** The thread drains and has no connection of a client. */
   | { readonly say: "drained"; readonly ask: number }

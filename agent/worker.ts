@@ -19,6 +19,7 @@ import { RequestSeriesTable } from "./report/request-series.ts";
 import { RequestFlow, type RequestFlowParts } from "./request.ts";
 import type { FromThread, HandedEnd, HandedSocket, ThreadStart, ToThread } from "./threads.ts";
 import { Clusters } from "./upstream/clusters.ts";
+import { Guard } from "./upstream/guard.ts";
 import { RequestWays } from "./upstream/request-ways.ts";
 
 /** How often what requests added to metrics is told, and how long an unused pool is kept, ms. */
@@ -54,6 +55,7 @@ const limits = { ...defaultExchangeLimits, drainIdleMs: start.drainIdleMs };
 const tenants = new Tenants(start.limits, setImmediate);
 sweep.add(tenants);
 const series = new RequestSeriesTable(start.metricSeries);
+const guard = new Guard(start.guard, start.thread);
 const dial: TargetDialer = async (target, onread) => {
   const dialled = await sockets.dial(target, { onread });
   return dialled.ok ? dialled : err(dialled.error.code);
@@ -73,6 +75,7 @@ const flow: RequestFlowParts = {
   pools: new Pools({ dial, sweep, limits, forgetMs, standing: (ip) => standingOf(replica, ip) }),
   clusters,
   series,
+  guard,
   random: systemRandom,
   nowMs: () => systemClock.monotonicMs(),
   wallMs: () => systemClock.now(),
@@ -100,6 +103,8 @@ function tellRequests(): void {
   if (ended !== undefined) tell({ say: "requests", ended });
   const refusals = tenants.takeRefusals();
   if (refusals.length > 0) tell({ say: "limited", refusals });
+  const told = guard.flush();
+  if (told !== undefined) tell({ say: "guarded", told });
 }
 
 function take(handed: HandedSocket): void {

@@ -14,6 +14,7 @@ import type { Native } from "../native.ts";
 import type { EndpointChange } from "../report/endpoint-changes.ts";
 import type { RequestDeltas } from "../report/request-series.ts";
 import type { FromThread, HandedEnd, ThreadStart, ToThread } from "../threads.ts";
+import type { GuardMemory, GuardTold } from "../upstream/guard.ts";
 import type { Replicas } from "./replicas.ts";
 
 /** V8's own default; the process may be started with less, and threads would inherit that. */
@@ -40,6 +41,7 @@ export interface DataThreadParts {
   /** Label sets of request metrics, each thread. */
   readonly metricSeries: number;
   readonly drainIdleMs: number;
+  readonly guard: GuardMemory;
   /** Most MiB of old objects in a thread; beyond it the thread ends, and another takes its place. */
   readonly heapMb: number;
   /** Of each namespace on each thread. */
@@ -54,6 +56,7 @@ export interface DataThreadParts {
   readonly malformed: (refused: string) => void;
   /** A thread has ended, for whatever reason: what it had under way is over. */
   readonly gone?: (thread: number) => void;
+  readonly guarded: (told: GuardTold) => void;
   /** Something befell an endpoint of the HTTP lane. */
   readonly endpoint: (change: EndpointChange) => void;
   /** A request met a bug of ours, and ended by it alone. */
@@ -121,6 +124,7 @@ class DataThread {
       metricSeries: this.#parts.metricSeries,
       drainIdleMs: this.#parts.drainIdleMs,
       limits: this.#parts.limits,
+      guard: this.#parts.guard,
     };
     const worker = new Worker(this.#parts.script ?? new URL("../worker.ts", import.meta.url), {
       workerData,
@@ -147,6 +151,7 @@ class DataThread {
         else if (message.say === "limited") this.#parts.limited(message.refusals);
         else if (message.say === "malformed") this.#parts.malformed(message.refused);
         else if (message.say === "requests") this.#parts.requests(this.thread, message.ended);
+        else if (message.say === "guarded") this.#parts.guarded(message.told);
         else if (message.say === "endpoint") this.#parts.endpoint(message.change);
         else if (message.say === "ended") this.#parts.ended(this.thread, message.handed);
         else if (message.say === "failed") why = message.reason;

@@ -15,6 +15,7 @@ import { metricNames } from "../report/metric-names.ts";
 import { RequestTotals } from "../report/request-totals.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { type DataThreads, startDataThreads } from "./data-threads.ts";
+import { GuardReport } from "./guard-report.ts";
 import { LimitReport } from "./limit-report.ts";
 import { Replicas } from "./replicas.ts";
 
@@ -44,6 +45,7 @@ export class Lane {
   readonly #endpoints: EndpointChanges;
   readonly #limited: LimitReport;
   readonly #threw;
+  readonly #guard: GuardReport;
   #threads: DataThreads | undefined;
 
   constructor(parts: LaneParts) {
@@ -55,6 +57,7 @@ export class Lane {
     this.#malformed = parts.metrics.counter(metricNames.malformed);
     this.#limited = new LimitReport(parts);
     this.#threw = parts.metrics.counter(metricNames.requestsThrew);
+    this.#guard = new GuardReport(parts);
   }
 
   async start(): Promise<Result<void, string>> {
@@ -70,6 +73,7 @@ export class Lane {
       hungMs: config.heartbeatDeadMs,
       metricSeries: config.metricSeries,
       drainIdleMs: config.drainIdleMs,
+      guard: this.#guard.memory,
       heapMb: config.dataThreadHeapMb,
       limits: {
         connections: config.namespaceConnections,
@@ -86,6 +90,7 @@ export class Lane {
       requests: (thread, ended) =>
         ended === undefined ? this.#requests.gone(thread) : this.#requests.take(thread, ended),
       malformed: (refused) => this.#malformed.add({ refused }),
+      guarded: (told) => this.#guard.take(told),
       endpoint: (change) => this.#endpoints.take(change),
       changed,
     });

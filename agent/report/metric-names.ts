@@ -50,6 +50,15 @@ export const metricNames = {
     "to",
   ]),
   ejections: spec("fairlead_endpoint_ejections_total", "Endpoints ejected by outlier detection, by why", ["reason"]),
+  rateLimited: spec("fairlead_rate_limited_requests_total", "Requests over a limit; enforced is false in dry run", [
+    "policy",
+    "limit",
+    "enforced",
+  ]),
+  limitsCrowded: spec(
+    "fairlead_rate_limit_keys_crowded_total",
+    "Lookups of clients that found no bucket of their own and shared one",
+  ),
   connections: spec("fairlead_connections_total", "Ended connections by lane and reason", [
     "direction",
     "lane",

@@ -4,6 +4,8 @@ import { type HttpPolicy, noTimeouts } from "../api/http-policy.ts";
 import type { SpiffeId } from "../api/names.ts";
 import type { Forward as Routed } from "../decide/http/decision.ts";
 import { subjectOf } from "../decide/inbound.ts";
+import { limiterFor, type RequestLimiter } from "../decide/limit/limiter.ts";
+import type { SharedLimits } from "../decide/limit/shared.ts";
 import { judgeFor, type RequestJudge } from "../decide/request-authorize.ts";
 import { effectiveTimeouts } from "../decide/resilience/timeouts.ts";
 import type { Endpoint, LocalPod } from "../flow.ts";
@@ -28,6 +30,7 @@ export class Way {
   readonly parts: WayParts;
   #pool: UpstreamPool | undefined;
   #judge: RequestJudge | undefined;
+  #limiter: RequestLimiter | undefined;
   #routed: Routed | undefined;
   #policy: HttpPolicy | undefined;
   #forward: Forward | undefined;
@@ -47,6 +50,15 @@ export class Way {
       this.#judge,
     );
     return this.#judge;
+  }
+
+  /** Rate limits of the server, where it is on this node; undefined: there are none. */
+  limiter(state: MeshState, limits: SharedLimits): RequestLimiter | undefined {
+    const { subject, identity, sourceIp, at } = this.parts;
+    if (subject === undefined || state.rateLimits.size === 0) return undefined;
+    const destination = subjectOf(state, subject);
+    this.#limiter = limiterFor(state, limits, { destination, identity, sourceIp, port: at.port }, this.#limiter);
+    return this.#limiter;
   }
 
   /** What the codec is told; the same object for the same route and policy. */

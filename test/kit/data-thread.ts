@@ -7,6 +7,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { DataType, define, open } from "ffi-rs";
 import { type DataThreadParts, type DataThreads, startDataThreads } from "../../agent/app/data-threads.ts";
+import { createGuardMemory } from "../../agent/app/guard-report.ts";
 import { Replicas } from "../../agent/app/replicas.ts";
 import { systemClock } from "../../agent/base/clock.ts";
 import { encodeFrame, FrameReader } from "../../agent/base/frames.ts";
@@ -50,13 +51,15 @@ export const threadParts = (
   hungMs: 10_000,
   metricSeries: 100,
   drainIdleMs: 300,
+  guard: createGuardMemory(64),
   heapMb: 256,
   limits: { connections: 1000, requests: 1000, bytes: 2 ** 26, turn: 16 },
-  limited: () => {},
+  guarded: () => {},
   threw: () => {},
   requests: () => {},
   malformed: () => {},
   endpoint: () => {},
+  limited: () => {},
   ended,
   changed: () => {},
   ...more,

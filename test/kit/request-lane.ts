@@ -2,6 +2,7 @@
 import { Agent, createServer, type IncomingHttpHeaders, request, type Server } from "node:http";
 import { type AddressInfo, connect, createServer as createTcp, type OnReadOpts, type Socket } from "node:net";
 import type { TestContext } from "node:test";
+import { createGuardMemory } from "../../agent/app/guard-report.ts";
 import { systemClock } from "../../agent/base/clock.ts";
 import { seededRandom } from "../../agent/base/random.ts";
 import { err, ok, type Result } from "../../agent/base/result.ts";
@@ -12,10 +13,12 @@ import { Pools, type Target } from "../../agent/forward/pools.ts";
 import type { Tenant } from "../../agent/forward/tenants.ts";
 import { Replica } from "../../agent/replica.ts";
 import type { EndpointChange } from "../../agent/report/endpoint-changes.ts";
+import type { LimitNote } from "../../agent/report/rate-limit-report.ts";
 import { RequestSeriesTable } from "../../agent/report/request-series.ts";
 import { RequestFlow } from "../../agent/request.ts";
 import type { HandedSocket } from "../../agent/threads.ts";
 import { Clusters } from "../../agent/upstream/clusters.ts";
+import { Guard, type GuardMemory } from "../../agent/upstream/guard.ts";
 import { RequestWays } from "../../agent/upstream/request-ways.ts";
 import { localPod, type MeshParts, member, mesh, service, workload } from "./mesh.ts";
 
@@ -42,16 +45,30 @@ export interface Given {
   readonly tenant?: Tenant;
   /** How long a pool that is not used is kept, ms. */
   readonly forgetMs?: number;
+  /** The servers are pods of this node, as they are inbound. */
+  readonly localServers?: boolean;
+}
+
+/** As a thread's, and what it was told is at hand at once. */
+class NotedGuard extends Guard {
+  readonly #noted: LimitNote[];
+  constructor(memory: GuardMemory, thread: number, noted: LimitNote[]) {
+    super(memory, thread);
+    this.#noted = noted;
+  }
+  override limited(note: LimitNote): void {
+    this.#noted.push(note);
+  }
 }
 
 /** The requests of a thread's lane behind a listening socket; every connection to it is one that native has handed over. */
 export async function lane(
   t: TestContext,
-  { direction = "outbound", parts, at, identity, tunnel = "plain", tenant, forgetMs = 60_000 }: Given,
+  { direction = "outbound", parts, at, identity, tunnel = "plain", tenant, forgetMs = 60_000, localServers }: Given,
 ) {
   const replica = new Replica();
   for (const resource of mesh(parts).snapshot()) replica.take({ say: "mesh", changed: [resource], removed: [] });
-  const served = direction === "inbound" ? (parts.workloads ?? []) : [];
+  const served = direction === "inbound" || localServers === true ? (parts.workloads ?? []) : [];
   replica.take({ say: "pods", pods: [client, ...served].map(localPod) });
   replica.take({ say: "knowledge", knowledge: "fresh" });
   const sweep = new Sweep(systemClock);
@@ -72,7 +89,9 @@ export async function lane(
   const changes: EndpointChange[] = [];
   const clusters = new Clusters({ replica, random, nowMs, told: (change) => void changes.push(change) }, 60_000);
   sweep.add(clusters);
+  const limited: LimitNote[] = [];
   const flow = {
+    guard: new NotedGuard(createGuardMemory(64), 0, limited),
     replica,
     pools,
     clusters,
@@ -153,6 +172,26 @@ export async function lane(
   const another: Ask = (...what) => ask(second, ...what);
   const third: Ask = (...what) => ask(other, ...what);
   return { get, another, third, replica, clusters, pools, dialled, series, malformed, changes };
+  /** A request on a connection of its own, that may be left. */
+  const fresh = (path: string): { readonly answer: Promise<LaneAnswer>; leave(): void } => {
+    const { port } = server.address() as AddressInfo;
+    const ask = request({ port, path, headers: { host: "web.shop" }, agent: false });
+    const answer = new Promise<LaneAnswer>((resolve, reject) => {
+      ask.on("error", reject);
+      ask.on("response", (response) => {
+        let body = "";
+        response.on("data", (chunk: Buffer) => {
+          body += chunk.toString();
+        });
+        response.on("end", () => resolve({ status: response.statusCode ?? 0, headers: response.headers, body }));
+      });
+    });
+    // Whoever awaits it hears of its end too.
+    answer.catch(() => {});
+    ask.end();
+    return { answer, leave: () => void ask.destroy() };
+  };
+  return { get, fresh, replica, dialled, series, malformed, changes, limited };
 }
 
 /** A server that answers with its name and what it was asked; its port. */

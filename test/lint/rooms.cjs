@@ -33,6 +33,7 @@ const table = {
     "agent/forward/tenants.ts",
     "agent/native-calls.ts",
     "agent/report/endpoint-changes.ts",
+    "agent/upstream/guard.ts",
     "agent/report/request-series.ts",
     "agent/flow.ts",
     "agent/api",
