@@ -171,7 +171,6 @@ export async function lane(
   /** The same on a connection of its own. */
   const another: Ask = (...what) => ask(second, ...what);
   const third: Ask = (...what) => ask(other, ...what);
-  return { get, another, third, replica, clusters, pools, dialled, series, malformed, changes };
   /** A request on a connection of its own, that may be left. */
   const fresh = (path: string): { readonly answer: Promise<LaneAnswer>; leave(): void } => {
     const { port } = server.address() as AddressInfo;
@@ -191,7 +190,7 @@ export async function lane(
     ask.end();
     return { answer, leave: () => void ask.destroy() };
   };
-  return { get, fresh, replica, dialled, series, malformed, changes, limited };
+  return { get, another, third, fresh, replica, clusters, pools, dialled, series, malformed, changes, limited };
 }
 
 /** A server that answers with its name and what it was asked; its port. */
