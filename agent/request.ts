@@ -102,12 +102,19 @@ export class RequestFlow implements Handler {
 
   answered(head: ResponseHead, exchange: Exchange): HeaderEdits | Forward | undefined {
     const { status } = head;
-    const unsent = status === 503 || this.#isFromTunnel ? head.header(unsentField) : undefined;
+    // A call that failed at once says so in its head.
+    const grpcStatus = exchange.isGrpc === true ? Number(head.header("grpc-status") ?? -1) : -1;
+    const mayBeUnsent = status === 503 || grpcStatus === unavailable || this.#isFromTunnel;
+    const unsent = mayBeUnsent ? head.header(unsentField) : undefined;
     if (unsent !== undefined) return this.#unsent(exchange);
-    const hasFailed = status >= 500;
+    const hasFailed = status >= 500 || isGrpcFailure(grpcStatus);
     this.#report(hasFailed ? "error" : "good", exchange.answeredMs - this.#triedMs);
     if (hasFailed || this.#retry?.codes.includes(status) === true) {
       const again = this.#again("status", status, exchange);
+      if (again !== undefined) return again;
+    }
+    if (grpcStatus > 0) {
+      const again = this.#again("grpc_status", status, exchange, grpcStatus);
       if (again !== undefined) return again;
     }
     return this.#responseEdits();
@@ -151,7 +158,15 @@ export class RequestFlow implements Handler {
       cluster.retries -= this.#retries;
     }
     for (const parties of this.#way?.parts.parties ?? this.#ways?.parties ?? [])
-      this.#parts.series.ended(parties, status, "", this.#flags, durationMs, requestBytes, responseBytes);
+      this.#parts.series.ended(
+        parties,
+        status,
+        exchange.isGrpc === true ? exchange.grpcStatus : undefined,
+        this.#flags,
+        durationMs,
+        requestBytes,
+        responseBytes,
+      );
   }
 
   get #retry(): RetryPolicy | undefined {
@@ -235,14 +250,14 @@ export class RequestFlow implements Handler {
     return false;
   }
 
-  #again(cause: FailedTry["cause"], status: number, exchange: Exchange): Forward | undefined {
+  #again(cause: FailedTry["cause"], status: number, exchange: Exchange, grpcStatus = -1): Forward | undefined {
     const cluster = this.#ways?.cluster;
     if (cluster === undefined || this.#way === undefined) return undefined;
     const retry = this.#retry;
     const failed: FailedTry = {
       cause,
       status,
-      grpcStatus: -1,
+      grpcStatus,
       tries: this.#tries,
       method: exchange.method,
       answerStarted: exchange.status !== 0,
@@ -302,11 +317,11 @@ export class RequestFlow implements Handler {
     return edits === undefined ? kept : composeEdits(edits, kept);
   }
 
-  #answer({ status, headers, body, reason, delayMs }: LocalAnswer): Respond {
+  #answer({ status, headers, body, reason, delayMs, grpcStatus }: LocalAnswer): Respond {
     if (reason === "no_route") this.#flags = "NR";
     else if (reason === "fault_abort" || reason === "tarpit") this.#flags = "FI";
     else if (reason === "no_backend" || reason === "invalid_backend") this.#flags = "UH";
-    return { kind: "respond", status, headers, body: Buffer.from(body), delayMs };
+    return { kind: "respond", status, headers, body: Buffer.from(body), delayMs, grpcStatus };
   }
 
   #refuse(verdict: Pick<Verdict, "reason" | "policy">): Respond {
@@ -349,6 +364,10 @@ function withFields(edits: HeaderEdits | undefined, set: HeaderList | undefined)
   const own: HeaderEdits = { remove: [], set, add: [] };
   return edits === undefined ? own : composeEdits(edits, own);
 }
+
+/** Codes by which a server says that it, and not the call, is at fault: UNKNOWN is what an exception in it becomes. */
+const isGrpcFailure = (code: number): boolean => code === 2 || code === 13 || code === unavailable || code === 15;
+const unavailable = 14;
 
 const plainText = ["content-type", "text/plain"] as const;
 const withoutUnsent: HeaderEdits = { remove: [unsentField], set: [], add: [] };

@@ -2,11 +2,12 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
-import { type AddressInfo, connect, createServer } from "node:net";
+import { connect as connectHttp2, createServer as createHttp2 } from "node:http2";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { answerDials, give, pair, podA, script, threadParts, until } from "../test/kit/data-thread.ts";
+import { answerDials, give, pair, podA, script, startThreads, threadParts, until } from "../test/kit/data-thread.ts";
 import { silentListener, startFakeNative } from "../test/kit/fake-native.ts";
 import { authorization, localPod, mesh } from "../test/kit/mesh.ts";
 import type { Authorization } from "./api/policy.ts";
@@ -15,6 +16,7 @@ import { Replicas } from "./app/replicas.ts";
 import { systemClock } from "./base/clock.ts";
 import { encodeFrame } from "./base/frames.ts";
 import { silentLogger } from "./base/log.ts";
+import type { RequestDeltas } from "./report/request-series.ts";
 import type { HandedEnd, HandedSocket } from "./threads.ts";
 
 test("[INT-9] a data thread adopts a handed socket and carries it to its destination, half-close included", async (t) => {
@@ -246,19 +248,62 @@ test("[DP-24] [SEC-1] a client that was silent and then speaks HTTP is judged by
   assert.equal(dialled(), 0);
 });
 
-test("[DP-24] [SEC-1] HTTP/2, which is not read here, is refused where a policy asks about requests", async (t) => {
-  const { client, seen, ends, dialled } = await handedInbound(t, "http2", [noAdmin]);
-  client.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-  await until("the end", () => ends.length === 1);
-  assert.equal(ends[0]?.error, "l7_unavailable");
-  await until("the reset", () => seen.error !== "");
-  assert.deepEqual([seen.error, seen.text, dialled()], ["ECONNRESET", "", 0]);
+/** Node's own client on a connection that was handed over. */
+function http2Client(t: TestContext, connected: Socket) {
+  const session = connectHttp2("http://a", { createConnection: () => connected });
+  session.on("error", () => {});
+  t.after(() => session.destroy());
+  return async (path: string): Promise<string> => {
+    const stream = session.request({ ":path": path });
+    let text = "";
+    stream.on("response", (headers) => {
+      text = `${headers[":status"]} `;
+    });
+    for await (const chunk of stream as AsyncIterable<Buffer>) text += chunk.toString();
+    return text;
+  };
+}
+
+for (const protocol of ["http2", null] as const)
+  test(`[DP-24] [SEC-1] [INT-7] HTTP/2 is judged request by request, streams of one connection each for itself (first bytes: ${protocol})`, async (t) => {
+    const state = mesh({ authorizations: [noAdmin] });
+    const replicas = new Replicas({ state, pods: () => [localPod(podA)], knowledge: () => "fresh" });
+    const server = createHttp2((request, response) => void response.end(`served ${request.url}`));
+    const told: RequestDeltas[] = [];
+    const { connect: hand } = await startThreads(t, 1, server, {
+      replicas,
+      requests: (_, deltas) => void (deltas !== undefined && told.push(deltas)),
+    });
+    const get = http2Client(t, await hand(0, { protocol }));
+    const paths = Array.from({ length: 40 }, (_, i) => (i % 2 === 0 ? `/admin/${i}` : `/${i}`));
+    const answers = await Promise.all(paths.map(get));
+    assert.deepEqual(
+      answers,
+      paths.map((path) => (path.startsWith("/admin") ? "403 RBAC: access denied\n" : `200 served ${path}`)),
+    );
+    const counted = (code: string): number => {
+      const deltas = told.flatMap((each) => each.deltas);
+      const ids = new Set(deltas.filter(({ labels }) => labels?.response_code === code).map(({ id }) => id));
+      return deltas.filter(({ id }) => ids.has(id)).reduce((sum, { count }) => sum + count, 0);
+    };
+    await until("the metrics", () => counted("403") === 20 && counted("200") === 20);
+  });
+
+test("[INT-7] what was silent and then speaks HTTP/1 is read as that, byte by byte too", async (t) => {
+  const { client, seen } = await handedInbound(t, null, [noAdmin]);
+  client.setNoDelay(true);
+  for (const byte of "PRI /admin HTTP/1.1\r\nhost: a\r\n\r\n") {
+    client.write(byte);
+    await systemClock.sleep(1);
+  }
+  await until("an answer", () => seen.text.includes("RBAC"));
+  assert.match(seen.text, /^HTTP\/1\.1 403 /);
 });
 
-test("[DP-24] HTTP/2 that is allowed as a connection is carried, until a policy about requests comes", async (t) => {
-  const { client, seen, replicas } = await handedInbound(t, "http2", []);
-  client.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-  await until("the echo", () => seen.text.includes("SM"));
+test("[DP-24] what was silent and is allowed as a connection is carried, until a policy about requests comes", async (t) => {
+  const { client, seen, replicas } = await handedInbound(t, null, []);
+  client.write("HELO");
+  await until("the echo", () => seen.text.includes("HELO"));
   replicas.mesh({ changed: [{ kind: "Authorization", value: noAdmin }], removed: [] });
   await until("the reset", () => seen.error !== "");
   assert.equal(seen.error, "ECONNRESET");

@@ -1,5 +1,6 @@
-// Entry of a data thread: takes the sockets that native hands over on this thread's own channel. HTTP/1 is carried request by request
-// (request.ts), with decisions from this thread's replica of the state; what it cannot read byte for byte, if that is allowed (carried.ts).
+// Entry of a data thread: takes the sockets that native hands over on this thread's own channel. HTTP is carried request by request
+// (request.ts), with decisions from this thread's replica of the state; what may be anything byte for byte, if that is allowed (carried.ts).
+import type { OnReadOpts, Socket } from "node:net";
 import { parentPort, workerData } from "node:worker_threads";
 import { every, systemClock } from "./base/clock.ts";
 import { systemRandom } from "./base/random.ts";
@@ -10,9 +11,12 @@ import { Downstream } from "./forward/http1/downstream.ts";
 import { defaultExchangeLimits } from "./forward/http1/exchange.ts";
 import { Refusing } from "./forward/http1/refusing.ts";
 import { Sweep } from "./forward/http1/sweep.ts";
+import { Http2Downstream } from "./forward/http2/downstream.ts";
+import { Turn } from "./forward/http2/socket.ts";
 import { Pools, type TargetDialer } from "./forward/pools.ts";
-import { Tenants } from "./forward/tenants.ts";
-import { HandedConnections, standingOf, tenantOf } from "./handed.ts";
+import { type HttpProtocol, type TakeClient, UnknownClient } from "./forward/sniff.ts";
+import { type Tenant, Tenants } from "./forward/tenants.ts";
+import { type Drained, HandedConnections, standingOf, tenantOf } from "./handed.ts";
 import { adoptChannel } from "./native.ts";
 import { Replica } from "./replica.ts";
 import { RequestSeriesTable } from "./report/request-series.ts";
@@ -51,6 +55,7 @@ const channel = adoptChannel(
 const sockets = new LaneSockets(channel);
 const replica = new Replica();
 const sweep = new Sweep(systemClock);
+const turn = new Turn();
 const limits = { ...defaultExchangeLimits, drainIdleMs: start.drainIdleMs };
 const tenants = new Tenants(start.limits, setImmediate);
 sweep.add(tenants);
@@ -72,7 +77,7 @@ const clusters = new Clusters(
 sweep.add(clusters);
 const flow: RequestFlowParts = {
   replica,
-  pools: new Pools({ dial, sweep, limits, forgetMs, standing: (ip) => standingOf(replica, ip) }),
+  pools: new Pools({ dial, sweep, limits, forgetMs, standing: (ip) => standingOf(replica, ip), turn }),
   clusters,
   series,
   guard,
@@ -108,16 +113,17 @@ function tellRequests(): void {
 }
 
 function take(handed: HandedSocket): void {
-  const { fd, id, planId, verdictId, tunnel, protocol } = handed;
+  const { fd, id, tunnel, protocol } = handed;
   const facts = { fd, id, paired: tunnel !== "plain" };
   const tenant = tenants.of(tenantOf(handed));
   if (!tenant.open()) {
     const why = `namespace ${tenant.namespace} has ${tenant.connections} connections here, its limit`;
-    refusing.refuse(sockets.adopt(facts), `${why} (FAIRLEAD_NAMESPACE_CONNECTIONS)`);
+    if (protocol === "http2") sockets.adopt(facts).reset();
+    else refusing.refuse(sockets.adopt(facts), `${why} (FAIRLEAD_NAMESPACE_CONNECTIONS)`);
     return;
   }
-  const asConnection = protocol !== "http1" && carried.isAllowed(handed);
-  if (asConnection) {
+  const isNamed = protocol === "http1" || protocol === "http2";
+  if (!isNamed && carried.isAllowed(handed)) {
     // Nothing can be said on it before its end, so it lives until the thread does.
     const whole = { drain: (): void => {} };
     handedOver.add(whole, handed);
@@ -127,21 +133,39 @@ function take(handed: HandedSocket): void {
     });
     return;
   }
-  if (protocol === "http2") {
-    // Its requests cannot be read here yet, and something asks about them.
-    sockets.adopt(facts).reset();
-    tenant.close();
-    ended({ planId, verdictId, sent: 0, received: 0, error: "l7_unavailable" });
-    return;
-  }
-  const handler = new RequestFlow(flow, new RequestWays(flow, handed), tenant);
   const closed = (): void => {
     tenant.close();
     handedOver.ended(connection);
   };
-  const connection = new Downstream({ handler, limits, sweep, closed }, (onread) => sockets.adopt(facts, { onread }));
-  connection.tenant = tenant;
+  const takers = takersOf(handed, tenant, closed);
+  const open = (onread: OnReadOpts): Socket => sockets.adopt(facts, { onread });
+  const connection: Drained = isNamed
+    ? takers[protocol](open)
+    : new UnknownClient(open, takers, closed, systemClock, limits);
   handedOver.add(connection, handed);
+}
+
+/** Whoever reads this connection's requests, by what its client speaks. */
+function takersOf(
+  handed: HandedSocket,
+  tenant: Tenant,
+  closed: () => void,
+): Readonly<Record<HttpProtocol, TakeClient>> {
+  const parts = { limits, sweep, closed };
+  return {
+    http1(open) {
+      const handler = new RequestFlow(flow, new RequestWays(flow, handed), tenant);
+      const client = new Downstream({ ...parts, handler }, open);
+      client.tenant = tenant;
+      return client;
+    },
+    http2(open) {
+      const ways = new RequestWays(flow, handed, "http2");
+      const client = new Http2Downstream({ ...parts, turn, handler: () => new RequestFlow(flow, ways, tenant) }, open);
+      client.tenant = tenant;
+      return client;
+    },
+  };
 }
 
 /** The channel goes first: what ends after it did not end in order, and native resets its other side. */

@@ -5,8 +5,11 @@ import type { Result } from "../base/result.ts";
 import type { Endpoint } from "../flow.ts";
 import type { DialParams } from "../native-calls.ts";
 import type { ExchangeLimits } from "./http1/exchange.ts";
-import { defaultPoolLimits, type PoolCounts, UpstreamPool } from "./http1/pool.ts";
+import { defaultPoolLimits, type PoolCounts, type PoolLimits, UpstreamPool } from "./http1/pool.ts";
 import type { Sweep } from "./http1/sweep.ts";
+import { Http2Pool } from "./http2/pool.ts";
+import { Turn } from "./http2/socket.ts";
+import type { HttpProtocol } from "./sniff.ts";
 
 /** Whose connection it is and where it goes, as native is asked to dial it. */
 export type Target = DialParams;
@@ -16,6 +19,8 @@ export type TargetDialer = (target: Target, onread: OnReadOpts) => Promise<Resul
 /** What is known of the workload at an address: it takes requests, it is going or not ready, or there is none. */
 export type Standing = "serves" | "leaves" | "unknown";
 
+export type Pool = UpstreamPool | Http2Pool;
+
 export interface PoolsParts {
   readonly dial: TargetDialer;
   readonly sweep: Sweep;
@@ -24,10 +29,12 @@ export interface PoolsParts {
   readonly forgetMs: number;
   /** Of an endpoint's address. */
   readonly standing: (ip: string) => Standing;
+  /** Of the thread, so that all its connections write together. */
+  readonly turn?: Turn;
 }
 
 interface Kept {
-  readonly pool: UpstreamPool;
+  readonly pool: Pool;
   readonly ip: string;
   /** It belonged to a workload when the pool was made. */
   readonly wasKnown: boolean;
@@ -37,10 +44,12 @@ export class Pools {
   readonly #parts: PoolsParts;
   readonly #pools = new Map<string, Kept>();
   /** Forgotten, and not empty yet. */
-  readonly #leaving = new Set<UpstreamPool>();
+  readonly #leaving = new Set<Pool>();
+  readonly #turn: Turn;
 
   constructor(parts: PoolsParts) {
     this.#parts = parts;
+    this.#turn = parts.turn ?? new Turn();
     parts.sweep.add(this);
   }
 
@@ -48,21 +57,45 @@ export class Pools {
     return this.#pools.size;
   }
 
-  /** `key` stands for all of `target` but the client's port, and for `counts`, which are those of the service. Good until its isGone. */
-  pool(key: string, target: Target, limits = defaultPoolLimits, counts?: PoolCounts): UpstreamPool {
+  /**
+   * `key` stands for all of `target` but the client's port, for `counts`, which are those of the service, and for the protocol that the
+   * endpoint is spoken to in. Good until its isGone.
+   */
+  pool(key: string, target: Target, limits?: PoolLimits, counts?: PoolCounts): UpstreamPool;
+  pool(
+    key: string,
+    target: Target,
+    limits: PoolLimits | undefined,
+    counts: PoolCounts | undefined,
+    protocol: HttpProtocol,
+  ): Pool;
+  pool(
+    key: string,
+    target: Target,
+    limits = defaultPoolLimits,
+    counts: PoolCounts = { open: 0, waiting: 0 },
+    protocol: HttpProtocol = "http1",
+  ): Pool {
     const known = this.#pools.get(key);
     if (known !== undefined) {
       known.pool.limits = limits;
       return known.pool;
     }
-    const { dial, sweep, limits: exchangeLimits } = this.#parts;
-    const { ip, port } = target.endpoint;
-    const to: Endpoint = { ip, port };
-    const pool = new UpstreamPool(to, (_, onread) => dial(target, onread), sweep, exchangeLimits, limits, counts);
+    const { ip } = target.endpoint;
+    const pool = this.#make(target, limits, counts, protocol);
     const standing = this.#parts.standing(ip);
     if (standing === "leaves") pool.retire();
     this.#pools.set(key, { pool, ip, wasKnown: standing !== "unknown" });
     return pool;
+  }
+
+  #make(target: Target, limits: PoolLimits, counts: PoolCounts, protocol: HttpProtocol): Pool {
+    const { sweep, limits: exchangeLimits } = this.#parts;
+    const { ip, port } = target.endpoint;
+    const endpoint: Endpoint = { ip, port };
+    const dial = (_: Endpoint, onread: OnReadOpts) => this.#parts.dial(target, onread);
+    if (protocol === "http1") return new UpstreamPool(endpoint, dial, sweep, exchangeLimits, limits, counts);
+    return new Http2Pool({ endpoint, dial, sweep, turn: this.#turn, exchangeLimits, limits, counts });
   }
 
   /**

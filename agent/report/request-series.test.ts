@@ -49,7 +49,7 @@ test("[OBS-1] [DP-25] requests of several data threads add up, whenever they tel
       const totals = new RequestTotals(metrics);
       const start = () => ({
         table: new RequestSeriesTable(100),
-        parties: new Map(["web", "api"].map((service) => [service, new RequestParties(key(service), false)])),
+        parties: new Map(["web", "api"].map((service) => [service, new RequestParties(key(service))])),
         untold: [] as string[],
       });
       const threads = [start(), start()];
@@ -88,8 +88,8 @@ test("[OBS-1] buckets are cumulative and end with all; bytes and durations are s
   const metrics = createMetrics();
   const totals = new RequestTotals(metrics);
   const table = new RequestSeriesTable(10);
-  const parties = new RequestParties(key("web"), false);
-  for (const ms of [0.2, 3, 3, 70_000]) table.ended(parties, 200, "", "-", ms, 5, 1_500);
+  const parties = new RequestParties(key("web"));
+  for (const ms of [0.2, 3, 3, 70_000]) table.ended(parties, 200, undefined, "-", ms, 5, 1_500);
   const deltas = table.flush();
   assert.ok(deltas);
   totals.take(0, deltas);
@@ -107,7 +107,7 @@ test("[OBS-1] label sets are bounded: beyond the limit requests count under othe
   const metrics = createMetrics();
   const totals = new RequestTotals(metrics);
   const table = new RequestSeriesTable(3);
-  for (let i = 0; i < 10; i++) table.ended(new RequestParties(key(`s${i}`), false), 200, "", "-", 1, 0, 0);
+  for (let i = 0; i < 10; i++) table.ended(new RequestParties(key(`s${i}`)), 200, undefined, "-", 1, 0, 0);
   const deltas = table.flush();
   assert.ok(deltas);
   totals.take(0, deltas);

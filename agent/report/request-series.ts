@@ -43,17 +43,15 @@ export interface RequestDeltas {
 /** Who talks to whom through which service, as one reporter sees it: the fixed part of a label set. */
 export class RequestParties {
   readonly key: SeriesKey;
-  readonly grpc: boolean;
   readonly outcomes = new Map<string, RequestSeries>();
   // The outcome seen last: most requests end as the one before, and then no key is made.
   lastStatus = -1;
-  lastGrpcStatus = "";
+  lastGrpcStatus: string | undefined = "";
   lastFlags = "";
   last: RequestSeries | undefined;
 
-  constructor(key: SeriesKey, grpc: boolean) {
+  constructor(key: SeriesKey) {
     this.key = key;
-    this.grpc = grpc;
   }
 }
 
@@ -70,11 +68,11 @@ export class RequestSeriesTable {
     this.#limit = limit;
   }
 
-  /** A request of these parties has ended. `grpcStatus`: "" where there is none; `flags`: Envoy's response flags, "-" for none. */
+  /** A request of these parties has ended. `grpcStatus`: undefined of what is no gRPC, "" without one; `flags`: Envoy's response flags, "-" for none. */
   ended(
     parties: RequestParties,
     status: number,
-    grpcStatus: string,
+    grpcStatus: string | undefined,
     flags: string,
     durationMs: number,
     requestBytes: number,
@@ -92,7 +90,7 @@ export class RequestSeriesTable {
     add(series.responseSizes, sizeBounds, responseBytes);
   }
 
-  #seriesOf(parties: RequestParties, status: number, grpcStatus: string, flags: string): RequestSeries {
+  #seriesOf(parties: RequestParties, status: number, grpcStatus: string | undefined, flags: string): RequestSeries {
     const outcome = `${status} ${grpcStatus} ${flags}`;
     const known = parties.outcomes.get(outcome);
     const series = known ?? this.#find(parties, outcome, status, grpcStatus, flags);
@@ -129,12 +127,18 @@ export class RequestSeriesTable {
     return { deltas, overflow: this.#overflow };
   }
 
-  #find(parties: RequestParties, outcome: string, status: number, grpcStatus: string, flags: string): RequestSeries {
+  #find(
+    parties: RequestParties,
+    outcome: string,
+    status: number,
+    grpcStatus: string | undefined,
+    flags: string,
+  ): RequestSeries {
     const labels: Record<RequestLabel, string> = {
       ...labelsOf({ ...parties.key, responseFlags: flags }),
-      request_protocol: parties.grpc ? "grpc" : "http",
+      request_protocol: grpcStatus === undefined ? "http" : "grpc",
       response_code: String(status),
-      grpc_response_status: grpcStatus,
+      grpc_response_status: grpcStatus ?? "",
     };
     const text = requestLabels.map((label) => labels[label]).join("\u0000");
     let series = this.#byLabels.get(text);

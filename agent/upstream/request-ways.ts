@@ -11,6 +11,7 @@ import { type Route, routeOf } from "../decide/route.ts";
 import { planEndpoint, type Upstream } from "../decide/upstreams.ts";
 import type { LocalPod, PlanEndpoint, Verdict } from "../flow.ts";
 import type { Pools } from "../forward/pools.ts";
+import { type HttpProtocol, upstreamProtocol } from "../forward/sniff.ts";
 import type { Replica } from "../replica.ts";
 import { RequestParties } from "../report/request-series.ts";
 import { partyOf, type SeriesKey } from "../report/tcp-series.ts";
@@ -57,10 +58,13 @@ export class RequestWays {
   #generation = 0;
   #current: Current | undefined;
   readonly #backends = new Map<object, Ways>();
+  readonly #protocol: HttpProtocol;
 
-  constructor(parts: WaysParts, handed: HandedSocket) {
+  /** `protocol`: what the client speaks. */
+  constructor(parts: WaysParts, handed: HandedSocket, protocol: HttpProtocol = "http1") {
     this.#parts = parts;
     this.handed = handed;
+    this.#protocol = protocol;
   }
 
   /** As the state is now. */
@@ -99,11 +103,12 @@ export class RequestWays {
       known = new Map();
       byPod.set(pod, known);
     }
-    const key = clusterKey(cluster.name);
+    const protocol = upstreamProtocol(cluster.port?.protocol ?? "", this.#protocol);
+    const key = `${clusterKey(cluster.name)} ${protocol}`;
     let ways = known.get(key);
     // A cluster that was forgotten meanwhile is another one now.
     if (ways?.cluster !== cluster) {
-      ways = new ClusterWays(cluster, pod, this.#parts.pools, this.handed);
+      ways = new ClusterWays(cluster, pod, protocol, this.#parts.pools, this.handed);
       known.set(key, ways);
     }
     return ways;
@@ -135,7 +140,7 @@ export class RequestWays {
     const ways =
       upstream === undefined
         ? none(decision.kind === "refuse" ? decision : { reason: "no_endpoints" }, parties())
-        : one(wayTo(upstream, pod, undefined, fallback, this.#parts.pools, this.handed));
+        : one(wayTo(upstream, pod, this.#protocol, undefined, fallback, this.#parts.pools, this.handed));
     return { ways, table: undefined, policy: defaultPolicy };
   }
 
@@ -156,22 +161,20 @@ export class RequestWays {
     const { original, source, planId, tunnel } = this.handed;
     const identity = (this.handed.identity ?? null) as SpiffeId | null;
     const base = { table: undefined, policy: defaultPolicy };
+    const protocol = this.#protocol;
     const pod = this.#pod();
     if (pod === undefined) return { ...base, ways: none(notIntercepted, []) };
     const claimed = replica.byAddress(source.ip)?.workload ?? state.workloads.byAddress(source.ip);
     const believed = claimed !== undefined && identity !== null && identityOf(claimed) === identity;
-    const parties = new RequestParties(
-      {
-        reporter: "destination",
-        source: { workload: believed ? claimed : undefined, principal: identity ?? "" },
-        destination: { workload: pod.workload, principal: pod.identity },
-        service: undefined,
-        fallbackService: "unknown",
-        responseFlags: "-",
-        secured: identity !== null,
-      },
-      false,
-    );
+    const parties = new RequestParties({
+      reporter: "destination",
+      source: { workload: believed ? claimed : undefined, principal: identity ?? "" },
+      destination: { workload: pod.workload, principal: pod.identity },
+      service: undefined,
+      fallbackService: "unknown",
+      responseFlags: "-",
+      secured: identity !== null,
+    });
     // What let the connection in may have changed since.
     const arrival = { destination: original, sourceIp: source.ip, identity, tunnel };
     const verdict = decideInbound(state, pod, arrival, knowledge, true);
@@ -179,9 +182,16 @@ export class RequestWays {
     const endpoint: PlanEndpoint = { ...original, mode: "local", pod: pod.name };
     const way = new Way({
       at: original,
-      // The server sees the client's address, so clients do not share connections (DP-27).
+      // The server sees the client's address, so clients do not share connections (DP-27). It is spoken to as its client speaks: the
+      // client's own node has seen to what it takes.
       pool: () =>
-        pools.pool(`${pod.name}<${source.ip}|${original.port}|h1`, { pod: pod.name, source, endpoint, planId }),
+        pools.pool(
+          `${pod.name}<${source.ip}|${original.port}|${protocol}`,
+          { pod: pod.name, source, endpoint, planId },
+          undefined,
+          undefined,
+          protocol,
+        ),
       subject: pod,
       identity,
       sourceIp: source.ip,
@@ -200,15 +210,17 @@ class ClusterWays implements Ways {
   readonly cluster: Cluster;
   readonly parties: readonly RequestParties[];
   readonly #pod: LocalPod;
+  readonly #protocol: HttpProtocol;
   readonly #pools: Pools;
   readonly #handed: HandedSocket;
   #version = -1;
   #ways: (Way | undefined)[] = [];
 
   /** `handed`: the connection that needed it first; what is dialled names its destination. */
-  constructor(cluster: Cluster, pod: LocalPod, pools: Pools, handed: HandedSocket) {
+  constructor(cluster: Cluster, pod: LocalPod, protocol: HttpProtocol, pools: Pools, handed: HandedSocket) {
     this.cluster = cluster;
     this.#pod = pod;
+    this.#protocol = protocol;
     this.#pools = pools;
     this.#handed = handed;
     this.parties = [partiesOf(pod, undefined, cluster.service, "unknown", "source", false)];
@@ -227,7 +239,7 @@ class ClusterWays implements Ways {
     let way = this.#ways[index];
     if (way === undefined) {
       const { upstream } = cluster.members[index] as Cluster["members"][number];
-      way = wayTo(upstream, this.#pod, cluster, "unknown", this.#pools, this.#handed);
+      way = wayTo(upstream, this.#pod, this.#protocol, cluster, "unknown", this.#pools, this.#handed);
       this.#ways[index] = way;
     }
     return way;
@@ -237,6 +249,7 @@ class ClusterWays implements Ways {
 function wayTo(
   upstream: Upstream,
   pod: LocalPod,
+  protocol: HttpProtocol,
   cluster: Cluster | undefined,
   fallback: string,
   pools: Pools,
@@ -258,7 +271,8 @@ function wayTo(
   const reporters: SeriesKey["reporter"][] = local === undefined ? ["source"] : ["source", "destination"];
   return new Way({
     at: { ip, port },
-    pool: () => pools.pool(`${of}>${ip}|${port}|${mode}|h1`, target, cluster?.poolLimits, cluster?.poolCounts),
+    pool: () =>
+      pools.pool(`${of}>${ip}|${port}|${mode}|${protocol}`, target, cluster?.poolLimits, cluster?.poolCounts, protocol),
     subject: local,
     identity: pod.identity,
     sourceIp: source.ip,
@@ -293,15 +307,12 @@ const partiesOf = (
   reporter: SeriesKey["reporter"],
   secured: boolean,
 ): RequestParties =>
-  new RequestParties(
-    {
-      reporter,
-      source: { workload: pod.workload, principal: secured ? pod.identity : "" },
-      destination: partyOf(to, secured),
-      service,
-      fallbackService,
-      responseFlags: "-",
-      secured,
-    },
-    false,
-  );
+  new RequestParties({
+    reporter,
+    source: { workload: pod.workload, principal: secured ? pod.identity : "" },
+    destination: partyOf(to, secured),
+    service,
+    fallbackService,
+    responseFlags: "-",
+    secured,
+  });

@@ -10,14 +10,14 @@ import { judgeFor, type RequestJudge } from "../decide/request-authorize.ts";
 import { effectiveTimeouts } from "../decide/resilience/timeouts.ts";
 import type { Endpoint, LocalPod } from "../flow.ts";
 import type { Forward } from "../forward/http1/exchange.ts";
-import type { UpstreamPool } from "../forward/http1/pool.ts";
+import type { Pool } from "../forward/pools.ts";
 import type { RequestParties } from "../report/request-series.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 
 export interface WayParts {
   readonly at: Endpoint;
   /** Found anew when the one that was used is gone. */
-  readonly pool: () => UpstreamPool;
+  readonly pool: () => Pool;
   /** The server, where it is on this node: its policies are asked here. Those of a server elsewhere are its own agent's to ask. */
   readonly subject: LocalPod | undefined;
   /** Whose requests these are. */
@@ -28,7 +28,7 @@ export interface WayParts {
 
 export class Way {
   readonly parts: WayParts;
-  #pool: UpstreamPool | undefined;
+  #pool: Pool | undefined;
   #judge: RequestJudge | undefined;
   #limiter: RequestLimiter | undefined;
   #routed: Routed | undefined;
@@ -68,7 +68,10 @@ export class Way {
       return this.#forward;
     if (this.#pool === undefined || !isKept) this.#pool = this.parts.pool();
     const rule = routed?.hit.rule.rule;
-    const { requestMs, tryMs, responseMs, idleMs } = effectiveTimeouts(rule?.timeouts ?? noTimeouts, policy.timeouts);
+    const timeouts = rule?.timeouts ?? noTimeouts;
+    const { requestMs, tryMs, responseMs } = effectiveTimeouts(timeouts, policy.timeouts);
+    // What silence is too long where nobody said so depends on what is spoken.
+    const idleMs = timeouts.idleMs ?? policy.timeouts.idleMs;
     const retry = rule?.retry ?? policy.retry;
     this.#forward = {
       kind: "forward",
@@ -76,7 +79,7 @@ export class Way {
       timeoutMs: requestMs,
       tryTimeoutMs: tryMs,
       responseTimeoutMs: responseMs,
-      idleTimeoutMs: idleMs,
+      ...(idleMs === undefined ? {} : { idleTimeoutMs: idleMs }),
       ...(retry === undefined || retry.attempts === 0 ? {} : { replayBytes: retry.maxBodyBytes }),
       ...(routed === undefined
         ? {}

@@ -6,24 +6,12 @@ import { connect, createServer, type IncomingHttpHeaders, type ServerHttp2Stream
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import { promisify } from "node:util";
-import {
-  Client,
-  credentials,
-  Metadata,
-  Server,
-  ServerCredentials,
-  type ServerDuplexStream,
-  type ServerReadableStream,
-  type ServerUnaryCall,
-  type ServerWritableStream,
-  type sendUnaryData,
-  status,
-} from "@grpc/grpc-js";
+import { Client, credentials, Metadata, status } from "@grpc/grpc-js";
+import { deadline, grpcServer, path, pattern, same, unary } from "../kit/grpc-echo.ts";
 import { echoServer, type Peer } from "../kit/http2-peers.ts";
 import { proxyTo } from "../kit/http2-proxy.ts";
 
 const run = promisify(execFile);
-const pattern = (bytes: number): Buffer => Buffer.from(Array.from({ length: bytes }, (_, i) => (i * 31) % 253));
 
 async function gather(stream: AsyncIterable<Buffer>): Promise<Buffer> {
   const parts: Buffer[] = [];
@@ -175,73 +163,6 @@ test("[TRF-7] HTTP/2: curl and nghttp, uploads, downloads, HEAD, padding and CON
   }
 });
 
-const same = (b: Buffer): Buffer => b;
-const method = (name: string, requestStream: boolean, responseStream: boolean) => ({
-  path: `/test.Echo/${name}`,
-  requestStream,
-  responseStream,
-  requestSerialize: same,
-  requestDeserialize: same,
-  responseSerialize: same,
-  responseDeserialize: same,
-});
-type Call = Buffer;
-
-/** Unary echoes, or fails as asked; server streaming sends as many as asked; client streaming counts; the last sends each back. */
-function grpcServer(): Promise<{ port: number; stop(): void }> {
-  const server = new Server({ "grpc.max_receive_message_length": -1 });
-  server.addService(
-    {
-      One: method("One", false, false),
-      Many: method("Many", false, true),
-      Sum: method("Sum", true, false),
-      Chat: method("Chat", true, true),
-    },
-    {
-      One(call: ServerUnaryCall<Call, Call>, done: sendUnaryData<Call>) {
-        if (call.request.toString() === "fail") {
-          done({ code: status.FAILED_PRECONDITION, details: "not now: ä%\n", metadata: new Metadata() });
-          return;
-        }
-        if (call.request.toString() === "never") return;
-        const trailer = new Metadata();
-        trailer.set("x-trailer", "t");
-        done(null, call.request, trailer);
-      },
-      Many(call: ServerWritableStream<Call, Call>) {
-        let left = Number(call.request.toString());
-        const more = (): void => {
-          while (left > 0) {
-            left -= 1;
-            if (!call.write(pattern(10_000))) {
-              call.once("drain", more);
-              return;
-            }
-          }
-          call.end();
-        };
-        more();
-      },
-      Sum(call: ServerReadableStream<Call, Call>, done: sendUnaryData<Call>) {
-        let bytes = 0;
-        call.on("data", (m: Call) => {
-          bytes += m.length;
-        });
-        call.on("end", () => done(null, Buffer.from(String(bytes))));
-      },
-      Chat(call: ServerDuplexStream<Call, Call>) {
-        call.on("data", (m: Call) => void call.write(m));
-        call.on("end", () => call.end());
-      },
-    },
-  );
-  return new Promise((resolve, reject) =>
-    server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, port) =>
-      error === null ? resolve({ port, stop: () => server.forceShutdown() }) : reject(error),
-    ),
-  );
-}
-
 async function grpc(use: (client: Client, proxy: Peer) => Promise<void>): Promise<void> {
   const server = await grpcServer();
   try {
@@ -256,35 +177,6 @@ async function grpc(use: (client: Client, proxy: Peer) => Promise<void>): Promis
   } finally {
     server.stop();
   }
-}
-
-const path = (name: string): string => `/test.Echo/${name}`;
-const deadline = (): { deadline: number } => ({ deadline: Date.now() + 30_000 });
-function unary(client: Client, message: string, options: object = deadline()) {
-  return new Promise<{ value?: string; code: number; details: string; trailer: unknown }>((resolve) => {
-    let value: string | undefined;
-    const call = client.makeUnaryRequest(
-      path("One"),
-      same,
-      same,
-      Buffer.from(message),
-      new Metadata(),
-      options,
-      (_e, v) => {
-        value = v?.toString();
-      },
-    );
-    call.on("status", (s) =>
-      setImmediate(() =>
-        resolve({
-          ...(value === undefined ? {} : { value }),
-          code: s.code,
-          details: s.details,
-          trailer: s.metadata.get("x-trailer")[0],
-        }),
-      ),
-    );
-  });
 }
 
 test("[TRF-7] gRPC: unary calls, many at once; status and message of trailers-only answers pass unchanged; deadlines and cancels end both sides", async () => {

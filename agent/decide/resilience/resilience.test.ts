@@ -9,12 +9,13 @@ import {
   noTimeouts,
   type Outlier,
 } from "../../api/http-policy.ts";
+import { grpcTimeoutField, grpcTimeoutMs } from "../../base/grpc-timeout.ts";
 import { seededRandom } from "../../base/random.ts";
 import { EndpointStats } from "../balance/endpoint-stats.ts";
 import { Breakers, transitions } from "./breaker.ts";
 import { OutlierDetector } from "./outlier.ts";
 import { type FailedTry, judgeRetry, RetryBudget, retryDelayMs } from "./retry.ts";
-import { effectiveTimeouts, grpcTimeoutField, grpcTimeoutMs, meshTimeouts } from "./timeouts.ts";
+import { effectiveTimeouts, meshTimeouts } from "./timeouts.ts";
 
 const setUp = (capacity = 1) => {
   const stats = new EndpointStats(capacity);

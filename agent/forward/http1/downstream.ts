@@ -2,6 +2,7 @@
 import { STATUS_CODES } from "node:http";
 import type { OnReadOpts, Socket } from "node:net";
 import type { HeaderList, Malformed } from "../../http.ts";
+import { notBegun } from "../http2/stream-links.ts";
 import type { TrailerParser } from "./body.ts";
 import { BUSY, CLOSED, LINGER, TUNNEL } from "./client-connection.ts";
 import { CountedConnection } from "./counted-connection.ts";
@@ -256,14 +257,12 @@ export class Downstream extends CountedConnection implements Answered {
       } else this.cut();
     } else if (this.hasStarted) this.fail(why);
     else if (
-      upstream.used > 1 &&
-      !upstream.hasAnswered &&
+      (why === notBegun || (upstream.used > 1 && !upstream.hasAnswered && isIdempotent(this.method))) &&
       this.stale < mostStale &&
       this.canResend &&
-      isIdempotent(this.method) &&
       this.decision?.kind === "forward"
     ) {
-      // It was closed while idle, and this request came too late to learn of it.
+      // It was closed while idle, and this request came too late to learn of it; or an HTTP/2 server did not begin.
       this.stale++;
       this.resent++;
       this.takeUpstream(this.decision, true);

@@ -32,6 +32,8 @@ export interface Respond {
   readonly status: number;
   readonly headers: HeaderList;
   readonly body: Buffer;
+  /** Of gRPC, where the call is one; absent: what `status` means there. */
+  readonly grpcStatus?: number | undefined;
   /** Wait before the answer goes out: injected delay, tarpit. */
   readonly delayMs?: number;
 }
@@ -62,6 +64,9 @@ export interface Exchange {
   /** How often the request was sent beyond the first time. */
   readonly resent: number;
   readonly outcome: Outcome;
+  /** A gRPC call (over HTTP/2), and its status, "" if it has none; absent: it is none. */
+  readonly isGrpc?: boolean;
+  readonly grpcStatus?: string;
   /** No server has seen it whole and answered, and all that was sent is still here: it may go to another server. */
   readonly canResend: boolean;
 }
@@ -142,6 +147,6 @@ const timedOut = new Set(["request_timeout", "try_timeout", "response_timeout", 
 /** The status that a client gets where the server gave none, by why. */
 export function statusOf(why: Outcome): number {
   if (timedOut.has(why)) return 504;
-  if (/^(connect|tunnel|tls|pool|memory)_/.test(why)) return 503;
+  if (why === "upstream_refused" || /^(connect|tunnel|tls|pool|memory)_/.test(why)) return 503;
   return 502;
 }

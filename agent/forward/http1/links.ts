@@ -1,6 +1,6 @@
 // What the two sides of an exchange ask of each other: the client's connection, the server's connection, the pool. Types alone.
+import type { StreamPool } from "../http2/stream-links.ts";
 import type { TrailerParser } from "./body.ts";
-import type { MessageWriter } from "./message-writer.ts";
 import type { ResponseParser } from "./response.ts";
 
 /** The exchange, as the server's side sees it. */
@@ -29,11 +29,24 @@ export interface Answered {
   tunnelEnded(): void;
 }
 
+/** Where a request is written to. */
+export interface RequestWriter {
+  /** Something of what was written has not left. */
+  readonly isPending: boolean;
+  whenFlushed(fn: () => void): void;
+  /** A whole request, or its head with the beginning of a body that goes on in `framing`. */
+  request(bytes: Buffer, framing: number): void;
+  /** The payload `buf[from..to)`, framed in place; true if `buf` is still being written out afterwards. */
+  payload(buf: Buffer, from: number, to: number, done: boolean, trailers: TrailerParser | undefined): boolean;
+  /** Bytes as they are. */
+  write(bytes: Buffer): void;
+}
+
 /** A server's connection, as the exchange that it carries sees it. */
 export interface ServerLink {
   readonly pool: PoolLink;
   readonly parser: ResponseParser;
-  readonly writer: MessageWriter;
+  readonly writer: RequestWriter;
   /** Exchanges begun on it, this one included. */
   readonly used: number;
   /** Whether any byte of the present response came. */
@@ -64,4 +77,6 @@ export interface PoolLink {
   put(server: ServerLink): void;
   /** The exchange waits no longer. */
   cancel(exchange: Answered): void;
+  /** Where the endpoint speaks HTTP/2: exchanges that do take streams of it as they are. */
+  readonly streams?: StreamPool;
 }

@@ -8,7 +8,7 @@ export interface Swept {
 export class Sweep {
   private readonly members = new Set<Swept>();
   private readonly cancel: () => void;
-  private readonly clock: Clock;
+  readonly clock: Clock;
   /** Monotonic ms as of the last sweep: good enough for deadlines, and free. */
   now: number;
 

@@ -4,7 +4,8 @@ import type { HeaderList, RequestHead, ResponseHead } from "../../http.ts";
 import { isAuthority, isPath, isToken, kind, parseLength } from "./fields.ts";
 import type { FieldSink } from "./hpack-decoder.ts";
 
-const joined = (fields: HeaderList, name: string): string | undefined => {
+/** All values of one name as one. */
+export const joined = (fields: HeaderList, name: string): string | undefined => {
   let found: string | undefined;
   for (let i = 0; i < fields.length; i += 2) {
     if (fields[i] !== name) continue;

@@ -13,6 +13,8 @@ const dueMs = 10_000;
 /** After GOAWAY what still comes is thrown away for so long, lest a reset overtakes the GOAWAY. */
 const lingerMs = 1_000;
 
+export type SocketClock = Pick<Clock, "monotonicMs" | "after">;
+
 /** Connections of one thread that have something to write; written when the turn's reads are done. */
 export class Turn {
   private dirty: Http2Socket<Http2Request | Http2Response>[] = [];
@@ -29,13 +31,15 @@ export class Turn {
 
 export class Http2Socket<H extends Http2Request | Http2Response> {
   readonly connection: Http2Connection<H>;
-  private readonly clock: Clock;
+  private readonly clock: SocketClock;
   private socket: Socket | null = null;
   private buffer: Buffer | null = null;
   private cancelDue: (() => void) | null = null;
   private ending = false;
+  /** Asked after each read whether to go on; if not, `resume` does. Only where bytes come by `onread`. */
+  gate: ((bytes: number) => boolean) | undefined;
 
-  constructor(options: Omit<Http2Options<H>, "wake" | "nowMs">, turn: Turn, clock: Clock) {
+  constructor(options: Omit<Http2Options<H>, "wake" | "nowMs">, turn: Turn, clock: SocketClock) {
     this.clock = clock;
     this.connection = new Http2Connection<H>({
       ...options,
@@ -56,9 +60,18 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
         this.receive(bytes === buffer.length ? buffer : buffer.subarray(0, bytes));
         // Somebody keeps a part of what was read; the rest is still ours.
         if (this.connection.gave) this.buffer = buffer.length - bytes < leastBytes ? null : buffer.subarray(bytes);
-        return true;
+        return this.gate === undefined || this.gate(bytes);
       },
     };
+  }
+
+  resume(): void {
+    if (this.socket?.destroyed === false) this.socket.resume();
+  }
+
+  /** Bytes that the peer has not taken. */
+  get unsent(): number {
+    return this.connection.sender.out.pending + (this.socket?.writableLength ?? 0);
   }
 
   /** Takes the socket over. `flowing`: it has no onread of ours and is read by its events. */

@@ -120,6 +120,11 @@ export class Http2Stream {
     if (this.id !== 0) this.host.resetByOwner(this, code);
   }
 
+  /** The owner wants to hear no more of it; what was sent still goes out. What comes is consumed by the handler. */
+  detach(): void {
+    this.owner = null;
+  }
+
   /** `bytes` of what onData brought are dealt with: the peer may send as many again. */
   consume(bytes: number): void {
     if (this.id !== 0) this.host.consumed(this, bytes);

@@ -1,0 +1,177 @@
+// An HTTP/2 client's connection: each of its streams is an exchange of its own. Ends in order: drained, idle, or with the client.
+import type { OnReadOpts, Socket } from "node:net";
+import type { HeaderList } from "../../http.ts";
+import type { DownstreamParts, ExchangeLimits, Handler } from "../http1/exchange.ts";
+import type { Sweep, Swept } from "../http1/sweep.ts";
+import type { Tenant, Waiting } from "../tenants.ts";
+import { errorCode } from "./codes.ts";
+import type { Http2Handler } from "./events.ts";
+import { StreamExchange } from "./exchange.ts";
+import type { Http2Request } from "./head.ts";
+import { defaultLimits, type Http2Limits } from "./limits.ts";
+import type { ExchangeParts, RoutedExchange } from "./routed-exchange.ts";
+import { Http2Socket, type Turn } from "./socket.ts";
+import type { Http2Stream } from "./stream.ts";
+
+const overflow = "memory_overflow";
+/** Exchanges of streams that are over, of all connections of the thread. */
+const spare: StreamExchange[] = [];
+const mostSpare = 256;
+
+export interface Http2DownstreamParts extends Omit<DownstreamParts, "handler"> {
+  /** Makes one for each exchange that is under way beside others; they are used again. */
+  readonly handler: () => Handler;
+  readonly turn: Turn;
+  readonly http2Limits?: Http2Limits;
+}
+
+export class Http2Downstream implements Http2Handler<Http2Request>, ExchangeParts, Swept, Waiting {
+  /** Whose share of the thread it uses. */
+  tenant: Tenant | undefined;
+  readonly limits: ExchangeLimits;
+  readonly times: Sweep;
+  private readonly makeHandler: () => Handler;
+  private readonly handlers: Handler[] = [];
+  private readonly io: Http2Socket<Http2Request>;
+  private readonly socket: Socket;
+  private readonly tellClosed: (() => void) | undefined;
+  private idleSinceMs: number;
+  private isDraining = false;
+  private drainedMs = 0;
+  /** Heads of the present read. */
+  private begun = 0;
+  /** Its namespace has used up its turn. */
+  private isHeld = false;
+
+  /** `open` makes the socket, with `onread` and half-close allowed. */
+  constructor(parts: Http2DownstreamParts, open: (onread: OnReadOpts) => Socket) {
+    this.makeHandler = parts.handler;
+    this.limits = parts.limits;
+    this.times = parts.sweep;
+    this.tellClosed = parts.closed;
+    this.idleSinceMs = parts.sweep.now;
+    const limits = parts.http2Limits ?? defaultLimits;
+    this.io = new Http2Socket<Http2Request>({ role: "server", handler: this, limits }, parts.turn, parts.sweep.clock);
+    this.io.gate = (bytes) => this.mayGoOn(bytes);
+    this.socket = open(this.io.onread() as OnReadOpts);
+    this.socket.once("close", () => {
+      parts.sweep.remove(this);
+      this.tellClosed?.();
+    });
+    this.io.attach(this.socket, false);
+    parts.sweep.add(this);
+  }
+
+  get streamCount(): number {
+    return this.io.connection.streams.size;
+  }
+
+  /** Requests that came in one read cost as much as those that come one by one. */
+  private mayGoOn(bytes: number): boolean {
+    const { tenant, begun } = this;
+    this.begun = 0;
+    if (tenant === undefined || this.isHeld) return !this.isHeld;
+    this.isHeld = !tenant.spend(bytes, this);
+    for (let i = 1; i < begun && !this.isHeld; i++) this.isHeld = !tenant.spend(0, this);
+    return !this.isHeld;
+  }
+
+  /** Its namespace's turn has come. */
+  goOn(): void {
+    this.isHeld = false;
+    this.io.resume();
+  }
+
+  /** Of answers, bytes that wait for the client's windows. */
+  get queuedBytes(): number {
+    let bytes = 0;
+    for (const stream of this.io.connection.streams.values()) bytes += stream.queuedBytes;
+    return bytes;
+  }
+
+  take(): Handler {
+    return this.handlers.pop() ?? this.makeHandler();
+  }
+
+  give(handler: Handler): void {
+    this.handlers.push(handler);
+  }
+
+  free(exchange: RoutedExchange): void {
+    this.idleSinceMs = this.times.now;
+    if (spare.length < mostSpare) spare.push(exchange as StreamExchange);
+  }
+
+  onHead(stream: Http2Stream, head: Http2Request, end: boolean): void {
+    this.begun++;
+    (spare.pop() ?? new StreamExchange(this)).begin(this, stream, head, end);
+  }
+  onData(stream: Http2Stream, chunk: Buffer, end: boolean): void {
+    const exchange = stream.owner as StreamExchange | null;
+    if (exchange === null) stream.consume(chunk.length);
+    else exchange.data(chunk, end);
+  }
+  onTrailers(stream: Http2Stream, fields: HeaderList): void {
+    (stream.owner as StreamExchange | null)?.trailers(fields);
+  }
+  onEnd(stream: Http2Stream): void {
+    (stream.owner as StreamExchange | null)?.requestEnd();
+  }
+  onDrain(stream: Http2Stream): void {
+    (stream.owner as StreamExchange | null)?.drain();
+  }
+  onReset(stream: Http2Stream, code: number, reason: string): void {
+    const exchange = stream.owner as StreamExchange | null;
+    stream.owner = null;
+    exchange?.over(reason === overflow ? reason : isClientsWish(code, reason) ? "client_gone" : `refused:${reason}`);
+  }
+  onClose(stream: Http2Stream): void {
+    const exchange = stream.owner as StreamExchange | null;
+    stream.owner = null;
+    exchange?.over(undefined);
+  }
+
+  onRefused(refused: string, code: number): void {
+    const handler = this.take();
+    this.give(handler);
+    handler.refused?.({ refused, status: refused === "head_too_large" ? 431 : 400, h2Code: code });
+  }
+  onGoaway(): void {}
+  onPong(): void {}
+  onSettings(): void {}
+  onDone(): void {}
+
+  sweep(now: number): void {
+    const { connection } = this.io;
+    const { streams } = connection;
+    // Its namespace holds too much of this thread's memory, and it more than its part: it is let go.
+    if (this.tenant?.holds(this.queuedBytes + this.io.unsent) === true)
+      connection.fail(errorCode.enhanceYourCalm, overflow);
+    if (streams.size > 0) {
+      this.idleSinceMs = now;
+      for (const stream of streams.values()) (stream.owner as StreamExchange | null)?.sweep(now);
+    } else if (this.isDraining) {
+      // A client that answers nothing learns of the end by it.
+      if (now - Math.max(this.drainedMs, this.idleSinceMs) >= this.limits.drainIdleMs + this.limits.lingerMs)
+        this.socket.destroy();
+    } else if (now - this.idleSinceMs >= this.limits.idleTimeoutMs) this.drain();
+  }
+
+  /** Streams under way are served to their end, and those that the client began before it heard of this (RFC 9113 §6.8). */
+  drain(): void {
+    if (this.isDraining) return;
+    this.isDraining = true;
+    this.drainedMs = this.times.now;
+    this.io.connection.drain();
+  }
+
+  /** Ends it now. */
+  destroy(): void {
+    this.io.connection.lost("stopped");
+    this.socket.destroy();
+  }
+}
+
+/** Reset by the client or with its connection; else for a rule that it broke. */
+const isClientsWish = (code: number, reason: string): boolean =>
+  code === errorCode.cancel || reason === "peer_reset" || reason === "stopped" || reason.startsWith("transport_");

@@ -1,0 +1,240 @@
+// The way of a stream's exchange to its server, of either version: looked for, waited for, what came of the body meanwhile sent after it, let
+// go of. Deadlines are kept here too. What comes back is exchange.ts's matter.
+import { grpcTimeoutField } from "../../base/grpc-timeout.ts";
+import type { HeaderList } from "../../http.ts";
+import type { ExchangeLimits, Forward, Handler, Outcome } from "../http1/exchange.ts";
+import type { Sweep } from "../http1/sweep.ts";
+import { ExchangeFacts } from "./exchange-facts.ts";
+import type { Http2Request } from "./head.ts";
+import { Http1Stream, type Http1StreamOwner } from "./http1-stream.ts";
+import { KeptBody } from "./kept-body.ts";
+import type { Http2Stream } from "./stream.ts";
+import type { StreamConnection, StreamTaker, UpHead, UpStream } from "./stream-links.ts";
+import { editedFields } from "./translate.ts";
+
+const toHttp1 = Buffer.from(
+  "gRPC does not go to a port that is declared HTTP/1: declare it with appProtocol grpc or kubernetes.io/h2c",
+);
+
+const noHandler: Handler = { decide: () => ({ kind: "reset" }) };
+
+/** What all exchanges of a client's connection share. */
+export interface ExchangeParts {
+  /** Who decides about the next exchange; given back when it is over. */
+  take(): Handler;
+  give(handler: Handler): void;
+  readonly limits: ExchangeLimits;
+  readonly times: Sweep;
+  /** The exchange is over and may serve another stream. */
+  free(exchange: RoutedExchange): void;
+}
+
+export abstract class RoutedExchange extends ExchangeFacts implements Http1StreamOwner, StreamTaker {
+  turn = 0;
+  protected parts: ExchangeParts;
+  protected handler: Handler;
+  /** The client's; undefined when it is over. */
+  protected stream: Http2Stream | undefined;
+  protected head: Http2Request | undefined;
+  protected up: UpStream | undefined;
+  /** Looked for; undefined once it is `up`. */
+  private joining: Http1Stream | undefined;
+  protected readonly kept = new KeptBody();
+  protected requestTrailers: HeaderList | undefined;
+  protected isRequestDone = false;
+  protected isAnswerDone = false;
+  protected isUnderWay = false;
+  /** The answer is out or on its way, and what still comes of the request is read over. */
+  protected isDiscarding = false;
+  /** Of the client's content, not consumed. */
+  protected heldRequest = 0;
+  /** Monotonic, ms; deadlines 0: none. */
+  protected activeMs = 0;
+  protected deadlineMs = 0;
+  protected tryDeadlineMs = 0;
+  protected answerDeadlineMs = 0;
+  private stallMs = 0;
+  /** The deadline is not the one that the client named. */
+  private isShortened = false;
+  protected lingerUntilMs = 0;
+  protected cancelDelay: (() => void) | undefined;
+
+  constructor(parts: ExchangeParts) {
+    super();
+    this.parts = parts;
+    this.handler = noHandler;
+  }
+
+  protected abstract giveUp(why: Outcome): void;
+  protected abstract respond(
+    status: number,
+    headers: HeaderList,
+    body: Buffer,
+    outcome: Outcome,
+    grpcStatus?: number,
+  ): void;
+  protected abstract expired(why: Outcome): void;
+  /** Enough was read over: the client is asked to stop. */
+  protected abstract endStream(): void;
+  abstract threw(error: unknown): void;
+  abstract upHead(head: UpHead, end: boolean): void;
+  abstract upData(chunk: Buffer, end: boolean): void;
+  abstract upTrailers(fields: HeaderList, sensitive: readonly string[] | null): void;
+  abstract upEnd(): void;
+  abstract upReset(why: string, code: number, maybeStale: boolean): void;
+  abstract upClosed(): void;
+
+  /** Looks for a way to the server. */
+  protected look(decision: Forward, fresh: boolean): void {
+    const { head } = this;
+    if (head === undefined) return;
+    this.turn++;
+    const { streams } = decision.upstream;
+    if (streams !== undefined) {
+      const upstream = streams.connection(this, fresh);
+      if (upstream !== undefined) this.opened(upstream);
+    } else if (this.isGrpc) {
+      // It would lose its trailers there, and with them its status (DP-28).
+      this.respond(502, [], toHttp1, "grpc_over_http1");
+    } else {
+      this.joining = new Http1Stream(this, decision.upstream, head, decision, this.isBodiless);
+      this.joining.open(this.canResend, fresh);
+    }
+  }
+
+  opened(upstream: StreamConnection): void {
+    this.turn++;
+    const { head, decision } = this;
+    if (head === undefined || decision?.kind !== "forward") return;
+    let fields = editedFields(head.headers(), decision.edits);
+    if (this.isGrpc && this.deadlineMs > 0 && (this.isShortened || this.resent > 0)) {
+      const leftMs = this.deadlineMs - this.parts.times.exactMs();
+      fields = editedFields(fields, { remove: [], set: ["grpc-timeout", grpcTimeoutField(leftMs)], add: [] });
+    }
+    const { path, authority } = decision;
+    const line =
+      path === undefined && authority === undefined
+        ? head
+        : { method: head.method, scheme: head.scheme, path: path ?? head.path, authority: authority ?? head.authority };
+    const end = this.isBodiless;
+    const up = upstream.connection.request(line, fields, end, this, head.sensitive);
+    if (up === null) this.giveUp("upstream_reset");
+    else {
+      this.up = up;
+      if (this.isRequestDone) this.awaitAnswer();
+      if (!end) this.sendKept(up);
+    }
+  }
+
+  joined(stream: Http1Stream): void {
+    this.joining = undefined;
+    this.up = stream;
+    if (this.isRequestDone) this.awaitAnswer();
+    this.sendKept(stream);
+  }
+
+  failedToJoin(_stream: Http1Stream, why: string): void {
+    this.joining = undefined;
+    this.giveUp(why);
+  }
+
+  notConnected(why: string, turn: number): void {
+    if (turn === this.turn && this.isUnderWay && this.up === undefined) this.giveUp(why);
+  }
+
+  private get isBodiless(): boolean {
+    return this.isRequestDone && this.kept.length === 0 && this.requestTrailers === undefined;
+  }
+
+  /** What came before there was a way to send it. */
+  protected sendKept(up: UpStream): void {
+    const { kept } = this;
+    let going = true;
+    if (kept.length > 0) {
+      going = up.sendData(kept.take(), this.isRequestDone && this.requestTrailers === undefined);
+      kept.trim(this.replayBytes());
+    }
+    if (this.requestTrailers !== undefined) up.sendTrailers(this.requestTrailers);
+    else if (this.isRequestDone) up.end();
+    if (going) this.takeMore();
+  }
+
+  protected replayBytes(): number {
+    const { decision } = this;
+    const most = this.parts.limits.maxFirstBytes;
+    return decision?.kind === "forward" ? (decision.replayBytes ?? most) : most;
+  }
+
+  protected clearTimes(): void {
+    this.deadlineMs = this.tryDeadlineMs = this.answerDeadlineMs = 0;
+    this.isShortened = false;
+    this.activeMs = this.parts.times.now;
+    this.stallMs = this.parts.limits.stallTimeoutMs;
+  }
+
+  /** Of a try that begins now; of the whole exchange with its first. The deadline of a gRPC call is not put off by anything. */
+  protected startTimes({ timeoutMs = 0, tryTimeoutMs = 0, idleTimeoutMs }: Forward): void {
+    const { times, limits } = this.parts;
+    const until = this.startedMs + timeoutMs;
+    if (timeoutMs > 0 && (this.deadlineMs === 0 || until < this.deadlineMs)) {
+      this.deadlineMs = until;
+      this.isShortened = true;
+    }
+    this.tryDeadlineMs = tryTimeoutMs > 0 ? times.now + tryTimeoutMs : 0;
+    this.answerDeadlineMs = 0;
+    // Streams of gRPC are silent for long where nothing happens; their deadlines are their own.
+    const usual = this.isGrpc ? limits.tunnelIdleTimeoutMs : limits.stallTimeoutMs;
+    this.stallMs = (idleTimeoutMs ?? usual) || Number.POSITIVE_INFINITY;
+  }
+
+  /** The request is whole, and at the server. */
+  protected awaitAnswer(): void {
+    if (this.status !== 0 || this.decision?.kind !== "forward") return;
+    const { responseTimeoutMs = 0 } = this.decision;
+    if (responseTimeoutMs > 0) this.answerDeadlineMs = this.parts.times.now + responseTimeoutMs;
+  }
+
+  protected takeMore(): void {
+    const held = this.heldRequest;
+    this.heldRequest = 0;
+    if (held > 0) this.stream?.consume(held);
+  }
+
+  upDrain(): void {
+    this.activeMs = this.parts.times.now;
+    this.takeMore();
+  }
+
+  touch(): void {
+    this.activeMs = this.parts.times.now;
+  }
+
+  /** Lets go of the server's side, whatever it was doing. */
+  protected release(code: number): void {
+    const { up, joining, decision } = this;
+    this.cancelDelay?.();
+    this.cancelDelay = undefined;
+    this.up = this.joining = undefined;
+    if (up !== undefined) {
+      // What was sent in whole and answered in whole is over by itself.
+      if (this.isRequestDone && this.isAnswerDone && !this.isDiscarding) up.detach();
+      else up.reset(code);
+    } else if (joining !== undefined) joining.reset(code);
+    else if (decision?.kind === "forward") decision.upstream.streams?.giveUp(this);
+  }
+
+  sweep(now: number): void {
+    if (this.isDiscarding) {
+      // An answer that is still on its way out is not cut for what its client sends meanwhile.
+      const until =
+        this.stream?.localEnded === true ? this.lingerUntilMs : this.activeMs + this.parts.limits.stallTimeoutMs;
+      if (now >= until) this.endStream();
+    } else if (this.isUnderWay) {
+      if (this.deadlineMs > 0 && now >= this.deadlineMs) this.expired("request_timeout");
+      else if (this.tryDeadlineMs > 0 && now >= this.tryDeadlineMs) this.expired("try_timeout");
+      else if (this.answerDeadlineMs > 0 && now >= this.answerDeadlineMs) this.expired("response_timeout");
+      else if (now - this.activeMs >= this.stallMs)
+        this.expired(this.isRequestDone ? "response_stalled" : "request_stalled");
+    }
+  }
+}
