@@ -25,6 +25,12 @@ export class Replica implements LocalPods {
     return this.#byAddress.get(address);
   }
 
+  /** Some pod of this node in that namespace. */
+  inNamespace(namespace: string): LocalPod | undefined {
+    for (const pod of this.#byName.values()) if (pod.workload.namespace === namespace) return pod;
+    return undefined;
+  }
+
   /** Takes one message; what was derived from the state before is void where its generation has grown. */
   take(message: ReplicaMessage): Changes | undefined {
     switch (message.say) {

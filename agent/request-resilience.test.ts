@@ -220,3 +220,37 @@ test("[TRF-6] a connection carries no more requests than the policy says", async
   for (let i = 0; i < 9; i++) assert.equal((await get("/")).status, 200);
   assert.equal(dialled.length, 3);
 });
+
+test("[RES-9] an endpoint whose health check fails is asked no more, and asked again once it succeeds; requests wait for no probe", async (t) => {
+  let isSick = false;
+  const sick: Answer = (request, response) => {
+    if (request.url !== "/ready") response.end("one");
+    else response.writeHead(isSick ? 503 : 204).end();
+  };
+  const well: Answer = (request, response) => void (request.url !== "/ready" && response.end("two"));
+  const health = {
+    kind: "http" as const,
+    path: "/ready",
+    host: "",
+    grpcService: "",
+    port: 0,
+    intervalMs: 100,
+    timeoutMs: 20_000,
+    unhealthy: 2,
+    healthy: 1,
+  };
+  // The second never answers a probe within the test: it stays what it is taken for.
+  const { get, changes } = await behind(t, { health }, [sick, well]);
+  const told = (): string[] =>
+    changes.flatMap((c) => (c.kind === "health" ? [`${c.endpoint} ${c.isHealthy} ${c.why}`] : []));
+  const names = new Set([(await get("/")).body, (await get("/")).body]);
+  assert.deepEqual([...names].sort(), ["one", "two"]);
+  isSick = true;
+  while (told().length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  for (let i = 0; i < 6; i++) assert.equal((await get("/")).body, "two");
+  isSick = false;
+  while (told().length === 1) await new Promise((resolve) => setTimeout(resolve, 20));
+  const again = new Set([(await get("/")).body, (await get("/")).body]);
+  assert.equal(again.size, 2);
+  assert.deepEqual(told(), ["10.244.2.1:8080 false status_503", "10.244.2.1:8080 true status_204"]);
+});

@@ -22,8 +22,9 @@ import {
 } from "./http.ts";
 import type { RequestSeriesTable } from "./report/request-series.ts";
 import { flagsOf, refusedFlags } from "./report/response-flags.ts";
-import type { Cluster, Member, TryOutcome } from "./upstream/cluster.ts";
+import type { Cluster, TryOutcome } from "./upstream/cluster.ts";
 import type { Guard } from "./upstream/guard.ts";
+import type { Member } from "./upstream/member.ts";
 import type { RequestWays, Ways, WaysParts } from "./upstream/request-ways.ts";
 import type { Way } from "./upstream/way.ts";
 

@@ -24,6 +24,7 @@ import { RequestFlow, type RequestFlowParts } from "./request.ts";
 import type { FromThread, HandedEnd, HandedSocket, ThreadStart, ToThread } from "./threads.ts";
 import { Clusters } from "./upstream/clusters.ts";
 import { Guard } from "./upstream/guard.ts";
+import { probeFor } from "./upstream/probe.ts";
 import { RequestWays } from "./upstream/request-ways.ts";
 
 /** How often what requests added to metrics is told, and how long an unused pool is kept, ms. */
@@ -70,6 +71,7 @@ const clusters = new Clusters(
     replica,
     random: systemRandom,
     nowMs: () => systemClock.monotonicMs(),
+    probe: probeFor({ replica, dial, clock: systemClock }),
     told: (change) => tell({ say: "endpoint", change }),
   },
   forgetMs,

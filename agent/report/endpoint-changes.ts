@@ -13,17 +13,20 @@ export type EndpointChange = {
 } /** States of decide/resilience/breaker.ts. */ & (
   | { readonly kind: "breaker"; readonly from: string; readonly to: string }
   | { readonly kind: "ejected"; readonly reason: string; readonly forMs: number }
+  | { readonly kind: "health"; readonly isHealthy: boolean; readonly why: string }
 );
 
 export class EndpointChanges {
   readonly #log: Logger;
   readonly #breakers: CounterMetric<"to">;
   readonly #ejections: CounterMetric<"reason">;
+  readonly #health: CounterMetric<"to">;
 
   constructor(metrics: Metrics, log: Logger) {
     this.#log = log;
     this.#breakers = metrics.counter(metricNames.breakerChanges);
     this.#ejections = metrics.counter(metricNames.ejections);
+    this.#health = metrics.counter(metricNames.healthChanges);
   }
 
   take(change: EndpointChange): void {
@@ -33,6 +36,13 @@ export class EndpointChanges {
       this.#breakers.add({ to });
       if (to === "open") this.#log.warn("breaker_opened", { service, endpoint, clients: namespace });
       else if (to === "closed") this.#log.info("breaker_closed", { service, endpoint, clients: namespace, from });
+      return;
+    }
+    if (change.kind === "health") {
+      const { isHealthy, why } = change;
+      this.#health.add({ to: isHealthy ? "healthy" : "unhealthy" });
+      if (isHealthy) this.#log.info("endpoint_healthy", { service, endpoint, clients: namespace });
+      else this.#log.warn("endpoint_unhealthy", { service, endpoint, clients: namespace, why });
       return;
     }
     const { reason, forMs } = change;

@@ -49,6 +49,9 @@ export const metricNames = {
   breakerChanges: spec("fairlead_breaker_changes_total", "Changes of endpoints' circuit breakers, by new state", [
     "to",
   ]),
+  healthChanges: spec("fairlead_endpoint_health_changes_total", "Endpoints found unhealthy or healthy by probes", [
+    "to",
+  ]),
   ejections: spec("fairlead_endpoint_ejections_total", "Endpoints ejected by outlier detection, by why", ["reason"]),
   rateLimited: spec("fairlead_rate_limited_requests_total", "Requests over a limit; enforced is false in dry run", [
     "policy",

@@ -9,10 +9,10 @@ import { buildPicker, nextWarmingMs } from "../decide/balance/build-picker.ts";
 import type { EndpointStats } from "../decide/balance/endpoint-stats.ts";
 import { keyOf, type Session, Sessions } from "../decide/balance/keys.ts";
 import { type Place, subsetFor, tierOf } from "../decide/balance/locality.ts";
-import type { PickEndpoint, Picker } from "../decide/balance/picker.ts";
+import type { Picker } from "../decide/balance/picker.ts";
 import type { SlotBook } from "../decide/balance/slots.ts";
 import { decideInbound } from "../decide/inbound.ts";
-import type { BreakerState, Breakers } from "../decide/resilience/breaker.ts";
+import type { Breakers } from "../decide/resilience/breaker.ts";
 import { type Ejection, OutlierDetector } from "../decide/resilience/outlier.ts";
 import { RetryBudget } from "../decide/resilience/retry.ts";
 import { openUpstreams, serviceUpstreams, type Upstream } from "../decide/upstreams.ts";
@@ -21,6 +21,8 @@ import { defaultPoolLimits, type PoolCounts, type PoolLimits } from "../forward/
 import type { RequestHead } from "../http.ts";
 import type { Replica } from "../replica.ts";
 import type { EndpointChange } from "../report/endpoint-changes.ts";
+import { HealthChecks, type Probe } from "./health.ts";
+import { idOf, Member } from "./member.ts";
 
 export interface ClusterParts {
   readonly replica: Replica;
@@ -30,6 +32,8 @@ export interface ClusterParts {
   readonly breakers: Breakers;
   /** Monotonic, ms. */
   readonly nowMs: () => number;
+  /** For active health checks, in the name of a pod of this namespace. */
+  readonly probe: (namespace: string, service: ServiceName) => Probe;
   /** What befell an endpoint. */
   readonly told: (change: EndpointChange) => void;
 }
@@ -44,33 +48,6 @@ export interface ClusterName {
   readonly subset: Readonly<Record<string, string>>;
 }
 
-/** One endpoint while it is in the cluster, and until its last request has ended. */
-export class Member implements PickEndpoint {
-  readonly id: string;
-  readonly slot: number;
-  readonly slotName: string;
-  upstream: Upstream;
-  weight: number;
-  tier: number;
-  readySinceMs: number;
-  /** Requests of this thread under way. */
-  pending = 0;
-  isGone = false;
-  state: BreakerState = "closed";
-  gate = 0;
-
-  constructor(upstream: Upstream, slot: number, slotName: string, tier: number, readySinceMs: number) {
-    this.id = idOf(upstream);
-    this.upstream = upstream;
-    this.slot = slot;
-    this.slotName = slotName;
-    this.weight = upstream.weight;
-    this.tier = tier;
-    this.readySinceMs = readySinceMs;
-  }
-}
-const idOf = ({ ip, port }: Upstream): string => (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);
-
 export class Cluster {
   readonly name: ClusterName;
   readonly #parts: ClusterParts;
@@ -82,6 +59,7 @@ export class Cluster {
   #sessions = new Sessions([]);
   #picker: Picker | undefined;
   #outlier: OutlierDetector | undefined;
+  #health: HealthChecks | undefined;
   #warmAtMs = Number.POSITIVE_INFINITY;
   service: Service | undefined;
   port: ServicePort | undefined;
@@ -180,6 +158,7 @@ export class Cluster {
     this.#members = members;
     this.#sessions = new Sessions(members.map(({ id }) => id));
     this.#watchOutliers();
+    this.#checkHealth();
     this.#build();
     this.version++;
   }
@@ -207,6 +186,23 @@ export class Cluster {
       this.#outlier.setPolicy(outlier);
       this.#outlier.setEndpoints(slots);
     }
+  }
+
+  #checkHealth(): void {
+    const { health } = this.policy;
+    const { namespace, service } = this.name;
+    if (health === undefined) {
+      this.#health?.stop();
+      this.#health = undefined;
+      return;
+    }
+    this.#health ??= new HealthChecks(health, {
+      ...this.#parts,
+      probe: this.#parts.probe(namespace, service),
+      told: ({ id: endpoint }, isHealthy, why) =>
+        this.#parts.told({ kind: "health", service, namespace, endpoint, isHealthy, why }),
+    });
+    this.#health.set(health, this.#members);
   }
 
   #build(): void {
@@ -320,6 +316,7 @@ export class Cluster {
       for (const member of this.#members) this.#noteBreaker(member);
     }
     for (const ejection of this.#outlier?.sweep(now) ?? []) this.#tellEjected(ejection);
+    this.#health?.sweep(now);
     if (balancer.slowStartMs === 0) return;
     let isDue = now >= this.#warmAtMs;
     for (const member of this.#members) {
@@ -340,6 +337,7 @@ export class Cluster {
     for (const member of this.#members) this.#leave(member);
     this.#members = [];
     this.#outlier?.setEndpoints([]);
+    this.#health?.stop();
     this.#picker = undefined;
   }
 

@@ -5,7 +5,7 @@ import { Slots } from "../decide/balance/slots.ts";
 import { Breakers } from "../decide/resilience/breaker.ts";
 import { Cluster, type ClusterName, type ClusterParts } from "./cluster.ts";
 
-export type ClustersParts = Pick<ClusterParts, "replica" | "random" | "nowMs" | "told">;
+export type ClustersParts = Pick<ClusterParts, "replica" | "random" | "nowMs" | "probe" | "told">;
 /** Endpoints of which something is known, over all services and namespaces. */
 const mostEndpoints = 65_536;
 

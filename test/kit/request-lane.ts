@@ -19,6 +19,7 @@ import { RequestFlow } from "../../agent/request.ts";
 import type { HandedSocket } from "../../agent/threads.ts";
 import { Clusters } from "../../agent/upstream/clusters.ts";
 import { Guard, type GuardMemory } from "../../agent/upstream/guard.ts";
+import { probeFor } from "../../agent/upstream/probe.ts";
 import { RequestWays } from "../../agent/upstream/request-ways.ts";
 import { localPod, type MeshParts, member, mesh, service, workload } from "./mesh.ts";
 
@@ -87,7 +88,16 @@ export async function lane(
   const malformed: string[] = [];
   const nowMs = (): number => systemClock.monotonicMs();
   const changes: EndpointChange[] = [];
-  const clusters = new Clusters({ replica, random, nowMs, told: (change) => void changes.push(change) }, 60_000);
+  const clusters = new Clusters(
+    {
+      replica,
+      random,
+      nowMs,
+      probe: probeFor({ replica, dial, clock: systemClock }),
+      told: (change) => void changes.push(change),
+    },
+    60_000,
+  );
   sweep.add(clusters);
   const limited: LimitNote[] = [];
   const flow = {
