@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createFakeClock } from "../test/kit/fake-clock.ts";
 import { silentListener, startFakeNative } from "../test/kit/fake-native.ts";
+import { waitFor } from "../test/kit/wait.ts";
 import { systemClock } from "./base/clock.ts";
 import { startNative } from "./native.ts";
 
@@ -48,7 +49,7 @@ test("questions are answered under their id; one without an answer gets none", a
   const unanswered = await Promise.race([native.ask({ ask: "outbound" }), systemClock.sleep(50)]);
   assert.equal(unanswered, undefined);
   native.records(Buffer.alloc(256));
-  await systemClock.sleep(20);
+  await waitFor("records", () => seen.length > 0);
   assert.deepEqual(seen, [256]);
 });
 
@@ -64,6 +65,7 @@ test("a library that dies fails what is open and says so once", async (t) => {
   assert.equal(result.error.code, "channel_closed");
   const after = await native.channel.call("counters", {});
   assert.ok(!after.ok);
+  await waitFor("told of", () => reasons.length > 0);
   await settled();
   assert.equal(reasons.length, 1);
 });

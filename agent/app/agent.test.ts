@@ -1,6 +1,6 @@
 // The whole agent: real discovery over TLS, real files and sockets, a native that speaks the channel. No root.
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,6 +9,7 @@ import { type FakeController, startFakeController } from "../../test/kit/fake-co
 import { type FakeNative, startFakeNative } from "../../test/kit/fake-native.ts";
 import { authorization, member, service, workload } from "../../test/kit/mesh.ts";
 import { encodeRecord } from "../../test/kit/records.ts";
+import { waitFor } from "../../test/kit/wait.ts";
 import type { NodeName } from "../api/names.ts";
 import type { MeshResource } from "../api/resources.ts";
 import { systemClock } from "../base/clock.ts";
@@ -16,15 +17,8 @@ import { silentLogger } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { ok } from "../base/result.ts";
 import { readConfig } from "../config.ts";
+import { decodeCache } from "../discover/cache-file.ts";
 import { type Agent, startAgent } from "./agent.ts";
-
-async function until(what: string, check: () => boolean | Promise<boolean>): Promise<void> {
-  for (let i = 0; i < 1000; i++) {
-    if (await check()) return;
-    await systemClock.sleep(5);
-  }
-  assert.fail(what);
-}
 
 const client = workload("shop", "client", "10.244.1.5");
 const far = workload("shop", "far", "10.244.2.6", {
@@ -115,7 +109,7 @@ function makeNode(t: TestContext, controller: FakeController, more: Record<strin
       assert.ok(agent.ok, JSON.stringify(agent));
       t.after(async () => {
         agent.value.drain("test over");
-        await until("ended", () => code !== undefined);
+        await waitFor("ended", () => code !== undefined);
         await native.close();
       });
       return { agent: agent.value, native, ended: () => code };
@@ -176,7 +170,7 @@ test("[OBS-7] joins, enrols, gets certificates, answers questions, reports; heal
     },
   ]);
   native.records(encodeRecord({ plan: plan.planId as number, endpoint: 0, sent: 5 }));
-  await until("record", async () =>
+  await waitFor("record", async () =>
     (await node.get("/v1/records?limit=5")).text.includes('"src.workload":"shop/client"'),
   );
   const explained = await node.get("/v1/explain?source=shop/client&destination=shop/web:80");
@@ -198,7 +192,7 @@ test("[OBS-7] joins, enrols, gets certificates, answers questions, reports; heal
     metrics,
     /fairlead_svid_expiry_timestamp_seconds\{identity="spiffe:\/\/cluster.local\/ns\/shop\/sa\/client"\}/,
   );
-  await until("report", () => controller.reports.some((r) => r.pods.some((p) => p.enrolled)));
+  await waitFor("report", () => controller.reports.some((r) => r.pods.some((p) => p.enrolled)));
   assert.equal((await node.get("/v1/explain?source=shop/nobody&destination=shop/web:80")).status, 404);
 });
 
@@ -222,7 +216,7 @@ test("[SEC-2] a policy reaches questions, the kernel's rows and connections that
   };
   const before = await native.ask(inbound);
   assert.equal(before.action, "forward");
-  await until("direct rows", () => native.maps.get("verdicts")?.size === 2);
+  await waitFor("direct rows", () => native.maps.get("verdicts")?.size === 2);
   const connection = {
     id: 7,
     direction: "inbound",
@@ -243,12 +237,12 @@ test("[SEC-2] a policy reaches questions, the kernel's rows and connections that
 
   const policy = authorization("closed", [], { selector: { app: "near" }, scope: "workload" });
   controller.push([{ kind: "Authorization", value: policy }]);
-  await until("reset", () => native.calls.some((c) => c.method === "connections.reset"));
+  await waitFor("reset", () => native.calls.some((c) => c.method === "connections.reset"));
   assert.ok(native.generation() > generation);
   const after = await native.ask(inbound);
   assert.deepEqual([after.action, after.reason, after.policy], ["refuse", "policy_denied", "shop/closed"]);
-  await until("row gone", () => native.maps.get("verdicts")?.size === 1);
-  await until("sockets", () => native.calls.some((c) => c.method === "sockets.destroy"));
+  await waitFor("row gone", () => native.maps.get("verdicts")?.size === 1);
+  await waitFor("sockets", () => native.calls.some((c) => c.method === "sockets.destroy"));
 });
 
 test("[DIS-3] without its controller an agent starts from disk, with the certificates of the one before [DP-20]", async (t) => {
@@ -258,9 +252,14 @@ test("[DIS-3] without its controller an agent starts from disk, with the certifi
   node.writePod("client", "10.244.1.5");
   const first = await node.start();
   await node.get("/v1/pods/sync", "POST");
-  await systemClock.sleep(100);
+  await waitFor("all of it on disk", () => {
+    const [cache, svids] = [join(node.dir, "cache/discovery.cache"), join(node.dir, "run/svids")];
+    if (!existsSync(cache) || !existsSync(svids) || readdirSync(svids).length === 0) return false;
+    const known = decodeCache(readFileSync(cache));
+    return known.ok && known.value.resources.length >= resources.length;
+  });
   first.agent.drain("over");
-  await until("ended", () => first.ended() === 0);
+  await waitFor("ended", () => first.ended() === 0);
   await controller.stop();
   const second = await node.start();
   await node.get("/v1/pods/sync", "POST");
@@ -303,7 +302,7 @@ test("[DP-19] the second agent takes over from the first, which drains and ends"
   const first = await node.start();
   await node.get("/v1/pods/sync", "POST");
   const second = await node.start();
-  await until("first ended", () => first.ended() === 0);
+  await waitFor("first ended", () => first.ended() === 0);
   assert.ok(first.native.calls.some((c) => c.method === "drain"));
   assert.ok(second.native.pods.has("shop/client"));
   assert.equal((await node.get("/readyz")).status, 200);
@@ -317,12 +316,12 @@ test("[INT-14] [OBS-7] a native thread that dies is counted; one that none repla
   const node = makeNode(t, controller);
   const { native, ended } = await node.start();
   native.event({ event: "worker_died", worker: 1, message: "a bug", lost: 3, restarted: true });
-  await until("counted", async () =>
+  await waitFor("counted", async () =>
     /fairlead_native_workers_died_total\{worker="1"\} 1/.test((await node.get("/metrics")).text),
   );
   assert.equal(ended(), undefined, "another worker serves in its place");
   native.event({ event: "worker_died", worker: 1, message: "a bug", lost: 0, restarted: false });
-  await until("ended", () => ended() === 1);
+  await waitFor("ended", () => ended() === 1);
   assert.ok(
     native.calls.some((c) => c.method === "stop"),
     "open connections are reset, not left as if they had ended",
