@@ -1,7 +1,8 @@
 //! The whole native side, with its channel: workers see HBONE, hand it over, and everything shows in lists, records, orders.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fairlead::config::Config;
@@ -9,21 +10,24 @@ use fairlead::reason::Reason;
 use serde_json::{Value, json};
 
 use crate::kit::{CLIENT, Mesh, SERVER, echo_app, is_reset, local, pattern, until};
-use crate::node::{LoopbackPod, Node, number, reason};
+use crate::node::{LoopbackPod, Node, dial, hbone_address, number, reason};
 use crate::peer::Peer;
 use crate::pki::Pair;
 
 /// A node whose plans lead to `server` by HBONE and whose verdicts forward; and the mesh's CA to make peers with.
-fn node(server: SocketAddr) -> (Node, Mesh) {
+fn node() -> (Node, Mesh, Arc<Mutex<SocketAddr>>) {
     let mesh = Mesh::new();
+    let server = Arc::new(Mutex::new(local(1)));
+    let at = server.clone();
     let node = Node::start(
-        Config { handshake_timeout_ms: 2_000, ..Config::default() },
+        Config { handshake_timeout_ms: 30_000, connect_timeout_ms: 30_000, question_timeout_ms: 30_000, ..Config::default() },
         Box::new(move |q: &Value| {
+            let server = *at.lock().unwrap();
             let endpoint = json!({"ip": "10.1.2.3", "port": 80, "mode": "hbone", "identities": [SERVER], "tunnelAddress": {"ip": server.ip(), "port": server.port()}});
             match q["ask"].as_str() {
                 Some("outbound") => Some(json!({"planId": 11, "generation": 1, "action": "forward", "identity": CLIENT, "endpoints": [endpoint]})),
                 Some("inbound") => Some(json!({"verdictId": 12, "generation": 1, "action": "forward"})),
-                _ => Some(json!({"speaker": true, "mode": "strict", "waitMs": 1_000})),
+                _ => Some(json!({"speaker": true, "mode": "strict", "waitMs": 30_000})),
             }
         }),
     );
@@ -32,21 +36,13 @@ fn node(server: SocketAddr) -> (Node, Mesh) {
         let (chain, key) = mesh.ca.issue(identity, false);
         node.svid(identity, &Pair { chain, key }, 1);
     }
-    (node, mesh)
-}
-
-/// A loopback address that no other test and no other run has, on the HBONE port.
-fn hbone_address() -> String {
-    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
-    let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let p = std::process::id();
-    format!("127.{}.{}.{n}:15008", 16 + (p >> 8) % 200, p % 256)
+    (node, mesh, server)
 }
 
 /// [IDN-4] HBONE through the workers: a hello with ALPN h2 on port 15008 is served, asked about as "hbone", recorded in lane 2.
 #[test]
 fn inbound_through_a_worker() {
-    let (node, mesh) = node(local(1));
+    let (node, mesh, _) = node();
     let pod = LoopbackPod::new("b/server", &hbone_address());
     *pod.app.lock().unwrap() = Some(local(echo_app()));
     node.enrol(&pod, SERVER);
@@ -67,15 +63,13 @@ fn inbound_through_a_worker() {
 /// [DP-9] HBONE through the workers: an endpoint of mode hbone is reached, listed, and reset by order; never in plaintext.
 #[test]
 fn outbound_through_a_worker() {
-    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = holder.local_addr().unwrap().port();
-    drop(holder);
-    let (node, mesh) = node(local(port));
-    let (peer, _) = Peer::server(&mesh, SERVER, false, json!({"scenario": "echo", "port": port}));
+    let (node, mesh, server) = node();
+    let (peer, port) = Peer::server(&mesh, SERVER, false, json!({"scenario": "echo"}));
+    *server.lock().unwrap() = local(port);
     let pod = LoopbackPod::new("a/client", "127.0.0.1:0");
     *pod.to.lock().unwrap() = Some("10.96.0.1:80".parse().unwrap());
     node.enrol(&pod, CLIENT);
-    let mut socket = TcpStream::connect(pod.outbound()).unwrap();
+    let mut socket = dial(pod.outbound());
     let data = pattern(9, 200_000);
     let mut writer = socket.try_clone().unwrap();
     let sent = data.clone();
@@ -88,7 +82,7 @@ fn outbound_through_a_worker() {
     let record = node.records(1)[0];
     assert_eq!((record[1], record[2], reason(&record), number(&record, 48)), (0, 2, 0, 200_000));
 
-    let mut held = TcpStream::connect(pod.outbound()).unwrap();
+    let mut held = dial(pod.outbound());
     held.write_all(b"x").unwrap();
     held.read_exact(&mut [0]).unwrap();
     let rows = node.call("connections.list", json!({}))["connections"].clone();
@@ -101,7 +95,7 @@ fn outbound_through_a_worker() {
 /// [IDN-7] HBONE through the workers: a refused handshake is one event with both identities and one counter.
 #[test]
 fn refusals_are_events() {
-    let (node, mesh) = node(local(1));
+    let (node, mesh, _) = node();
     let pod = LoopbackPod::new("b/server", &hbone_address());
     node.enrol(&pod, SERVER);
     let _peer = Peer::client_at(&mesh, pod.inbound(), "spiffe://elsewhere/ns/a/sa/b", json!({"scenario": "single", "authority": "127.0.0.1:80"}));
@@ -114,17 +108,18 @@ fn refusals_are_events() {
 /// [DP-19] HBONE through the workers: drain waits for its streams and tells the peer by GOAWAY.
 #[test]
 fn drain_waits_for_streams() {
-    let (node, mesh) = node(local(1));
+    let (node, mesh, _) = node();
     let pod = LoopbackPod::new("b/server", &hbone_address());
     *pod.app.lock().unwrap() = Some(local(echo_app()));
     node.enrol(&pod, SERVER);
     let to = pod.inbound();
-    let hold = json!({"scenario": "goaway", "authority": format!("{}:8080", to.ip()), "delay": 700});
+    let hold = json!({"scenario": "goaway", "authority": format!("{}:8080", to.ip()), "delay": 5_000});
     let peer = Peer::client_at(&mesh, to, CLIENT, hold);
     peer.wait("open");
     until(|| node.call("connections.list", json!({}))["connections"][0]["received"] == 500);
-    node.call("drain", json!({"deadlineMs": 20_000}));
+    node.call("drain", json!({"deadlineMs": 60_000}));
     peer.wait("goaway");
+    // Well within the delay of its end.
     std::thread::sleep(Duration::from_millis(400));
     assert!(node.seen.lock().unwrap().events.iter().all(|e| e["event"] != "drained"));
     assert_eq!(peer.wait("done")["ended"], true);

@@ -4,12 +4,14 @@ use std::io::{Read, Write};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use fairlead::hbone::Settings;
 use fairlead::reason::Reason;
 use fairlead::record::{Closer, Lane};
 use fairlead::relay::plan::{Action, Handover};
 use serde_json::{Value, json};
 
 use crate::kit::*;
+use crate::node::PATIENCE;
 use crate::peer::Peer;
 
 fn authority(app: u16) -> String {
@@ -80,7 +82,7 @@ fn refused_by_verdict() {
 /// [DP-17] HBONE inbound: a question that nobody answers refuses the stream, and so does a rule that needs the HTTP lane.
 #[test]
 fn no_verdict_no_stream() {
-    let mesh = Mesh::new();
+    let mesh = Mesh::with(Settings { question_timeout: Duration::from_millis(500), ..settings() });
     *mesh.witness.rule.lock().unwrap() = Box::new(|_| None);
     assert_eq!(single(&mesh, echo_app(), json!({}))["status"], 503);
     *mesh.witness.rule.lock().unwrap() = Box::new(|_| Some(Action::Handover(Handover { thread: 0, opaque: None, detect_ms: 0 })));
@@ -125,7 +127,7 @@ fn server_ends_first() {
     let peer = Peer::client(&mesh, mesh.listen_inbound(), CLIENT, json!({"scenario": "single", "authority": authority(app), "bytes": 300_000}));
     let done = peer.wait("done");
     assert_eq!((done["text"].as_str(), done["ended"].as_bool()), (Some("hello"), Some(true)));
-    assert_eq!(got.recv_timeout(Duration::from_secs(5)), Ok(300_000));
+    assert_eq!(got.recv_timeout(PATIENCE), Ok(300_000));
     assert_eq!(mesh.records(1)[0].reason, Reason::Finished);
 }
 
@@ -135,12 +137,12 @@ fn resets_pass_both_ways() {
     let mesh = Mesh::new();
     let (send, got) = channel();
     let app = listen(move |mut socket, _| {
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         send.send(is_reset(&mut socket)).unwrap();
     });
     let peer = Peer::client(&mesh, mesh.listen_inbound(), CLIENT, json!({"scenario": "reset", "authority": authority(app)}));
     assert_eq!(peer.wait("done")["status"], 200);
-    assert_eq!(got.recv_timeout(Duration::from_secs(5)), Ok(true));
+    assert_eq!(got.recv_timeout(PATIENCE), Ok(true));
     assert_eq!(mesh.records(1)[0].reason, Reason::ClientReset);
 
     let app = listen(|mut socket, _| {
@@ -205,7 +207,8 @@ fn renewal_drains() {
 fn expiry_drains() {
     let mesh = Mesh::new();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
-    mesh.put(SERVER, 2, now + 2_500);
+    // Time enough for the peer to start and to connect.
+    mesh.put(SERVER, 2, now + 8_000);
     let peer = Peer::client(&mesh, mesh.listen_inbound(), CLIENT, json!({"scenario": "goaway", "authority": authority(echo_app())}));
     peer.wait("goaway");
     assert_eq!(peer.wait("done")["ended"], true);

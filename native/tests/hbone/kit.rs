@@ -19,6 +19,8 @@ use fairlead::tls::session::Failure;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+use crate::node::PATIENCE;
+
 pub const CLIENT: &str = "spiffe://cluster.local/ns/a/sa/client";
 pub const SERVER: &str = "spiffe://cluster.local/ns/b/sa/server";
 
@@ -155,12 +157,13 @@ pub struct Mesh {
     pub ca_file: String,
 }
 
+/// Times that no slow machine makes true; a test that is about one of them sets it.
 pub fn settings() -> Settings {
     Settings {
-        handshake_timeout: Duration::from_secs(2),
-        connect_timeout: Duration::from_secs(2),
-        question_timeout: Duration::from_millis(500),
-        idle: Duration::from_secs(30),
+        handshake_timeout: PATIENCE,
+        connect_timeout: PATIENCE,
+        question_timeout: PATIENCE,
+        idle: PATIENCE,
         max_age: Duration::from_secs(300),
         max_age_jitter: Duration::from_secs(1),
     }
@@ -274,12 +277,12 @@ pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// Polls a condition; panics when it does not come true within 10 s.
+/// Polls a condition; panics when it does not come true in time.
 #[track_caller]
 pub fn until(mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + PATIENCE;
     while !condition() {
-        assert!(Instant::now() < end, "what was waited for did not happen within 10 s");
+        assert!(Instant::now() < end, "what was waited for did not happen within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -312,8 +315,8 @@ pub fn echo_app() -> u16 {
 
 pub fn connect(port: u16) -> TcpStream {
     let socket = TcpStream::connect(local(port)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    socket.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use fairlead::hbone::Settings;
 use fairlead::reason::Reason;
 use fairlead::record::{Closer, FLAG_RETRIED, FLAG_REUSED, Lane};
 use serde_json::json;
@@ -166,7 +167,7 @@ fn next_target() {
 /// HBONE outbound: a server that answers nothing is given up after the connect time.
 #[test]
 fn silent_server() {
-    let mesh = Mesh::new();
+    let mesh = Mesh::with(Settings { connect_timeout: Duration::from_secs(3), ..settings() });
     let (_peer, server) = Peer::server(&mesh, SERVER, false, json!({"scenario": "silent"}));
     let mut socket = connect(mesh.listen_outbound(vec![(server, SERVER)]));
     assert!(is_reset(&mut socket));
@@ -183,7 +184,8 @@ fn goaway_is_honoured() {
         let mut first = connect(port);
         first.write_all(b"one").unwrap();
         first.read_exact(&mut [0; 3]).unwrap();
-        std::thread::sleep(Duration::from_millis(100));
+        // The peer's GOAWAY goes out after 50 ms.
+        std::thread::sleep(Duration::from_millis(500));
         let data = pattern(round, 100_000);
         assert!(exchange(port, &data) == data);
         first.write_all(b"two").unwrap();
@@ -238,9 +240,7 @@ fn resets_and_server_first_end() {
 /// connections are closed.
 #[test]
 fn renewal_and_idle() {
-    let mut s = settings();
-    s.idle = Duration::from_millis(800);
-    let mesh = Mesh::with(s);
+    let mesh = Mesh::with(Settings { idle: Duration::from_secs(3), ..settings() });
     let (peer, server) = Peer::server(&mesh, SERVER, false, json!({"scenario": "echo"}));
     let port = mesh.listen_outbound(vec![(server, SERVER)]);
     let mut old = connect(port);

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::kit::Mesh;
+use crate::node::PATIENCE;
 
 /// A Node process; killed with the test.
 pub struct Peer {
@@ -66,12 +66,12 @@ impl Peer {
         (peer, port)
     }
 
-    /// Next report of this kind, within 20 s; others before it are passed over.
+    /// Next report of this kind; others before it are passed over.
     #[track_caller]
     pub fn wait(&self, event: &str) -> Value {
         let mut seen = Vec::new();
         loop {
-            match self.lines.recv_timeout(Duration::from_secs(20)) {
+            match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) if line["event"] == event => return line,
                 Ok(line) => seen.push(line),
                 Err(_) => panic!("the peer did not report {event:?}, but {seen:?}"),

@@ -16,6 +16,9 @@ use fairlead::kernel::{self, EnrolRequest, Enrolled, Kernel, KernelConfig, Kerne
 
 use crate::relay::Relay;
 
+/// How long is waited for what must come: longer than any load of the machine delays it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A case's world.
 pub struct Lab {
     name: String,
@@ -258,7 +261,7 @@ pub fn read_line(stream: &mut TcpStream) -> io::Result<String> {
 
 /// Takes part in the greeting on a connected stream.
 pub fn meet(stream: &mut TcpStream) -> io::Result<Greeting> {
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let line = read_line(stream)?;
     let mut parts = line.split(' ').map(str::parse::<SocketAddr>);
     let (Some(Ok(peer)), Some(Ok(local))) = (parts.next(), parts.next()) else {
@@ -272,14 +275,26 @@ pub fn meet(stream: &mut TcpStream) -> io::Result<Greeting> {
 }
 
 pub fn dial(to: SocketAddr) -> io::Result<Greeting> {
-    meet(&mut TcpStream::connect_timeout(&to, Duration::from_secs(10))?)
+    meet(&mut TcpStream::connect_timeout(&to, PATIENCE)?)
+}
+
+/// Ends an agent as SIGKILL would: its listeners close, programs, rules and pins stay.
+pub fn kill(lab: &Lab, kernel: Kernel) {
+    use fairlead::seam::PodRegistry;
+    let pods: Vec<_> = kernel.pods().iter().map(Arc::downgrade).collect();
+    let keys: Vec<String> = pods.iter().filter_map(|p| Some(p.upgrade()?.key().to_string())).collect();
+    for key in keys {
+        lab.relay.unenrolled(&key, 0);
+    }
+    drop(kernel);
+    eventually("the byte side lets go of the listeners", || pods.iter().all(|p| p.strong_count() == 0));
 }
 
 /// Waits until something holds.
 pub fn eventually(what: &str, test: impl Fn() -> bool) {
     let started = Instant::now();
     while !test() {
-        assert!(started.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -8,7 +8,7 @@ use fairlead::kernel::Kernel;
 use fairlead::seam::Direction;
 
 use crate::Case;
-use crate::lab::{Lab, eventually};
+use crate::lab::{Lab, eventually, kill};
 use crate::relay::Relay;
 
 pub const CASES: &[Case] = &[
@@ -97,19 +97,9 @@ fn untouched(lab: &Lab) {
     assert!(refused(&lab.dial("x", lab.addr6("b", 8085))), "and one on loopback too");
     let at = lab.addr4("x", 5353);
     let server = lab.inside("x", move || UdpSocket::bind(at)).unwrap();
-    server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     lab.inside("a", move || UdpSocket::bind("0.0.0.0:0").and_then(|s| s.send_to(b"u", at))).unwrap();
     assert_eq!(server.recv_from(&mut [0; 4]).unwrap().1.ip(), lab.ip4("a"));
-}
-
-/// The agent's listeners go as a killed agent's do; its rules stay.
-fn die(lab: &Lab, kernel: Kernel) {
-    for pod in kernel.pods() {
-        use fairlead::seam::PodRegistry;
-        lab.relay.unenrolled(pod.key(), 0);
-    }
-    drop(kernel);
-    std::thread::sleep(Duration::from_millis(200));
 }
 
 fn dead(lab: &Lab) {
@@ -124,7 +114,7 @@ fn dead(lab: &Lab) {
     for (from, to) in [("x", open), ("x", closed), ("a", outside), ("b", outside)] {
         lab.dial(from, to).expect("while the agent lives");
     }
-    die(lab, kernel);
+    kill(lab, kernel);
     assert!(refused(&lab.dial("x", closed)), "in: closed");
     assert!(refused(&lab.dial("b", outside)), "out: closed");
     lab.dial("x", open).expect("in: open");
@@ -168,7 +158,7 @@ fn speakers(lab: &Lab) {
     for to in inside {
         lab.dial("b", to).expect("while the agent lives its bytes are the agent's");
     }
-    die(lab, kernel);
+    kill(lab, kernel);
     for at in 0..2 {
         assert!(refused(&lab.dial("b", inside[at])), "in: a tunnel's bytes are not the app's");
         lab.dial("x", inside[at]).expect("in: others pass");

@@ -218,7 +218,7 @@ fn bound_device(lab: &Lab) {
 const TIED: &str = "
 import socket, sys
 s = socket.socket()
-s.settimeout(5)
+s.settimeout(60)
 s.setsockopt(1, 25, b'eth0')
 s.connect((sys.argv[1], int(sys.argv[2])))
 print(s.makefile().readline())

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::life::{connect, echo, is_reset, round_trip};
 use crate::mesh::{Mesh, allow, config};
-use crate::node::{Node, Trap, app, number, reason, wait_for};
+use crate::node::{Node, Trap, app, dial, number, reason, wait_for};
 
 const WORKER_DIED: u16 = 65;
 
@@ -18,7 +18,7 @@ fn deaths(node: &Node) -> Vec<Value> {
 }
 
 fn one_worker() -> Mesh {
-    let small = || config(|c| (c.workers, c.heartbeat_dead_ms) = (1, 300));
+    let small = || config(|c| (c.workers, c.heartbeat_dead_ms) = (1, 1_000));
     Mesh::with(app(echo), small(), small(), allow)
 }
 
@@ -53,10 +53,11 @@ fn death_while_draining() {
     let mesh = one_worker();
     let held = connect(&mesh);
     round_trip(&held, b"open");
-    mesh.two.call("drain", json!({"deadlineMs": 20_000}));
+    // There before the drain, so that no listener is missed; a tunnel would be sent to the successor.
+    let mut plain = dial(mesh.server.inbound());
+    wait_for(|| (mesh.two.call("connections.list", json!({}))["connections"].as_array()?.len() == 2).then_some(()));
+    mesh.two.call("drain", json!({"deadlineMs": 60_000}));
     trap(&mesh, Some(Trap::Panic));
-    // Within the grace in which listeners are still served; a tunnel would be sent to the successor.
-    let mut plain = TcpStream::connect(mesh.server.inbound()).unwrap();
     plain.write_all(b"plain").unwrap();
     assert!(is_reset(&plain));
     assert!(is_reset(&held));
@@ -82,12 +83,12 @@ fn given_up() {
 #[doc = "[INT-14] a worker that hangs is named by the heartbeat, which is then withheld, and given again once it goes on"]
 fn hung() {
     let mesh = one_worker();
-    assert!(mesh.two.ask("heartbeat", json!({})).get("error").is_none());
-    trap(&mesh, Some(Trap::Hang(Duration::from_millis(1_500))));
+    wait_for(|| mesh.two.ask("heartbeat", json!({})).get("ok").cloned());
+    trap(&mesh, Some(Trap::Hang(Duration::from_secs(5))));
     let slow = connect(&mesh);
     let fault = wait_for(|| mesh.two.ask("heartbeat", json!({})).get("error").cloned());
     assert_eq!(fault["code"], "worker_hung");
-    assert_eq!(fault["message"], "worker 0 has not turned its loop for 300 ms");
+    assert_eq!(fault["message"], "worker 0 has not turned its loop for 1000 ms");
     trap(&mesh, None);
     round_trip(&slow, b"late, and still there");
     wait_for(|| mesh.two.ask("heartbeat", json!({})).get("ok").cloned());

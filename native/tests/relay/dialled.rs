@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::lane::Lane;
 use crate::life::echo;
 use crate::mesh::{Mesh, SERVER, allow, config, forward_to};
-use crate::node::{app, number, reason, wait_for};
+use crate::node::{PATIENCE, app, closed, number, reason, wait_for};
 use crate::transfer::{exchange, serve};
 
 fn handed(to: std::net::SocketAddr, mode: &str) -> Value {
@@ -74,14 +74,14 @@ fn bytes_survive_two_data_threads() {
 fn bytes_survive_by_hbone() {
     let target = app(serve);
     let mesh = Mesh::new(target);
-    let server = crate::node::LoopbackPod::new("shop/hbone", "127.0.0.77:15008");
+    let server = crate::node::LoopbackPod::new("shop/hbone", &crate::node::hbone_address());
     *server.app.lock().unwrap() = Some(target);
     let mesh = Mesh { two: crate::node::Node::start(config(|_| {}), Box::new(verdict)), ..mesh };
     mesh.two.trust(&[(crate::mesh::DOMAIN, &[&mesh.ca.pem])]);
     mesh.two.svid(SERVER, &mesh.ca.svid(SERVER), 1);
     mesh.two.enrol(&server, SERVER);
     let (lane, _copier) = (Lane::attach(&mesh.one, 0), Lane::copier(&mesh.two, 0));
-    let endpoint = json!({"ip": "127.0.0.77", "port": 9_000, "mode": "hbone", "identities": [SERVER]});
+    let endpoint = json!({"ip": server.inbound().ip(), "port": 9_000, "mode": "hbone", "identities": [SERVER]});
     let params = json!({"pod": "shop/client", "endpoint": endpoint, "source": {"ip": "127.0.0.2", "port": 4_000}, "planId": 7, "index": 2});
     // The thread's end behind a port, so that the same exchange goes through it.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -127,7 +127,7 @@ fn sockets_without_a_tunnel() {
 #[test]
 #[doc = "[DP-9] [IDN-7] a dial that fails says why, and leaves no record"]
 fn failures_say_why() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = closed();
     let (mesh, lane, params) = dialling(app(echo));
     let code = |change: &dyn Fn(&mut Value)| {
         let mut params = params.clone();
@@ -198,14 +198,15 @@ fn resets_by_the_thread() {
         ends.send(end).unwrap();
     }));
     let read = |mut socket: &UnixStream| socket.read_exact(&mut [0; 5]).unwrap();
-    let told = || end.recv_timeout(Duration::from_secs(5)).unwrap();
+    let told = || end.recv_timeout(PATIENCE).unwrap();
     let (facts, socket) = lane.dial(&params).unwrap();
     read(&socket);
     assert!(lane.call("abort", &json!({"id": facts["id"]})).get("error").is_none());
     assert_eq!(told(), "reset");
     drop(socket);
     let (_, socket) = lane.dial(&params).unwrap();
-    thread::sleep(Duration::from_millis(100));
+    // It has come, and stays unread.
+    rustix::net::recv(&socket, &mut [0; 1][..], rustix::net::RecvFlags::PEEK).unwrap();
     drop(socket);
     assert_eq!(told(), "reset");
     let (_, socket) = lane.dial(&params).unwrap();

@@ -4,25 +4,23 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use fairlead::config::Config;
 use serde_json::{Value, json};
 
 use crate::life::echo;
 use crate::mesh::{Mesh, allow, config};
-use crate::node::{app, reason};
+use crate::node::{AT_ONCE, app, reason};
 
 fn mesh(address: std::net::SocketAddr, peer: Value) -> Mesh {
-    Mesh::with(
-        address,
-        config(|_| {}),
-        config(|c| c.handshake_timeout_ms = 400),
-        move |q| if q["ask"] == "peer" { Some(peer.clone()) } else { allow(q) },
-    )
+    mesh_with(config(|_| {}), address, peer)
+}
+
+fn mesh_with(two: Config, address: std::net::SocketAddr, peer: Value) -> Mesh {
+    Mesh::with(address, config(|_| {}), two, move |q| if q["ask"] == "peer" { Some(peer.clone()) } else { allow(q) })
 }
 
 fn dial(mesh: &Mesh) -> TcpStream {
-    let stream = TcpStream::connect(mesh.server.inbound()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    stream
+    crate::node::dial(mesh.server.inbound())
 }
 
 fn greeting(mut stream: TcpStream) {
@@ -38,7 +36,7 @@ fn server_first_at_once() {
     let mut stream = dial(&mesh);
     let mut got = [0; 11];
     stream.read_exact(&mut got).unwrap();
-    assert!(started.elapsed() < Duration::from_millis(60), "{:?}", started.elapsed());
+    assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
     stream.write_all(b"hello").unwrap();
     stream.read_exact(&mut got[..5]).unwrap();
     drop(stream);
@@ -54,13 +52,14 @@ fn permissive_waits_a_little() {
     let mut stream = dial(&mesh);
     stream.read_exact(&mut [0; 11]).unwrap();
     let waited = started.elapsed();
-    assert!(waited >= Duration::from_millis(90) && waited < Duration::from_millis(400), "{waited:?}");
+    assert!(waited >= Duration::from_millis(90) && waited < AT_ONCE, "{waited:?}");
 }
 
 #[test]
 #[doc = "[DP-8] STRICT: a known tunnel speaker that stays silent is refused after the handshake timeout"]
 fn strict_refuses_silence() {
-    let mesh = mesh(app(greeting), json!({"speaker": true, "mode": "strict", "waitMs": 400}));
+    let peer = json!({"speaker": true, "mode": "strict", "waitMs": 400});
+    let mesh = mesh_with(config(|c| c.handshake_timeout_ms = 400), app(greeting), peer);
     let mut stream = dial(&mesh);
     assert_eq!(stream.read(&mut [0; 11]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(reason(&mesh.two.records(1)[0]), 16);
@@ -98,8 +97,8 @@ fn hello() -> Vec<u8> {
 #[test]
 #[doc = "[DP-8] a tunnel from a source that nobody knows as a speaker is still a tunnel; its hello may come late"]
 fn hint_is_no_proof() {
-    let mesh = mesh(app(echo), json!({"speaker": false, "mode": "permissive", "waitMs": 100}));
-    let mut stream = TcpStream::connect(mesh.client.outbound()).unwrap();
+    let mesh = mesh(app(echo), json!({"speaker": false, "mode": "permissive", "waitMs": 30_000}));
+    let mut stream = crate::node::dial(mesh.client.outbound());
     stream.write_all(b"x").unwrap();
     stream.read_exact(&mut [0; 1]).unwrap();
     drop(stream);
@@ -109,7 +108,7 @@ fn hint_is_no_proof() {
 #[test]
 #[doc = "[INT-7] protocols of plain connections are named in the record; no byte is lost by looking"]
 fn protocols_are_named() {
-    let mesh = mesh(app(echo), json!({"speaker": false, "mode": "permissive", "waitMs": 50}));
+    let mesh = mesh(app(echo), json!({"speaker": false, "mode": "permissive", "waitMs": 30_000}));
     let samples: [(&[u8], u8); 3] = [(b"GET / HTTP/1.1\r\n\r\n", 2), (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 3), (b"*1\r\n$4\r\nPING\r\n", 4)];
     for (i, (bytes, protocol)) in samples.into_iter().enumerate() {
         let mut stream = dial(&mesh);

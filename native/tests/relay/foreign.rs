@@ -1,17 +1,16 @@
 //! A peer that is not ours: TLS by rustls itself, frames put together here, so that it can do what our agent would not.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use fairlead::tunnel::frame::{HEADER, Kind, put};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::mesh::{CLIENT, DOMAIN, SERVER, config, forward_to};
-use crate::node::{LoopbackPod, Node};
+use crate::node::{LoopbackPod, Node, PATIENCE, ask};
 use crate::pki::{Pair, ca};
 
 type Tunnel = StreamOwned<ServerConnection, TcpStream>;
@@ -23,7 +22,7 @@ fn accept(listener: &TcpListener, pair: &Pair) -> Tunnel {
     let mut config = builder.with_no_client_auth().with_single_cert(chain, PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap()).unwrap();
     config.alpn_protocols = vec![b"fairlead/1".to_vec()];
     let socket = listener.accept().unwrap().0;
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     StreamOwned::new(ServerConnection::new(Arc::new(config)).unwrap(), socket)
 }
 
@@ -59,16 +58,6 @@ fn serve_stream(tunnel: &mut Tunnel) {
     }
 }
 
-fn ask(client: &LoopbackPod, text: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(client.outbound()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    stream.write_all(text).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    answer
-}
-
 #[test]
 #[doc = "[DP-14] [DP-18] a tunnel that its acceptor closes in order, not having read the OPEN: the stream and its data go over another one, unseen"]
 fn closed_before_it_was_read() {
@@ -95,9 +84,9 @@ fn closed_before_it_was_read() {
         drop(first);
         serve_stream(&mut accept(&listener, &pair));
     });
-    assert_eq!(ask(&client, b"one"), b"one");
+    assert_eq!(ask(client.outbound(), b"one"), b"one");
     // Else the last frame of the first stream and the OPEN may come in one read, and nothing is left in the socket to wait for.
-    over.recv_timeout(Duration::from_secs(10)).unwrap();
-    assert_eq!(ask(&client, b"two"), b"two");
+    over.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(ask(client.outbound(), b"two"), b"two");
     peer.join().unwrap();
 }

@@ -1,7 +1,6 @@
 //! Connections that go to a data thread only if their first bytes are HTTP.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 use crate::lane::{Lane, say};
 use crate::life::{echo, is_reset, round_trip};
 use crate::mesh::{Mesh, allow, config, forward_to};
-use crate::node::{app, reason};
+use crate::node::{app, dial, reason};
 
 /// A ClientHello of an application of its own.
 fn hello() -> Vec<u8> {
@@ -35,9 +34,10 @@ fn near(opaque: &'static str, detect_ms: u64) -> Mesh {
     Mesh::planned(app(echo), config(|_| {}), config(|_| {}), move |to| ordered(forward_to(to, "fairlead/1"), opaque, detect_ms), allow)
 }
 
-/// The server's node judges, what arrives plainly and by tunnel.
-fn far(opaque: &'static str, detect_ms: u64) -> Mesh {
+/// The server's node judges, what arrives plainly or by tunnel. `wait_ms`: how long a silent client may yet be a tunnel.
+fn far(opaque: &'static str, detect_ms: u64, wait_ms: u64) -> Mesh {
     Mesh::with(app(echo), config(|_| {}), config(|_| {}), move |q| match q["ask"].as_str()? {
+        "peer" => Some(json!({"speaker": false, "mode": "permissive", "waitMs": wait_ms})),
         "inbound" => Some(ordered(json!({"verdictId": 3, "generation": 0}), opaque, detect_ms)),
         _ => allow(q),
     })
@@ -45,7 +45,7 @@ fn far(opaque: &'static str, detect_ms: u64) -> Mesh {
 
 /// The ways to a judge, each with the place where its client connects.
 fn ways(opaque: &'static str, detect_ms: u64) -> Vec<(&'static str, Mesh, std::net::SocketAddr)> {
-    let (a, b, c) = (near(opaque, detect_ms), far(opaque, detect_ms), far(opaque, detect_ms));
+    let (a, b, c) = (near(opaque, detect_ms), far(opaque, detect_ms, 30_000), far(opaque, detect_ms, 20));
     let (to_a, to_b, to_c) = (a.client.outbound(), b.client.outbound(), c.server.inbound());
     vec![("outbound", a, to_a), ("tunnel", b, to_b), ("plain", c, to_c)]
 }
@@ -57,7 +57,7 @@ fn lane(way: &str, mesh: &Mesh) -> Arc<Lane> {
 #[test]
 #[doc = "[INT-7] HTTP goes to the thread whole, its version in the event"]
 fn http_is_handed_over() {
-    for (way, mesh, to) in ways("refuse", 2_000) {
+    for (way, mesh, to) in ways("refuse", 30_000) {
         let lane = lane(way, &mesh);
         for (text, name) in [(&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..], "http1"), (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http2")] {
             let client = say(to, text);
@@ -78,7 +78,7 @@ fn http_is_handed_over() {
 #[test]
 #[doc = "[INT-7] HTTP in pieces goes to the thread too"]
 fn http_in_pieces() {
-    for (way, mesh, to) in ways("refuse", 2_000) {
+    for (way, mesh, to) in ways("refuse", 30_000) {
         let lane = lane(way, &mesh);
         let mut client = say(to, b"GE");
         std::thread::sleep(Duration::from_millis(30));
@@ -93,7 +93,7 @@ fn http_in_pieces() {
 #[test]
 #[doc = "[INT-7] [DP-24] what is not HTTP is refused where the plan or verdict says so: reset, reason not_http, protocol in the record"]
 fn others_are_refused() {
-    for (way, mesh, to) in ways("refuse", 2_000) {
+    for (way, mesh, to) in ways("refuse", 30_000) {
         let _lane = lane(way, &mesh);
         for (count, (text, protocol)) in [(hello(), 1), (b"*1\r\n$4\r\nPING\r\n".to_vec(), 4)].into_iter().enumerate() {
             assert!(is_reset(&say(to, &text)), "{way}");
@@ -131,7 +131,7 @@ fn others_are_carried() {
 fn silence_is_handed_over() {
     for (way, mesh, to) in ways("refuse", 60) {
         let lane = lane(way, &mesh);
-        let mut client = TcpStream::connect(to).unwrap();
+        let mut client = dial(to);
         let (event, mut socket) = lane.socket();
         assert!(event["protocol"].is_null(), "{way}");
         client.write_all(b"late").unwrap();
@@ -144,7 +144,7 @@ fn silence_is_handed_over() {
 #[test]
 #[doc = "[DP-24] an application that cannot be reached after the look at the first bytes: a reset"]
 fn no_application_behind_the_judge() {
-    for (way, mesh, to) in ways("forward", 2_000) {
+    for (way, mesh, to) in ways("forward", 30_000) {
         let _lane = lane(way, &mesh);
         *mesh.server.app.lock().unwrap() = Some("127.0.0.1:1".parse().unwrap());
         assert!(is_reset(&say(to, b"*1\r\n$4\r\nPING\r\n")), "{way}");

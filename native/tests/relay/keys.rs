@@ -4,7 +4,6 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
 
 use fairlead::tls::identity::Identities;
 use fairlead::tls::records::{ALERT, DATA, HANDSHAKE, HEADER, Records, TRAILER};
@@ -14,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use crate::life::echo;
 use crate::mesh::{CLIENT, DOMAIN, Mesh, SERVER, allow, config};
-use crate::node::{app, reason};
+use crate::node::{app, dial, reason};
 use crate::refusals::AnyServer;
 use crate::transfer::{exchange, serve};
 
@@ -39,8 +38,7 @@ impl Foreign {
             .unwrap();
         config.alpn_protocols = vec![b"fairlead/1".to_vec()];
         let tls = rustls::ClientConnection::new(Arc::new(config), "server.test".try_into().unwrap()).unwrap();
-        let socket = TcpStream::connect(mesh.server.inbound()).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let socket = dial(mesh.server.inbound());
         let mut peer = Foreign { tls: rustls::StreamOwned::new(tls, socket), decoder: Decoder::default(), input: Vec::new() };
         peer.send(Kind::Open, &OpenMeta::default().encode());
         while peer.next().0 != Kind::Accept {}
@@ -140,8 +138,7 @@ fn hostile(mesh: &Mesh) -> (TcpStream, Records) {
     let snapshot = ids.snapshot();
     let tls = client_config(&ids, &snapshot, &snapshot.svids[CLIENT], Arc::from([SERVER.to_string()])).unwrap();
     let mut handshake = Handshake::client(tls).unwrap();
-    let mut socket = TcpStream::connect(mesh.server.inbound()).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut socket = dial(mesh.server.inbound());
     let (mut input, mut room) = (Vec::new(), [0; 8_192]);
     loop {
         let (mut used, mut out) = (0, Vec::new());

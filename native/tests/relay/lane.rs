@@ -9,12 +9,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use fairlead::channel::{CALL, EVENT, FrameReader, REPLY};
 use serde_json::{Value, json};
 
-use crate::node::{Node, frame, wait_for};
+use crate::node::{Node, PATIENCE, dial, frame, wait_for};
 
 #[derive(Default)]
 struct Seen {
@@ -36,7 +35,7 @@ fn own(fd: &Value) -> UnixStream {
     // Reads and writes are the same for both kinds of sockets.
     let stream = UnixStream::from(fd);
     stream.set_nonblocking(false).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
@@ -142,8 +141,7 @@ fn copy(mut from: &UnixStream, mut to: &UnixStream) {
 
 /// The first bytes of a connection, sent by a client.
 pub fn say(to: std::net::SocketAddr, text: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(to).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut stream = dial(to);
     stream.write_all(text).unwrap();
     stream
 }

@@ -20,6 +20,11 @@ use serde_json::{Value, json};
 
 use crate::pki::Pair;
 
+/// How long is waited for what must come: longer than any load of the machine delays it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Bound of what must not be waited for. What it would wait for by mistake, `config` of the mesh sets to longer.
+pub const AT_ONCE: Duration = Duration::from_secs(10);
+
 /// A pod whose "network namespace" is the loopback device: outbound connections all go to `to`, the app is at `app`.
 pub struct LoopbackPod {
     name: String,
@@ -243,7 +248,7 @@ pub fn wait_for<T>(check: impl FnMut() -> Option<T>) -> T {
 
 /// As `wait_for`; `said`: what there was instead.
 pub fn wait_or<T>(mut check: impl FnMut() -> Option<T>, said: impl Fn() -> String) -> T {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = check() {
             return value;
@@ -251,6 +256,40 @@ pub fn wait_or<T>(mut check: impl FnMut() -> Option<T>, said: impl Fn() -> Strin
         assert!(Instant::now() < until, "{}", said());
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Nobody listens there, nor will: the port is bound for as long as the process lives.
+pub fn closed() -> SocketAddr {
+    let fd = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    rustix::net::bind(&fd, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let bound = TcpListener::from(fd);
+    let address = bound.local_addr().unwrap();
+    std::mem::forget(bound);
+    address
+}
+
+/// A loopback address that no other test and no other run has, on the HBONE port.
+pub fn hbone_address() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let (n, p) = (NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
+    format!("127.{}.{}.{n}:15008", 16 + (p >> 8) % 200, p % 256)
+}
+
+/// A client's connection, read with patience.
+pub fn dial(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Says `text` and its end; what comes back until the other side's end.
+pub fn ask(to: SocketAddr, text: &[u8]) -> Vec<u8> {
+    let mut stream = dial(to);
+    stream.write_all(text).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
 }
 
 /// Close reason of a record.

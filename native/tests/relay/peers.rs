@@ -2,13 +2,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::life::echo;
 use crate::mesh::{CLIENT, DOMAIN, Mesh, SERVER, allow, config, forward_to};
-use crate::node::{Node, app, app_on, number, reason};
+use crate::node::{AT_ONCE, Node, app, app_on, dial, number, reason};
 use crate::pki::{Ca, ca};
 use crate::transfer::{exchange, serve};
 
@@ -16,12 +16,6 @@ const LANE_TUNNEL: u8 = 1;
 const LANE_PLAIN: u8 = 3;
 const LANE_LOCAL: u8 = 4;
 const FLAG_IPV6: u8 = 1;
-
-fn dial(to: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(to).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
-    stream
-}
 
 /// Whether a ping comes back; what a refused client sees is a reset.
 fn ping(to: SocketAddr) -> bool {
@@ -114,7 +108,7 @@ fn disabled_waits_for_nobody() {
     let started = Instant::now();
     let mut stream = dial(mesh.server.inbound());
     stream.read_exact(&mut [0; 11]).unwrap();
-    assert!(started.elapsed() < Duration::from_millis(90), "{:?}", started.elapsed());
+    assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
     drop(stream);
     assert_eq!(mesh.two.records(1)[0][2], LANE_PLAIN);
 }
@@ -143,7 +137,9 @@ fn same_node(pod: &'static str) -> Mesh {
         plan["endpoints"][0]["verdictId"] = json!(33);
         plan
     };
-    let mesh = Mesh::planned(app, config(|c| c.workers = 1), config(|_| {}), plan, allow);
+    // A pod that is not there is waited for as long as a question is.
+    let one = config(|c| (c.workers, c.question_timeout_ms) = (1, 3_000));
+    let mesh = Mesh::planned(app, one, config(|_| {}), plan, allow);
     mesh.one.enrol(&mesh.server, SERVER);
     mesh
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use time::Duration as Span;
 
 use crate::mesh::{CLIENT, DOMAIN, Mesh, SERVER, allow, config};
-use crate::node::{Node, app, reason, wait_or};
+use crate::node::{Node, PATIENCE, app, dial, reason, wait_or};
 use crate::pki::{Pair, ca, self_signed};
 
 fn echo(mut stream: TcpStream) {
@@ -23,8 +23,7 @@ fn echo(mut stream: TcpStream) {
 
 /// Whether a ping comes back; what a refused client sees is a reset.
 fn ping(mesh: &Mesh) -> bool {
-    let mut stream = TcpStream::connect(mesh.client.outbound()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    let mut stream = dial(mesh.client.outbound());
     let mut back = [0; 4];
     match stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut back)) {
         Ok(()) => true,
@@ -267,7 +266,7 @@ fn another_alpn_is_opaque() {
     });
     let mesh = Mesh::with(address, config(|_| {}), config(|_| {}), allow);
     let _ = foreign_client(&mesh, &[b"http/1.1"], None, &[&rustls::version::TLS13]);
-    assert_eq!(got.recv_timeout(Duration::from_secs(5)).unwrap()[..2], [22, 3]);
+    assert_eq!(got.recv_timeout(PATIENCE).unwrap()[..2], [22, 3]);
     let record = mesh.two.records(1)[0];
     assert_eq!((record[2], record[3]), (3, 1), "lane plain, protocol TLS");
 }
@@ -275,7 +274,7 @@ fn another_alpn_is_opaque() {
 #[test]
 #[doc = "[DP-17] the handshake asks nobody: with a silent agent it completes, and only the OPEN is refused"]
 fn the_handshake_asks_nobody() {
-    let mesh = Mesh::with(app(echo), config(|_| {}), config(|c| c.question_timeout_ms = 300), |_| None);
+    let mesh = Mesh::with(app(echo), config(|_| {}), config(|c| c.question_timeout_ms = 3_000), |_| None);
     assert!(!ping(&mesh));
     assert_eq!(mesh.two.counter("tunnels_made"), 1);
     // Besides it there may be the question whether a client that was slow to speak is a peer.
