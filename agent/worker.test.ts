@@ -7,9 +7,10 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { answerDials, give, pair, podA, script, startThreads, threadParts, until } from "../test/kit/data-thread.ts";
+import { answerDials, give, pair, podA, script, startThreads, threadParts } from "../test/kit/data-thread.ts";
 import { silentListener, startFakeNative } from "../test/kit/fake-native.ts";
 import { authorization, localPod, mesh } from "../test/kit/mesh.ts";
+import { waitFor } from "../test/kit/wait.ts";
 import type { Authorization } from "./api/policy.ts";
 import { startDataThreads } from "./app/data-threads.ts";
 import { Replicas } from "./app/replicas.ts";
@@ -77,7 +78,7 @@ test("[INT-9] a data thread adopts a handed socket and carries it to its destina
   });
   client.near.end(sent);
   assert.equal(await got, createHash("sha256").update(sent).digest("hex"));
-  for (let i = 0; i < 200 && ends.length === 0; i++) await systemClock.sleep(5);
+  await waitFor("the end is told", () => ends.length > 0);
   assert.deepEqual(ends, [{ planId: 9, verdictId: 0, sent: 3_000_000, received: 64 }]);
 });
 
@@ -117,7 +118,7 @@ test("a handed socket whose destination refuses is ended, and the end says why",
   };
   channel.far.write(encodeFrame(6, JSON.stringify(event)));
   await closed;
-  for (let i = 0; i < 200 && ends.length === 0; i++) await systemClock.sleep(5);
+  await waitFor("the end is told", () => ends.length > 0);
   assert.equal(ends[0]?.error, "connect_refused");
 });
 
@@ -138,8 +139,8 @@ test("[INT-14] a data thread that ends is counted, plans stop naming it, and ano
   assert.ok(threads.ok);
   t.after(() => threads.value.stop());
   channels[0]?.far.destroy();
-  await until("another thread", () => threads.value.next() === 0 && attached === 2);
-  await until("told of twice", () => seen.changes.length === 2);
+  await waitFor("another thread", () => threads.value.next() === 0 && attached === 2);
+  await waitFor("told of twice", () => seen.changes.length === 2);
   assert.deepEqual(seen, { died: 1, changes: [undefined, 0] });
 });
 
@@ -159,13 +160,14 @@ test("[INT-14] a data thread that hangs is ended and replaced; one that throws t
       1,
       threadParts(native, () => {}, {
         script: script(`${ready} parentPort.on("message", () => { ${fatal} });`),
-        hungMs: 200,
+        // One that throws must not be taken for one that hangs.
+        hungMs: fatal.startsWith("for") ? 500 : 60_000,
         log,
         died: { add: () => void died++ },
       }),
     );
     assert.ok(threads.ok);
-    await until(`died of ${fatal}`, () => died >= 2);
+    await waitFor(`died of ${fatal}`, () => died >= 2);
     await threads.value.stop();
     assert.ok(
       lines.some((line) =>
@@ -243,7 +245,7 @@ const noAdmin = authorization("no-admin", [{ to: [{ paths: ["/admin*"] }] }], { 
 test("[DP-24] [SEC-1] a client that was silent and then speaks HTTP is judged by its requests", async (t) => {
   const { client, seen, dialled } = await handedInbound(t, null, [noAdmin]);
   client.write("GET /admin HTTP/1.1\r\nhost: a\r\n\r\n");
-  await until("an answer", () => seen.text.includes("RBAC"));
+  await waitFor("an answer", () => seen.text.includes("RBAC"));
   assert.match(seen.text, /^HTTP\/1\.1 403 /);
   assert.equal(dialled(), 0);
 });
@@ -286,7 +288,7 @@ for (const protocol of ["http2", null] as const)
       const ids = new Set(deltas.filter(({ labels }) => labels?.response_code === code).map(({ id }) => id));
       return deltas.filter(({ id }) => ids.has(id)).reduce((sum, { count }) => sum + count, 0);
     };
-    await until("the metrics", () => counted("403") === 20 && counted("200") === 20);
+    await waitFor("the metrics", () => counted("403") === 20 && counted("200") === 20);
   });
 
 test("[INT-7] what was silent and then speaks HTTP/1 is read as that, byte by byte too", async (t) => {
@@ -296,15 +298,15 @@ test("[INT-7] what was silent and then speaks HTTP/1 is read as that, byte by by
     client.write(byte);
     await systemClock.sleep(1);
   }
-  await until("an answer", () => seen.text.includes("RBAC"));
+  await waitFor("an answer", () => seen.text.includes("RBAC"));
   assert.match(seen.text, /^HTTP\/1\.1 403 /);
 });
 
 test("[DP-24] what was silent and is allowed as a connection is carried, until a policy about requests comes", async (t) => {
   const { client, seen, replicas } = await handedInbound(t, null, []);
   client.write("HELO");
-  await until("the echo", () => seen.text.includes("HELO"));
+  await waitFor("the echo", () => seen.text.includes("HELO"));
   replicas.mesh({ changed: [{ kind: "Authorization", value: noAdmin }], removed: [] });
-  await until("the reset", () => seen.error !== "");
+  await waitFor("the reset", () => seen.error !== "");
   assert.equal(seen.error, "ECONNRESET");
 });

@@ -3,9 +3,10 @@ import assert from "node:assert/strict";
 import { Agent, createServer, get, type RequestOptions } from "node:http";
 import type { Socket } from "node:net";
 import { type TestContext, test } from "node:test";
-import { podA, script, startThreads, threadParts, until } from "../../test/kit/data-thread.ts";
+import { podA, script, startThreads, threadParts } from "../../test/kit/data-thread.ts";
 import { silentListener, startFakeNative } from "../../test/kit/fake-native.ts";
 import { localPod } from "../../test/kit/mesh.ts";
+import { waitFor } from "../../test/kit/wait.ts";
 import { systemClock } from "../base/clock.ts";
 import { silentLogger } from "../base/log.ts";
 import type { TenantRefusals } from "../forward/tenants.ts";
@@ -58,7 +59,7 @@ test("[DP-19] [OPS-2] threads drain: the next answer says close, a long answer e
   const clients = (await Promise.all([0, 1].map((thread) => connect(thread)))).map((socket) => clientOn(t, socket));
   for (const ask of clients) assert.equal((await ask()).body, "ok");
   const long = clients[1]?.("/long");
-  await until("the long answer has begun", () => finish !== undefined);
+  await waitFor("the long answer has begun", () => finish !== undefined);
 
   let isDrained = false;
   const drained = threads.drain().then(() => {
@@ -83,7 +84,7 @@ test("[DP-19] [SEC-8] threads drain: a client that asks for nothing, or for ever
   const [idle, slow] = [await connect(0), await connect(0)];
   for (const socket of [idle, slow]) socket.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
   const ended = [idle, slow].map((socket) => new Promise<void>((resolve) => socket.resume().once("end", resolve)));
-  await Promise.all([idle, slow].map((socket) => until("an answer", () => socket.bytesRead > 0)));
+  await Promise.all([idle, slow].map((socket) => waitFor("an answer", () => socket.bytesRead > 0)));
   slow.write("GET / HT");
   const drained = threads.drain();
   // The second after the 10 s that a head may take.
@@ -137,7 +138,7 @@ test("[INT-14] a poisoned thread takes its own connections and no others with it
   posts[0]?.(poison);
   await ended;
   assert.equal((await askOther()).body, "ok");
-  await until("another in its place", () => lines.some(({ event }) => event === "data_thread_started"));
+  await waitFor("another in its place", () => lines.some(({ event }) => event === "data_thread_started"));
   assert.deepEqual([died, gone], [1, [0]]);
   const seen = lines.find(({ event }) => event === "data_thread_died");
   assert.match(String(seen?.fields.reason), /null|undefined/);
@@ -165,7 +166,7 @@ test("[INT-14] a thread that needs more memory than it may have ends alone, and 
   );
   assert.ok(threads.ok);
   t.after(() => threads.value.stop());
-  await until("out of memory", () => died >= 1);
+  await waitFor("out of memory", () => died >= 1);
   assert.match(lines.join("\n"), /data_thread_died.*memory limit.*FAIRLEAD_DATA_THREAD_HEAP_MB/);
 });
 

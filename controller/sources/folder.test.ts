@@ -6,6 +6,7 @@ import { test } from "node:test";
 import { systemClock } from "../../agent/base/clock.ts";
 import { silentLogger } from "../../agent/base/log.ts";
 import { namespace, pod, service } from "../../test/kit/objects.ts";
+import { eventually } from "../../test/kit/wait.ts";
 import { createFolderSource, type FolderSource } from "./folder.ts";
 import { type MeshObject, type Problem, refKey, refOf, type SourceSink } from "./types.ts";
 
@@ -20,7 +21,7 @@ interface Watched extends AsyncDisposable {
 }
 
 /** A folder source over temporary folders; without polling in between, so that what is seen came by notice or `rescan`. */
-async function watched(files: Readonly<Record<string, string>>, pollMs = 60_000): Promise<Watched> {
+async function watched(files: Readonly<Record<string, string>>, pollMs = 600_000): Promise<Watched> {
   const dir = mkdtempSync(join(tmpdir(), "fairlead-folder-"));
   const live = mkdtempSync(join(tmpdir(), "fairlead-live-"));
   const objects = new Map<string, MeshObject>();
@@ -66,17 +67,6 @@ async function watched(files: Readonly<Record<string, string>>, pollMs = 60_000)
   };
   await source.start();
   return state;
-}
-async function eventually(check: () => void): Promise<void> {
-  const end = performance.now() + 3000;
-  for (;;) {
-    try {
-      return check();
-    } catch (error) {
-      if (performance.now() > end) throw error;
-      await systemClock.sleep(10);
-    }
-  }
 }
 const serviceKey = "Service/shop/web";
 

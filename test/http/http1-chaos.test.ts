@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { connect } from "node:net";
 import { test } from "node:test";
 import { seededRandom } from "../../agent/base/random.ts";
-import { behindTcp, until } from "../kit/http1-peers.ts";
+import { behindTcp } from "../kit/http1-peers.ts";
+import { waitFor } from "../kit/wait.ts";
 
 test("[TRF-7] after 600 connections with random aborts on both sides nothing is left, and nobody got another's answer", async (t) => {
   const random = seededRandom(7);
@@ -65,7 +66,8 @@ test("[TRF-7] after 600 connections with random aborts on both sides nothing is 
       setTimeout(() => socket.destroy(), 1_500);
     });
   for (let round = 0; round < 20; round++) await Promise.all(Array.from({ length: 30 }, (_, i) => one(round * 30 + i)));
-  await until(
+  await waitFor(
+    "no connection is left",
     () => proxy.connections.size === 0 && proxy.pool.open === proxy.pool.idleCount && proxy.pool.waitingCount === 0,
   );
   assert.ok(proxy.pool.open <= 10);

@@ -1,11 +1,12 @@
 // What goes wrong between real clients and servers of HTTP/1.1 has one outcome that both can see, and nobody waits for nothing.
 import assert from "node:assert/strict";
-import { Agent, request, type Server } from "node:http";
+import { Agent, type IncomingMessage, request, type Server, type ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { test } from "node:test";
 import type { Handler } from "../../agent/forward/http1/exchange.ts";
-import { behind, behindTcp, curl, echo, note, raw, until } from "../kit/http1-peers.ts";
+import { behind, behindTcp, curl, echo, note, raw } from "../kit/http1-peers.ts";
 import { startProxy } from "../kit/http1-proxy.ts";
+import { patienceMs, waitFor } from "../kit/wait.ts";
 
 test("[TRF-6] an idle connection that its server closed costs no request", async (t) => {
   // The server answers one request per connection and closes at the next one's first byte: what a client sees that comes too late.
@@ -21,7 +22,7 @@ test("[TRF-6] an idle connection that its server closed costs no request", async
     const got = await raw(proxy.port, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", (text) => text.endsWith("ok"));
     assert.match(got, /^HTTP\/1.1 200/);
   }
-  assert.equal(ended.filter((e) => e.status === 200).length, 20);
+  await waitFor("twenty answers", () => ended.filter((e) => e.status === 200).length === 20);
   assert.ok(ended.filter((e) => e.resent === 1).length >= 19);
   // A request that may have had an effect is not sent twice.
   const post = await raw(proxy.port, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", (text) =>
@@ -33,26 +34,26 @@ test("[TRF-6] an idle connection that its server closed costs no request", async
 test("[TRF-6] a pool's limit makes requests wait, and refuses what finds no place to wait", async (t) => {
   let most = 0;
   let now = 0;
+  const { promise: answering, resolve: answer } = Promise.withResolvers<void>();
   const { proxy, ended } = await behind(
     t,
-    (_, res) => {
+    async (_, res) => {
       most = Math.max(most, ++now);
-      setTimeout(() => {
-        now--;
-        res.end("ok");
-      }, 100);
+      await answering;
+      now--;
+      res.end("ok");
     },
     { pool: { maxConnections: 2, maxWaiting: 3 } },
   );
-  const codes = await Promise.all(
-    Array.from({ length: 8 }, async (_, i) => {
-      await new Promise((resolve) => setTimeout(resolve, i * 3));
-      return (await curl("-o", "/dev/null", "-w", "%{http_code}", `http://127.0.0.1:${proxy.port}/`)).out;
-    }),
+  const asked = Array.from({ length: 8 }, () =>
+    curl("-o", "/dev/null", "-w", "%{http_code}", `http://127.0.0.1:${proxy.port}/`),
   );
+  // Two are being served, three wait.
+  await waitFor("three refused", () => ended.filter((e) => e.outcome === "pool_overflow").length === 3);
+  answer();
+  const codes = (await Promise.all(asked)).map(({ out }) => out).sort();
   assert.equal(most, 2);
-  assert.deepEqual(codes.filter((c) => c === "503").length, ended.filter((e) => e.outcome === "pool_overflow").length);
-  assert.ok(codes.filter((c) => c === "200").length >= 5, codes.join());
+  assert.deepEqual(codes, ["200", "200", "200", "200", "200", "503", "503", "503"]);
 });
 
 test("[RES-6] no answer in time is 504, none at all 503 or 502, and the client's connection stays", async (t) => {
@@ -77,6 +78,7 @@ test("[RES-6] no answer in time is 504, none at all 503 or 502, and the client's
   const refusing = await startProxy(1, { handler: { ended: note(ended) } });
   t.after(() => refusing[Symbol.asyncDispose]());
   assert.match(await raw(refusing.port, ask("/"), (text) => text.includes("\r\n\r\n")), /^HTTP\/1.1 503 /);
+  await waitFor("three ends", () => ended.length === 3);
   assert.deepEqual(
     ended.map((e) => e.outcome),
     ["request_timeout", "upstream_closed", "connect_refused"],
@@ -90,13 +92,13 @@ test("[TRF-7] a client that goes away takes its request with it; one that half-c
     else res.on("close", () => closed++).write("begin");
   });
   await raw(proxy.port, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n", (text) => text.includes("begin"));
-  await until(() => closed === 1);
+  await waitFor("the server learns of it", () => closed === 1);
   (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
   const half = await raw(proxy.port, "GET /half HTTP/1.1\r\nHost: a\r\n\r\n", undefined, true);
   assert.match(half, /answer$/);
   const cut = await raw(proxy.port, "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc", undefined, true);
   assert.doesNotMatch(cut, /200/);
-  await until(() => ended.length === 3);
+  await waitFor("three exchanges end", () => ended.length === 3);
   assert.deepEqual([ended[1]?.outcome, ended[2]?.outcome], ["finished", "client_gone"]);
 });
 
@@ -108,7 +110,7 @@ test("[TRF-7] a response that breaks off is seen to be broken, in any framing", 
     );
     const { code } = await curl(`http://127.0.0.1:${proxy.port}/`);
     assert.ok(code === 18 || code === 56, `${head}: ${code}`);
-    await until(() => ended.length === 1);
+    await waitFor("the exchange ends", () => ended.length === 1);
     assert.equal(ended[0]?.outcome, "upstream_closed");
   }
 });
@@ -155,7 +157,7 @@ test("[TRF-7] slow heads get 408, idle connections are closed, nobody is waited 
   const { proxy } = await behind(t, echo, { limits: { headTimeoutMs: 150, idleTimeoutMs: 150, lingerMs: 100 } });
   assert.match(await raw(proxy.port, "GET / HT"), /^HTTP\/1.1 408 Request Timeout\r\n/);
   assert.equal(await raw(proxy.port, ""), "");
-  await until(() => proxy.connections.size === 0);
+  await waitFor("no connection is left", () => proxy.connections.size === 0);
 });
 
 test("[TRF-7] a slow reader holds its server back, and goes on with it", async (t) => {
@@ -182,35 +184,41 @@ test("[TRF-7] a slow reader holds its server back, and goes on with it", async (
     got += data.length;
   });
   socket.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-  await until(() => written > 1_000_000);
+  await waitFor("bytes are written", () => written > 1_000_000);
   await new Promise((resolve) => setTimeout(resolve, 300));
   const held = written;
   assert.ok(held < 40_000_000, `${held} bytes went ahead`);
   assert.ok(proxy.pool.open === 1 && proxy.connections.size === 1);
   socket.resume();
-  await until(() => got >= total);
+  await waitFor("all has come", () => got >= total);
   socket.destroy();
 });
 
 test("[TRF-7] draining: what is under way ends well with Connection: close, idle connections end", async (t) => {
-  const { proxy } = await behind(t, (_, res) => setTimeout(() => res.end("ok"), 100), { limits: { drainIdleMs: 50 } });
+  const held: ServerResponse[] = [];
+  const serve = (req: IncomingMessage, res: ServerResponse): void => {
+    if (req.url === "/held") held.push(res);
+    else res.end("ok");
+  };
+  const { proxy } = await behind(t, serve, { limits: { drainIdleMs: 50 } });
   const agent = new Agent({ keepAlive: true });
   t.after(() => agent.destroy());
-  const ask = (): Promise<string | undefined> =>
+  const ask = (path: string): Promise<string | undefined> =>
     new Promise((resolve, reject) => {
-      request({ port: proxy.port, host: "127.0.0.1", agent }, (res) => {
+      request({ port: proxy.port, host: "127.0.0.1", agent, path }, (res) => {
         res.resume();
         res.on("end", () => resolve(res.headers.connection));
       })
         .on("error", reject)
         .end();
     });
-  assert.notEqual(await ask(), "close");
-  const pending = ask();
-  await new Promise((resolve) => setTimeout(resolve, 30));
+  assert.notEqual(await ask("/"), "close");
+  const pending = ask("/held");
+  await waitFor("it is under way", () => held.length === 1);
   for (const connection of proxy.connections) connection.drain();
+  held[0]?.end("ok");
   assert.equal(await pending, "close");
-  await until(() => proxy.connections.size === 0);
+  await waitFor("no connection is left", () => proxy.connections.size === 0);
 });
 
 test("[RES-5] a refused connection is tried again where the decision says; a late answer of the first changes nothing", async (t) => {
@@ -255,7 +263,7 @@ test("[TRF-7] a client that asks and asks and reads nothing is not served ahead 
     got += data.length;
   });
   socket.resume();
-  await until(() => decided === 5_000 && got > 5_000 * 50_000);
+  await waitFor("all are answered", () => decided === 5_000 && got > 5_000 * 50_000);
 });
 
 test("[SEC-8] a decision or hook that throws ends that exchange alone", async (t) => {
@@ -279,6 +287,7 @@ test("[SEC-8] a decision or hook that throws ends that exchange alone", async (t
   assert.equal(await ask("PUT /answered"), "");
   assert.match(await ask("GET /"), /^HTTP\/1.1 200/);
   assert.deepEqual(thrown, ["decide", "answered"]);
+  await waitFor("three ends", () => ended.length === 3);
   assert.deepEqual(
     ended.map((e) => e.outcome),
     ["internal_error", "internal_error", "finished"],
@@ -291,6 +300,7 @@ test("[TRF-7] endless interim responses are a failure of the server", async (t) 
   );
   const got = await raw(proxy.port, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", (text) => text.includes(" 502 "));
   assert.equal((got.match(/102/g) ?? []).length, 32);
+  await waitFor("the end", () => ended.length === 1);
   assert.equal(ended[0]?.outcome, "refused:too_many_interim_responses");
 });
 
@@ -325,7 +335,12 @@ test("[RES-5] [RES-6] a try that gives no answer or a bad one is made again else
   });
   const { proxy, ended } = await behind(t, echo, {
     handler: {
-      decide: () => ({ kind: "forward", upstream: bad.proxy.pool, tryTimeoutMs: 100, replayBytes: 50_000 }),
+      decide: ({ path }) => ({
+        kind: "forward",
+        upstream: bad.proxy.pool,
+        tryTimeoutMs: path === "/slow" ? 100 : patienceMs,
+        replayBytes: 50_000,
+      }),
       answered: (head, exchange) =>
         head.status === 503 && exchange.canResend ? { kind: "forward", upstream: good.proxy.pool } : undefined,
       failed: (why, exchange) => {
@@ -353,6 +368,7 @@ test("[RES-5] [RES-6] a try that gives no answer or a bad one is made again else
     assert.match((await ask("/slow", 90_000, ...more)).out, /^\|504$/);
     assert.match((await ask("/unavailable", 90_000, ...more)).out, /^no\|503$/);
   }
+  await waitFor("eight ends", () => ended.length === 8);
   assert.deepEqual(
     ended.map((e) => [e.outcome, e.resent]),
     [1, 2].flatMap(() => [

@@ -7,8 +7,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
-import { behind, behindTcp, curl, echo, raw, readResponses, startNginx, until } from "../kit/http1-peers.ts";
+import type { Handler } from "../../agent/forward/http1/exchange.ts";
+import { behind, behindTcp, curl, echo, raw, readResponses, startNginx } from "../kit/http1-peers.ts";
 import { startProxy } from "../kit/http1-proxy.ts";
+import { waitFor } from "../kit/wait.ts";
 
 test("[TRF-7] curl: keep-alive, bodies by length and in chunks, 100-continue, HEAD, HTTP/1.0", async (t) => {
   const { proxy } = await behind(t, (req, res) => {
@@ -52,7 +54,12 @@ test("[TRF-7] curl: keep-alive, bodies by length and in chunks, 100-continue, HE
 });
 
 test("[TRF-7] pipelined requests are answered in their order, whatever the cut", async (t) => {
-  const { proxy, ended } = await behind(t, echo);
+  let decided = 0;
+  const decide: Handler["decide"] = () => {
+    decided++;
+    return { kind: "forward", upstream: proxy.pool };
+  };
+  const { proxy, ended } = await behind(t, echo, { handler: { decide } });
   let text = "";
   for (let i = 0; i < 50; i++)
     text +=
@@ -75,9 +82,9 @@ test("[TRF-7] pipelined requests are answered in their order, whatever the cut",
     bytewise.write(byte);
     await new Promise((resolve) => setImmediate(resolve));
   }
-  await until(() => (got.match(/"url"/g) ?? []).length >= 9);
+  await waitFor("nine answers, and a tenth request", () => (got.match(/"url"/g) ?? []).length >= 9 && decided > 60);
   bytewise.destroy();
-  await until(() => ended.length > 60);
+  await waitFor("all exchanges end", () => ended.length > 60);
 });
 
 test("[TRF-7] trailers, interim responses and both directions at once pass", async (t) => {
@@ -102,9 +109,9 @@ test("[TRF-7] trailers, interim responses and both directions at once pass", asy
     got += data.toString("latin1");
   });
   socket.write(head);
-  await until(() => got.endsWith("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"));
+  await waitFor("interim responses", () => got.endsWith("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"));
   socket.write("1\r\na\r\n0\r\nx-sum: 1\r\n\r\n");
-  await until(() =>
+  await waitFor("the answer with its trailers", () =>
     got.endsWith("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-after: 2\r\n\r\n"),
   );
 });
@@ -125,7 +132,7 @@ test("[TRF-7] WebSocket: bytes of an upgraded connection pass both ways, half-cl
   assert.match(head ?? "", /^HTTP\/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket$/);
   assert.equal(rest.length, "helloearlybye".length + big.length);
   assert.ok(rest.startsWith("helloearlyxx") && rest.endsWith("xbye"));
-  await until(() => ended.length === 1);
+  await waitFor("the exchange ends", () => ended.length === 1);
   assert.equal(ended[0]?.outcome, "finished");
 });
 
@@ -181,7 +188,7 @@ test("[TRF-7] a client behind a socket pair, as a tunnel's stream is handed over
   const { out } = await curl("--unix-socket", path, "http://a/x", "http://a/y");
   assert.equal(out, "okok");
   assert.equal((await curl("--unix-socket", path, "http://a/cut")).code, 18);
-  await until(() => ended.length === 3);
+  await waitFor("three exchanges end", () => ended.length === 3);
   assert.deepEqual(
     ended.map((e) => e.outcome),
     ["finished", "finished", "upstream_closed"],

@@ -7,8 +7,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { sharedCa } from "./shared-ca.ts";
+import { eventually, patienceMs } from "./wait.ts";
 
-const logWaitMs = 20_000;
 const main = fileURLToPath(new URL("../../controller/main.ts", import.meta.url));
 
 export interface Answer {
@@ -98,7 +98,8 @@ export async function startController(
     async restart(extra = {}) {
       const { ports } = controller;
       await controller.stop();
-      await launch(extra, ports);
+      // Meanwhile somebody else's connection may have got one of the ports.
+      await eventually(() => launch(extra, ports), /EADDRINUSE|bind/);
     },
     stop: (signal = "SIGTERM") => running.stop(signal),
     async [Symbol.asyncDispose]() {
@@ -146,12 +147,12 @@ function run(env: Readonly<Record<string, string>>): Running {
     child,
     ready,
     async logged(event, matches = () => true) {
-      const signal = AbortSignal.timeout(logWaitMs);
+      const signal = AbortSignal.timeout(patienceMs);
       for (;;) {
         const line = log.find((l) => l.event === event && matches(l));
         if (line !== undefined) return line;
         await once(more, "lines", { signal }).catch(() => {
-          throw new Error(`no log line ${event} within ${logWaitMs} ms`);
+          throw new Error(`no log line ${event} within ${patienceMs} ms`);
         });
       }
     },

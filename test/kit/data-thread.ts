@@ -48,7 +48,7 @@ export const threadParts = (
   random: seededRandom(1),
   log: silentLogger,
   died: { add: () => {} },
-  hungMs: 10_000,
+  hungMs: 60_000,
   metricSeries: 100,
   drainIdleMs: 300,
   guard: createGuardMemory(64),
@@ -97,15 +97,6 @@ export function answerDials(
   });
   channel.on("data", (chunk: Buffer) => frames.push(chunk)).resume();
 }
-
-/** Waits for what must come, 10 s at most. */
-export const until = async (what: string, holds: () => boolean): Promise<void> => {
-  for (let i = 0; i < 1000; i++) {
-    if (holds()) return;
-    await systemClock.sleep(10);
-  }
-  assert.fail(what);
-};
 
 /** A data thread's entry made of a few statements. */
 export const script = (body: string): URL =>

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type RequestListener, type Server } from "node:http";
 import { connect, createServer as createTcp, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -10,6 +10,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import type { Exchange } from "../../agent/forward/http1/exchange.ts";
 import { type Http1Proxy, startProxy } from "./http1-proxy.ts";
+import { waitFor } from "./wait.ts";
 
 export interface Ended {
   readonly method: string;
@@ -75,11 +76,6 @@ export const note =
     ended.push({ method, status, outcome, resent });
   };
 
-export const until = async (holds: () => boolean): Promise<void> => {
-  for (let i = 0; i < 500 && !holds(); i++) await new Promise((resolve) => setTimeout(resolve, 10));
-  assert.ok(holds(), "not within 5 s");
-};
-
 /** Sends `text` on a raw connection and gives all that comes until `stop` holds or the connection ends. */
 export function raw(
   port: number,
@@ -106,7 +102,7 @@ export const curl = (...args: readonly string[]): Promise<{ readonly out: string
   new Promise((resolve) => {
     const child = execFile(
       "curl",
-      ["-sS", "-m", "10", ...args],
+      ["-sS", "-m", "60", ...args],
       { encoding: "latin1", maxBuffer: 64e6 },
       (error, out) => resolve({ out, code: error === null ? 0 : Number(error.code) }),
     );
@@ -183,8 +179,17 @@ export function readResponses(socket: Socket, count: number): Promise<Buffer[]> 
 
 /** nginx with one file of 300,000 bytes at /file. */
 export async function startNginx(t: TestContext): Promise<{ readonly port: number; readonly content: Buffer }> {
-  const folder = mkdtempSync(join(tmpdir(), "fairlead-nginx-"));
   const content = Buffer.from(Array.from({ length: 300_000 }, (_, i) => 32 + ((i * 7) % 90)));
+  for (let tries = 0; tries < 10; tries++) {
+    const port = await nginxOn(t, content);
+    if (port !== undefined) return { port, content };
+  }
+  throw new Error("nginx does not listen");
+}
+
+/** Undefined: somebody else took the port before nginx could. */
+async function nginxOn(t: TestContext, content: Buffer): Promise<number | undefined> {
+  const folder = mkdtempSync(join(tmpdir(), "fairlead-nginx-"));
   writeFileSync(join(folder, "file"), content);
   const free = createTcp();
   const port = await listen(free);
@@ -200,21 +205,14 @@ export async function startNginx(t: TestContext): Promise<{ readonly port: numbe
   const child = spawn("nginx", ["-e", join(folder, "error.log"), "-c", join(folder, "nginx.conf")], {
     stdio: "ignore",
   });
+  const gone = new Promise((resolve) => child.once("exit", resolve));
   t.after(async () => {
-    const gone = new Promise((resolve) => child.once("exit", resolve));
     child.kill();
     await gone;
     rmSync(folder, { recursive: true });
   });
-  for (let i = 0; i < 200; i++) {
-    const up = await new Promise<boolean>((resolve) => {
-      const socket = connect(port, "127.0.0.1");
-      socket.once("connect", () => resolve(true));
-      socket.once("error", () => resolve(false));
-      socket.once("connect", () => socket.destroy());
-    });
-    if (up) return { port, content };
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  throw new Error("nginx does not listen");
+  // Its number is written once it listens.
+  const pid = join(folder, "pid");
+  await waitFor("nginx", () => child.exitCode !== null || (existsSync(pid) && readFileSync(pid, "utf8") !== ""));
+  return child.exitCode === null ? port : undefined;
 }

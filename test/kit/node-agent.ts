@@ -15,6 +15,7 @@ import {
 import { decodeResource, kindOfTypeUrl, type MeshResource } from "../../agent/api/resources.ts";
 import { x509 } from "../../controller/issue/x509.ts";
 import type { TestController } from "./controller.ts";
+import { patienceMs } from "./wait.ts";
 
 export interface Keyed {
   readonly csrPem: string;
@@ -183,7 +184,7 @@ export class TestStream {
     this.send({ typeUrl: response.typeUrl, responseNonce: response.nonce, errorDetail: { code: 3, message } });
   }
   /** The next response that was not taken yet. */
-  async next(timeoutMs = 5000): Promise<DeltaDiscoveryResponse> {
+  async next(timeoutMs = patienceMs): Promise<DeltaDiscoveryResponse> {
     const want = ++this.#taken;
     if (this.responses.length < want) {
       await new Promise<void>((resolve, reject) => {

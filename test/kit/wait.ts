@@ -19,14 +19,14 @@ export async function waitFor<T>(
   }
 }
 
-/** Calls until it does not throw, and gives what it returned. @throws what it threw last */
-export async function eventually<T>(check: () => Promise<T> | T): Promise<T> {
+/** Calls until it does not throw, and gives what it returned. @throws what it threw last, or what is no `reason` to try again */
+export async function eventually<T>(check: () => Promise<T> | T, reason: RegExp = /(?:)/): Promise<T> {
   const deadline = performance.now() + patienceMs;
   for (;;) {
     try {
       return await check();
     } catch (error) {
-      if (performance.now() > deadline) throw error;
+      if (performance.now() > deadline || !reason.test(String(error))) throw error;
     }
     await sleep(10);
   }

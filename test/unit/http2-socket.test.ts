@@ -9,11 +9,16 @@ import { defaultLimits, type Http2Limits } from "../../agent/forward/http2/limit
 import { Http2Socket, Turn } from "../../agent/forward/http2/socket.ts";
 import { createFakeClock, type FakeClock } from "../kit/fake-clock.ts";
 import { block, frame, frames, get, headers, hello, Recorder } from "../kit/http2-pair.ts";
+import { waitFor } from "../kit/wait.ts";
 
 interface Served {
   readonly events: Recorder<Http2Request>;
   readonly clock: FakeClock;
   readonly peer: Socket;
+  /** What the peer was sent so far. */
+  sent(): Buffer;
+  /** How many bytes of the peer were read. */
+  read(): number;
   /** All that the peer was sent, once its connection is over. */
   readonly over: Promise<Buffer>;
 }
@@ -22,7 +27,9 @@ async function served(use: (served: Served) => Promise<void>, limits: Partial<Ht
   const events = new Recorder<Http2Request>();
   const clock = createFakeClock();
   const turn = new Turn();
+  let accepted: Socket | undefined;
   const server = createServer((socket) => {
+    accepted = socket;
     const bound = new Http2Socket<Http2Request>(
       { role: "server", handler: events, limits: { ...defaultLimits, ...limits } },
       turn,
@@ -37,17 +44,20 @@ async function served(use: (served: Served) => Promise<void>, limits: Partial<Ht
   peer.on("error", () => {});
   const over = once(peer, "close").then(() => Buffer.concat(parts));
   try {
-    await use({ events, clock, peer, over });
+    await use({
+      events,
+      clock,
+      peer,
+      over,
+      sent: () => Buffer.concat(parts),
+      read: () => accepted?.bytesRead ?? 0,
+    });
   } finally {
     peer.destroy();
     await new Promise((resolve) => server.close(resolve));
   }
 }
 
-async function until(what: () => boolean): Promise<void> {
-  for (let i = 0; i < 500 && !what(); i++) await new Promise((resolve) => setTimeout(resolve, 10));
-  assert.ok(what(), "in time");
-}
 const ack = frame(t.settings, 1, 0);
 
 test("[SEC-8] HTTP/2: who begins a head and does not end it, or never says its settings, is let go after 10 s", async () => {
@@ -59,17 +69,17 @@ test("[SEC-8] HTTP/2: who begins a head and does not end it, or never says its s
     [Buffer.alloc(0), 4],
   ];
   for (const [bytes, code] of debts) {
-    await served(async ({ events, clock, peer, over }) => {
-      await once(peer, "data");
+    await served(async ({ events, clock, peer, over, sent, read }) => {
+      await waitFor("settings", () => sent().length > 0);
       if (bytes.length > 0) peer.write(bytes);
-      await new Promise((resolve) => setTimeout(resolve, 50));
+      await waitFor("all is read", () => read() === bytes.length);
       clock.advance(9_000);
       assert.deepEqual(events.lines, []);
       clock.advance(1_500);
-      await until(() => events.lines.includes(`done peer_due ${code}`));
+      await waitFor("the end", () => events.lines.includes(`done peer_due ${code}`));
       // Whoever does not close gets closed.
       peer.resume();
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await waitFor("GOAWAY", () => frames(sent()).at(-1)?.type === t.goaway);
       clock.advance(2_000);
       const last = frames(await over).at(-1);
       assert.equal(last?.type, t.goaway);
@@ -78,7 +88,7 @@ test("[SEC-8] HTTP/2: who begins a head and does not end it, or never says its s
   }
   await served(async ({ events, clock, peer }) => {
     peer.write(Buffer.concat([hello, ack, headers(1, get, true)]));
-    await until(() => events.lines.length > 1);
+    await waitFor("the request", () => events.lines.length > 1);
     clock.advance(60_000);
     assert.deepEqual(events.lines, ["head 1 GET a/  end", "end 1"]);
   });
@@ -93,7 +103,7 @@ test("[SEC-8] HTTP/2: who reads nothing of many large answers loses the connecti
       };
       peer.write(Buffer.concat([hello, ack]));
       for (let i = 0; i < 400; i++) peer.write(headers(1 + 2 * i, get, true));
-      await until(() => events.lines.some((l) => l.startsWith("done unsent_limit")));
+      await waitFor("the end", () => events.lines.some((l) => l.startsWith("done unsent_limit")));
     },
     { maxUnsent: 1_000_000 },
   );
@@ -102,9 +112,9 @@ test("[SEC-8] HTTP/2: who reads nothing of many large answers loses the connecti
 test("[TRF-7] HTTP/2: the owner of every stream hears when the connection vanishes", async () => {
   await served(async ({ events, peer }) => {
     peer.write(Buffer.concat([hello, ack, headers(1, get, true), headers(3, get, false)]));
-    await until(() => events.heads.size === 2);
+    await waitFor("both requests", () => events.heads.size === 2);
     peer.resetAndDestroy();
-    await until(() => events.lines.some((l) => l.startsWith("done")));
+    await waitFor("the end", () => events.lines.some((l) => l.startsWith("done")));
     assert.equal(events.lines.filter((l) => l.startsWith("reset")).length, 2);
   });
   // The other role, and a server that is not there.
@@ -114,7 +124,7 @@ test("[TRF-7] HTTP/2: the owner of every stream hears when the connection vanish
   bound.attach(socket, false);
   const line = { method: "GET", scheme: "http", authority: "w", path: "/" };
   assert.ok(bound.connection.request(line, [], true, null) !== null);
-  await until(() => events.lines.length >= 2);
+  await waitFor("the failure", () => events.lines.length >= 2);
   assert.deepEqual(events.lines, ["reset 1 ECONNREFUSED 8", "done ECONNREFUSED 8"]);
   assert.equal(bound.connection.request(line, [], true, null), null);
 });

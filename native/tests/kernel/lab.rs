@@ -68,6 +68,7 @@ impl Lab {
             let ns = format!("{name}-{part}");
             sh(&format!(
                 "ip netns add {ns}; ip -n {ns} link set lo up
+                 ip netns exec {ns} sh -c 'echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad'
                  ip -n {ns} link add eth0 type veth peer name v{part} netns {router}
                  ip -n {router} link set v{part} master br0 up
                  ip -n {ns} addr add 10.77.0.{number}/24 dev eth0; ip -n {ns} addr add fd77::{number}/64 dev eth0 nodad

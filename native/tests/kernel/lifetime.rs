@@ -212,6 +212,8 @@ fn unenrol(lab: &Lab) {
             (String::from_utf8(rules.unwrap().stdout).unwrap(), values)
         })
     };
+    // The kernel gives the link an address of its own a little later.
+    eventually("the pod's addresses", || state(lab).0.contains("local fe80::"));
     let before = state(lab);
     let kernel = lab.start(&["a"]);
     assert_ne!(state(lab), before);

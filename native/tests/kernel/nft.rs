@@ -205,6 +205,8 @@ fn state(lab: &Lab, part: &str) -> String {
 }
 
 fn restored(lab: &Lab) {
+    // The kernel gives the link an address of its own a little later.
+    eventually("the pod's addresses", || state(lab, "a").contains("local fe80::"));
     let before = state(lab, "a");
     let kernel = start(lab, &["a"]);
     assert!(state(lab, "a").contains("table inet fairlead"));
