@@ -102,7 +102,7 @@ export const startPeer = (
 /** The next line that is such an event; others are skipped. */
 export async function eventOf(program: PodProgram, ...events: readonly string[]): Promise<Record<string, unknown>> {
   for (;;) {
-    const line = await program.next(15_000);
+    const line = await program.next();
     if (events.includes(String(line.event))) return line;
   }
 }

@@ -9,26 +9,15 @@ import type { Finished } from "../lab/command.ts";
 import { defaultOptions, type LabOptions, type LabStatus, type PodStatus } from "../lab/lab-options.ts";
 import { type LabPaths, type NodePaths, nodePaths } from "../lab/paths.ts";
 import { PodProgram, runInPod, trafficCommand } from "../lab/programs.ts";
-import { callJson } from "../lab/unix-http.ts";
+import { call, callJson } from "../lab/unix-http.ts";
 import { sharedCa } from "./shared-ca.ts";
+import { patienceMs, waitFor } from "./wait.ts";
 
 /** Reason for skipping lab tests here, or false. */
 export const skipLab: string | false = missingForLab() ?? false;
 
-/** Calls until the answer is neither undefined nor false. @throws Error naming what was waited for, with the last answer */
-export async function waitFor<T>(
-  what: string,
-  ask: () => Promise<T | undefined | false> | T | undefined | false,
-  timeoutMs = 10_000,
-): Promise<T> {
-  const deadline = Date.now() + timeoutMs;
-  for (;;) {
-    const answer = await ask();
-    if (answer !== undefined && answer !== false) return answer;
-    if (Date.now() > deadline) throw new Error(`waited ${timeoutMs} ms in vain: ${what}`);
-    await sleep(25);
-  }
-}
+/** Options of a test with labs. */
+export const labOptions = { skip: skipLab, timeout: 600_000 } as const;
 
 /** A lab that is up. */
 export class TestLab {
@@ -57,7 +46,7 @@ export class TestLab {
   }
 
   /** Waits for a pod that is there and ready. */
-  ready(key: string, timeoutMs = 20_000): Promise<PodStatus> {
+  ready(key: string, timeoutMs: number = patienceMs): Promise<PodStatus> {
     return waitFor(
       `pod ${key} ready`,
       async () => (await this.status()).pods.find((p) => `${p.namespace}/${p.name}` === key && p.ready),
@@ -66,7 +55,7 @@ export class TestLab {
   }
 
   /** Runs a command in a pod to its end. */
-  run(pod: string, command: readonly string[], timeoutMs = 60_000): Promise<Finished> {
+  run(pod: string, command: readonly string[], timeoutMs = 2 * patienceMs): Promise<Finished> {
     return runInPod(this.name, pod, command, timeoutMs);
   }
 
@@ -109,6 +98,24 @@ export class TestLab {
     return okOr(await callJson(this.node(node).adminSocket, path, { method })) as Record<string, unknown>;
   }
 
+  /** Ended connections as a node's agent tells of them, the latest ones. */
+  async records<T = Readonly<Record<string, unknown>>>(node: string, limit = 1000): Promise<readonly T[]> {
+    return (await this.askAgent(node, `/v1/records?limit=${limit}`)).records as readonly T[];
+  }
+
+  /** What is scraped from a node's agent. */
+  async metrics(node: string): Promise<string> {
+    return okOr(await call(this.node(node).adminSocket, "/metrics")).text;
+  }
+
+  /** Sum of the samples of a metric whose labels hold all of these texts; 0 if there is none. */
+  async metric(node: string, name: string, ...labels: readonly string[]): Promise<number> {
+    const lines = (await this.metrics(node))
+      .split("\n")
+      .filter((line) => line.startsWith(`${name}{`) && labels.every((label) => line.includes(label)));
+    return lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
+  }
+
   async askController(path: string, method: "GET" | "POST" = "GET", body?: unknown): Promise<Record<string, unknown>> {
     return okOr(
       await callJson(this.paths.controllerSocket, path, { method, ...(body === undefined ? {} : { body }) }),
@@ -132,9 +139,9 @@ function okOr<T>(result: { readonly ok: true; readonly value: T } | { readonly o
   throw new Error(result.error);
 }
 
-/** Waits until agents know what the controller last read (which pods are ready, above all), 3 s at most: some labs are made never to settle. */
+/** Waits until agents know what the controller last read (which pods are ready, above all), 10 s at most: some labs are made never to settle. */
 async function settled(lab: TestLab): Promise<void> {
-  const until = performance.now() + 3000;
+  const until = performance.now() + 10_000;
   await lab.askController("/v1/sync", "POST");
   for (;;) {
     const { objects } = (await lab.askController("/v1/status")) as {

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import type { PodProgram } from "../lab/programs.ts";
 import type { TestLab } from "./lab.ts";
+import { patienceMs } from "./wait.ts";
 
 export interface Visit {
   readonly lab: TestLab;
@@ -21,7 +22,7 @@ export interface RealProgram {
 const urlHost = (host: string): string => (host.includes(":") ? `[${host}]` : host);
 const sha256 = (bytes: Buffer): string => createHash("sha256").update(bytes).digest("hex");
 
-async function ran(visit: Visit, command: readonly string[], timeoutMs = 30_000): Promise<string> {
+async function ran(visit: Visit, command: readonly string[], timeoutMs = 2 * patienceMs): Promise<string> {
   const done = await visit.lab.run(visit.client, command, timeoutMs);
   assert.equal(done.code, 0, `${command[0]} in ${visit.client}: exit code ${done.code}: ${done.stderr}${done.stdout}`);
   return done.stdout;
@@ -49,9 +50,9 @@ async function redis(visit: Visit): Promise<string> {
     `for i in $(seq 1 5000); do echo "INCR ${key}"; done | redis-cli -h ${host} --pipe; redis-cli -h ${host} getdel ${key}`,
   ]);
   assert.match(piped, /errors: 0, replies: 5000\n5000\n$/);
-  const subscriber = `redis-cli -h ${host} subscribe news > /tmp/heard & for i in $(seq 1 50); do grep -q ^subscribe /tmp/heard && break; sleep 0.05; done
-redis-cli -h ${host} publish news hello > /dev/null; for i in $(seq 1 50); do grep -q hello /tmp/heard && break; sleep 0.05; done; kill $!; cat /tmp/heard`;
-  const heard = await lab.run(client, ["sh", "-c", subscriber], 10_000);
+  const subscriber = `redis-cli -h ${host} subscribe news > /tmp/heard & for i in $(seq 1 600); do grep -q ^subscribe /tmp/heard && break; sleep 0.05; done
+redis-cli -h ${host} publish news hello > /dev/null; for i in $(seq 1 600); do grep -q hello /tmp/heard && break; sleep 0.05; done; kill $!; cat /tmp/heard`;
+  const heard = await lab.run(client, ["sh", "-c", subscriber]);
   assert.match(heard.stdout, /message\nnews\nhello/, heard.stderr);
   return "5,000 commands piped; publish and subscribe";
 }
@@ -64,7 +65,7 @@ const once = () => new Promise((done, fail) => { const t = performance.now(); co
 
 /** Times from the connect to the server's greeting, ms, one per connection; each connection logs in and is answered. */
 export async function greetings(visit: Visit, tries: number): Promise<readonly number[]> {
-  const out = await ran(visit, [process.execPath, "-e", login, visit.host, "3306", String(tries)], 60_000);
+  const out = await ran(visit, [process.execPath, "-e", login, visit.host, "3306", String(tries)]);
   return JSON.parse(out) as number[];
 }
 
@@ -86,13 +87,13 @@ function curl(
     const make = `"$0" -e 'require("node:fs").writeFileSync("/tmp/body", Buffer.alloc(3000000, "body of a request "))'`;
     await ran(visit, ["sh", "-c", make, process.execPath]);
     const format = "%{http_version} %{num_connects}\\n";
-    const shared = ["-sSk", "-m", "20", "-w", format, ...options];
+    const shared = ["-sSk", "-m", "60", "-w", format, ...options];
     const each = Array.from({ length: uploads }, (_, i) => ["-T", "/tmp/body", `${base}/${i}`]).flat();
     const out = await ran(visit, ["curl", ...shared, ...each]);
     const got = `${version === "2" ? "2.0" : version} got ${body.length} ${sha256(body)}`;
     const expected = Array.from({ length: uploads }, (_, i) => `${got}\n${version} ${i === 0 ? 1 : 0}\n`).join("");
     assert.equal(out, expected, "all uploads on one connection");
-    const large = await ran(visit, ["sh", "-c", `curl -sSk -m 20 ${options.join(" ")} ${base}/large | sha256sum`]);
+    const large = await ran(visit, ["sh", "-c", `curl -sSk -m 60 ${options.join(" ")} ${base}/large | sha256sum`]);
     assert.equal(large.split(" ")[0], sha256(Buffer.alloc(5_000_000, "fairlead ")));
     return `${3 * uploads} MB up on one connection, 5 MB down, whole`;
   };
@@ -130,7 +131,7 @@ export async function sshSession(visit: Visit): Promise<PodProgram> {
 /** Small writes both ways, one after the other. */
 export async function chat(session: PodProgram, from: number, count: number, pauseMs = 0): Promise<void> {
   for (let i = from; i < from + count; i++) {
-    assert.deepEqual(await session.ask(`line ${i}`, 20_000), { line: `line ${i}` });
+    assert.deepEqual(await session.ask(`line ${i}`, patienceMs), { line: `line ${i}` });
     if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
   }
 }

@@ -15,7 +15,7 @@ export async function waitFor<T>(
     const answer = await ask();
     if (answer !== undefined && answer !== false) return answer;
     if (performance.now() > deadline) throw new Error(`waited ${timeoutMs} ms in vain: ${what}`);
-    await sleep(10);
+    await sleep(20);
   }
 }
 
@@ -28,6 +28,6 @@ export async function eventually<T>(check: () => Promise<T> | T, reason: RegExp 
     } catch (error) {
       if (performance.now() > deadline || !reason.test(String(error))) throw error;
     }
-    await sleep(10);
+    await sleep(20);
   }
 }

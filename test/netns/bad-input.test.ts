@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import test from "node:test";
-import { skipLab, type TestLab, waitFor, withLab } from "../kit/lab.ts";
+import { labOptions, type TestLab, withLab } from "../kit/lab.ts";
 import {
   authorization,
   clientPod,
@@ -15,6 +15,7 @@ import {
   serverPod,
   service,
 } from "../kit/manifests.ts";
+import { waitFor } from "../kit/wait.ts";
 
 interface Status {
   readonly kind: string;
@@ -154,74 +155,80 @@ function fairlead(
   return new Promise((resolve) => child.on("close", (code) => resolve({ ...done, code })));
 }
 
-test("[DIS-9] [DP-6] every mistake in a folder is named with file, object, field and fix, has a status, and stops nothing else; hostPort", {
-  skip: skipLab,
-  timeout: 120_000,
-}, async () => {
-  await withLab(files, { nodes: 2 }, async (lab) => {
-    await lab.ready("shop/web");
-    const reach = async (host: string, port: number) => {
-      const args = ["short", "--host", host, "--port", String(port), "--count", "5", "--concurrency", "1"];
-      return (await lab.traffic("shop/client", args)).failed;
-    };
-    assert.equal(await reach("10.96.7.7", 7000), 0, "the service that was first keeps its address");
-    // The node's own address and a port of the pod's choice: by tunnel to the pod, with its identity.
-    assert.equal(await reach("10.250.1.2", 8081), 0);
-    await waitFor("the record at the server's node", async () => {
-      const { records } = (await lab.askAgent("node1", "/v1/records?limit=50")) as {
-        readonly records: readonly Record<string, unknown>[];
+test(
+  "[DIS-9] [DP-6] every mistake in a folder is named with file, object, field and fix, has a status, and stops nothing else; hostPort",
+  labOptions,
+  async () => {
+    await withLab(files, { nodes: 2 }, async (lab) => {
+      await lab.ready("shop/web");
+      const reach = async (host: string, port: number) => {
+        const args = ["short", "--host", host, "--port", String(port), "--count", "5", "--concurrency", "1"];
+        return (await lab.traffic("shop/client", args)).failed;
       };
-      return records.some(
-        (r) => r["dst.workload"] === "shop/web" && String(r["src.identity"]).endsWith("/ns/shop/sa/client"),
+      assert.equal(await reach("10.96.7.7", 7000), 0, "the service that was first keeps its address");
+      // The node's own address and a port of the pod's choice: by tunnel to the pod, with its identity.
+      assert.equal(await reach("10.250.1.2", 8081), 0);
+      await waitFor("the record at the server's node", async () => {
+        return (await lab.records("node1")).some(
+          (r) => r["dst.workload"] === "shop/web" && String(r["src.identity"]).endsWith("/ns/shop/sa/client"),
+        );
+      });
+
+      const objects = async (): Promise<readonly Status[]> =>
+        (await lab.askController("/v1/status")).objects as readonly Status[];
+      await waitFor(
+        "every status",
+        async () => (await objects()).filter((o) => o.kind === "Pod" && o.reason === "NotReady").length === 2,
       );
-    });
-
-    const objects = async (): Promise<readonly Status[]> =>
-      (await lab.askController("/v1/status")).objects as readonly Status[];
-    await waitFor(
-      "every status",
-      async () => (await objects()).filter((o) => o.kind === "Pod" && o.reason === "NotReady").length === 2,
-    );
-    const shown = await fairlead(lab, "lab", "status");
-    const json = JSON.parse((await fairlead(lab, "status", "--json")).out) as {
-      readonly controller: { readonly objects: readonly Status[] };
-      readonly problems: readonly { readonly object: string; readonly field: string; readonly fix: string }[];
-    };
-    for (const [what, fields, line] of expected) {
-      const found = json.controller.objects.find((o) =>
-        Object.entries(fields).every(([key, value]) => o[key as keyof Status] === value),
+      const shown = await fairlead(lab, "lab", "status");
+      const json = JSON.parse((await fairlead(lab, "status", "--json")).out) as {
+        readonly controller: { readonly objects: readonly Status[] };
+        readonly problems: readonly { readonly object: string; readonly field: string; readonly fix: string }[];
+      };
+      for (const [what, fields, line] of expected) {
+        const found = json.controller.objects.find((o) =>
+          Object.entries(fields).every(([key, value]) => o[key as keyof Status] === value),
+        );
+        assert.ok(found, `${what}: no status with ${JSON.stringify(fields)}`);
+        assert.ok(found.file !== "" && found.line > 0 && found.message !== "" && found.fix !== "", what);
+        assert.match(shown.err, line, what);
+      }
+      // What only the lab itself cannot do: it runs programs, not images.
+      assert.match(shown.err, /dies\.yaml: Pod shop\/image: spec\.containers\[0\]\.command: missing.*; give a command/);
+      assert.deepEqual(
+        json.problems.map((p) => [p.object, p.field]),
+        [["Pod shop/image", "spec.containers[0].command"]],
       );
-      assert.ok(found, `${what}: no status with ${JSON.stringify(fields)}`);
-      assert.ok(found.file !== "" && found.line > 0 && found.message !== "" && found.fix !== "", what);
-      assert.match(shown.err, line, what);
-    }
-    // What only the lab itself cannot do: it runs programs, not images.
-    assert.match(shown.err, /dies\.yaml: Pod shop\/image: spec\.containers\[0\]\.command: missing.*; give a command/);
-    assert.deepEqual(
-      json.problems.map((p) => [p.object, p.field]),
-      [["Pod shop/image", "spec.containers[0].command"]],
-    );
-    assert.equal(shown.err.match(/torn\.yaml/g)?.length, 1, "each once");
+      assert.equal(shown.err.match(/torn\.yaml/g)?.length, 1, "each once");
 
-    const table = await fairlead(lab, "status");
-    assert.equal(table.code, 1, "something is refused");
-    for (const name of ["shop/typo", "shop/field", "shop/nobody", "shop/empty", "shop/twin", "gone/lost", "shop/dies"])
-      assert.match(table.out, new RegExp(name));
-    const twin = await fairlead(lab, "explain", "shop/client", "shop/twin:7001");
-    assert.match(
-      twin.err,
-      /no service shop\/twin is known; twin\.yaml:1: Service shop\/twin: .*belongs to Service shop\/web/,
-    );
-    const log = await fairlead(lab, "lab", "logs", "controller");
-    assert.match(log.out, /"file":"port\.yaml".*"object":"Service shop\/port","field":"spec\.ports\[0\]\.port"/);
+      const table = await fairlead(lab, "status");
+      assert.equal(table.code, 1, "something is refused");
+      for (const name of [
+        "shop/typo",
+        "shop/field",
+        "shop/nobody",
+        "shop/empty",
+        "shop/twin",
+        "gone/lost",
+        "shop/dies",
+      ])
+        assert.match(table.out, new RegExp(name));
+      const twin = await fairlead(lab, "explain", "shop/client", "shop/twin:7001");
+      assert.match(
+        twin.err,
+        /no service shop\/twin is known; twin\.yaml:1: Service shop\/twin: .*belongs to Service shop\/web/,
+      );
+      const log = await fairlead(lab, "lab", "logs", "controller");
+      assert.match(log.out, /"file":"port\.yaml".*"object":"Service shop\/port","field":"spec\.ports\[0\]\.port"/);
 
-    lab.write("twin.yaml", manifest(service("shop/twin", "web", { 7001: 7000 }, { clusterIP: "10.96.7.8" })));
-    lab.write("torn.yaml", manifest(service("shop/torn", "web", { 80: 7000 }, { clusterIP: "10.96.7.9" })));
-    await waitFor("mended", async () => {
-      const now = await objects();
-      return ["twin", "torn"].every((name) => now.find((o) => o.name === name)?.reason === "Accepted");
+      lab.write("twin.yaml", manifest(service("shop/twin", "web", { 7001: 7000 }, { clusterIP: "10.96.7.8" })));
+      lab.write("torn.yaml", manifest(service("shop/torn", "web", { 80: 7000 }, { clusterIP: "10.96.7.9" })));
+      await waitFor("mended", async () => {
+        const now = await objects();
+        return ["twin", "torn"].every((name) => now.find((o) => o.name === name)?.reason === "Accepted");
+      });
+      assert.equal(await reach("10.96.7.8", 7001), 0);
+      assert.equal(await reach("10.96.7.9", 80), 0);
     });
-    assert.equal(await reach("10.96.7.8", 7001), 0);
-    assert.equal(await reach("10.96.7.9", 80), 0);
-  });
-});
+  },
+);

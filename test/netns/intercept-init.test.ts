@@ -13,7 +13,7 @@ const namespace = `flinit${process.pid}`;
 const user = ["--reuid", "1234", "--regid", "1234", "--clear-groups"];
 
 function run(command: string, ...args: readonly string[]): SpawnSyncReturns<string> {
-  return spawnSync(command, args, { encoding: "utf8", timeout: 20_000 });
+  return spawnSync(command, args, { encoding: "utf8", timeout: 60_000 });
 }
 
 function inside(...args: readonly string[]): SpawnSyncReturns<string> {
@@ -51,7 +51,7 @@ after(() => {
 function connect(uid: string): number | null {
   const code = `const s = require("node:net").connect(80, "10.79.0.9");
     s.on("error", (e) => process.exit(e.code === "ECONNREFUSED" ? 7 : 28));
-    setTimeout(() => process.exit(28), 700);`;
+    setTimeout(() => process.exit(28), 2500);`;
   return inside("setpriv", "--reuid", uid, "--clear-groups", "--", process.execPath, "-e", code).status;
 }
 

@@ -3,15 +3,15 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import test from "node:test";
-import { skipLab, waitFor, withLab } from "../kit/lab.ts";
+import { labOptions, withLab } from "../kit/lab.ts";
 import { clientPod, manifest, namespace, serverPod } from "../kit/manifests.ts";
+import { waitFor } from "../kit/wait.ts";
 import { cgroupProcesses } from "../lab/cgroup.ts";
 import { labDown, labUp } from "../lab/client.ts";
 import { defaultOptions } from "../lab/lab-options.ts";
 import { namespacesOf } from "../lab/network.ts";
 import type { LabPaths } from "../lab/paths.ts";
 
-const options = { skip: skipLab, timeout: 120_000 };
 const plain = { agents: false };
 const files = {
   "all.yaml": manifest(
@@ -32,7 +32,7 @@ async function leftovers(paths: LabPaths, except: readonly string[] = []): Promi
   return [...inside, ...places, ...processes, ...(await namespacesOf(paths.netnsPrefix))];
 }
 
-test("[TST-3] down removes namespaces, links, cgroups, pins, files and processes", options, async () => {
+test("[TST-3] down removes namespaces, links, cgroups, pins, files and processes", labOptions, async () => {
   let paths: LabPaths | undefined;
   await withLab(files, plain, async (lab) => {
     paths = lab.paths;
@@ -45,16 +45,12 @@ test("[TST-3] down removes namespaces, links, cgroups, pins, files and processes
 
 test(
   "[TST-3] a killed supervisor takes its lab with it; the next up of that name removes what is left",
-  options,
+  labOptions,
   async () => {
     await withLab(files, plain, async (lab) => {
       const { supervisor } = await lab.status();
       process.kill(supervisor, "SIGKILL");
-      await waitFor(
-        "watchdog's cleaning",
-        async () => (await leftovers(lab.paths, ["supervisor.log"])).length === 0,
-        15_000,
-      );
+      await waitFor("watchdog's cleaning", async () => (await leftovers(lab.paths, ["supervisor.log"])).length === 0);
       assert.ok(existsSync(lab.paths.supervisorLog), "the log stays, to say what happened");
       const again = await labUp(
         { name: lab.name, manifests: lab.manifests, ...defaultOptions, agents: false },
@@ -66,7 +62,7 @@ test(
   },
 );
 
-test("[TST-3] with supervisor and watchdog killed at once, down still finds everything", options, async () => {
+test("[TST-3] with supervisor and watchdog killed at once, down still finds everything", labOptions, async () => {
   await withLab(files, plain, async (lab) => {
     const { supervisor } = await lab.status();
     for (const pid of [...cgroupProcesses(lab.paths.watchdogCgroup), supervisor]) process.kill(pid, "SIGKILL");
@@ -78,7 +74,7 @@ test("[TST-3] with supervisor and watchdog killed at once, down still finds ever
 
 test(
   "[TST-3] two labs at once have the same addresses and do not meet; a second up of one name is refused",
-  options,
+  labOptions,
   async () => {
     await withLab(files, plain, async (one) => {
       await withLab(files, plain, async (two) => {
@@ -98,7 +94,7 @@ test(
   },
 );
 
-test("[DIS-9] a lab that cannot come up says why in one line and leaves nothing", options, async () => {
+test("[DIS-9] a lab that cannot come up says why in one line and leaves nothing", labOptions, async () => {
   const missing = await labUp(
     { name: "tnofolder", manifests: "/no/such/folder", ...defaultOptions, agents: false },
     () => undefined,

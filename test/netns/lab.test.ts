@@ -3,18 +3,19 @@ import assert from "node:assert/strict";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import test from "node:test";
-import { skipLab, waitFor, withLab } from "../kit/lab.ts";
+import { labOptions, withLab } from "../kit/lab.ts";
 import { clientPod, manifest, namespace, pod, serverPod, service } from "../kit/manifests.ts";
+import { waitFor } from "../kit/wait.ts";
 import { Capture, flowsWith } from "../lab/capture.ts";
 import { spawnInPod } from "../lab/client.ts";
 import { ended } from "../lab/command.ts";
+import type { PodStatus } from "../lab/lab-options.ts";
 
-const options = { skip: skipLab, timeout: 120_000 };
 const plain = { agents: false };
 
 test(
   "[INT-5] pods on one node and on two reach each other over IPv4 and IPv6, and see each other's real addresses",
-  options,
+  labOptions,
   async () => {
     const files = {
       "all.yaml": manifest(
@@ -55,7 +56,7 @@ test(
       const hosts = await lab.run("shop/far", ["cat", "/etc/hosts"]);
       assert.match(hosts.stdout, /^10\.96\.3\.3 web\.shop\.svc\.cluster\.local web\.shop\.svc web\.shop web$/m);
       assert.match(hosts.stdout, /^10\.244\.1\.10 direct\.shop\.svc/m);
-      const unknown = await lab.run("shop/far", ["getent", "hosts", "nowhere.example"], 10_000);
+      const unknown = await lab.run("shop/far", ["getent", "hosts", "nowhere.example"]);
       assert.notEqual(unknown.code, 0);
     });
   },
@@ -63,7 +64,7 @@ test(
 
 test(
   "[DP-33] the capture between nodes shows a marker that unmeshed pods send, with the pods' own addresses",
-  options,
+  labOptions,
   async () => {
     const files = {
       "all.yaml": manifest(
@@ -94,7 +95,7 @@ test(
 
 test(
   "[TST-3] exec passes exit code, standard input, environment and signals, inside the pod's own namespaces",
-  options,
+  labOptions,
   async () => {
     const container = {
       env: [
@@ -136,7 +137,7 @@ test(
 
 test(
   "[INT-2] probes: readiness by HTTP, TCP and exec decides endpoints; startup holds the others back; liveness restarts",
-  options,
+  labOptions,
   async () => {
     const quick = { periodSeconds: 1, failureThreshold: 1 };
     const http =
@@ -185,7 +186,7 @@ test(
 
 test(
   "[DIS-9] restart policies, init containers in order, and a clear status when a command dies",
-  options,
+  labOptions,
   async () => {
     const files = {
       "all.yaml": manifest(
@@ -210,10 +211,8 @@ test(
       ),
     };
     await withLab(files, plain, async (lab) => {
-      const always = await waitFor(
-        "two restarts",
-        async () => ((p) => p.restarts >= 2 && p.reason !== "" && p)(await lab.pod("shop/always")),
-        15_000,
+      const always = await waitFor("two restarts", async () =>
+        ((p) => p.restarts >= 2 && p.reason !== "" && p)(await lab.pod("shop/always")),
       );
       assert.match(`${always.reason} ${always.message}`, /CrashLoopBackOff.*exit code 3; last output: .*went wrong/);
       assert.equal(
@@ -221,19 +220,22 @@ test(
           .restarts,
         1,
       );
-      const never = await lab.pod("shop/never");
-      assert.deepEqual([never.phase, never.restarts], ["Failed", 0]);
+      const failed = (name: string): Promise<PodStatus> =>
+        waitFor(`${name} has failed`, async () => ((p) => p.phase === "Failed" && p)(await lab.pod(name)));
+      const never = await failed("shop/never");
+      assert.equal(never.restarts, 0);
       assert.match(never.message, /exit code 4; last output: no/);
-      assert.match((await lab.pod("shop/absent")).message, /no\/such\/program/);
+      assert.match((await failed("shop/absent")).message, /no\/such\/program/);
+      await lab.ready("shop/init");
       assert.equal((await lab.run("shop/init", ["cat", "/tmp/order"])).stdout, "1\n2\n");
-      assert.match((await lab.pod("shop/badinit")).message, /init container one: exit code 9/);
+      assert.match((await failed("shop/badinit")).message, /init container one: exit code 9/);
     });
   },
 );
 
 test(
   "[DIS-2] manifests are taken live: added, relabelled without restart, replaced, removed; apply and delete leave the folder alone",
-  options,
+  labOptions,
   async () => {
     await withLab({ "a.yaml": manifest(namespace("shop", false), clientPod("shop/a")) }, plain, async (lab) => {
       const before = await lab.pod("shop/a");
@@ -267,7 +269,7 @@ test(
   },
 );
 
-test("[DIS-9] bad manifests are named with file, object, field and fix, and the rest goes on", options, async () => {
+test("[DIS-9] bad manifests are named with file, object, field and fix, and the rest goes on", labOptions, async () => {
   const files = {
     "broken.yaml": "kind: Pod\n  bad: [indent",
     "bad.yaml": manifest(

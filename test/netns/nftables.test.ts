@@ -4,7 +4,7 @@ import { join } from "node:path";
 import test from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { explainPair } from "../../cli/explain.ts";
-import { skipLab, type TestLab, waitFor, withLab } from "../kit/lab.ts";
+import { labOptions, type TestLab, withLab } from "../kit/lab.ts";
 import {
   authorization,
   clientPod,
@@ -15,10 +15,10 @@ import {
   service,
 } from "../kit/manifests.ts";
 import { documentedCapabilities, withOnly } from "../kit/reduced.ts";
+import { waitFor } from "../kit/wait.ts";
 import { finish } from "../lab/command.ts";
 import { PROJECT_DIR } from "../lab/paths.ts";
 
-const options = { skip: skipLab, timeout: 300_000 };
 const nftables = {
   agentEnv: { FAIRLEAD_INTERCEPTION: "nftables" },
   agentPrefix: withOnly(documentedCapabilities("nftables")),
@@ -60,15 +60,14 @@ interface Line {
   readonly "src.identity": string | null;
   readonly "dst.identity": string | null;
 }
-const records = async (lab: TestLab, node: string): Promise<readonly Line[]> =>
-  (await lab.askAgent(node, "/v1/records?limit=2000")).records as Line[];
+const records = (lab: TestLab, node: string): Promise<readonly Line[]> => lab.records(node, 2000);
 const short = (lab: TestLab, from: string, host: string, count = 10): Promise<Record<string, unknown>> =>
-  lab.traffic(from, ["short", "--host", host, "--port", "7000", "--count", String(count), "--timeout", "3000"]);
+  lab.traffic(from, ["short", "--host", host, "--port", "7000", "--count", String(count), "--timeout", "30000"]);
 const outcome = (done: Record<string, unknown>): unknown => [done.ok, done.failed];
 
 test(
   "[INT-6] [INT-3] [INT-5] [INT-10] [SEC-2] [DP-7] nftables: same node and across nodes, both families, identities, denials, probes, and no direct lane, said so",
-  options,
+  labOptions,
   async () => {
     await withLab({ "shop.yaml": shop }, nftables, async (lab) => {
       const web = await lab.pod("shop/web");
@@ -190,7 +189,7 @@ async function probes(lab: TestLab): Promise<void> {
   const web = await lab.pod("shop/web");
   const hear = `import socket,sys
 try:
-  s=socket.create_connection((sys.argv[1],int(sys.argv[2])),3); s.settimeout(3); s.sendall(b"x"); s.shutdown(1); print("heard" if s.recv(1) else "closed")
+  s=socket.create_connection((sys.argv[1],int(sys.argv[2])),30); s.settimeout(30); s.sendall(b"x"); s.shutdown(1); print("heard" if s.recv(1) else "closed")
 except OSError as e: print("refused")`;
   const fromNode = async (ip: string, port: number): Promise<string> =>
     (
@@ -212,7 +211,7 @@ except OSError as e: print("refused")`;
 
 test(
   "[INT-6] [DP-19] [INT-14] nftables: agents replaced under load lose nothing; killed, strict pods are closed and permissive ones open",
-  options,
+  labOptions,
   async () => {
     await withLab({ "shop.yaml": shop }, nftables, async (lab) => {
       for (const [from, node] of [

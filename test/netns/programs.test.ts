@@ -1,17 +1,14 @@
 // Unmodified programs through the mesh, on one node and across nodes, over IPv4 and IPv6 (test/kit/programs.ts); a long SSH session over agent restarts.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { skipLab, withLab } from "../kit/lab.ts";
+import { labOptions, withLab } from "../kit/lab.ts";
 import { manifest } from "../kit/manifests.ts";
 import { programPods, programServers } from "../kit/program-servers.ts";
 import { chat, realPrograms, sshSession, visitOf, ways } from "../kit/programs.ts";
 
-test("[INT-7] [INT-9] [SEC-2] real programs unchanged, in a strict namespace", {
-  skip: skipLab,
-  timeout: 500_000,
-}, async (t) => {
+test("[INT-7] [INT-9] [SEC-2] real programs unchanged, in a strict namespace", labOptions, async (t) => {
   await withLab({ "all.yaml": manifest(...programPods) }, {}, async (lab) => {
-    for (const server of programServers) await lab.ready(server, 60_000);
+    for (const server of programServers) await lab.ready(server);
     for (const program of realPrograms)
       await t.test(`[INT-9] ${program.name}`, async () => {
         for (const way of ways) {
@@ -26,7 +23,7 @@ test("[INT-7] [INT-9] [SEC-2] real programs unchanged, in a strict namespace", {
           const { client, host } = await visitOf(lab, way, "shop/db");
           const dead = (await visitOf(lab, way, "shop/dead")).host;
           const ask = (hosts: string) =>
-            lab.run(client, ["psql", `host=${hosts} user=postgres connect_timeout=5`, "-Atc", "select 1"], 20_000);
+            lab.run(client, ["psql", `host=${hosts} user=postgres connect_timeout=60`, "-Atc", "select 1"], 120_000);
           assert.equal((await ask(`${host},${dead}`)).stdout, "1\n");
           const began = performance.now();
           const several = await ask(`${dead},${host}`);
@@ -34,23 +31,23 @@ test("[INT-7] [INT-9] [SEC-2] real programs unchanged, in a strict namespace", {
           // server's word, and fails.
           if (several.stdout !== "1\n")
             assert.match(several.stderr, /server closed the connection unexpectedly|Connection reset by peer/);
-          assert.ok(performance.now() - began < 2000, "it fails at once");
+          assert.ok(performance.now() - began < 30_000, "it fails at once, and does not wait for its time to connect");
         }
         for (const client of ["shop/near", "shop/far"]) {
           // Of two families only IPv4 is served. Without a mesh IPv6 would be refused in connect; here it is reset after, so a client
           // that falls back only before it has connected fails, at once and with the reason of a reset.
-          const both = await lab.run(client, ["curl", "-sS", "-m", "5", "-w", "%{time_total}", "http://four:8082/"]);
+          const both = await lab.run(client, ["curl", "-sS", "-m", "60", "-w", "%{time_total}", "http://four:8082/"]);
           assert.ok(both.code === 0 || both.code === 56 || both.code === 52, `${both.code} ${both.stderr}`);
-          const retried = ["curl", "-sS", "-m", "5", "-4", "http://four:8082/"];
+          const retried = ["curl", "-sS", "-m", "60", "-4", "http://four:8082/"];
           assert.equal((await lab.run(client, retried)).stdout, "four");
           const taken = Number(/[\d.]+$/.exec(both.stdout)?.[0]);
-          assert.ok(taken < 1, `no client waits: ${taken} s`);
+          assert.ok(taken < 20, `no client waits: ${taken} s`);
         }
       },
     );
 
     await t.test("[DP-31] a pod that calls itself by its service; urgent data", async () => {
-      const own = await lab.run("shop/web", ["curl", "-sS", "-m", "5", "http://web:8080/"]);
+      const own = await lab.run("shop/web", ["curl", "-sS", "-m", "60", "http://web:8080/"]);
       assert.match(own.stdout, /^1\.1 got 0/, own.stderr);
       const urgent = `import socket
 l = socket.socket(socket.AF_INET6); l.setsockopt(41, 26, 0); l.bind(("::", 9000)); l.listen(); print("{}", flush=True)
@@ -61,11 +58,11 @@ while True:
       const server = await lab.start("shop/web", ["python3", "-c", urgent]);
       await server.next();
       const client = `import socket, sys, time
-s = socket.create_connection((sys.argv[1], 9000), 5); s.sendall(b"one "); s.send(b"U", socket.MSG_OOB); time.sleep(0.2); s.sendall(b"two!"); print(s.makefile().read())`;
+s = socket.create_connection((sys.argv[1], 9000), 60); s.sendall(b"one "); s.send(b"U", socket.MSG_OOB); time.sleep(0.2); s.sendall(b"two!"); print(s.makefile().read())`;
       const host = (await lab.pod("shop/web")).ips[0] ?? "";
       for (const from of ["shop/near", "shop/far"]) {
         // As without a mesh: the urgent byte is not in the stream unless the reader asks for it (SO_OOBINLINE); nothing else is lost.
-        const done = await lab.run(from, ["python3", "-c", client, host], 10_000);
+        const done = await lab.run(from, ["python3", "-c", client, host]);
         assert.equal(done.stdout, "one two!\n", `${from}: ${done.stderr}`);
       }
       server.child.kill("SIGKILL");

@@ -1,10 +1,10 @@
 // What the agents tell of connections: shares of endpoints, openings counted while connections are open, the policy on both sides.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { skipLab, type TestLab, waitFor, withLab } from "../kit/lab.ts";
+import { labOptions, withLab } from "../kit/lab.ts";
 import { authorization, clientPod, manifest, namespace, pod, serverPod, service } from "../kit/manifests.ts";
+import { waitFor } from "../kit/wait.ts";
 import { trafficCommand } from "../lab/programs.ts";
-import { call } from "../lab/unix-http.ts";
 
 const server = (path: string, node: string): unknown =>
   pod(path, trafficCommand("server", ["--port", "7000"]), {
@@ -38,21 +38,7 @@ class Answer(BaseHTTPRequestHandler):
     self.send_response(200); self.send_header("content-length", "7"); self.end_headers(); self.wfile.write(b"claimed")
 HTTPServer(("0.0.0.0", 8080), Answer).serve_forever()`;
 
-type Told = Readonly<Record<string, unknown>>;
-const records = async (lab: TestLab, node: string): Promise<readonly Told[]> =>
-  (await lab.askAgent(node, "/v1/records?limit=1000")).records as readonly Told[];
-
-/** Sum of the samples of a metric whose labels hold all of these. */
-async function total(lab: TestLab, node: string, name: string, ...labels: readonly string[]): Promise<number> {
-  const answer = await call(lab.node(node).adminSocket, "/metrics");
-  assert.ok(answer.ok);
-  const lines = answer.value.text
-    .split("\n")
-    .filter((l) => l.startsWith(`${name}{`) && labels.every((s) => l.includes(s)));
-  return lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
-}
-
-test("records and counters of real connections", { skip: skipLab, timeout: 200_000 }, async (t) => {
+test("records and counters of real connections", labOptions, async (t) => {
   await withLab(manifests, {}, async (lab) => {
     for (const name of ["web", "here", "there-1", "there-2"]) await lab.ready(`shop/${name}`);
 
@@ -63,7 +49,7 @@ test("records and counters of real connections", { skip: skipLab, timeout: 200_0
         const args = ["short", "--host", "many", "--port", "7000", "--count", String(count), "--orders", "request"];
         assert.equal((await lab.traffic("shop/near", args)).ok, count);
         const shares = await waitFor("all records", async () => {
-          const of = (await records(lab, "node1")).filter((r) => r["dst.service"] === "shop/many");
+          const of = (await lab.records("node1")).filter((r) => r["dst.service"] === "shop/many");
           // The client asks one endpoint for the server's totals at the end: one connection more.
           if (of.length < count) return undefined;
           const counts: Record<string, number> = {};
@@ -75,7 +61,7 @@ test("records and counters of real connections", { skip: skipLab, timeout: 200_0
           const share = shares[`shop/${name}`] ?? 0;
           assert.ok(share > count / 3 - 75 && share < count / 3 + 75, JSON.stringify(shares));
         }
-        const lanes = new Set((await records(lab, "node1")).map((r) => `${r["dst.workload"]} ${r.lane}`));
+        const lanes = new Set((await lab.records("node1")).map((r) => `${r["dst.workload"]} ${r.lane}`));
         assert.ok(lanes.has("shop/here direct") && !lanes.has("shop/here local"), [...lanes].join());
       },
     );
@@ -90,8 +76,8 @@ test("records and counters of real connections", { skip: skipLab, timeout: 200_0
           const host = (await lab.pod(`shop/${name}`)).ips[0] ?? "";
           const labels = ['source_workload="near"', `destination_workload="${name}"`];
           const counted = async (node: string, reporter: string): Promise<readonly [number, number]> => [
-            await total(lab, node, "istio_tcp_connections_opened_total", ...labels, `reporter="${reporter}"`),
-            await total(lab, node, "istio_tcp_connections_closed_total", ...labels, `reporter="${reporter}"`),
+            await lab.metric(node, "istio_tcp_connections_opened_total", ...labels, `reporter="${reporter}"`),
+            await lab.metric(node, "istio_tcp_connections_closed_total", ...labels, `reporter="${reporter}"`),
           ];
           const ends = [
             ["node1", "source"],
@@ -129,7 +115,7 @@ test("records and counters of real connections", { skip: skipLab, timeout: 200_0
           ["node2", "inbound"],
         ] as const)
           await waitFor(`the record of ${node} names the policy`, async () =>
-            (await records(lab, node)).some(
+            (await lab.records(node)).some(
               (r) => r["src.workload"] === "shop/banned" && r.direction === direction && r.policy === "shop/no-banned",
             ),
           );
@@ -140,18 +126,17 @@ test("records and counters of real connections", { skip: skipLab, timeout: 200_0
       "[DIS-7] what the registry does not know is dialled as asked, and counted as such; an entry that names it wins at once, and leaves again",
       async () => {
         const ask = async (): Promise<string> =>
-          (await lab.run("shop/near", ["curl", "-sS", "-m", "5", "http://10.250.0.1:15014/healthz"])).stdout;
-        const past = (): Promise<number> => total(lab, "node1", "fairlead_passthrough_total", 'why="unknown_host"');
+          (await lab.run("shop/near", ["curl", "-sS", "-m", "30", "http://10.250.0.1:15014/healthz"])).stdout;
+        const past = (): Promise<number> => lab.metric("node1", "fairlead_passthrough_total", 'why="unknown_host"');
         // The lab's router answers there: no pod and no service.
         const direct = await ask();
         assert.notEqual(direct, "claimed");
         assert.notEqual(direct, "");
         const record = await waitFor("its record", async () =>
-          (await records(lab, "node1")).find((r) => r.passthrough === "unknown_host"),
+          (await lab.records("node1")).find((r) => r.passthrough === "unknown_host"),
         );
         assert.deepEqual([record.lane, record["src.workload"]], ["plain", "shop/near"]);
-        const before = await past();
-        assert.equal(before, 1);
+        await waitFor("it is counted, once", async () => (await past()) === 1);
         const claims = manifest(
           pod("shop/claimant", ["python3", "-c", claimed], {
             node: "node2",
@@ -161,12 +146,12 @@ test("records and counters of real connections", { skip: skipLab, timeout: 200_0
         );
         lab.write("claimed.yaml", claims);
         await lab.ready("shop/claimant");
-        await waitFor("the entry", async () => (await ask()) === "claimed", 3000);
+        await waitFor("the entry", async () => (await ask()) === "claimed");
         const counted = await past();
         assert.equal(await ask(), "claimed");
         assert.equal(await past(), counted, "nothing goes past the registry any more");
         lab.write("claimed.yaml", "");
-        await waitFor("the address as before", async () => (await ask()) === direct, 5000);
+        await waitFor("the address as before", async () => (await ask()) === direct);
       },
     );
   });

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import test from "node:test";
-import { skipLab } from "../kit/lab.ts";
+import { labOptions } from "../kit/lab.ts";
 import {
   documentedCapabilities,
   onKernel,
@@ -17,8 +17,6 @@ import {
 } from "../kit/reduced.ts";
 import { ended } from "../lab/command.ts";
 import { PROJECT_DIR } from "../lab/paths.ts";
-
-const options = { skip: skipLab, timeout: 120_000 };
 
 interface Told {
   readonly event: string;
@@ -51,7 +49,7 @@ async function start(around: readonly string[], asked: string): Promise<readonly
       FAIRLEAD_SVID_WAIT_MS: "1",
     },
   });
-  const late = setTimeout(() => child.kill("SIGKILL"), 20_000);
+  const late = setTimeout(() => child.kill("SIGKILL"), 60_000);
   const said: Told[] = [];
   const stray: string[] = [];
   try {
@@ -72,7 +70,7 @@ async function start(around: readonly string[], asked: string): Promise<readonly
 
 test(
   "[INT-6] [INT-10] auto: what is missing for eBPF is said in one line, and that nftables is used",
-  options,
+  labOptions,
   async () => {
     const dir = mkdtempSync(join(tmpdir(), "fairlead-release-"));
     const cases: readonly (readonly [readonly string[], RegExp])[] = [
@@ -96,7 +94,7 @@ test(
   },
 );
 
-test("[INT-10] what neither way can do without ends the start with one line that names it", options, async () => {
+test("[INT-10] what neither way can do without ends the start with one line that names it", labOptions, async () => {
   const all = documentedCapabilities("ebpf");
   const cases: readonly (readonly [string, readonly string[], RegExp])[] = [
     [

@@ -4,12 +4,12 @@ import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "node:test";
-import { skipLab, type TestLab, waitFor, withLab } from "../kit/lab.ts";
+import { labOptions, type TestLab, withLab } from "../kit/lab.ts";
 import { authorization, clientPod, manifest, namespace, serverPod, service } from "../kit/manifests.ts";
 import { confined, documentedCapabilities, seccompProfile, withOnly } from "../kit/reduced.ts";
+import { waitFor } from "../kit/wait.ts";
 import { PROJECT_DIR } from "../lab/paths.ts";
 
-const options = { skip: skipLab, timeout: 300_000 };
 const EPERM = 1;
 
 /** Number of the error that each call met, 0 where it was let through. */
@@ -18,7 +18,7 @@ function attempts(around: readonly string[]): Readonly<Record<string, number>> {
   return JSON.parse(execFileSync(file, args, { encoding: "utf8" })) as Record<string, number>;
 }
 
-test("[DP-32] the seccomp profile refuses what the agent has no use for, and lets its twin through", options, () => {
+test("[DP-32] the seccomp profile refuses what the agent has no use for, and lets its twin through", labOptions, () => {
   const free = attempts([]);
   const under = attempts(confined());
   const allowed = ["clone", "setns into its network namespace", "bpf, unknown command"].concat(
@@ -33,7 +33,7 @@ test("[DP-32] the seccomp profile refuses what the agent has no use for, and let
   assert.equal(Object.keys(under).filter((name) => allowed.includes(name)).length, allowed.length);
 });
 
-test("[DP-32] what the documents say of the profile is what it holds", options, () => {
+test("[DP-32] what the documents say of the profile is what it holds", labOptions, () => {
   const profile = JSON.parse(readFileSync(seccompProfile, "utf8")) as {
     readonly defaultAction: string;
     readonly syscalls: readonly { readonly names: readonly string[] }[];
@@ -74,7 +74,7 @@ function assertConfined(pid: number): void {
 for (const way of ["ebpf", "nftables"] as const) {
   test(
     `[DP-32] [INT-10] under the profile and with the documented capabilities an agent does all its work (${way}); an unnamed call would have ended it`,
-    options,
+    labOptions,
     async () => {
       const reduced = {
         agentPrefix: [...withOnly(documentedCapabilities(way)), ...confined("--kill")],
@@ -87,7 +87,7 @@ for (const way of ["ebpf", "nftables"] as const) {
         let pids = await Promise.all(nodes.map((node) => agentPid(lab, node)));
         pids.forEach(assertConfined);
         const failed = async (from: string, host: string, port = 7000): Promise<unknown> => {
-          const args = ["short", "--host", host, "--port", String(port), "--count", "30", "--timeout", "3000"];
+          const args = ["short", "--host", host, "--port", String(port), "--count", "30", "--timeout", "30000"];
           return (await lab.traffic(from, args)).failed;
         };
         const works = async (): Promise<void> => {
@@ -106,7 +106,6 @@ for (const way of ["ebpf", "nftables"] as const) {
         await waitFor(
           "renewed certificates",
           async () => JSON.stringify(await lab.askAgent("node1", "/v1/certs")) !== serial,
-          20_000,
         );
         await lab.apply(manifest(clientPod("shop/late", { node: "node2" })));
         await lab.ready("shop/late");

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "node:test";
-import { skipLab, type TestLab, waitFor, withLab } from "../kit/lab.ts";
+import { labOptions, type TestLab, withLab } from "../kit/lab.ts";
 import {
   authorization,
   clientPod,
@@ -14,9 +14,9 @@ import {
   service,
 } from "../kit/manifests.ts";
 import { documentedCapabilities, withOnly } from "../kit/reduced.ts";
+import { waitFor } from "../kit/wait.ts";
 import { PROJECT_DIR } from "../lab/paths.ts";
 
-const options = { skip: skipLab, timeout: 300_000 };
 const forger = { container: { securityContext: { capabilities: { add: ["NET_ADMIN", "NET_RAW"] } } } };
 /** Port 7002 of shop/web is for the addresses of shop/victim alone; shop/vault wants an identity. */
 const shop = manifest(
@@ -76,7 +76,7 @@ async function forgedSources(lab: TestLab): Promise<void> {
     assert.equal((await connect("shop/mallory", remote, forged)).through, true, "to another node, as itself");
     assert.ok((await counter(lab, "source_not_own")) > before);
     const record = await waitFor("its record", async () =>
-      ((await lab.askAgent("node2", "/v1/records?limit=50")).records as Record<string, string>[]).find(
+      (await lab.records<Record<string, string>>("node2")).find(
         (r) => r["dst.addr"]?.includes(of(remote)) && r["src.workload"] === "shop/mallory",
       ),
     );
@@ -108,7 +108,7 @@ async function forgedPackets(lab: TestLab): Promise<void> {
 
 test(
   "[DP-7] [INT-10] with the documented capabilities and no more the mesh works, and no pod gets in as another by forging",
-  options,
+  labOptions,
   async () => {
     const capabilities = documentedCapabilities("ebpf");
     const reduced = { agentPrefix: withOnly(capabilities), agentEnv: { FAIRLEAD_INTERCEPTION: "ebpf" } };
@@ -117,15 +117,14 @@ test(
       assert.deepEqual(effective(Number(pid)), [12, 21, 38, 39], "CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF");
       assert.ok((await lab.pod("shop/vault")).ready, "the kubelet's probes pass under STRICT");
       const short = (from: string, host: string): Promise<Outcome> =>
-        lab.traffic(from, ["short", "--host", host, "--port", "7000", "--count", "20", "--timeout", "3000"]);
+        lab.traffic(from, ["short", "--host", host, "--port", "7000", "--count", "20", "--timeout", "30000"]);
       const vault = (await lab.pod("shop/vault")).ips[0] ?? "";
       const works = async (): Promise<void> => {
         for (const host of ["web", vault]) assert.equal((await short("shop/victim", host)).failed, 0, host);
       };
       await works();
       await waitFor("both lanes", async () => {
-        const { records } = await lab.askAgent("node1", "/v1/records?limit=100");
-        const lanes = new Set((records as { lane: string }[]).map((r) => r.lane));
+        const lanes = new Set((await lab.records("node1")).map((r) => r.lane));
         return lanes.size === 2 && lanes.has("direct") && lanes.has("tunnel");
       });
       await forgedSources(lab);

@@ -1,7 +1,8 @@
 // Proof: a minute without the controller changes nothing, also over an agent's restart; back again, what is new is there within a second.
 import { setTimeout as sleep } from "node:timers/promises";
-import { type TestLab, waitFor, withLab } from "../kit/lab.ts";
+import { type TestLab, withLab } from "../kit/lab.ts";
 import { manifest, serverPod } from "../kit/manifests.ts";
+import { waitFor } from "../kit/wait.ts";
 import { finish } from "../lab/command.ts";
 import { startLoad } from "./load.ts";
 import { check, type Proof } from "./proof.ts";

@@ -2,8 +2,9 @@
 // goes on waiting for one that is gone (DP-21).
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { waitFor, withLab } from "../kit/lab.ts";
+import { withLab } from "../kit/lab.ts";
 import { clientPod, manifest, namespace, pod } from "../kit/manifests.ts";
+import { waitFor } from "../kit/wait.ts";
 import { trafficCommand } from "../lab/programs.ts";
 import { beyond, holdings } from "./leaks.ts";
 import { check, type Proof } from "./proof.ts";

@@ -2,7 +2,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { TestLab } from "../kit/lab.ts";
-import { waitFor } from "../kit/lab.ts";
+import { waitFor } from "../kit/wait.ts";
 import { finish } from "../lab/command.ts";
 
 /** Counts by name; equal before and after when nothing leaked. */
