@@ -189,14 +189,14 @@ test("[SEC-8] a namespace with too many connections, or heads that fill the memo
     });
     sockets.push(socket);
   }
-  await until("one too many", () =>
+  await waitFor("one too many", () =>
     texts.some((text) => /^HTTP\/1\.1 503 [\s\S]*FAIRLEAD_NAMESPACE_CONNECTIONS/.test(text)),
   );
   // A head without end, on each that is left.
   for (const socket of sockets) socket.write(`GET / HTTP/1.1\r\nhost: a\r\nx: ${"x".repeat(40_000)}`);
-  await until("431", () => texts.some((text) => text.startsWith("HTTP/1.1 431 ")));
+  await waitFor("431", () => texts.some((text) => text.startsWith("HTTP/1.1 431 ")));
   const ask = clientOn(t, await connect(0, { identity: "spiffe://cluster.local/ns/other/sa/b" }));
   assert.equal((await ask()).body, "ok");
-  await until("told", () => ["connections", "bytes"].every((limit) => seen.some((r) => r.limit === limit)));
+  await waitFor("told", () => ["connections", "bytes"].every((limit) => seen.some((r) => r.limit === limit)));
   assert.ok(seen.every((r) => r.namespace === "shop"));
 });

@@ -4,20 +4,13 @@ import { createServer, type Server } from "node:http";
 import { type AddressInfo, createServer as createTcp, type OnReadOpts, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
 import { dialPlain } from "../../test/kit/http1-proxy.ts";
+import { waitFor } from "../../test/kit/wait.ts";
 import { systemClock } from "../base/clock.ts";
 import { Downstream } from "./http1/downstream.ts";
 import type { Forward } from "./http1/exchange.ts";
 import { defaultExchangeLimits } from "./http1/exchange.ts";
 import { Sweep } from "./http1/sweep.ts";
 import { Pools, type Standing } from "./pools.ts";
-
-async function until(what: string, holds: () => boolean): Promise<void> {
-  for (let i = 0; i < 1000; i++) {
-    if (holds()) return;
-    await systemClock.sleep(10);
-  }
-  assert.fail(what);
-}
 
 async function setUp(t: TestContext, server: Server) {
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -83,21 +76,21 @@ test("[DIS-6] an endpoint that leaves: idle connections are closed at once, a re
   });
   const { pools, pool, get, set } = await setUp(t, server);
   assert.equal(await get(), "first");
-  await until("idle", () => pool().idleCount === 1);
+  await waitFor("idle", () => pool().idleCount === 1);
   const second = get();
-  await until("asked", () => answer !== undefined);
+  await waitFor("asked", () => answer !== undefined);
   set("leaves");
   answer?.();
   assert.equal(await second, "second");
-  await until("closed", () => pool().open === 0);
+  await waitFor("closed", () => pool().open === 0);
   assert.equal(pool().keeps, false);
 
   set("serves");
   held = 0;
   assert.equal(await get(), "first");
-  await until("kept again", () => pool().idleCount === 1);
+  await waitFor("kept again", () => pool().idleCount === 1);
   set("leaves");
-  await until("closed at once", () => pool().open === 0);
+  await waitFor("closed at once", () => pool().open === 0);
   assert.equal(pools.size, 1);
 });
 
@@ -108,9 +101,9 @@ test("[DIS-6] an endpoint that is gone is forgotten: its successor at that addre
   );
   await get();
   const before = pool();
-  await until("idle", () => before.idleCount === 1);
+  await waitFor("idle", () => before.idleCount === 1);
   set("unknown");
-  await until("closed", () => before.open === 0);
+  await waitFor("closed", () => before.open === 0);
   assert.equal(pools.size, 0);
   assert.notEqual(pool(), before);
 });
@@ -122,7 +115,7 @@ test("[DIS-6] what is in no mesh is left alone", async (t) => {
   );
   set("unknown");
   await get();
-  await until("idle", () => pool().idleCount === 1);
+  await waitFor("idle", () => pool().idleCount === 1);
   pools.review();
   assert.equal(pool().idleCount, 1);
 });

@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { PROJECT_DIR } from "../lab/paths.ts";
 import type { PodProgram } from "../lab/programs.ts";
-import { type TestLab, waitFor } from "./lab.ts";
+import type { TestLab } from "./lab.ts";
 import { manifest, pod, service } from "./manifests.ts";
+import { waitFor } from "./wait.ts";
 
 /** Answers with its name and the length of what it got; ends as usual servers do: on SIGTERM it takes nothing new and finishes the rest. */
 const program = (name: string): string =>

@@ -3,10 +3,10 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { httpService, noneFailed, replicas, rollOut, startRequests } from "../kit/http-shop.ts";
-import { skipLab, waitFor, withLab } from "../kit/lab.ts";
+import { labOptions, withLab } from "../kit/lab.ts";
 import { clientPod, manifest, namespace, peerAuthentication } from "../kit/manifests.ts";
+import { waitFor } from "../kit/wait.ts";
 
-const options = { skip: skipLab, timeout: 600_000 };
 const agentEnv = { FAIRLEAD_DATA_THREADS: "1", FAIRLEAD_DRAIN_IDLE_MS: "3000", FAIRLEAD_DRAIN_MS: "60000" };
 const base = manifest(
   namespace("shop"),
@@ -18,7 +18,7 @@ const base = manifest(
 
 test(
   "[DP-19] [OPS-2] requests while the agents of both nodes are replaced: none fails, and the old agents end when their clients have gone",
-  options,
+  labOptions,
   async () => {
     const files = { "shop.yaml": base, "web.yaml": manifest(...replicas("shop", 0, 0, 2)) };
     await withLab(files, { nodes: 2, agentEnv }, async (lab) => {
@@ -48,7 +48,7 @@ test(
   },
 );
 
-test("[DIS-6] [RES-5] requests while a service rolls, its pods without preStop: none fails", options, async () => {
+test("[DIS-6] [RES-5] requests while a service rolls, its pods without preStop: none fails", labOptions, async () => {
   const count = 4;
   const files = { "shop.yaml": base, "web.yaml": manifest(...replicas("shop", 0, 0, count)) };
   await withLab(files, { nodes: 2, agentEnv }, async (lab) => {

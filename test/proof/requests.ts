@@ -2,8 +2,9 @@
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { httpService, type RequestReport, replicas, rollOut, startRequests } from "../kit/http-shop.ts";
-import { type TestLab, waitFor, withLab } from "../kit/lab.ts";
+import { type TestLab, withLab } from "../kit/lab.ts";
 import { clientPod, manifest, namespace, peerAuthentication } from "../kit/manifests.ts";
+import { waitFor } from "../kit/wait.ts";
 import { PROJECT_DIR } from "../lab/paths.ts";
 import { check, type Proof } from "./proof.ts";
 

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
-import { until } from "../../../test/kit/data-thread.ts";
 import { createFakeClock } from "../../../test/kit/fake-clock.ts";
+import { waitFor } from "../../../test/kit/wait.ts";
 import { Refusing } from "./refusing.ts";
 import { Sweep } from "./sweep.ts";
 
@@ -43,7 +43,7 @@ test("[SEC-8] a connection that is not taken is told so with 503, even in the mi
   const { socket, seen } = client();
   socket.write("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 500000\r\n\r\n");
   socket.write(Buffer.alloc(500_000));
-  await until("the end", () => seen.ended);
+  await waitFor("the end", () => seen.ended);
   assert.match(seen.text, /^HTTP\/1\.1 503 Service Unavailable\r\n/);
   assert.match(seen.text, /\r\nconnection: close\r\n/);
   assert.match(seen.text, /\r\ncontent-length: 9\r\n\r\ntoo many\n$/);
@@ -53,13 +53,13 @@ test("[SEC-8] a connection that is not taken is told so with 503, even in the mi
 test("[SEC-8] of many that are refused at once some are told, the rest is reset", async (t) => {
   const { client, clock } = await setUp(t);
   const all = Array.from({ length: 400 }, () => client());
-  await until("all are over", () => all.every(({ seen }) => seen.ended || seen.error !== ""));
+  await waitFor("all are over", () => all.every(({ seen }) => seen.ended || seen.error !== ""));
   const told = all.filter(({ seen }) => seen.text.includes("503"));
   assert.equal(told.length, 256);
   assert.ok(all.every(({ seen }) => seen.text.includes("503") || seen.error === "ECONNRESET"));
   // Those that were told and stay all the same are waited for no longer than 2 s; then there is room again.
   clock.advance(2_000);
   const { socket, seen } = client();
-  await until("told", () => seen.text.includes("503"));
+  await waitFor("told", () => seen.text.includes("503"));
   socket.end();
 });
