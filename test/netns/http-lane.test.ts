@@ -88,9 +88,7 @@ test("[TRF-1] [SEC-1] [IDN-8] [OBS-1] requests between nodes are routed, judged 
       const deny = { action: "DENY", rules: [{ to: [{ operation: { paths: ["/admin*"] } }] }] };
       lab.write("deny.yaml", manifest(authorization("shop/no-admin", deny)));
       for (const from of ["shop/client", "shop/beside"]) {
-        await waitFor("the policy", async () =>
-          /RBAC: access denied\n 403$/.test(await fetch(lab, from, "/admin/x")),
-        );
+        await waitFor("the policy", async () => /RBAC: access denied\n 403$/.test(await fetch(lab, from, "/admin/x")));
         assert.equal(await fetch(lab, from, "/shop"), "web GET /shop 200", from);
       }
     });
