@@ -81,7 +81,7 @@ export function grpcServer(): Promise<{ port: number; stop(): void }> {
 }
 
 export const path = (name: string): string => `/test.Echo/${name}`;
-export const deadline = (): { deadline: number } => ({ deadline: Date.now() + 30_000 });
+export const deadline = (): { deadline: number } => ({ deadline: Date.now() + 60_000 });
 export function unary(client: Client, message: string, options: object = deadline()) {
   return new Promise<{ value?: string; code: number; details: string; trailer: unknown }>((resolve) => {
     let value: string | undefined;
