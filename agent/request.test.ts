@@ -3,10 +3,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { authorization, member, service, workload } from "../test/kit/mesh.ts";
 import { endpoint, lane, web, web1 } from "../test/kit/request-lane.ts";
+import { backend, route, rule } from "../test/kit/routes.ts";
 import type { RouteMatch } from "./api/http-match.ts";
-import { type Balancer, defaultBalancer, defaultPolicy, type HttpPolicy, noTimeouts } from "./api/http-policy.ts";
-import type { HttpRoute, RouteRule } from "./api/http-routing.ts";
-import { serviceName, type WorkloadUid } from "./api/names.ts";
+import { type Balancer, defaultBalancer, defaultPolicy, type HttpPolicy } from "./api/http-policy.ts";
+import type { WorkloadUid } from "./api/names.ts";
 
 const policyOf = (balancer: Partial<Balancer>): HttpPolicy => ({
   ...defaultPolicy,
@@ -98,24 +98,6 @@ test("[TRF-1] a route decides by path and header, edits heads on the way, and an
     tunnel: "none",
     services: [member("shop", "canary", 80, 8080)],
   });
-  const backend = (name: string, port = 80) => ({
-    service: serviceName("shop", name),
-    port,
-    weight: 1,
-    filters: [],
-    subset: {},
-    invalid: "",
-  });
-  const rule = (more: Partial<RouteRule>): RouteRule => ({
-    name: "",
-    matches: [],
-    filters: [],
-    backends: [],
-    timeouts: noTimeouts,
-    retry: undefined,
-    affinity: undefined,
-    ...more,
-  });
   const prefix = (value: string): RouteMatch => ({
     path: { kind: "prefix", value },
     headers: [],
@@ -123,30 +105,21 @@ test("[TRF-1] a route decides by path and header, edits heads on the way, and an
     method: "",
     grpc: undefined,
   });
-  const route: HttpRoute = {
-    kind: "http",
-    name: "web",
-    namespace: "shop",
-    createdMs: 0,
-    ports: [],
-    consumers: "",
-    hostnames: [],
-    rules: [
-      rule({
-        matches: [prefix("/new")],
-        filters: [{ kind: "rewrite", value: { hostname: "", path: { kind: "prefix", value: "/old" } } }],
-        backends: [backend("canary")],
-      }),
-      rule({ matches: [prefix("/shop")], backends: [backend("web")] }),
-      rule({ matches: [prefix("/gone")], backends: [backend("nothing")] }),
-    ],
-  };
+  const web80 = route("web", [
+    rule({
+      matches: [prefix("/new")],
+      filters: [{ kind: "rewrite", value: { hostname: "", path: { kind: "prefix", value: "/old" } } }],
+      backends: [backend("canary")],
+    }),
+    rule({ matches: [prefix("/shop")], backends: [backend("web")] }),
+    rule({ matches: [prefix("/gone")], backends: [backend("nothing")] }),
+  ]);
   const { get, replica } = await lane(t, {
     parts: { services: [web, canary], workloads: [endpoint("a", "10.244.2.1"), second] },
     at,
   });
   assert.equal((await get("/new/x")).body, "a GET /new/x");
-  const routing = { name: "web", namespace: "shop", routes: [route], policy: defaultPolicy };
+  const routing = { name: "web", namespace: "shop", routes: [web80], policy: defaultPolicy };
   replica.take({ say: "mesh", changed: [{ kind: "HttpRouting", value: routing }], removed: [] });
   assert.equal((await get("/new/x?q=1")).body, "b GET /old/x?q=1");
   assert.equal((await get("/shop/1")).body, "a GET /shop/1");

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
-import type { NodeName, PodName, SpiffeId, TrustDomain, WorkloadUid } from "../api/names.ts";
+import { workload } from "../../test/kit/mesh.ts";
+import type { PodName, SpiffeId } from "../api/names.ts";
 import type { MeshResource } from "../api/resources.ts";
 import type { Workload } from "../api/workload.ts";
 import type { LocalPod } from "../flow.ts";
@@ -11,28 +12,9 @@ import { MeshState, type MeshUpdate } from "../state/mesh-state.ts";
 import type { ToThread } from "../threads.ts";
 import { Replicas } from "./replicas.ts";
 
-const workload = (n: number, generation: number): Workload => ({
-  uid: `cluster.local/shop/pod-${n}` as WorkloadUid,
-  name: `pod-${n}`,
-  namespace: "shop",
-  serviceAccount: "pod",
-  trustDomain: "cluster.local" as TrustDomain,
-  node: "node1" as NodeName,
-  addresses: [`10.0.${n >> 8}.${n & 255}`],
-  labels: { generation: String(generation) },
-  tunnel: "none",
-  ready: true,
-  draining: false,
-  weight: 1,
-  region: "",
-  zone: "",
-  hostNetwork: false,
-  services: [],
-  hbonePort: 15008,
-  untunnelledPorts: [],
-  hostPorts: [],
-});
-const put = (n: number, generation: number): MeshResource => ({ kind: "Workload", value: workload(n, generation) });
+const numbered = (n: number, generation: number): Workload =>
+  workload("shop", `pod-${n}`, `10.0.${n >> 8}.${n & 255}`, { labels: { generation: String(generation) } });
+const put = (n: number, generation: number): MeshResource => ({ kind: "Workload", value: numbered(n, generation) });
 
 function thread() {
   const replica = new Replica();
@@ -80,7 +62,7 @@ test("[DP-25] pods of the node and the age of what is known reach the threads; e
   replicas.attach(post);
   const before = replica.state.generation;
   const identity = "spiffe://cluster.local/ns/shop/sa/a" as SpiffeId;
-  pods.push({ name: "shop/a" as PodName, identity, workload: workload(1, 0) });
+  pods.push({ name: "shop/a" as PodName, identity, workload: numbered(1, 0) });
   replicas.pods();
   assert.equal(replica.byName("shop/a" as PodName)?.identity, identity);
   assert.equal(replica.byAddress("10.0.0.1")?.name, "shop/a");

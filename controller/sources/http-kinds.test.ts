@@ -8,10 +8,12 @@ import { defaultPolicy } from "../../agent/api/http-policy.ts";
 import { httpRoutingFromWire, httpRoutingToWire } from "../../agent/api/http-routing.ts";
 import { type RateLimit, rateLimitFromWire, rateLimitToWire } from "../../agent/api/rate-limit.ts";
 import { defaultSettings, settingsFromWire, settingsToWire } from "../../agent/api/settings.ts";
+import { route, rule } from "../../test/kit/routes.ts";
 import { ClusterIndex } from "../index/cluster-index.ts";
 import { resolveRules } from "../translate/route-rules.ts";
 import { duration } from "./http-schema.ts";
 import { parseManifests } from "./parse.ts";
+import type { MeshObject } from "./types.ts";
 
 const fullPolicy = documentNamed("resilience.in.yaml", "full");
 const fullRoute = documentNamed("routes.in.yaml", "canary");
@@ -94,7 +96,8 @@ function withChange(value: unknown, path: readonly (string | number)[], change: 
   else copy[head] = next;
   return copy;
 }
-const changesOf = (spec: object): fc.Arbitrary<readonly (readonly [readonly (string | number)[], unknown])[]> =>
+type Changes = readonly (readonly [readonly (string | number)[], unknown])[];
+const changesOf = (spec: object): fc.Arbitrary<Changes> =>
   fc.array(
     fc.tuple(
       fc.constantFrom(...placesIn(spec).slice(1)),
@@ -103,7 +106,7 @@ const changesOf = (spec: object): fc.Arbitrary<readonly (readonly [readonly (str
     { minLength: 1, maxLength: 3 },
   );
 
-function specWith(spec: object, changes: readonly (readonly [readonly (string | number)[], unknown])[]): object {
+function specWith(spec: object, changes: Changes): object {
   let made: unknown = spec;
   for (const [path, change] of changes) {
     try {
@@ -128,111 +131,78 @@ function read(kind: string, apiVersion: string, spec: object) {
   return parsed.objects[0]?.object;
 }
 
-test("[RES-1] a ResiliencePolicy is refused field by field, or agents take what it says", () => {
+/** Changes the full specification again and again: what is not refused is given to `check`, which says whether it looked at it. */
+function everyTaken<K extends MeshObject["kind"]>(
+  kind: K,
+  apiVersion: string,
+  full: object,
+  check: (object: Extract<MeshObject, { readonly kind: K }>) => boolean,
+  examples: readonly Changes[] = [],
+): void {
   let taken = 0;
   fc.assert(
-    fc.property(changesOf(fullPolicy), (changes) => {
-      const object = read("ResiliencePolicy", "mesh.fairlead.dev/v1alpha1", specWith(fullPolicy, changes));
-      if (object?.kind !== "ResiliencePolicy") return;
-      taken += 1;
-      const { policy, fault } = object.spec;
-      const filters = fault === undefined ? [] : [{ kind: "fault" as const, value: fault }];
-      const rule = {
-        name: "",
-        matches: [],
-        filters,
-        backends: [],
-        timeouts: policy.timeouts,
-        retry: undefined,
-        affinity: undefined,
-      };
-      const route = {
-        kind: "http" as const,
-        name: "x",
-        namespace: "shop",
-        createdMs: 0,
-        ports: [],
-        consumers: "",
-        hostnames: [],
-        rules: [rule],
-      };
-      const decoded = httpRoutingFromWire(httpRoutingToWire({ name: "x", namespace: "shop", routes: [route], policy }));
-      assert.ok(decoded.ok, decoded.ok ? "" : JSON.stringify(decoded.error));
-      assert.deepEqual(decoded.value.policy, policy);
+    fc.property(changesOf(full), (changes) => {
+      const object = read(kind, apiVersion, specWith(full, changes));
+      if (object?.kind === kind && check(object as Extract<MeshObject, { readonly kind: K }>)) taken++;
     }),
-    { numRuns: 500 },
+    { numRuns: 500, examples: examples.map((changes) => [changes]) },
   );
   assert.ok(taken > 10, `${taken} taken`);
+}
+
+test("[RES-1] a ResiliencePolicy is refused field by field, or agents take what it says", () => {
+  everyTaken("ResiliencePolicy", "mesh.fairlead.dev/v1alpha1", fullPolicy, (object) => {
+    const { policy, fault } = object.spec;
+    const filters = fault === undefined ? [] : [{ kind: "fault" as const, value: fault }];
+    const routes = [route("x", [rule({ filters, timeouts: policy.timeouts })])];
+    const decoded = httpRoutingFromWire(httpRoutingToWire({ name: "x", namespace: "shop", routes, policy }));
+    assert.ok(decoded.ok, decoded.ok ? "" : JSON.stringify(decoded.error));
+    assert.deepEqual(decoded.value.policy, policy);
+    return true;
+  });
 });
 
 test("[LIM-1] a RateLimitPolicy is refused field by field, or agents take what it says", () => {
-  let taken = 0;
-  fc.assert(
-    fc.property(changesOf(fullLimit), (changes) => {
-      const object = read("RateLimitPolicy", "mesh.fairlead.dev/v1alpha1", specWith(fullLimit, changes));
-      if (object?.kind !== "RateLimitPolicy") return;
-      taken += 1;
-      const { targetRefs: _, selector, ...said } = object.spec;
-      const record: RateLimit = {
-        ...said,
-        selector,
-        name: "x",
-        namespace: "shop",
-        scope: "namespace",
-        targetServices: [],
-      };
-      const decoded = rateLimitFromWire(rateLimitToWire(record));
-      assert.ok(decoded.ok, decoded.ok ? "" : JSON.stringify(decoded.error));
-      assert.deepEqual(decoded.value, record);
-    }),
-    { numRuns: 500 },
-  );
-  assert.ok(taken > 10, `${taken} taken`);
+  everyTaken("RateLimitPolicy", "mesh.fairlead.dev/v1alpha1", fullLimit, (object) => {
+    const { targetRefs: _, selector, ...said } = object.spec;
+    const record: RateLimit = {
+      ...said,
+      selector,
+      name: "x",
+      namespace: "shop",
+      scope: "namespace",
+      targetServices: [],
+    };
+    const decoded = rateLimitFromWire(rateLimitToWire(record));
+    assert.ok(decoded.ok, decoded.ok ? "" : JSON.stringify(decoded.error));
+    assert.deepEqual(decoded.value, record);
+    return true;
+  });
 });
 
 test("[ENR-1] enricher settings are refused field by field, or agents take what they say", () => {
-  let taken = 0;
-  fc.assert(
-    fc.property(changesOf(fullSettings), (changes) => {
-      const object = read("MeshSettings", "mesh.fairlead.dev/v1alpha1", specWith(fullSettings, changes));
-      if (object?.kind !== "MeshSettings" || object.spec.enricher === undefined) return;
-      taken += 1;
-      const settings = { ...defaultSettings, enricher: object.spec.enricher };
-      const decoded = settingsFromWire(settingsToWire(settings));
-      assert.ok(decoded.ok, decoded.ok ? "" : JSON.stringify(decoded.error));
-      assert.deepEqual(decoded.value.enricher, settings.enricher);
-    }),
-    { numRuns: 500 },
-  );
-  assert.ok(taken > 10, `${taken} taken`);
+  everyTaken("MeshSettings", "mesh.fairlead.dev/v1alpha1", fullSettings, (object) => {
+    if (object.spec.enricher === undefined) return false;
+    const settings = { ...defaultSettings, enricher: object.spec.enricher };
+    const decoded = settingsFromWire(settingsToWire(settings));
+    assert.ok(decoded.ok, decoded.ok ? "" : JSON.stringify(decoded.error));
+    assert.deepEqual(decoded.value.enricher, settings.enricher);
+    return true;
+  });
 });
 
 test("[TRF-1] an HTTPRoute is refused field by field, or agents take its rules", () => {
-  let taken = 0;
-  fc.assert(
-    fc.property(changesOf(fullRoute), (changes) => {
-      const object = read("HTTPRoute", "gateway.networking.k8s.io/v1", specWith(fullRoute, changes));
-      if (object?.kind !== "HTTPRoute") return;
-      taken += 1;
-      const { rules } = resolveRules(object, new Map(), new ClusterIndex());
-      const route = {
-        kind: "http" as const,
-        name: "x",
-        namespace: "shop",
-        createdMs: 0,
-        ports: [],
-        consumers: "",
-        hostnames: [],
-        rules,
-      };
-      const decoded = httpRoutingFromWire(
-        httpRoutingToWire({ name: "x", namespace: "shop", routes: [route], policy: defaultPolicy }),
-      );
-      assert.ok(decoded.ok, decoded.ok ? "" : JSON.stringify(decoded.error));
-    }),
-    { numRuns: 500, examples: [[[[["rules", 0, "matches", 0, "queryParams", 0, "name"], ""]]]] },
-  );
-  assert.ok(taken > 10, `${taken} taken`);
+  const check = (object: Parameters<typeof resolveRules>[0]): boolean => {
+    const { rules } = resolveRules(object, new Map(), new ClusterIndex());
+    const routes = [route("x", rules)];
+    const decoded = httpRoutingFromWire(
+      httpRoutingToWire({ name: "x", namespace: "shop", routes, policy: defaultPolicy }),
+    );
+    assert.ok(decoded.ok, decoded.ok ? "" : JSON.stringify(decoded.error));
+    return true;
+  };
+  const nameless: Changes = [[["rules", 0, "matches", 0, "queryParams", 0, "name"], ""]];
+  everyTaken("HTTPRoute", "gateway.networking.k8s.io/v1", fullRoute, check, [nameless]);
 });
 
 test("durations are those of Gateway API (GEP-2257)", () => {

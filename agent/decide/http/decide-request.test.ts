@@ -1,51 +1,24 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type HeadParts, requestHead } from "../../../test/kit/http-heads.ts";
+import { backend, route, rule } from "../../../test/kit/routes.ts";
 import type { Backend, PathEdit, Redirect, RouteFilter } from "../../api/http-filters.ts";
 import { anyRequest, type PathMatch } from "../../api/http-match.ts";
-import { noTimeouts } from "../../api/http-policy.ts";
 import type { HttpRoute } from "../../api/http-routing.ts";
-import { serviceName } from "../../api/names.ts";
 import { seededRandom } from "../../base/random.ts";
 import { type DecideContext, decideRequest } from "./decide-request.ts";
 import type { Forward, LocalAnswer } from "./decision.ts";
 import { RouteTable, ServiceRoutes } from "./route-table.ts";
 
-const backendOf = (name: string, more: Partial<Backend> = {}): Backend => ({
-  service: serviceName("shop", name),
-  port: 80,
-  weight: 1,
-  filters: [],
-  subset: {},
-  invalid: "",
-  ...more,
-});
 interface Given {
   readonly path?: PathMatch;
   readonly filters?: readonly RouteFilter[];
   readonly backends?: readonly Backend[];
 }
-const routeOf = (given: Given, more: Partial<HttpRoute> = {}): HttpRoute => ({
-  kind: "http",
-  name: "r",
-  namespace: "shop",
-  createdMs: 0,
-  ports: [],
-  consumers: "",
-  hostnames: [],
-  rules: [
-    {
-      name: "",
-      matches: [{ ...anyRequest, path: given.path }],
-      filters: given.filters ?? [],
-      backends: given.backends ?? [backendOf("web")],
-      timeouts: noTimeouts,
-      retry: undefined,
-      affinity: undefined,
-    },
-  ],
-  ...more,
-});
+const routeOf = (
+  { path, filters = [], backends = [backend("web")] }: Given,
+  more: Partial<HttpRoute> = {},
+): HttpRoute => route("r", [rule({ matches: [{ ...anyRequest, path }], filters, backends })], more);
 const contextOf = (more: Partial<DecideContext> = {}): DecideContext => ({
   random: seededRandom(7),
   nowMs: 1000,
@@ -72,8 +45,8 @@ test("[TRF-1] no rule: 404; no backend, weight 0 alone, or one that cannot be us
   };
   assert.deepEqual(why({ path: { kind: "exact", value: "/a" } }, { path: "/b" }), [404, "no_route"]);
   assert.deepEqual(why({ backends: [] }), [500, "no_backend"]);
-  assert.deepEqual(why({ backends: [backendOf("web", { weight: 0 })] }), [500, "no_backend"]);
-  assert.deepEqual(why({ backends: [backendOf("web", { invalid: "not found" })] }), [500, "invalid_backend"]);
+  assert.deepEqual(why({ backends: [backend("web", { weight: 0 })] }), [500, "no_backend"]);
+  assert.deepEqual(why({ backends: [backend("web", { invalid: "not found" })] }), [500, "invalid_backend"]);
 });
 
 test("[LB-3] [TRF-1] backends share by weight within 5 %, weight 0 gets none", () => {
@@ -81,7 +54,7 @@ test("[LB-3] [TRF-1] backends share by weight within 5 %, weight 0 gets none", (
     ["a", 90],
     ["b", 10],
     ["c", 0],
-  ].map(([name, weight]) => backendOf(String(name), { weight: Number(weight) }));
+  ].map(([name, weight]) => backend(String(name), { weight: Number(weight) }));
   const table = new RouteTable([routeOf({ backends })]);
   const context = contextOf();
   const counts: Record<string, number> = {};
@@ -151,7 +124,7 @@ test("[TRF-5] header filters of the rule and of the backend become one change of
     kind: "requestHeaders",
     value: { remove: ["c"], set: ["d", "2"], add: ["a", "2", "b", "2"] },
   };
-  const decision = forwarded({ filters, backends: [backendOf("web", { filters: [own] })] });
+  const decision = forwarded({ filters, backends: [backend("web", { filters: [own] })] });
   assert.deepEqual(decision.requestEdits, { remove: ["a", "c"], set: ["b", "1", "d", "2"], add: ["a", "2", "b", "2"] });
   assert.deepEqual(decision.responseEdits, { remove: ["server"], set: [], add: [] });
 });
@@ -159,7 +132,7 @@ test("[TRF-5] header filters of the rule and of the backend become one change of
 test("[TRF-5] mirrors take their share", () => {
   const mirror = (numerator: number): RouteFilter => ({
     kind: "mirror",
-    value: { backend: backendOf("shadow"), numerator, denominator: 100 },
+    value: { backend: backend("shadow"), numerator, denominator: 100 },
   });
   const context = contextOf();
   const table = new RouteTable([routeOf({ filters: [mirror(100), mirror(25), mirror(0)] })]);
@@ -271,7 +244,7 @@ test("[TRF-4] faults: by percentage and header, until they expire, and with a sw
 });
 
 test("[TRF-8] divert sends a share elsewhere, tarpit keeps one waiting", () => {
-  const divert: RouteFilter = { kind: "divert", value: { backend: backendOf("trap"), percent: 100 } };
+  const divert: RouteFilter = { kind: "divert", value: { backend: backend("trap"), percent: 100 } };
   const decision = forwarded({ filters: [divert] });
   assert.deepEqual([decision.backend.service, decision.isDiverted], ["shop/trap", true]);
   const held = answered({ filters: [{ kind: "tarpit", value: { holdMs: 5000, status: 429, percent: 100 } }] });
