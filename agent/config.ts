@@ -128,7 +128,7 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     namespaceRequests: env.integer("FAIRLEAD_NAMESPACE_REQUESTS", 4_096, 1, 1_000_000),
     /** Heads that are not whole and answers that clients do not take, of one namespace on one data thread, MiB; beyond it those who hold most are let go. */
     namespaceBufferMb: env.integer("FAIRLEAD_NAMESPACE_BUFFER_MB", 64, 1, 65_536),
-    /** Reads of sockets that one namespace has per turn of a data thread's loop while others are there too: fewer are fairer, more are cheaper. */
-    namespaceTurn: env.integer("FAIRLEAD_NAMESPACE_TURN", 16, 1, 10_000),
+    /** Percent of a data thread's time for the clients of one namespace, while another's have something to do there too. */
+    namespaceShare: env.integer("FAIRLEAD_NAMESPACE_SHARE", 30, 1, 100),
   };
 }

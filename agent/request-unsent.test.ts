@@ -85,7 +85,11 @@ test("[DP-29] where there is no other endpoint the client gets the answer, witho
 
 test("[SEC-8] requests of a namespace beyond its limit are answered 503 with the reason, and counted; its place is free again after", async (t) => {
   const port = await web1(t, "a");
-  const tenants = new Tenants({ connections: 10, requests: 1, bytes: 1e6, turn: 16 }, setImmediate);
+  const tenants = new Tenants(
+    { connections: 10, requests: 1, bytes: 1e6, share: 1 },
+    () => {},
+    () => 1,
+  );
   const tenant = tenants.of("shop");
   const { get, series } = await lane(t, {
     parts: { services: [web], workloads: [behind("a", "10.244.2.1", "none")] },

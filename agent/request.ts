@@ -154,10 +154,7 @@ export class RequestFlow implements Handler {
       this.#limiter?.release(this.#places, this.#parts.nowMs(), latencyMs);
     }
     const cluster = this.#ways?.cluster;
-    if (cluster !== undefined && this.#tries > 0) {
-      cluster.requests--;
-      cluster.retries -= this.#retries;
-    }
+    if (this.#tries > 0) cluster?.endRequest(this.#retries);
     for (const parties of this.#way?.parts.parties ?? this.#ways?.parties ?? [])
       this.#parts.series.ended(
         parties,
@@ -195,7 +192,7 @@ export class RequestFlow implements Handler {
     if (cluster !== undefined) {
       cluster.countRequest();
       if (!this.#admit(cluster)) {
-        cluster.requests--;
+        cluster.endRequest(0);
         return this.#heldBack(cluster);
       }
     }

@@ -7,6 +7,7 @@ import type { DialEndpoint } from "./native-calls.ts";
 import type { EndpointChange } from "./report/endpoint-changes.ts";
 import type { RequestDeltas } from "./report/request-series.ts";
 import type { GuardMemory, GuardTold } from "./upstream/guard.ts";
+import type { SharedMemory } from "./upstream/shared.ts";
 
 export interface ThreadStart {
   readonly thread: number;
@@ -19,6 +20,8 @@ export interface ThreadStart {
   readonly limits: TenantLimits;
   /** Counters that all threads share. */
   readonly guard: GuardMemory;
+  /** What all threads know together of endpoints. */
+  readonly shared: SharedMemory;
 }
 /** A socket that native handed over, as the event on the thread's channel carries it. */
 export interface HandedSocket {

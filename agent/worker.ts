@@ -26,6 +26,7 @@ import { Clusters } from "./upstream/clusters.ts";
 import { Guard } from "./upstream/guard.ts";
 import { probeFor } from "./upstream/probe.ts";
 import { RequestWays } from "./upstream/request-ways.ts";
+import { SharedUpstreams } from "./upstream/shared.ts";
 
 /** How often what requests added to metrics is told, and how long an unused pool is kept, ms. */
 const tellMs = 1_000;
@@ -58,7 +59,11 @@ const replica = new Replica();
 const sweep = new Sweep(systemClock);
 const turn = new Turn();
 const limits = { ...defaultExchangeLimits, drainIdleMs: start.drainIdleMs };
-const tenants = new Tenants(start.limits, setImmediate);
+const tenants = new Tenants(
+  start.limits,
+  (fn) => systemClock.after(1, fn),
+  () => systemClock.monotonicMs() * 1000,
+);
 sweep.add(tenants);
 const series = new RequestSeriesTable(start.metricSeries);
 const guard = new Guard(start.guard, start.thread);
@@ -70,6 +75,7 @@ const clusters = new Clusters(
   {
     replica,
     random: systemRandom,
+    shared: new SharedUpstreams(start.shared, start.thread),
     nowMs: () => systemClock.monotonicMs(),
     probe: probeFor({ replica, dial, clock: systemClock }),
     told: (change) => tell({ say: "endpoint", change }),

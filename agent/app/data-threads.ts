@@ -15,6 +15,7 @@ import type { EndpointChange } from "../report/endpoint-changes.ts";
 import type { RequestDeltas } from "../report/request-series.ts";
 import type { FromThread, HandedEnd, ThreadStart, ToThread } from "../threads.ts";
 import type { GuardMemory, GuardTold } from "../upstream/guard.ts";
+import { createSharedMemory, forgetThread, type SharedMemory } from "../upstream/shared.ts";
 import type { Replicas } from "./replicas.ts";
 
 /** V8's own default; the process may be started with less, and threads would inherit that. */
@@ -54,8 +55,6 @@ export interface DataThreadParts {
   readonly requests: (thread: number, ended: RequestDeltas | undefined) => void;
   /** Bytes of a client were no request. */
   readonly malformed: (refused: string) => void;
-  /** A thread has ended, for whatever reason: what it had under way is over. */
-  readonly gone?: (thread: number) => void;
   readonly guarded: (told: GuardTold) => void;
   /** Something befell an endpoint of the HTTP lane. */
   readonly endpoint: (change: EndpointChange) => void;
@@ -70,7 +69,8 @@ export interface DataThreadParts {
 export async function startDataThreads(count: number, parts: DataThreadParts): Promise<Result<DataThreads, string>> {
   // The flag the process was started with (node-flags.ts) would override the threads' own limit.
   if (count > 0) setFlagsFromString(`--max-semi-space-size=${threadSemiSpaceMb}`);
-  const threads = Array.from({ length: count }, (_, i) => new DataThread(i, parts));
+  const shared = createSharedMemory(Math.max(1, count));
+  const threads = Array.from({ length: count }, (_, i) => new DataThread(i, parts, shared));
   const stop = async (): Promise<void> => void (await Promise.all(threads.map((thread) => thread.stop())));
   for (const thread of threads) {
     const started = await thread.start();
@@ -93,6 +93,7 @@ export async function startDataThreads(count: number, parts: DataThreadParts): P
 class DataThread {
   readonly thread: number;
   readonly #parts: DataThreadParts;
+  readonly #shared: SharedMemory;
   readonly #backoff;
   #worker: Worker | undefined;
   #ready = false;
@@ -104,8 +105,9 @@ class DataThread {
   /** Number of the last order to drain: an answer to an earlier one says nothing of what came between. */
   #drainAsk = 0;
 
-  constructor(thread: number, parts: DataThreadParts) {
+  constructor(thread: number, parts: DataThreadParts, shared: SharedMemory) {
     this.thread = thread;
+    this.#shared = shared;
     this.#parts = parts;
     this.#backoff = createBackoff({ baseMs: 100, maxMs: 10_000 }, parts.random);
   }
@@ -125,6 +127,7 @@ class DataThread {
       drainIdleMs: this.#parts.drainIdleMs,
       limits: this.#parts.limits,
       guard: this.#parts.guard,
+      shared: this.#shared,
     };
     const worker = new Worker(this.#parts.script ?? new URL("../worker.ts", import.meta.url), {
       workerData,
@@ -164,7 +167,7 @@ class DataThread {
         stopAsking();
         detach();
         this.#parts.requests(this.thread, undefined);
-        this.#parts.gone?.(this.thread);
+        forgetThread(this.#shared, this.thread);
         const reason = why === "" ? `exit code ${code}` : why;
         this.#gone(worker, reason);
         resolve(err(`data thread ${this.thread}: ${reason}`));

@@ -79,7 +79,7 @@ export class Lane {
         connections: config.namespaceConnections,
         requests: config.namespaceRequests,
         bytes: config.namespaceBufferMb * 2 ** 20,
-        turn: config.namespaceTurn,
+        share: config.namespaceShare / 100,
       },
       threw: (error) => {
         this.#threw.add({});

@@ -2,20 +2,37 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { type TenantLimits, Tenants, type Waiting } from "./tenants.ts";
+import { type Tenant, type TenantLimits, Tenants, type Waiting } from "./tenants.ts";
 
-const limits: TenantLimits = { connections: 3, requests: 2, bytes: 1000, turn: 4 };
+// 300 µs of each ms.
+const limits: TenantLimits = { connections: 3, requests: 2, bytes: 1000, share: 0.3 };
 
-/** Turns end when the test says so. */
+/** Time goes by, and turns end, when the test says so. */
 function setUp(more: Partial<TenantLimits> = {}) {
-  const pending: (() => void)[] = [];
-  const tenants = new Tenants({ ...limits, ...more }, (fn) => void pending.push(fn));
-  const endTurn = (): boolean => {
-    const all = pending.splice(0);
+  let now = 1_000_000;
+  let pending: (() => void)[] = [];
+  const tenants = new Tenants(
+    { ...limits, ...more },
+    (fn) => void pending.push(fn),
+    () => now,
+  );
+  const endTurn = (us = 1000): boolean => {
+    now += us;
+    const all = pending;
+    pending = [];
     for (const fn of all) fn();
     return all.length > 0;
   };
-  return { tenants, endTurn };
+  /** One read that takes so long, overhead included. */
+  const read = (tenant: Tenant, us: number, who: Waiting): boolean => {
+    const isMeasured = tenant.startUs() > 0;
+    return tenant.spend(isMeasured ? now - (us - 15) : 0, who);
+  };
+  const contend = (...all: Tenant[]): void => {
+    for (const tenant of all) tenant.startUs();
+    tenants.sweep();
+  };
+  return { tenants, endTurn, read, contend };
 }
 
 test("[SEC-8] connections and requests of a namespace are counted and limited; another's are not touched", () => {
@@ -48,86 +65,97 @@ test("[SEC-8] a namespace that holds too much memory loses those that hold more 
   assert.deepEqual(tenants.takeRefusals(), [{ namespace: "a", limit: "bytes", count: 1 }]);
 });
 
-test("[SEC-8] whoever is alone waits for nobody", () => {
-  const { tenants, endTurn } = setUp();
+test("[SEC-8] whoever is alone waits for nobody, though others have connections", () => {
+  const { tenants, endTurn, read } = setUp();
   const a = tenants.of("a");
-  a.open();
+  tenants.of("b").open();
   const who: Waiting = { goOn: () => assert.fail("never waited") };
-  for (let i = 0; i < 1000; i++) assert.ok(a.spend(100_000, who));
+  for (let i = 0; i < 1000; i++) {
+    assert.ok(read(a, 5000, who));
+    if (i % 100 === 0) tenants.sweep();
+  }
   assert.equal(endTurn(), false);
 });
 
-test("[SEC-8] in one turn a flood has its share and no more, however many connections it has; others are not held up", () => {
-  const { tenants, endTurn } = setUp({ connections: 10_000 });
+test("[SEC-8] a flood has its share of the time and no more, however many connections it has; others are not held up", () => {
+  const { tenants, endTurn, read, contend } = setUp({ connections: 10_000 });
   const [flood, other] = [tenants.of("flood"), tenants.of("other")];
-  other.open();
+  contend(flood, other);
   let readsInTurn = 0;
-  let held = 0;
-  const connections = Array.from({ length: 2000 }, () => {
-    flood.open();
+  const connections = Array.from({ length: 500 }, () => {
     const connection = {
       reads: 0,
       isReady: true,
       goOn(): void {
         connection.isReady = true;
-        held--;
       },
-      read() {
-        connection.isReady = false;
+      read(): void {
         connection.reads++;
         readsInTurn++;
-        if (flood.spend(50, connection)) connection.isReady = true;
-        else held++;
+        connection.isReady = read(flood, 20, connection);
       },
     };
     return connection;
   });
   const victim: Waiting = { goOn: () => assert.fail("the other namespace never waits") };
   const perTurn: number[] = [];
-  for (let turn = 0; turn < 600; turn++) {
+  for (let turn = 0; turn < 1000; turn++) {
     readsInTurn = 0;
     // Every connection that may be read has something to say at once; each is read once, as libuv does.
     for (const connection of connections.filter((c) => c.isReady)) connection.read();
-    assert.ok(other.spend(100, victim));
+    assert.ok(read(other, 100, victim));
     perTurn.push(readsInTurn);
     endTurn();
   }
-  assert.equal(perTurn[0], 2000, "all were free to be read before anything was known");
-  // The first few of those had nothing against them yet.
-  assert.ok((perTurn[1] ?? 0) <= 2 * limits.turn);
-  assert.deepEqual(new Set(perTurn.slice(2)), new Set([limits.turn]));
-  assert.ok(held <= 2000);
+  assert.equal(perTurn[0], 500, "all were free to be read before anything was known");
+  const steady = perTurn.slice(50);
+  assert.ok(Math.max(...steady) <= 30, String(Math.max(...steady)));
+  // 15 reads of 20 µs a turn are its 300 µs.
+  const mean = steady.reduce((a, b) => a + b, 0) / steady.length;
+  assert.ok(mean > 13 && mean < 16, String(mean));
   const reads = connections.map((c) => c.reads);
-  assert.ok(Math.max(...reads) - Math.min(...reads) <= 1, "in turn");
+  assert.ok(Math.max(...reads) - Math.min(...reads) <= 2, "each in its turn");
 });
 
-test("[SEC-8] large reads count for more", () => {
-  const { tenants, endTurn } = setUp();
+test("[SEC-8] one read that takes long is paid for in the turns that follow; so is what is done by the way", () => {
+  const { tenants, endTurn, read, contend } = setUp();
   const [a, b] = [tenants.of("a"), tenants.of("b")];
-  a.open();
-  b.open();
+  contend(a, b);
   let gone = 0;
   const who = { goOn: () => void gone++ };
-  assert.equal(a.spend(64 * 1024, who), false);
-  endTurn();
-  assert.equal(gone, 1);
-  assert.equal(a.spend(16 * 1024, who), true);
+  const turnsUntilGone = (): number => {
+    const before = gone;
+    for (let turn = 1; turn < 100; turn++) {
+      endTurn();
+      if (gone > before) return turn;
+    }
+    return assert.fail("waits for ever");
+  };
+  assert.equal(read(a, 3000, who), false);
+  assert.equal(turnsUntilGone(), 10);
+  for (let i = 0; i < 20; i++) endTurn();
+  a.charge(1500);
+  assert.equal(read(a, 10, who), false);
+  assert.equal(turnsUntilGone(), 5);
+  // A turn that ends late has granted more.
+  assert.equal(read(a, 3000, who), false);
+  endTurn(5_000);
+  assert.ok(turnsUntilGone() <= 6);
 });
 
 test("[SEC-8] whatever happens in whatever order, everyone who waits goes on in the end, once, and all counts come back to nothing", () => {
   const step = fc.record({
-    kind: fc.constantFrom("open", "close", "begin", "end", "spend", "turn", "look"),
+    kind: fc.constantFrom("open", "close", "begin", "end", "read", "turn", "look", "sweep"),
     tenant: fc.constantFrom("a", "b", "c"),
-    bytes: fc.nat({ max: 100_000 }),
+    us: fc.nat({ max: 2000 }),
   });
   fc.assert(
     fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
-      const { tenants, endTurn } = setUp();
+      const { tenants, endTurn, read } = setUp();
       const open = new Map<string, number>();
       const under = new Map<string, number>();
       let waiting = 0;
-      let opened = 0;
-      for (const { kind, tenant: name, bytes } of steps) {
+      for (const { kind, tenant: name, us } of steps) {
         const tenant = tenants.of(name);
         const [o, u] = [open.get(name) ?? 0, under.get(name) ?? 0];
         if (kind === "open") {
@@ -144,8 +172,7 @@ test("[SEC-8] whatever happens in whatever order, everyone who waits goes on in 
         } else if (kind === "end" && u > 0) {
           tenant.end();
           under.set(name, u - 1);
-        } else if (kind === "spend" && o > 0) {
-          opened++;
+        } else if (kind === "read" && o > 0) {
           let isDone = false;
           waiting++;
           const goOn = (): void => {
@@ -153,17 +180,17 @@ test("[SEC-8] whatever happens in whatever order, everyone who waits goes on in 
             isDone = true;
             waiting--;
           };
-          if (tenant.spend(bytes, { goOn })) goOn();
+          if (read(tenant, us, { goOn })) goOn();
         } else if (kind === "turn") endTurn();
+        else if (kind === "sweep") tenants.sweep();
         else if (kind === "look") tenants.takeRefusals();
       }
-      for (let turn = 0; turn < 1 + opened && waiting > 0; turn++) endTurn();
+      for (let turn = 0; turn < 20_000 && waiting > 0; turn++) endTurn();
       assert.equal(waiting, 0);
       for (const [name, count] of under) for (let i = 0; i < count; i++) tenants.of(name).end();
       for (const [name, count] of open) for (let i = 0; i < count; i++) tenants.of(name).close();
-      for (let turn = 0; turn < 3; turn++) endTurn();
       tenants.takeRefusals();
-      assert.deepEqual([tenants.size, tenants.busy], [0, 0]);
+      assert.equal(tenants.size, 0);
     }),
     { numRuns: 300 },
   );

@@ -1,5 +1,5 @@
 // What one namespace may have of a data thread, so that its flood is its own trouble: open connections, requests under way, bytes held, and
-// turns of the loop. Counts and queues alone; who refuses, and with which words, is the caller's matter.
+// time. Counts and queues alone; who refuses, and with which words, is the caller's matter.
 
 /** Of each namespace on each thread. */
 export interface TenantLimits {
@@ -7,8 +7,8 @@ export interface TenantLimits {
   readonly requests: number;
   /** Bytes of heads that are not whole, of requests that wait, and of answers that clients do not take. */
   readonly bytes: number;
-  /** Reads of sockets per turn of the loop, while others have connections here too. */
-  readonly turn: number;
+  /** Share of the thread's time, 0 to 1, while another namespace has something to do here too. */
+  readonly share: number;
 }
 export const tenantLimitNames = ["connections", "requests", "bytes"] as const;
 export type TenantLimit = (typeof tenantLimitNames)[number];
@@ -25,8 +25,13 @@ export interface TenantRefusals {
   readonly count: number;
 }
 
-/** Bytes of one read that cost as much as another read would. */
-const unitBytes = 16 * 1024;
+/** A second: who asked then may ask again, and is to find the thread free. */
+const sweepsActive = 10;
+/** Length of a turn; and the longest time that is made up for when one ended late. */
+const turnUs = 1_000;
+const longestUs = 5_000;
+/** What reading costs around the work that is measured: system calls, the loop. */
+const overheadUs = 15;
 
 export class Tenant {
   readonly namespace: string;
@@ -37,7 +42,12 @@ export class Tenant {
   /** As of the last sweep. */
   bytes = 0;
   held = 0;
+  /** µs used beyond what its turns have granted. */
   used = 0;
+  /** Of a read. */
+  meanUs = 50;
+  /** Sweeps for which it still counts as one that has something to do. */
+  activeFor = 0;
   readonly queue: Waiting[] = [];
   readonly refused: Record<TenantLimit, number> = { connections: 0, requests: 0, bytes: 0 };
 
@@ -50,12 +60,12 @@ export class Tenant {
   /** One more connection; false: there are too many, and it is not counted. */
   open(): boolean {
     if (this.connections >= this.limits.connections) return this.#refuse("connections");
-    if (this.connections++ === 0) this.#owner.busy++;
+    this.connections++;
     return true;
   }
   /** Once for each `open` that was granted. */
   close(): void {
-    if (--this.connections === 0) this.#owner.busy--;
+    this.connections--;
   }
 
   /** One more request; false: there are too many under way, and it is not counted. */
@@ -77,18 +87,53 @@ export class Tenant {
     return true;
   }
 
+  /** When a read begins: µs, or 0 while nobody's time is measured. */
+  startUs(): number {
+    this.activeFor = sweepsActive;
+    return this.#owner.isContended ? this.#owner.nowUs() : 0;
+  }
+
   /**
-   * A read of so many bytes has been worked off. False: this turn is used up, and `who` goes on in a later one. Whoever is alone has no
-   * turns to keep.
+   * A read that began at `startUs` has been worked off. False: this turn's time is used up, and `who` goes on in a later one. Whoever is
+   * alone has no turns to keep. With others there it may use only part of the thread, so that these find it free, not just fair.
    */
-  spend(bytes: number, who: Waiting): boolean {
+  spend(startUs: number, who: Waiting): boolean {
     const owner = this.#owner;
-    if (owner.busy < 2) return true;
-    owner.startTurn(this);
-    this.used += 1 + Math.floor(bytes / unitBytes);
-    if (this.used <= this.limits.turn && this.queue.length === 0) return true;
+    if (startUs === 0 || !owner.isContended) return true;
+    const cost = this.sinceUs(startUs);
+    this.meanUs += (cost - this.meanUs) / 8;
+    return this.pay(cost, who);
+  }
+
+  /** Cost of a read that began then. */
+  sinceUs(startUs: number): number {
+    return this.#owner.nowUs() - startUs + overheadUs;
+  }
+
+  /** As spend, for work of `cost` µs that was not measured. */
+  pay(cost: number, who: Waiting): boolean {
+    this.charge(cost);
+    if (!this.#owner.isContended || (this.used <= this.limits.share * turnUs && this.queue.length === 0)) return true;
     this.queue.push(who);
     return false;
+  }
+
+  /** Work done for it by the way. */
+  charge(cost: number): void {
+    if (!this.#owner.isContended) return;
+    this.#owner.startTurn(this);
+    this.used += cost;
+  }
+
+  /** After `elapsedUs` of turns: as many go on as there is time for. True: there is more to be done in a next one. */
+  endTurn(elapsedUs: number): boolean {
+    const grantUs = this.limits.share * turnUs;
+    this.used = Math.max(0, this.used - this.limits.share * elapsedUs);
+    if (this.used < grantUs && this.queue.length > 0) {
+      const count = Math.max(1, Math.floor((grantUs - this.used) / Math.max(1, this.meanUs)));
+      for (const who of this.queue.splice(0, count)) who.goOn();
+    }
+    return this.used > 0 || this.queue.length > 0;
   }
 
   #refuse(limit: TenantLimit): false {
@@ -105,13 +150,16 @@ export class Tenants {
   readonly #active = new Set<Tenant>();
   readonly #end = (): void => this.#endTurn();
   #isTurn = false;
-  /** How many have connections. */
-  busy = 0;
+  #beganUs = 0;
+  /** More than one has something to do. */
+  isContended = false;
+  readonly nowUs: () => number;
 
-  /** `afterTurn`: calls back when all that is ready now has been read, before more is looked for (setImmediate). */
-  constructor(limits: TenantLimits, afterTurn: (fn: () => void) => void) {
+  /** `afterTurn`: calls back when a turn is over, 1 ms after it began. `nowUs`: monotonic. */
+  constructor(limits: TenantLimits, afterTurn: (fn: () => void) => void, nowUs: () => number) {
     this.#limits = limits;
     this.#afterTurn = afterTurn;
+    this.nowUs = nowUs;
   }
 
   of(namespace: string): Tenant {
@@ -131,27 +179,30 @@ export class Tenants {
     this.#active.add(tenant);
     if (this.#isTurn) return;
     this.#isTurn = true;
+    this.#beganUs = this.nowUs();
     this.#afterTurn(this.#end);
   }
 
-  /** Each goes on with as many as it may have in one turn; what they then read is counted against the next. */
   #endTurn(): void {
+    const elapsedUs = Math.min(longestUs, this.nowUs() - this.#beganUs);
     this.#isTurn = false;
-    for (const tenant of this.#active) {
-      tenant.used = 0;
-      const going = tenant.queue.splice(0, tenant.limits.turn);
-      for (const who of going) who.goOn();
-      if (tenant.queue.length > 0) this.startTurn(tenant);
-      else if (tenant.used === 0) this.#active.delete(tenant);
-    }
+    for (const tenant of [...this.#active])
+      if (tenant.endTurn(elapsedUs)) this.startTurn(tenant);
+      else this.#active.delete(tenant);
   }
 
   /** Before the connections of a sweep say what they hold. */
   sweep(): void {
+    let active = 0;
     for (const tenant of this.#tenants.values()) {
       tenant.bytes = tenant.held;
       tenant.held = 0;
+      if (tenant.activeFor > 0) {
+        tenant.activeFor--;
+        active++;
+      }
     }
+    this.isContended = active > 1;
   }
 
   /** What was refused since the last call; namespaces without anything are forgotten. */

@@ -1,4 +1,4 @@
-// The endpoints of one service's port as the clients of one namespace on this data thread use them (DP-26): whom a request goes to, what
+// The endpoints of one service's port as the clients of one namespace use them (DP-26), all data threads together (DP-25): whom a request goes to, what
 // its outcome says of the endpoint, whether it may be tried again. Made anew from the replica when the state has changed.
 import type { HttpPolicy, RetryPolicy, SessionAffinity } from "../api/http-policy.ts";
 import { defaultPolicy } from "../api/http-policy.ts";
@@ -6,15 +6,11 @@ import type { ServiceName } from "../api/names.ts";
 import type { Service, ServicePort } from "../api/service.ts";
 import type { Random } from "../base/random.ts";
 import { buildPicker, nextWarmingMs } from "../decide/balance/build-picker.ts";
-import type { EndpointStats } from "../decide/balance/endpoint-stats.ts";
 import { keyOf, type Session, Sessions } from "../decide/balance/keys.ts";
 import { type Place, subsetFor, tierOf } from "../decide/balance/locality.ts";
 import type { Picker } from "../decide/balance/picker.ts";
-import type { SlotBook } from "../decide/balance/slots.ts";
 import { decideInbound } from "../decide/inbound.ts";
-import type { Breakers } from "../decide/resilience/breaker.ts";
 import { type Ejection, OutlierDetector } from "../decide/resilience/outlier.ts";
-import { RetryBudget } from "../decide/resilience/retry.ts";
 import { openUpstreams, serviceUpstreams, type Upstream } from "../decide/upstreams.ts";
 import type { Verdict } from "../flow.ts";
 import { defaultPoolLimits, type PoolCounts, type PoolLimits } from "../forward/http1/pool.ts";
@@ -23,13 +19,12 @@ import type { Replica } from "../replica.ts";
 import type { EndpointChange } from "../report/endpoint-changes.ts";
 import { HealthChecks, type Probe } from "./health.ts";
 import { idOf, Member } from "./member.ts";
+import type { ClusterCell, SharedUpstreams } from "./shared.ts";
 
 export interface ClusterParts {
   readonly replica: Replica;
   readonly random: Random;
-  readonly stats: EndpointStats;
-  readonly slots: SlotBook;
-  readonly breakers: Breakers;
+  readonly shared: SharedUpstreams;
   /** Monotonic, ms. */
   readonly nowMs: () => number;
   /** For active health checks, in the name of a pod of this namespace. */
@@ -52,8 +47,7 @@ export class Cluster {
   readonly name: ClusterName;
   readonly #parts: ClusterParts;
   readonly #place: Place;
-  readonly #budget: RetryBudget;
-  readonly #cursor = new Int32Array(1);
+  readonly #cell: ClusterCell;
   #generation = 0;
   #members: readonly Member[] = [];
   #sessions = new Sessions([]);
@@ -68,25 +62,31 @@ export class Cluster {
   refused: Pick<Verdict, "reason" | "policy"> | undefined;
   /** Grows with each change of the endpoints. */
   version = 0;
-  /** Requests under way, and retries among them. */
-  requests = 0;
-  retries = 0;
   /** Of the pools to its endpoints, all pods of the namespace together. */
   poolLimits: PoolLimits = defaultPoolLimits;
   readonly poolCounts: PoolCounts = { open: 0, waiting: 0 };
+  /** Requests of this thread. */
+  underWay = 0;
   usedMs: number;
   isForgotten = false;
 
-  constructor(name: ClusterName, place: Place, parts: ClusterParts) {
+  constructor(name: ClusterName, place: Place, parts: ClusterParts, cell: ClusterCell) {
     this.name = name;
     this.#parts = parts;
     this.#place = place;
     this.usedMs = parts.nowMs();
-    this.#budget = new RetryBudget(this.usedMs);
+    this.#cell = cell;
   }
 
   get members(): readonly Member[] {
     return this.#members;
+  }
+  /** Requests under way on all threads, and retries among them. */
+  get requests(): number {
+    return this.#cell.requests;
+  }
+  get retries(): number {
+    return this.#cell.retries;
   }
 
   /** As the state is now. */
@@ -166,22 +166,24 @@ export class Cluster {
   #enter(upstream: Upstream, tier: number, readySinceMs: number): Member | undefined {
     const { namespace, service, port } = this.name;
     const slotName = `${namespace}>${service}:${port}>${idOf(upstream)}`;
-    const slot = this.#parts.slots.take(slotName, this.policy.balancer.decayMs);
+    const slot = this.#parts.shared.take(slotName, this.policy.balancer.decayMs);
     return slot < 0 ? undefined : new Member(upstream, slot, slotName, tier, readySinceMs);
   }
   #leave(member: Member): void {
     member.isGone = true;
-    if (member.pending === 0) this.#parts.slots.give(member.slotName);
+    if (member.pending === 0) this.#parts.shared.give(member.slotName);
   }
 
   #watchOutliers(): void {
     const { outlier } = this.policy;
-    const { stats, nowMs } = this.#parts;
+    const { nowMs, shared } = this.#parts;
+    const { stats, outliers } = shared;
     const slots = this.#members.map(({ slot }) => slot);
     if (outlier === undefined) {
       this.#outlier?.setEndpoints([]);
       this.#outlier = undefined;
-    } else if (this.#outlier === undefined) this.#outlier = new OutlierDetector(outlier, slots, stats, nowMs());
+    } else if (this.#outlier === undefined)
+      this.#outlier = new OutlierDetector(outlier, slots, stats, nowMs(), outliers, this.#cell.swept);
     else {
       this.#outlier.setPolicy(outlier);
       this.#outlier.setEndpoints(slots);
@@ -198,6 +200,7 @@ export class Cluster {
     }
     this.#health ??= new HealthChecks(health, {
       ...this.#parts,
+      stats: this.#parts.shared.stats,
       probe: this.#parts.probe(namespace, service),
       told: ({ id: endpoint }, isHealthy, why) =>
         this.#parts.told({ kind: "health", service, namespace, endpoint, isHealthy, why }),
@@ -206,16 +209,16 @@ export class Cluster {
   }
 
   #build(): void {
-    const { stats, nowMs } = this.#parts;
+    const { nowMs, shared } = this.#parts;
     const now = nowMs();
     const { affinity, balancer, locality } = this.policy;
     const isBySource = affinity?.kind === "source";
     this.#picker = buildPicker(this.#members, {
       policy: { balancer: isBySource ? { ...balancer, ...bySource } : balancer, locality },
       serviceDefault: this.service?.loadBalancing ?? "",
-      stats,
+      stats: shared.stats,
       nowMs: now,
-      cursor: this.#cursor,
+      cursor: this.#cell.cursor,
     });
     this.#warmAtMs = nextWarmingMs(this.#members, balancer, now) ?? Number.POSITIVE_INFINITY;
   }
@@ -243,18 +246,19 @@ export class Cluster {
 
   isOpen(index: number): boolean {
     const member = this.#members[index];
-    return member !== undefined && this.#parts.stats.gates[member.slot] === 0;
+    return member !== undefined && this.#parts.shared.stats.gates[member.slot] === 0;
   }
 
   /** Index of the endpoint for a try, -1 if none may be picked. `avoid`: index of the one just tried, or -1. */
   pick(key: number, avoid: number): number {
-    this.#parts.stats.nowMs = this.#parts.nowMs();
+    this.#parts.shared.stats.nowMs = this.#parts.nowMs();
     return this.#picker?.pick(this.#parts.random, key, avoid) ?? -1;
   }
 
   /** Before a try goes out to the endpoint that was picked; false: its breaker lets nobody through just now. */
   begin(member: Member): boolean {
-    const { breakers, stats, nowMs } = this.#parts;
+    const { nowMs, shared } = this.#parts;
+    const { breakers, stats } = shared;
     const { breaker } = this.policy;
     if (breaker !== undefined && !breakers.admit(member.slot, breaker, nowMs())) return false;
     stats.begin(member.slot);
@@ -265,7 +269,8 @@ export class Cluster {
   /** What a try under way has shown of its endpoint. */
   report(member: Member, outcome: TryOutcome, latencyMs: number): void {
     if (outcome === "unknown" || member.isGone) return;
-    const { breakers, stats, nowMs } = this.#parts;
+    const { nowMs, shared } = this.#parts;
+    const { breakers, stats } = shared;
     const now = nowMs();
     const failed = outcome !== "good";
     if (failed) stats.observeFailure(member.slot, latencyMs, outcome === "error", now);
@@ -281,32 +286,39 @@ export class Cluster {
 
   /** Once for each begin, however the try ended. */
   end(member: Member): void {
-    const { stats, slots } = this.#parts;
+    const { shared } = this.#parts;
     member.pending--;
-    stats.end(member.slot);
-    if (member.isGone && member.pending === 0) slots.give(member.slotName);
+    shared.stats.end(member.slot);
+    if (member.isGone && member.pending === 0) shared.give(member.slotName);
   }
 
   countRequest(): void {
-    this.requests++;
-    this.#budget.countRequest(this.#parts.nowMs());
+    this.underWay++;
+    this.#cell.addRequests(1);
+    this.#cell.budget.countRequest(this.#parts.nowMs());
   }
   /** Whether the budget and the limit allow one more retry, which is then taken. */
   takeRetry(retry: RetryPolicy | undefined): boolean {
     const { maxRetries } = this.policy.limits;
-    if (maxRetries > 0 && this.retries >= maxRetries) return false;
-    if (!this.#budget.take(retry, this.#parts.nowMs())) return false;
-    this.retries++;
+    if (maxRetries > 0 && this.#cell.retries >= maxRetries) return false;
+    if (!this.#cell.budget.take(retry, this.#parts.nowMs())) return false;
+    this.#cell.addRetries(1);
     return true;
+  }
+  /** Once for each request that was counted; `retries`: those it took. */
+  endRequest(retries: number): void {
+    this.underWay--;
+    this.#cell.addRequests(-1);
+    if (retries > 0) this.#cell.addRetries(-retries);
   }
   get isFull(): boolean {
     const { maxRequests } = this.policy.limits;
-    return maxRequests > 0 && this.requests >= maxRequests;
+    return maxRequests > 0 && this.#cell.requests >= maxRequests;
   }
 
   /** Called several times a second. */
   sweep(now: number): void {
-    const { breakers, stats } = this.#parts;
+    const { breakers, stats } = this.#parts.shared;
     const { breaker, balancer } = this.policy;
     if (breaker !== undefined) {
       breakers.wake(
@@ -342,7 +354,7 @@ export class Cluster {
   }
 
   #noteBreaker(member: Member): void {
-    const to = this.#parts.breakers.state(member.slot);
+    const to = this.#parts.shared.breakers.state(member.slot);
     const from = member.state;
     if (to === from) return;
     member.state = to;

@@ -1,23 +1,18 @@
 // The clusters of one data thread, made when a request first needs them and forgotten when none did for a while.
-import { EndpointStats } from "../decide/balance/endpoint-stats.ts";
 import type { Place } from "../decide/balance/locality.ts";
-import { Slots } from "../decide/balance/slots.ts";
-import { Breakers } from "../decide/resilience/breaker.ts";
 import { Cluster, type ClusterName, type ClusterParts } from "./cluster.ts";
+import type { SharedUpstreams } from "./shared.ts";
 
-export type ClustersParts = Pick<ClusterParts, "replica" | "random" | "nowMs" | "probe" | "told">;
-/** Endpoints of which something is known, over all services and namespaces. */
-const mostEndpoints = 65_536;
+export type ClustersParts = ClusterParts & { readonly shared: SharedUpstreams };
 
 export class Clusters {
-  readonly #parts: ClusterParts;
+  readonly #parts: ClustersParts;
   readonly #forgetMs: number;
   readonly #clusters = new Map<string, Cluster>();
 
   /** `forgetMs`: how long one is kept without a request. */
   constructor(parts: ClustersParts, forgetMs: number) {
-    const stats = new EndpointStats(mostEndpoints);
-    this.#parts = { ...parts, stats, slots: new Slots(stats), breakers: new Breakers(stats) };
+    this.#parts = parts;
     this.#forgetMs = forgetMs;
   }
 
@@ -25,7 +20,7 @@ export class Clusters {
     const key = clusterKey(name);
     let cluster = this.#clusters.get(key);
     if (cluster === undefined) {
-      cluster = new Cluster(name, place, this.#parts);
+      cluster = new Cluster(name, place, this.#parts, this.#parts.shared.takeCell(key));
       this.#clusters.set(key, cluster);
     }
     cluster.refresh();
@@ -35,8 +30,9 @@ export class Clusters {
   sweep(now: number): void {
     for (const [key, cluster] of this.#clusters) {
       cluster.sweep(now);
-      if (cluster.requests > 0 || now - cluster.usedMs < this.#forgetMs) continue;
+      if (cluster.underWay > 0 || now - cluster.usedMs < this.#forgetMs) continue;
       cluster.forget();
+      this.#parts.shared.giveCell(key);
       this.#clusters.delete(key);
     }
   }

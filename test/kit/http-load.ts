@@ -1,10 +1,10 @@
 // Runs in a pod: requests at a fixed rate over kept connections, by a client that tries nothing again (Node's own). Arguments: URL RATE
-// CONNECTIONS [METHODS]. "stop" on stdin ends it: {sent, ok, failed, reasons, connections, servers, p50Ms, p99Ms, maxMs}.
+// CONNECTIONS [METHODS [short]]; short: no answer that takes its time. "stop" on stdin ends it: {sent, ok, failed, reasons, connections, servers, p50Ms, p99Ms, maxMs}.
 import { Agent, request } from "node:http";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 
-const [url = "", rate = "100", connections = "16", methods = "GET,POST"] = process.argv.slice(2);
+const [url = "", rate = "100", connections = "16", methods = "GET,POST", answers = "mixed"] = process.argv.slice(2);
 const agent = new Agent({ keepAlive: true, maxSockets: Number(connections), scheduling: "fifo" });
 const kinds = methods.split(",");
 const patienceMs = 20_000;
@@ -24,7 +24,7 @@ const count = (map: Map<string, number>, key: string): void => void map.set(key,
 function ask(n: number): void {
   const method = kinds[n % kinds.length] as string;
   // Each in a while asks for an answer that takes its time, and for a long one.
-  const path = n % 50 === 7 ? "/slow" : n % 50 === 9 ? "/long" : "/";
+  const path = answers === "short" ? "/" : n % 50 === 7 ? "/slow" : n % 50 === 9 ? "/long" : "/";
   const body = method === "POST" ? Buffer.alloc(1 + ((n * 37) % 900), n % 251) : undefined;
   const began = performance.now();
   let isOver = false;

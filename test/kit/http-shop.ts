@@ -81,9 +81,15 @@ export interface Requests {
 export async function startRequests(
   lab: TestLab,
   from: string,
-  options: { readonly url: string; readonly rate: number; readonly connections: number; readonly methods?: string },
+  options: {
+    readonly url: string;
+    readonly rate: number;
+    readonly connections: number;
+    readonly methods?: string;
+    readonly answers?: "short";
+  },
 ): Promise<Requests> {
-  const { url, rate, connections, methods = "GET,POST" } = options;
+  const { url, rate, connections, methods = "GET,POST", answers } = options;
   const command = [
     process.execPath,
     join(PROJECT_DIR, "test/kit/http-load.ts"),
@@ -91,6 +97,7 @@ export async function startRequests(
     `${rate}`,
     `${connections}`,
     methods,
+    ...(answers === undefined ? [] : [answers]),
   ];
   const started: PodProgram = await lab.start(from, command);
   await started.next();

@@ -21,6 +21,7 @@ import { Clusters } from "../../agent/upstream/clusters.ts";
 import { Guard, type GuardMemory } from "../../agent/upstream/guard.ts";
 import { probeFor } from "../../agent/upstream/probe.ts";
 import { RequestWays } from "../../agent/upstream/request-ways.ts";
+import { createSharedMemory, SharedUpstreams } from "../../agent/upstream/shared.ts";
 import { localPod, type MeshParts, member, mesh, service, workload } from "./mesh.ts";
 
 export const client = workload("shop", "client", "10.244.1.5");
@@ -62,6 +63,8 @@ class NotedGuard extends Guard {
   }
 }
 
+const memory = (): SharedUpstreams => new SharedUpstreams(createSharedMemory(1, { endpoints: 1024, clusters: 256 }), 0);
+
 /** The requests of a thread's lane behind a listening socket; every connection to it is one that native has handed over. */
 export async function lane(
   t: TestContext,
@@ -93,6 +96,7 @@ export async function lane(
       replica,
       random,
       nowMs,
+      shared: memory(),
       probe: probeFor({ replica, dial, clock: systemClock }),
       told: (change) => void changes.push(change),
     },

@@ -31,6 +31,7 @@ const table = {
   "agent/http.ts": [],
   "agent/threads.ts": [
     "agent/forward/tenants.ts",
+    "agent/upstream/shared.ts",
     "agent/native-calls.ts",
     "agent/report/endpoint-changes.ts",
     "agent/upstream/guard.ts",

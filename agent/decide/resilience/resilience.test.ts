@@ -250,7 +250,7 @@ test("[RES-5] backoff: full jitter over a time that doubles up to its limit, non
 });
 
 test("[RES-5] the budget: a share of the last 10 s of requests, and a few per second whatever the load", () => {
-  const budget = new RetryBudget(0);
+  const budget = new RetryBudget();
   const given = { ...noRetry, budgetPercent: 20, budgetMinPerS: 1 };
   const takeAll = (now: number) => {
     let taken = 0;

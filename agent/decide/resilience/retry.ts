@@ -90,41 +90,47 @@ const bucketCount = 10;
  * multiplying itself.
  */
 export class RetryBudget {
-  readonly #requests = new Float64Array(bucketCount);
-  readonly #retries = new Float64Array(bucketCount);
-  /** Number of the bucket in use since the clock began. */
-  #bucket: number;
+  static readonly words = 2 * bucketCount + 1;
+  /** Requests, then retries, by bucket; then the number of the bucket in use since the clock began. */
+  readonly #words: Int32Array;
 
-  constructor(nowMs: number) {
-    this.#bucket = Math.floor(nowMs / (budgetMs / bucketCount));
+  /** `memory`: RetryBudget.words words, zeroed, shared by all data threads. */
+  constructor(memory: Int32Array = new Int32Array(RetryBudget.words)) {
+    this.#words = memory;
   }
 
   countRequest(nowMs: number): void {
-    this.#advance(nowMs);
-    const at = this.#bucket % bucketCount;
-    this.#requests[at] = (this.#requests[at] as number) + 1;
+    Atomics.add(this.#words, this.#advance(nowMs) % bucketCount, 1);
   }
 
   /** Takes one retry from the budget, or says that there is none. */
   take(policy: RetryPolicy | undefined, nowMs: number): boolean {
     const { budgetPercent, budgetMinPerS } = policy ?? noRetry;
-    this.#advance(nowMs);
-    const sum = (counts: Float64Array): number => counts.reduce((a, b) => a + b, 0);
-    const allowed = (sum(this.#requests) * budgetPercent) / 100 + (budgetMinPerS * budgetMs) / 1000;
-    if (sum(this.#retries) + 1 > allowed) return false;
-    const at = this.#bucket % bucketCount;
-    this.#retries[at] = (this.#retries[at] as number) + 1;
-    return true;
+    const at = bucketCount + (this.#advance(nowMs) % bucketCount);
+    const allowed = (this.#sum(0) * budgetPercent) / 100 + (budgetMinPerS * budgetMs) / 1000;
+    Atomics.add(this.#words, at, 1);
+    if (this.#sum(bucketCount) <= allowed) return true;
+    Atomics.sub(this.#words, at, 1);
+    return false;
   }
 
-  #advance(nowMs: number): void {
+  #sum(from: number): number {
+    let sum = 0;
+    for (let i = 0; i < bucketCount; i++) sum += this.#words[from + i] as number;
+    return sum;
+  }
+
+  /** The bucket of now. Whoever comes first to a new one empties those that time has passed. */
+  #advance(nowMs: number): number {
     const now = Math.floor(nowMs / (budgetMs / bucketCount));
-    const passed = Math.min(bucketCount, now - this.#bucket);
-    for (let i = 1; i <= passed; i++) {
-      const at = (this.#bucket + i) % bucketCount;
-      this.#requests[at] = 0;
-      this.#retries[at] = 0;
+    const before = Atomics.load(this.#words, 2 * bucketCount);
+    if (before >= now || Atomics.compareExchange(this.#words, 2 * bucketCount, before, now) !== before) return now;
+    const passed = Math.min(bucketCount, now - before);
+    for (let i = 0; i < passed; i++) {
+      const at = (now - i) % bucketCount;
+      Atomics.store(this.#words, at, 0);
+      Atomics.store(this.#words, bucketCount + at, 0);
     }
-    if (passed > 0) this.#bucket = now;
+    return now;
   }
 }

@@ -120,7 +120,9 @@ export class BodyReader {
       this.to = p + size;
       return;
     }
-    buf.copyWithin(this.to, p, p + size);
+    // For a few bytes the call costs more than they do, and a body may consist of such chunks.
+    if (size <= 16) for (let i = 0; i < size; i++) buf[this.to + i] = buf[p + i] as number;
+    else buf.copyWithin(this.to, p, p + size);
     this.to += size;
   }
 

@@ -26,6 +26,9 @@ export const LINGER = 4;
 export const CLOSED = 5;
 
 const nothing = Buffer.alloc(0);
+/** A body whose bytes cost so much, chunk by tiny chunk, is read in small pieces: others wait for no more than one of them. */
+const dearUs = 100;
+const dearLargeUs = 400;
 
 export abstract class ClientConnection implements Swept, Waiting {
   /** Whose share of the thread it uses. */
@@ -98,6 +101,7 @@ export abstract class ClientConnection implements Swept, Waiting {
 
   private read(n: number): boolean {
     this.activeMs = this.times.now;
+    const startUs = this.tenant?.startUs() ?? 0;
     let going: boolean;
     try {
       if (this.rest.isEmpty) going = this.consume(this.area.raw, ROOM, ROOM + n);
@@ -109,17 +113,13 @@ export abstract class ClientConnection implements Swept, Waiting {
       this.threw(error);
       return false;
     }
+    const isDear = startUs > 0 && (this.tenant?.sinceUs(startUs) ?? 0) > (this.area.wantsLarge ? dearLargeUs : dearUs);
     this.area.wantsLarge =
-      this.state === TUNNEL || (!this.isRequestDone && (this.area.wantsLarge || this.area.isFull(n)));
-    if (going) going = this.mayGoOn(n);
+      this.state === TUNNEL || (!this.isRequestDone && !isDear && (this.area.wantsLarge || this.area.isFull(n)));
+    if (!this.isHeld && this.tenant?.spend(startUs, this) === false) this.isHeld = true;
+    if (this.isHeld) going = false;
     if (!going) this.isPaused = true;
     return going;
-  }
-
-  private mayGoOn(bytes: number): boolean {
-    if (this.isHeld || this.tenant === undefined) return !this.isHeld;
-    this.isHeld = !this.tenant.spend(bytes, this);
-    return !this.isHeld;
   }
 
   /** Its namespace's turn has come. */
@@ -223,7 +223,8 @@ export abstract class ClientConnection implements Swept, Waiting {
       this.deadlineMs = 0;
       this.parser.reset();
       // Requests that came in one read cost as much as those that come one by one.
-      if (!this.rest.isEmpty && !this.mayGoOn(0)) return;
+      if (!this.rest.isEmpty && !this.isHeld && this.tenant?.pay(this.tenant.meanUs, this) === false)
+        this.isHeld = true;
     } else if (!this.keepsAlive) {
       this.close();
       return;

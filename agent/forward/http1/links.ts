@@ -1,10 +1,13 @@
 // What the two sides of an exchange ask of each other: the client's connection, the server's connection, the pool. Types alone.
 import type { StreamPool } from "../http2/stream-links.ts";
+import type { Tenant } from "../tenants.ts";
 import type { TrailerParser } from "./body.ts";
 import type { ResponseParser } from "./response.ts";
 
 /** The exchange, as the server's side sees it. */
 export interface Answered {
+  /** Whose time it costs; absent: whoever reads the client's bytes. */
+  readonly tenant?: Tenant | undefined;
   /** Grows with each wait for a connection, so that a late answer to an earlier one is known. */
   readonly turn: number;
   connected(server: ServerLink): void;

@@ -89,6 +89,8 @@ export class Upstream implements ServerLink {
     }
     this.hasAnswered = true;
     exchange.touch();
+    const { tenant } = exchange;
+    const startUs = tenant?.startUs() ?? 0;
     let going = false;
     try {
       if (this.rest.isEmpty) going = this.consume(exchange, this.area.raw, ROOM, ROOM + n);
@@ -100,6 +102,7 @@ export class Upstream implements ServerLink {
       this.destroy();
       exchange.threw(error);
     }
+    if (startUs > 0) tenant?.charge(tenant.sinceUs(startUs));
     this.area.wantsLarge = this.state !== HEAD && (this.area.wantsLarge || this.area.isFull(n));
     if (!going) this.isPaused = true;
     return going;

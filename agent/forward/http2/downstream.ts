@@ -10,7 +10,7 @@ import { StreamExchange } from "./exchange.ts";
 import type { Http2Request } from "./head.ts";
 import { defaultLimits, type Http2Limits } from "./limits.ts";
 import type { ExchangeParts, RoutedExchange } from "./routed-exchange.ts";
-import { Http2Socket, type Turn } from "./socket.ts";
+import { Http2Socket, type ReadGate, type Turn } from "./socket.ts";
 import type { Http2Stream } from "./stream.ts";
 
 const overflow = "memory_overflow";
@@ -25,7 +25,7 @@ export interface Http2DownstreamParts extends Omit<DownstreamParts, "handler"> {
   readonly http2Limits?: Http2Limits;
 }
 
-export class Http2Downstream implements Http2Handler<Http2Request>, ExchangeParts, Swept, Waiting {
+export class Http2Downstream implements Http2Handler<Http2Request>, ExchangeParts, ReadGate, Swept, Waiting {
   /** Whose share of the thread it uses. */
   tenant: Tenant | undefined;
   readonly limits: ExchangeLimits;
@@ -38,8 +38,6 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
   private idleSinceMs: number;
   private isDraining = false;
   private drainedMs = 0;
-  /** Heads of the present read. */
-  private begun = 0;
   /** Its namespace has used up its turn. */
   private isHeld = false;
 
@@ -52,7 +50,7 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
     this.idleSinceMs = parts.sweep.now;
     const limits = parts.http2Limits ?? defaultLimits;
     this.io = new Http2Socket<Http2Request>({ role: "server", handler: this, limits }, parts.turn, parts.sweep.clock);
-    this.io.gate = (bytes) => this.mayGoOn(bytes);
+    this.io.gate = this;
     this.socket = open(this.io.onread() as OnReadOpts);
     this.socket.once("close", () => {
       parts.sweep.remove(this);
@@ -66,13 +64,12 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
     return this.io.connection.streams.size;
   }
 
-  /** Requests that came in one read cost as much as those that come one by one. */
-  private mayGoOn(bytes: number): boolean {
-    const { tenant, begun } = this;
-    this.begun = 0;
-    if (tenant === undefined || this.isHeld) return !this.isHeld;
-    this.isHeld = !tenant.spend(bytes, this);
-    for (let i = 1; i < begun && !this.isHeld; i++) this.isHeld = !tenant.spend(0, this);
+  beforeRead(): number {
+    return this.tenant?.startUs() ?? 0;
+  }
+
+  afterRead(startUs: number): boolean {
+    if (!this.isHeld) this.isHeld = this.tenant?.spend(startUs, this) === false;
     return !this.isHeld;
   }
 
@@ -103,7 +100,6 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
   }
 
   onHead(stream: Http2Stream, head: Http2Request, end: boolean): void {
-    this.begun++;
     (spare.pop() ?? new StreamExchange(this)).begin(this, stream, head, end);
   }
   onData(stream: Http2Stream, chunk: Buffer, end: boolean): void {

@@ -29,6 +29,12 @@ export class Turn {
   }
 }
 
+export interface ReadGate {
+  /** What `afterRead` is given back. */
+  beforeRead(): number;
+  afterRead(startUs: number): boolean;
+}
+
 export class Http2Socket<H extends Http2Request | Http2Response> {
   readonly connection: Http2Connection<H>;
   private readonly clock: SocketClock;
@@ -36,8 +42,8 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
   private buffer: Buffer | null = null;
   private cancelDue: (() => void) | null = null;
   private ending = false;
-  /** Asked after each read whether to go on; if not, `resume` does. Only where bytes come by `onread`. */
-  gate: ((bytes: number) => boolean) | undefined;
+  /** Told of each read, and asked after it whether to go on; if not, `resume` does. Only where bytes come by `onread`. */
+  gate: ReadGate | undefined;
 
   constructor(options: Omit<Http2Options<H>, "wake" | "nowMs">, turn: Turn, clock: SocketClock) {
     this.clock = clock;
@@ -57,10 +63,11 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
       },
       callback: (bytes) => {
         const buffer = this.buffer as Buffer;
+        const startUs = this.gate?.beforeRead() ?? 0;
         this.receive(bytes === buffer.length ? buffer : buffer.subarray(0, bytes));
         // Somebody keeps a part of what was read; the rest is still ours.
         if (this.connection.gave) this.buffer = buffer.length - bytes < leastBytes ? null : buffer.subarray(bytes);
-        return this.gate === undefined || this.gate(bytes);
+        return this.gate === undefined || this.gate.afterRead(startUs);
       },
     };
   }
