@@ -52,15 +52,19 @@ const refused = (lab: TestLab, node: string, direction: string, reason: string):
 
 /** Sends as many bytes to an echo and ends; "same" if they came back, else why not. */
 const echoed = async (lab: TestLab, from: string, host: string, port: number, bytes = 300_000): Promise<string> => {
+  // A reset is told once, to whichever of the two threads asks first.
   const program = `import socket,threading,os
-d=os.urandom(${bytes})
+d=os.urandom(${bytes}); reset=[]
 try:
   s=socket.create_connection((${JSON.stringify(host)},${port}),60); s.settimeout(60)
   def send():
     try: s.sendall(d); s.shutdown(1)
+    except ConnectionResetError as e: reset.append(e)
     except OSError: pass
-  threading.Thread(target=send).start()
-  print("same" if s.makefile("rb").read()==d else "other")
+  sender=threading.Thread(target=send); sender.start()
+  got=s.makefile("rb").read(); sender.join()
+  if reset: raise reset[0]
+  print("same" if got==d else "other")
 except OSError as e: print(type(e).__name__)`;
   const done = await lab.run(from, ["python3", "-c", program]);
   return done.stdout.trim() || done.stderr;
