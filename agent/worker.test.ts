@@ -18,7 +18,7 @@ import { systemClock } from "./base/clock.ts";
 import { encodeFrame } from "./base/frames.ts";
 import { silentLogger } from "./base/log.ts";
 import type { RequestDeltas } from "./report/request-series.ts";
-import type { HandedEnd, HandedSocket } from "./threads.ts";
+import type { HandedEnd } from "./threads.ts";
 
 test("[INT-9] a data thread adopts a handed socket and carries it to its destination, half-close included", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "handover-"));
@@ -190,55 +190,24 @@ test("[INT-14] a data thread that cannot start at all is an error that names it"
 });
 
 /** A data thread of a node with the pod shop/a, and a connection to it handed over whose first bytes are `protocol`. */
-async function handedInbound(t: TestContext, protocol: HandedSocket["protocol"], policies: readonly Authorization[]) {
-  const folder = mkdtempSync(join(tmpdir(), "handover-"));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const native = await startFakeNative(silentListener, systemClock);
-  t.after(() => native.close());
-  const channel = await pair(t, join(folder, "channel.sock"));
-  native.answers.set("handover.attach", () => ({ fd: give(channel.near) }));
-  const server = createServer((socket) => socket.on("error", () => {}).pipe(socket));
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  t.after(() => server.close());
+async function handedInbound(t: TestContext, protocol: "http1" | "http2" | null, policies: readonly Authorization[]) {
   let dialled = 0;
+  const server = createServer((socket) => {
+    dialled++;
+    socket.on("error", () => {}).pipe(socket);
+  });
   const state = mesh({ authorizations: policies });
   const replicas = new Replicas({ state, pods: () => [localPod(podA)], knowledge: () => "fresh" });
-  const ends: HandedEnd[] = [];
-  const threads = await startDataThreads(
-    1,
-    threadParts(native, (_thread, end) => ends.push(end), { replicas }),
-  );
-  assert.ok(threads.ok);
-  t.after(() => threads.value.stop());
-  answerDials(channel.far, async () => {
-    dialled++;
-    const socket = connect({ port: (server.address() as AddressInfo).port, allowHalfOpen: true });
-    await new Promise((resolve) => socket.once("connect", resolve));
-    return { ok: { fd: give(socket), id: 2, lane: "local" } };
-  });
-  const client = await pair(t, 0);
-  const event = {
-    event: "socket",
-    fd: give(client.far),
-    id: 1,
-    tunnel: "plain",
-    direction: "inbound",
-    pod: "shop/a",
-    original: { ip: "10.244.1.6", port: 8080 },
-    source: { ip: "10.244.1.5", port: 40_000 },
-    planId: 0,
-    verdictId: 9,
-    protocol,
-  };
-  channel.far.write(encodeFrame(6, JSON.stringify(event)));
+  const { connect: hand } = await startThreads(t, 1, server, { replicas });
+  const client = await hand(0, { protocol });
   const seen = { text: "", error: "" };
-  client.near.on("data", (chunk: Buffer) => {
+  client.on("data", (chunk: Buffer) => {
     seen.text += chunk.toString("latin1");
   });
-  client.near.on("error", (error: NodeJS.ErrnoException) => {
+  client.on("error", (error: NodeJS.ErrnoException) => {
     seen.error = error.code ?? "";
   });
-  return { client: client.near, seen, ends, replicas, dialled: () => dialled };
+  return { client, seen, replicas, dialled: () => dialled };
 }
 const noAdmin = authorization("no-admin", [{ to: [{ paths: ["/admin*"] }] }], { action: "deny" });
 
