@@ -9,6 +9,7 @@ import type { LocalAnswer, Forward as Routed } from "./decide/http/decision.ts";
 import { composeEdits } from "./decide/http/filter-plan.ts";
 import type { Limited, Places, RequestLimiter } from "./decide/limit/limiter.ts";
 import { causeOf, type FailedTry, judgeRetry, retryDelayMs } from "./decide/resilience/retry.ts";
+import type { Enriched, MeshLimited } from "./enrich/enricher.ts";
 import type { Verdict } from "./flow.ts";
 import type { Exchange, Forward, Handler, Outcome, Respond } from "./forward/http1/exchange.ts";
 import type { Tenant } from "./forward/tenants.ts";
@@ -68,6 +69,7 @@ export class RequestFlow implements Handler {
   /** Rate limits that let it through: what its answer is to say of them, and places that it holds until its end. */
   #limiter: RequestLimiter | undefined;
   #limitFields: HeaderList | undefined;
+  #features: Enriched | undefined;
   readonly #places: Places = [];
   readonly #overLimit = (limited: Limited): void =>
     this.#parts.guard.limited(limited, this.#way?.parts.subject?.name ?? "");
@@ -81,7 +83,7 @@ export class RequestFlow implements Handler {
 
   decide(head: RequestHead, { startedMs }: Exchange): Forward | Respond {
     this.#ways = this.#way = this.#member = this.#routed = this.#session = undefined;
-    this.#limiter = this.#limitFields = undefined;
+    this.#limiter = this.#limitFields = this.#features = undefined;
     this.#tries = this.#retries = 0;
     this.#triedMs = startedMs;
     this.#flags = "-";
@@ -185,8 +187,11 @@ export class RequestFlow implements Handler {
       this.#way = ways.way(index);
       this.#member = cluster.members[index];
     }
-    const verdict = this.#way.judge(this.#parts.replica.state)?.judge(head);
+    const { state } = this.#parts.replica;
+    this.#features = this.#way.enrich(state, this.#parts.guard.enricher, head, this.#parts.nowMs());
+    const verdict = this.#way.judge(state)?.judge(head, this.#features);
     if (verdict?.allow === false) return this.#refuse(verdict);
+    if (this.#features?.limited !== undefined) return this.#overMeshLimit(this.#features.limited);
     const limited = this.#limit(head, this.#way);
     if (limited !== undefined) return limited;
     if (cluster !== undefined) {
@@ -327,11 +332,24 @@ export class RequestFlow implements Handler {
     if (this.#flags === "UAEX") return respond(403, "RBAC: access denied\n");
     return respond(503, `no way to the service: ${verdict.reason}\n`);
   }
+  #overMeshLimit({ by, action, retryAfterS }: MeshLimited): Respond {
+    this.#flags = action === "block" ? "UAEX" : "RL";
+    const answer = respond(
+      action === "block" ? 403 : 429,
+      `too many calls of this ${by}: try again in ${retryAfterS} s\n`,
+    );
+    const headers = [...answer.headers, "retry-after", String(retryAfterS)];
+    return action === "block" ? { ...answer, headers } : { ...answer, headers, grpcStatus: exhausted };
+  }
   #overTheLimit({ status, headers, retryAfterS }: Limited): Respond {
     this.#flags = status === 429 ? "RL" : "UO";
     const why = status === 429 ? "too many requests" : "too many requests at once";
     const answer = respond(status, `${why}: try again in ${retryAfterS} s\n`);
-    return { ...answer, headers: [...answer.headers, ...headers] };
+    return {
+      ...answer,
+      headers: [...answer.headers, ...headers],
+      ...(status === 429 ? { grpcStatus: exhausted } : {}),
+    };
   }
   #heldBack({ name, members }: Cluster): Respond {
     this.#flags = "UH";
@@ -367,6 +385,8 @@ function withFields(edits: HeaderEdits | undefined, set: HeaderList | undefined)
 const isGrpcFailure = (code: number): boolean => code === 2 || code === 13 || code === unavailable || code === 15;
 const unavailable = 14;
 
+/** RESOURCE_EXHAUSTED: what a client of gRPC is told of a rate limit. */
+const exhausted = 8;
 const plainText = ["content-type", "text/plain"] as const;
 const withoutUnsent: HeaderEdits = { remove: [unsentField], set: [], add: [] };
 const respond = (status: number, body: string, unsent?: string): Respond => ({

@@ -1,9 +1,10 @@
 // The documents are as current as the code: reference generated, every command of the README there, every knob and reason named.
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, globSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { closeReasons } from "../agent/flow.ts";
 import { metricNames } from "../agent/report/metric-names.ts";
+import { parseManifests } from "../controller/sources/parse.ts";
 import { duration, reference } from "../scripts/gen-reference.ts";
 
 const doc = readFileSync("docs/reference.md", "utf8");
@@ -29,6 +30,16 @@ test("every metric, close reason and environment variable of the code is in the 
     for (const [name] of readFileSync(file, "utf8").matchAll(/FAIRLEAD_[A-Z0-9_]+[A-Z]/g))
       if (!doc.includes(`\`${name}\``)) missing.push(name);
   assert.deepEqual(missing, []);
+});
+
+test("every example is taken as it stands", () => {
+  const files = globSync("examples/**/*.yaml");
+  assert.ok(files.length >= 8);
+  for (const file of files) {
+    const { problems, objects } = parseManifests(readFileSync(file, "utf8"), file);
+    assert.deepEqual(problems, []);
+    assert.ok(objects.length > 0, file);
+  }
 });
 
 test("files that the README names are there", () => {

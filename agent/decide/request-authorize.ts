@@ -1,6 +1,7 @@
 // May this request be served? Istio's AuthorizationPolicy at L7 in Istio's order: CUSTOM, DENY, ALLOW; AUDIT and dry run only note.
 // Made once per workload (patterns) and once per connection (its own facts): a request costs no allocation unless it is refused or noted.
 
+import type { RequestFeatures } from "../api/enricher.ts";
 import { splitPair } from "../api/names.ts";
 import { type Authorization, isTokenRule, policyNameOf } from "../api/policy.ts";
 import { type IpBytes, parseIp } from "../base/ip.ts";
@@ -130,11 +131,11 @@ export class RequestJudge {
   }
 
   /** Nothing of the head is kept. The same verdict object is given for the same rule: do not change it. */
-  judge(head: RequestHead): Verdict {
+  judge(head: RequestHead, features?: RequestFeatures): Verdict {
     const open = this.#allowVerdicts[this.#allowing.length] as Verdict;
     if (this.#isOpen && this.#audits.length === 0 && this.#trials.length === 0) return open;
     const { view } = this.#compiled;
-    view.start(head, this.#sourceIp, this.#connection.sni);
+    view.start(head, this.#sourceIp, this.#connection.sni, features);
     const refusing = firstMatch(this.#refusing, view);
     const allowing = refusing < 0 && this.#allowPolicies.length > 0 ? firstMatch(this.#allowing, view) : -1;
     let verdict: Verdict;

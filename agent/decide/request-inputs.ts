@@ -1,6 +1,7 @@
 // Which facts of a connection and request decided, as text for the log line, `explain` and a response header. Only on refusals. Pure.
 import { isL7Condition, isTokenCondition, isTokenSource, type Rule } from "../api/policy.ts";
 import { formatIp } from "../base/ip.ts";
+import { featureOf, featureText } from "./feature-condition.ts";
 import type { RequestView } from "./request-view.ts";
 import type { Known } from "./rules.ts";
 
@@ -70,6 +71,8 @@ function shownValue(name: string, known: Known, view: RequestView): string {
 }
 
 function otherValue(name: string, view: RequestView): string {
+  const feature = featureOf(name);
+  if (feature !== undefined) return quoted(featureText(feature, view.features));
   const condition = { key: name, values: [], notValues: [] };
   if (!isL7Condition(condition)) return "";
   const header = /^request\.headers\[([^\]]+)\]$/.exec(name)?.[1];

@@ -13,6 +13,7 @@ import {
   type Rule,
   type Source,
 } from "../api/policy.ts";
+import { type Comparison, type FeatureName, featureOf, featureText, parseComparison } from "./feature-condition.ts";
 import { BlockList, PathList, TextList } from "./patterns.ts";
 import type { RequestView } from "./request-view.ts";
 import { type Known, l4ConditionMatches, l4OperationMatches, l4SourceMatches } from "./rules.ts";
@@ -33,7 +34,7 @@ export interface CompiledOperation {
   readonly paths: PathList;
   readonly notPaths: PathList;
 }
-type ConditionKind = "header" | "sni" | "remote" | "token" | "connection";
+type ConditionKind = "header" | "feature" | "sni" | "remote" | "token" | "connection";
 export interface CompiledCondition {
   readonly condition: Condition;
   readonly kind: ConditionKind;
@@ -43,6 +44,10 @@ export interface CompiledCondition {
   readonly notValues: TextList;
   readonly blocks: BlockList;
   readonly notBlocks: BlockList;
+  /** Of a feature; and of its score, what it is compared with. */
+  readonly feature: FeatureName | undefined;
+  readonly scores: readonly Comparison[];
+  readonly notScores: readonly Comparison[];
 }
 export interface CompiledRule {
   readonly rule: Rule;
@@ -97,6 +102,9 @@ function compileOperation(operation: Operation): CompiledOperation {
 function compileCondition(condition: Condition): CompiledCondition {
   const kind = kindOf(condition);
   const isBlocks = kind === "remote";
+  const feature = featureOf(condition.key);
+  const comparisons = (values: readonly string[]): readonly Comparison[] =>
+    feature === "score" ? values.flatMap((value) => parseComparison(value) ?? []) : [];
   return {
     condition,
     kind,
@@ -105,6 +113,9 @@ function compileCondition(condition: Condition): CompiledCondition {
     notValues: new TextList(isBlocks ? [] : condition.notValues),
     blocks: new BlockList(isBlocks ? condition.values : []),
     notBlocks: new BlockList(isBlocks ? condition.notValues : []),
+    feature,
+    scores: comparisons(condition.values),
+    notScores: comparisons(condition.notValues),
   };
 }
 
@@ -112,6 +123,7 @@ function kindOf(condition: Condition): ConditionKind {
   if (!isL7Condition(condition)) return "connection";
   if (condition.key === "connection.sni") return "sni";
   if (condition.key === "remote.ip") return "remote";
+  if (featureOf(condition.key) !== undefined) return "feature";
   if (!isTokenCondition(condition) && /^request\.headers\[[^\]]+\]$/.test(condition.key)) return "header";
   // A key of a newer mesh is as little known as a token.
   return "token";
@@ -226,6 +238,8 @@ function conditionMatches(c: CompiledCondition, view: RequestView, widely: boole
     case "sni":
       if (view.sni === undefined) return widely;
       return (c.values.isEmpty || c.values.has(view.sni)) && (c.notValues.isEmpty || !c.notValues.has(view.sni));
+    case "feature":
+      return featureMatches(c, view);
     case "header":
       return (
         (c.values.isEmpty || headerIn(c.values, c.name, view, widely)) &&
@@ -234,6 +248,18 @@ function conditionMatches(c: CompiledCondition, view: RequestView, widely: boole
     default:
       return widely;
   }
+}
+
+/** What is not known has no value: none of `values` is it, and none of `notValues` either. */
+function featureMatches(c: CompiledCondition, { features }: RequestView): boolean {
+  if (c.feature === "score") {
+    const score = features?.score;
+    const is = (list: readonly Comparison[]): boolean => score !== undefined && list.some((compare) => compare(score));
+    return (c.condition.values.length === 0 || is(c.scores)) && !is(c.notScores);
+  }
+  const value = c.feature && featureText(c.feature, features);
+  if (value === undefined) return c.values.isEmpty;
+  return (c.values.isEmpty || c.values.has(value)) && (c.notValues.isEmpty || !c.notValues.has(value));
 }
 
 /** Several fields of one name count as one joined text (Istio); `anyField`: as each of them too, so that none hides behind another. */

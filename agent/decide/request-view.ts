@@ -1,4 +1,5 @@
 // One request as rules ask about it: each fact worked out at most once, and only if some rule asks. Pure; reused from request to request.
+import type { RequestFeatures } from "../api/enricher.ts";
 import type { MeshSettings } from "../api/settings.ts";
 import { type IpBytes, parseIp } from "../base/ip.ts";
 import type { RequestHead } from "../http.ts";
@@ -22,6 +23,8 @@ export class RequestView implements PathReadings {
   #sourceIp: IpBytes | undefined;
   /** Server name of the TLS connection, "" for none; undefined if not known. */
   sni: string | undefined;
+  /** What the enricher found out; undefined: it is off. */
+  features: RequestFeatures | undefined;
   #hasPath = false;
   #path = "";
   #deep = "";
@@ -36,10 +39,11 @@ export class RequestView implements PathReadings {
     this.#settings = settings;
   }
 
-  start(head: RequestHead, sourceIp: IpBytes | undefined, sni: string | undefined): void {
+  start(head: RequestHead, sourceIp: IpBytes | undefined, sni: string | undefined, features?: RequestFeatures): void {
     this.#head = head;
     this.#sourceIp = sourceIp;
     this.sni = sni;
+    this.features = features;
     this.#hasPath = false;
     this.#hasRemote = false;
   }

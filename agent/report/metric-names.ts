@@ -62,6 +62,11 @@ export const metricNames = {
     "fairlead_rate_limit_keys_crowded_total",
     "Lookups of clients that found no bucket of their own and shared one",
   ),
+  meshRequests: spec("fairlead_mesh_requests_total", "Enriched requests by namespace of the caller", ["namespace"]),
+  meshServices: spec("fairlead_mesh_service_requests_total", "Enriched requests by service", ["service"]),
+  meshAnomalies: spec("fairlead_mesh_anomalies_total", "Anomalies of enriched requests", ["anomaly"]),
+  meshLimited: spec("fairlead_mesh_limited_total", "Requests over a limit of their pair or namespace", ["by"]),
+  meshCrowded: spec("fairlead_mesh_pairs_crowded_total", "Requests of pairs that found no room to be counted"),
   connections: spec("fairlead_connections_total", "Ended connections by lane and reason", [
     "direction",
     "lane",

@@ -8,9 +8,11 @@ import { limiterFor, type RequestLimiter } from "../decide/limit/limiter.ts";
 import type { SharedLimits } from "../decide/limit/shared.ts";
 import { judgeFor, type RequestJudge } from "../decide/request-authorize.ts";
 import { effectiveTimeouts } from "../decide/resilience/timeouts.ts";
+import type { CallMemo, Enriched, Enricher } from "../enrich/enricher.ts";
 import type { Endpoint, LocalPod } from "../flow.ts";
 import type { Forward } from "../forward/http1/exchange.ts";
 import type { Pool } from "../forward/pools.ts";
+import type { RequestHead } from "../http.ts";
 import type { RequestParties } from "../report/request-series.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 
@@ -31,6 +33,7 @@ export class Way {
   #pool: Pool | undefined;
   #judge: RequestJudge | undefined;
   #limiter: RequestLimiter | undefined;
+  #call: CallMemo | undefined;
   #routed: Routed | undefined;
   #policy: HttpPolicy | undefined;
   #forward: Forward | undefined;
@@ -50,6 +53,15 @@ export class Way {
       this.#judge,
     );
     return this.#judge;
+  }
+
+  /** Who calls the server, where it is on this node and the enricher is on. */
+  enrich(state: MeshState, enricher: Enricher, head: RequestHead, nowMs: number): Enriched | undefined {
+    const { subject, identity, sourceIp, at } = this.parts;
+    if (subject === undefined || !state.settings.enricher.enable_mesh_enricher) return undefined;
+    const destination = subjectOf(state, subject);
+    this.#call = enricher.memo(state, { destination, port: at.port, identity, sourceIp }, nowMs, this.#call);
+    return this.#call && enricher.enrich(this.#call, head, nowMs);
   }
 
   /** Rate limits of the server, where it is on this node; undefined: there are none. */

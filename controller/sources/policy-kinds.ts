@@ -92,12 +92,13 @@ const conditionKey: Reader<string> = (value, path, report) => {
     (conditionKeys.includes(value) ||
       /^request\.(headers|auth\.claims)(\[[^\]]+\])+$/.test(value) ||
       /^request\.auth\.(principal|audiences|presenter)$/.test(value) ||
+      /^features\.mesh\.(namespace|workload|service|pod|zone|trace_id|mesh_source|score)$/.test(value) ||
       value.startsWith("experimental."));
   if (!isKnown) {
     report.problem(
       path,
       `is ${showValue(value)}, not a condition`,
-      `use one of ${conditionKeys.join(", ")}, request.headers[NAME], request.auth.*`,
+      `use one of ${conditionKeys.join(", ")}, request.headers[NAME], request.auth.*, features.mesh.*`,
     );
   }
   return String(value);
@@ -111,6 +112,12 @@ const when: Reader<AuthorizationRule["when"][number]> = (value, path, report) =>
   const condition = whenFields(value, path, report);
   if (condition.key !== "" && condition.values.length === 0 && condition.notValues.length === 0)
     report.problem(path, "has neither values nor notValues", "add one of them");
+  if (condition.key === "features.mesh.score")
+    for (const field of ["values", "notValues"] as const)
+      condition[field].forEach((value, i) => {
+        if (!/^(>=|<=|>|<)\s*[0-9](\.[0-9]{1,6})?$/.test(value))
+          report.problem([...path, field, i], `is ${showValue(value)}, not a comparison`, 'write it as ">=0.6"');
+      });
   return condition;
 };
 const rule = object<AuthorizationRule>({

@@ -17,6 +17,7 @@ export type Reason =
   | "NotSupported"
   | "NameNotUsed"
   | "FaultsOff"
+  | "EnricherOff"
   | RouteReason
   | "ServiceAccountMissing";
 

@@ -38,6 +38,7 @@ export function translatePolicies(
   namespaces: Namespaces,
   rootNamespace: string,
   workloads: readonly Workload[],
+  isEnriching: boolean,
 ): TranslatedPolicies {
   const authorizations: Authorization[] = [];
   const trafficPolicies: TrafficPolicy[] = [];
@@ -51,7 +52,7 @@ export function translatePolicies(
     }
     const record = toAuthorization(entry.object, rootNamespace);
     authorizations.push(record);
-    conditions.push(authorizationCondition(entry, record, index, workloads));
+    conditions.push(authorizationCondition(entry, record, index, workloads, isEnriching));
   }
   for (const entry of index.all("PeerAuthentication")) {
     const missing = namespaces.missing(entry);
@@ -113,6 +114,7 @@ function authorizationCondition(
   record: Authorization,
   index: ClusterIndex,
   workloads: readonly Workload[],
+  isEnriching: boolean,
 ): Condition {
   const resources = [{ kind: "Authorization", name: policyNameOf(record) }];
   const lost = record.targetServices.find(
@@ -137,6 +139,12 @@ function authorizationCondition(
       },
       "NotSupported",
     );
+  }
+  const enriched = record.rules.findIndex((rule) => rule.when.some(({ key }) => key.startsWith("features.mesh.")));
+  if (enriched >= 0 && !isEnriching) {
+    const message = "asks for what the enricher finds out, which is off: nothing is one of the values";
+    const fix = "set spec.enricher.enable_mesh_enricher of the MeshSettings to true";
+    return accepted(entry, { resources, field: `spec.rules[${enriched}].when`, message, fix }, "EnricherOff");
   }
   const token = record.rules.findIndex(isTokenRule);
   if (token >= 0) {

@@ -56,7 +56,13 @@ export function translate(index: ClusterIndex, options: TranslateOptions): Trans
     options.unenrolled,
     options.memo ?? new WorkloadMemo(),
   );
-  const policies = translatePolicies(index, namespaces, options.rootNamespace, workloads);
+  const policies = translatePolicies(
+    index,
+    namespaces,
+    options.rootNamespace,
+    workloads,
+    settings.enricher.enable_mesh_enricher,
+  );
   const routes = translateRoutes(index, namespaces, services);
   const faultsOn = !index.all("MeshSettings").some(isFaultSwitch);
   const resilience = translateResilience(index, namespaces, services, faultsOn);

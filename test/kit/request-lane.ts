@@ -104,8 +104,9 @@ export async function lane(
   );
   sweep.add(clusters);
   const limited: LimitNote[] = [];
+  const guard = new NotedGuard(createGuardMemory(64), 0, limited);
   const flow = {
-    guard: new NotedGuard(createGuardMemory(64), 0, limited),
+    guard,
     replica,
     pools,
     clusters,
@@ -204,7 +205,7 @@ export async function lane(
     ask.end();
     return { answer, leave: () => void ask.destroy() };
   };
-  return { get, another, third, fresh, replica, clusters, pools, dialled, series, malformed, changes, limited };
+  return { get, another, third, fresh, replica, clusters, pools, dialled, series, malformed, changes, limited, guard };
 }
 
 /** A server that answers with its name and what it was asked; its port. */

@@ -1,6 +1,6 @@
 // The import rule of the architecture as a table: room -> rooms it may import (its own folder and Node core are
 // always allowed). Checked by dependency-cruiser; a folder without a row fails.
-const pureRooms = ["agent/decide", "agent/state", "controller/index", "controller/translate"];
+const pureRooms = ["agent/decide", "agent/enrich", "agent/state", "controller/index", "controller/translate"];
 const table = {
   "agent/base": [],
   "agent/api": ["agent/base"],
@@ -23,7 +23,8 @@ const table = {
     "agent/api",
     "agent/base",
   ],
-  "agent/report": ["agent/flow.ts", "agent/http.ts", "agent/api", "agent/base"],
+  "agent/enrich": ["agent/state", "agent/flow.ts", "agent/http.ts", "agent/api", "agent/base"],
+  "agent/report": ["agent/enrich/tally.ts", "agent/flow.ts", "agent/http.ts", "agent/api", "agent/base"],
   "agent/discover": ["agent/state", "agent/flow.ts", "agent/api", "agent/base"],
   "agent/native.ts": ["agent/native-calls.ts", "agent/base"],
   "agent/native-calls.ts": [],
@@ -55,6 +56,7 @@ const table = {
     "agent/api",
   ],
   "agent/request.ts": [
+    "agent/enrich",
     "agent/upstream",
     "agent/decide",
     "agent/forward",
@@ -68,6 +70,7 @@ const table = {
     "agent/base",
   ],
   "agent/upstream": [
+    "agent/enrich",
     "agent/decide",
     "agent/forward",
     "agent/report",

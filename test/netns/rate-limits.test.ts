@@ -30,7 +30,7 @@ const policy = (spec: object): string =>
     metadata: { name: "web", namespace: "shop" },
     spec: { targetRefs: [{ kind: "Service", name: "web" }], ...spec },
   });
-const hourly = (more: object): object => ({ limits: [{ name: "hourly", requests: 20, per: "1h", ...more }] });
+const daily = (more: object): object => ({ limits: [{ name: "daily", requests: 20, per: "24h", ...more }] });
 
 /** How often which status was answered, each request on a connection of its own. */
 async function statuses(lab: TestLab, from: string, count: number): Promise<Record<string, number>> {
@@ -53,7 +53,7 @@ test("[LIM-1] [DP-24] [DP-25] a RateLimitPolicy acts within a second: 429 with R
     assert.deepEqual(await statuses(lab, "shop/client", 30), { 200: 30 });
 
     await t.test("what is written acts on what is asked next", async (t) => {
-      const first = { name: "first", key: { type: "Service" }, requests: 1, per: "1h" };
+      const first = { name: "first", key: { type: "Service" }, requests: 1, per: "24h" };
       lab.write("limit.yaml", policy({ limits: [first] }));
       const began = performance.now();
       await waitFor("the first limit", async () => /^HTTP\/1.1 429 /.test(await answer(lab, "shop/client")));
@@ -63,13 +63,13 @@ test("[LIM-1] [DP-24] [DP-25] a RateLimitPolicy acts within a second: 429 with R
     await t.test(
       "over the limit a client is told so, whichever node it is on; each address has its own bucket",
       async () => {
-        lab.write("limit.yaml", policy(hourly({})));
+        lab.write("limit.yaml", policy(daily({})));
         for (const from of ["shop/client", "shop/beside"]) {
           await waitFor("the limit", async () => /^HTTP\/1.1 429 /.test(await answer(lab, from)));
           const limited = await answer(lab, from);
           assert.match(limited, /^ratelimit-limit: 20\r$/im);
           assert.match(limited, /^ratelimit-remaining: 0\r$/im);
-          assert.match(limited, /^ratelimit-policy: 20;w=3600\r$/im);
+          assert.match(limited, /^ratelimit-policy: 20;w=86400\r$/im);
           assert.match(limited, /^retry-after: [1-9][0-9]*\r$/im);
           assert.match(limited, /too many requests: try again in/);
         }
@@ -77,7 +77,7 @@ test("[LIM-1] [DP-24] [DP-25] a RateLimitPolicy acts within a second: 429 with R
     );
 
     await t.test("threads take from one bucket: exactly the limit is let through", async () => {
-      lab.write("limit.yaml", policy(hourly({ name: "identity", key: { type: "Identity" }, requests: 25 })));
+      lab.write("limit.yaml", policy(daily({ name: "identity", key: { type: "Identity" }, requests: 25 })));
       await waitFor("the new limit", async () => /^HTTP\/1.1 200 /.test(await answer(lab, "shop/client")));
       // One was let through just now.
       assert.deepEqual(await statuses(lab, "shop/client", 40), { 200: 24, 429: 16 });
@@ -92,7 +92,7 @@ test("[LIM-1] [DP-24] [DP-25] a RateLimitPolicy acts within a second: 429 with R
     });
 
     await t.test("a dry run refuses nobody, and is noted", async () => {
-      lab.write("limit.yaml", policy({ ...hourly({ name: "trial", requests: 1 }), dryRun: true }));
+      lab.write("limit.yaml", policy({ ...daily({ name: "trial", requests: 1 }), dryRun: true }));
       await waitFor("the dry run", async () => /^HTTP\/1.1 200 /.test(await answer(lab, "shop/client")));
       assert.deepEqual(await statuses(lab, "shop/client", 5), { 200: 5 });
       await waitFor("what was noted", async () => {
@@ -101,7 +101,7 @@ test("[LIM-1] [DP-24] [DP-25] a RateLimitPolicy acts within a second: 429 with R
         if (!reply.ok) return false;
         const { text } = reply.value;
         return (
-          /^fairlead_rate_limited_requests_total\{policy="shop\/web",limit="hourly",enforced="true"\} [1-9]/m.test(
+          /^fairlead_rate_limited_requests_total\{policy="shop\/web",limit="daily",enforced="true"\} [1-9]/m.test(
             text,
           ) &&
           /^fairlead_rate_limited_requests_total\{policy="shop\/web",limit="trial",enforced="false"\} [1-9]/m.test(
@@ -117,7 +117,7 @@ test("[LIM-1] [DP-24] [DP-25] a RateLimitPolicy acts within a second: 429 with R
         .split("\n")
         .filter((line) => line.includes('"rate_limited"'))
         .map((line) => JSON.parse(line));
-      const byAddress = lines.find((line) => line.limit === "hourly");
+      const byAddress = lines.find((line) => line.limit === "daily");
       assert.equal(byAddress?.policy, "shop/web");
       assert.ok(parseIp(byAddress?.key) !== undefined, byAddress?.key);
       assert.equal(byAddress?.destination, "shop/web");

@@ -1,0 +1,65 @@
+// The enricher in the flow of requests, over real sockets: asked on the server's node before its policies, which may ask for what it found.
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import { authorization } from "../test/kit/mesh.ts";
+import { endpoint, type Given, lane, web, web1 } from "../test/kit/request-lane.ts";
+import { defaultEnricher, type EnricherSettings } from "./api/enricher.ts";
+
+const identity = "spiffe://cluster.local/ns/edge/sa/gw";
+
+async function atServer(t: TestContext, enricher: Partial<EnricherSettings>, parts: Partial<Given["parts"]> = {}) {
+  const settings = { enricher: { ...defaultEnricher, enable_mesh_enricher: true, ...enricher } };
+  const workloads = [endpoint("a", "10.244.2.1")];
+  const at = { "10.244.2.1": await web1(t, "a") };
+  return lane(t, { direction: "inbound", parts: { services: [web], workloads, settings, ...parts }, at, identity });
+}
+
+test("[ENR-3] [ENR-4] a policy refuses by the score of a request, and lets it through when the call has become usual", async (t) => {
+  const deny = authorization(
+    "unusual",
+    [{ when: [{ key: "features.mesh.score", values: [">=0.6"], notValues: [] }] }],
+    {
+      action: "deny",
+    },
+  );
+  const trusted = { mesh_trusted_peers: ["cluster.local/ns/edge/*"], mesh_unusual_pair_count: 2 };
+  const { get, guard } = await atServer(t, trusted, { authorizations: [deny] });
+  // Cross-namespace and unusual, twice: 0.6; then only the one.
+  const headers = { "x-k8s-workload": "gw" };
+  const statuses: number[] = [];
+  for (let i = 0; i < 4; i++) statuses.push((await get("/", "GET", headers)).status);
+  assert.deepEqual(statuses, [403, 403, 200, 200]);
+  const told = guard.flush()?.enriched;
+  assert.deepEqual(told?.namespaces, [["edge", 4]]);
+  assert.deepEqual(told?.services, [["shop/web", 4]]);
+  assert.deepEqual(Object.fromEntries(told?.anomalies ?? []), { cross_namespace: 4, unusual_pair: 2 });
+});
+
+test("[ENR-5] a pair over its limit gets 429 by default, 403 where it is to be blocked, both with Retry-After", async (t) => {
+  const headers = { "x-k8s-workload": "gw" };
+  const limits = { mesh_trusted_peers: ["*"], mesh_pair_rpm_limit: 2 };
+  const limited = await atServer(t, limits);
+  const answers: [number, string | undefined][] = [];
+  for (let i = 0; i < 3; i++) {
+    const { status, headers: got } = await limited.get("/", "GET", headers);
+    answers.push([status, got["retry-after"]]);
+  }
+  assert.deepEqual(answers.slice(0, 2), [
+    [200, undefined],
+    [200, undefined],
+  ]);
+  assert.equal(answers[2]?.[0], 429);
+  assert.ok(Number(answers[2]?.[1]) >= 25);
+  const flags = limited.series.flush()?.deltas.find(({ labels }) => labels?.response_code === "429");
+  assert.equal(flags?.labels?.response_flags, "RL");
+});
+
+test("[ENR-1] what is off changes nothing; switched on it acts on a connection that is open", async (t) => {
+  const { get, guard, replica } = await atServer(t, { enable_mesh_enricher: false, mesh_namespace_rpm_quota: 1 });
+  for (let i = 0; i < 3; i++) assert.equal((await get("/")).status, 200);
+  assert.equal(guard.flush(), undefined);
+  const { settings } = replica.state;
+  const enricher = { ...settings.enricher, enable_mesh_enricher: true };
+  replica.take({ say: "mesh", changed: [{ kind: "MeshSettings", value: { ...settings, enricher } }], removed: [] });
+  assert.deepEqual([(await get("/")).status, (await get("/")).status], [200, 429]);
+});
