@@ -11,6 +11,7 @@ import {
 } from "../../agent/forward/http1/exchange.ts";
 import { defaultPoolLimits, type PoolLimits, UpstreamPool } from "../../agent/forward/http1/pool.ts";
 import { Sweep } from "../../agent/forward/http1/sweep.ts";
+import type { Tenant } from "../../agent/forward/tenants.ts";
 
 export interface Http1Proxy {
   readonly port: number;
@@ -42,6 +43,8 @@ export async function startProxy(
     readonly dial?: Dialer;
     /** Listens on a Unix socket instead: what native hands over as a socket pair. */
     readonly path?: string;
+    /** Whose share of the thread the clients use. */
+    readonly tenant?: Tenant;
   } = {},
 ): Promise<Http1Proxy> {
   const limits = { ...defaultExchangeLimits, ...options.limits };
@@ -64,6 +67,7 @@ export async function startProxy(
     const open = (onread: OnReadOpts): Socket =>
       new Socket({ handle, onread, allowHalfOpen: true } as unknown as ConstructorParameters<typeof Socket>[0]);
     const connection = new Downstream({ handler, limits, sweep, closed: () => connections.delete(connection) }, open);
+    connection.tenant = options.tenant;
     connections.add(connection);
   };
   const address = server.address();

@@ -58,6 +58,7 @@ export abstract class ClientConnection implements Swept, Waiting {
   private discarded = 0;
   private activeMs: number;
   private headSinceMs = 0;
+  private sweptMs: number;
   private readonly answersTaken = (): void => this.resumeReading();
 
   constructor(limits: ExchangeLimits, times: Sweep, open: (onread: OnReadOpts) => Socket) {
@@ -66,6 +67,7 @@ export abstract class ClientConnection implements Swept, Waiting {
     this.parser = new RequestParser(limits);
     this.body = new BodyReader(limits);
     this.activeMs = times.now;
+    this.sweptMs = times.now;
     this.stallMs = limits.stallTimeoutMs;
     this.socket = open({ buffer: () => this.area.next(), callback: (n) => this.read(n) });
     this.socket.setNoDelay(true);
@@ -274,6 +276,12 @@ export abstract class ClientConnection implements Swept, Waiting {
 
   sweep(now: number): void {
     if (this.tenant?.holds(this.heldBytes) === true) this.shed();
+    // While its bytes wait for a turn here, it is not the client that is slow.
+    if (this.isHeld) {
+      this.headSinceMs += now - this.sweptMs;
+      this.activeMs += now - this.sweptMs;
+    }
+    this.sweptMs = now;
     const quiet = now - this.activeMs;
     switch (this.state) {
       case READING:
