@@ -11,7 +11,9 @@ import type { Limited, Places, RequestLimiter } from "./decide/limit/limiter.ts"
 import { causeOf, type FailedTry, judgeRetry, retryDelayMs } from "./decide/resilience/retry.ts";
 import type { Enriched, MeshLimited } from "./enrich/enricher.ts";
 import type { Verdict } from "./flow.ts";
-import type { Exchange, Forward, Handler, Outcome, Respond } from "./forward/http1/exchange.ts";
+import type { Exchange, Forward, Handler, Outcome, RequestCopies, Respond } from "./forward/http1/exchange.ts";
+import type { Sweep } from "./forward/http1/sweep.ts";
+import { copiesOf, type MirrorEnd } from "./forward/mirror.ts";
 import type { Tenant } from "./forward/tenants.ts";
 import {
   type HeaderEdits,
@@ -26,6 +28,7 @@ import { flagsOf, refusedFlags } from "./report/response-flags.ts";
 import type { Cluster, TryOutcome } from "./upstream/cluster.ts";
 import type { Guard } from "./upstream/guard.ts";
 import type { Member } from "./upstream/member.ts";
+import { mirrorPools } from "./upstream/mirrors.ts";
 import type { RequestWays, Ways, WaysParts } from "./upstream/request-ways.ts";
 import type { Way } from "./upstream/way.ts";
 
@@ -37,6 +40,9 @@ export interface RequestFlowParts extends WaysParts {
   readonly nowMs: () => number;
   /** Unix, ms. */
   readonly wallMs: () => number;
+  readonly sweep: Sweep;
+  /** A copy of a request has ended. */
+  readonly mirrored: (how: MirrorEnd) => void;
   /** Bytes of a client were no request. */
   readonly malformed: (refused: string) => void;
   /** A request met a bug of ours. It is over; all others go on. */
@@ -202,7 +208,16 @@ export class RequestFlow implements Handler {
       }
     }
     this.#tries = 1;
-    return this.#way.forward(this.#routed, this.#policy as HttpPolicy);
+    const forward = this.#way.forward(this.#routed, this.#policy as HttpPolicy);
+    const mirrors = this.#routed?.mirrors ?? [];
+    return mirrors.length === 0 ? forward : { ...forward, copies: this.#copies(head, mirrors, forward) };
+  }
+
+  #copies(head: RequestHead, mirrors: Routed["mirrors"], rewrite: Forward): RequestCopies {
+    const { replica, sweep, mirrored } = this.#parts;
+    const pools = mirrorPools(replica.state, this.#book, mirrors, head);
+    for (let missing = mirrors.length - pools.length; missing > 0; missing--) mirrored("failed");
+    return copiesOf(pools, head, rewrite, sweep, mirrored);
   }
 
   #limit(head: RequestHead, way: Way): Respond | undefined {

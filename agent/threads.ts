@@ -76,6 +76,8 @@ export type FromThread =
   | { readonly say: "limited"; readonly refusals: readonly TenantRefusals[] }
   /** What its guard has to tell. */
   | { readonly say: "guarded"; readonly told: GuardTold }
+  /** Copies of requests that ended, by how. */
+  | { readonly say: "mirrored"; readonly counts: readonly (readonly [how: string, count: number])[] }
   | { readonly say: "pong" }
   /** The thread drains and has no connection of a client. */
   | { readonly say: "drained"; readonly ask: number }

@@ -83,6 +83,8 @@ const clusters = new Clusters(
   forgetMs,
 );
 sweep.add(clusters);
+/** Copies of requests that ended since it was last told, by how. */
+const mirrored = new Map<string, number>();
 const flow: RequestFlowParts = {
   replica,
   pools: new Pools({ dial, sweep, limits, forgetMs, standing: (ip) => standingOf(replica, ip), turn }),
@@ -90,6 +92,8 @@ const flow: RequestFlowParts = {
   series,
   guard,
   random: systemRandom,
+  sweep,
+  mirrored: (how) => void mirrored.set(how, (mirrored.get(how) ?? 0) + 1),
   nowMs: () => systemClock.monotonicMs(),
   wallMs: () => systemClock.now(),
   malformed: (refused) => tell({ say: "malformed", refused }),
@@ -118,6 +122,8 @@ function tellRequests(): void {
   if (refusals.length > 0) tell({ say: "limited", refusals });
   const told = guard.flush();
   if (told !== undefined) tell({ say: "guarded", told });
+  if (mirrored.size > 0) tell({ say: "mirrored", counts: [...mirrored] });
+  mirrored.clear();
 }
 
 function take(handed: HandedSocket): void {

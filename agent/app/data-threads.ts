@@ -56,6 +56,8 @@ export interface DataThreadParts {
   /** Bytes of a client were no request. */
   readonly malformed: (refused: string) => void;
   readonly guarded: (told: GuardTold) => void;
+  /** Copies of requests that ended since a thread last told, by how. */
+  readonly mirrored: (counts: readonly (readonly [how: string, count: number])[]) => void;
   /** Something befell an endpoint of the HTTP lane. */
   readonly endpoint: (change: EndpointChange) => void;
   /** A request met a bug of ours, and ended by it alone. */
@@ -154,6 +156,7 @@ class DataThread {
         else if (message.say === "limited") this.#parts.limited(message.refusals);
         else if (message.say === "malformed") this.#parts.malformed(message.refused);
         else if (message.say === "requests") this.#parts.requests(this.thread, message.ended);
+        else if (message.say === "mirrored") this.#parts.mirrored(message.counts);
         else if (message.say === "guarded") this.#parts.guarded(message.told);
         else if (message.say === "endpoint") this.#parts.endpoint(message.change);
         else if (message.say === "ended") this.#parts.ended(this.thread, message.handed);

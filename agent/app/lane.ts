@@ -43,6 +43,7 @@ export class Lane {
   readonly #died;
   readonly #malformed;
   readonly #endpoints: EndpointChanges;
+  readonly #mirrored;
   readonly #limited: LimitReport;
   readonly #threw;
   readonly #guard: GuardReport;
@@ -53,6 +54,7 @@ export class Lane {
     this.replicas = new Replicas({ state: parts.state, pods: parts.pods, knowledge: parts.knowledge });
     this.#requests = new RequestTotals(parts.metrics);
     this.#died = parts.metrics.counter(metricNames.dataThreadsDied);
+    this.#mirrored = parts.metrics.counter(metricNames.mirrored);
     this.#endpoints = new EndpointChanges(parts.metrics, parts.log);
     this.#malformed = parts.metrics.counter(metricNames.malformed);
     this.#limited = new LimitReport(parts);
@@ -92,6 +94,9 @@ export class Lane {
       malformed: (refused) => this.#malformed.add({ refused }),
       guarded: (told) => this.#guard.take(told),
       endpoint: (change) => this.#endpoints.take(change),
+      mirrored: (counts) => {
+        for (const [outcome, count] of counts) this.#mirrored.add({ outcome }, count);
+      },
       changed,
     });
     if (!started.ok) return started;

@@ -49,6 +49,7 @@ export const metricNames = {
   breakerChanges: spec("fairlead_breaker_changes_total", "Changes of endpoints' circuit breakers, by new state", [
     "to",
   ]),
+  mirrored: spec("fairlead_mirrored_requests_total", "Copies of requests to mirrors, by how they ended", ["outcome"]),
   healthChanges: spec("fairlead_endpoint_health_changes_total", "Endpoints found unhealthy or healthy by probes", [
     "to",
   ]),

@@ -73,12 +73,18 @@ export class Way {
     return this.#limiter;
   }
 
+  /** Connections to it. */
+  pool(): Pool {
+    if (this.#pool === undefined || this.#pool.isGone) this.#pool = this.parts.pool();
+    return this.#pool;
+  }
+
   /** What the codec is told; the same object for the same route and policy. */
   forward(routed: Routed | undefined, policy: HttpPolicy): Forward {
-    const isKept = this.#pool?.isGone === false;
-    if (isKept && this.#forward !== undefined && this.#routed === routed && this.#policy === policy)
+    const before = this.#pool;
+    const pool = this.pool();
+    if (before === pool && this.#forward !== undefined && this.#routed === routed && this.#policy === policy)
       return this.#forward;
-    if (this.#pool === undefined || !isKept) this.#pool = this.parts.pool();
     const rule = routed?.hit.rule.rule;
     const timeouts = rule?.timeouts ?? noTimeouts;
     const { requestMs, tryMs, responseMs } = effectiveTimeouts(timeouts, policy.timeouts);
@@ -87,7 +93,7 @@ export class Way {
     const retry = rule?.retry ?? policy.retry;
     this.#forward = {
       kind: "forward",
-      upstream: this.#pool,
+      upstream: pool,
       timeoutMs: requestMs,
       tryTimeoutMs: tryMs,
       responseTimeoutMs: responseMs,

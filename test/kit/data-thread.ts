@@ -59,6 +59,7 @@ export const threadParts = (
   requests: () => {},
   malformed: () => {},
   endpoint: () => {},
+  mirrored: () => {},
   limited: () => {},
   ended,
   changed: () => {},

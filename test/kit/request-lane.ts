@@ -105,6 +105,7 @@ export async function lane(
   sweep.add(clusters);
   const limited: LimitNote[] = [];
   const guard = new NotedGuard(createGuardMemory(64), 0, limited);
+  const mirrored: string[] = [];
   const flow = {
     guard,
     replica,
@@ -112,6 +113,8 @@ export async function lane(
     clusters,
     series,
     random,
+    sweep,
+    mirrored: (how: string) => void mirrored.push(how),
     nowMs,
     wallMs: () => systemClock.now(),
     malformed: (refused: string) => void malformed.push(refused),
@@ -167,24 +170,25 @@ export async function lane(
     sweep.stop();
     server.close();
   });
-  const ask = (by: Agent, path: string, method = "GET", headers: Readonly<Record<string, string>> = {}) =>
+  const ask = (by: Agent, path: string, method = "GET", headers: Readonly<Record<string, string>> = {}, body = "") =>
     new Promise<LaneAnswer>((resolve, reject) => {
       const { port } = server.address() as AddressInfo;
       const asked = request({ port, path, method, agent: by, headers: { host: "web.shop", ...headers } }, (answer) => {
-        let body = "";
+        let text = "";
         answer.on("data", (chunk: Buffer) => {
-          body += chunk.toString();
+          text += chunk.toString();
         });
         answer.on("error", reject);
-        answer.on("end", () => resolve({ status: answer.statusCode ?? 0, headers: answer.headers, body }));
+        answer.on("end", () => resolve({ status: answer.statusCode ?? 0, headers: answer.headers, body: text }));
       });
       asked.on("error", reject);
-      asked.end();
+      asked.end(body);
     });
   type Ask = (path: string, method?: string, headers?: Readonly<Record<string, string>>) => Promise<LaneAnswer>;
   const get: Ask = (...what) => ask(agent, ...what);
   /** The same on a connection of its own. */
   const another: Ask = (...what) => ask(second, ...what);
+  const send = (path: string, body: string): Promise<LaneAnswer> => ask(agent, path, "POST", {}, body);
   const third: Ask = (...what) => ask(other, ...what);
   /** A request on a connection of its own, that may be left. */
   const fresh = (path: string): { readonly answer: Promise<LaneAnswer>; leave(): void } => {
@@ -205,12 +209,28 @@ export async function lane(
     ask.end();
     return { answer, leave: () => void ask.destroy() };
   };
-  return { get, another, third, fresh, replica, clusters, pools, dialled, series, malformed, changes, limited, guard };
+  return {
+    get,
+    send,
+    another,
+    third,
+    fresh,
+    replica,
+    clusters,
+    pools,
+    dialled,
+    series,
+    malformed,
+    changes,
+    limited,
+    guard,
+    mirrored,
+  };
 }
 
 /** A server that answers with its name and what it was asked; its port. */
 export async function web1(t: TestContext, name: string): Promise<number> {
-  const server: Server = createServer((q, s) => s.end(`${name} ${q.method} ${q.url}`));
+  const server: Server = createServer((q, s) => void q.resume().on("end", () => s.end(`${name} ${q.method} ${q.url}`)));
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   t.after(() => {
     server.close();

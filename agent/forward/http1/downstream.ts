@@ -66,7 +66,7 @@ export class Downstream extends CountedConnection implements Answered {
       this.follow(decision);
       return from;
     }
-    this.out.begin(parser, decision);
+    this.out.begin(parser, decision, decision.copies);
     const next = body.done || from === to ? from : this.firstPiece(buf, from, to);
     if (body.refused === undefined) this.follow(decision);
     return next;

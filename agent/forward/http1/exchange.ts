@@ -26,6 +26,17 @@ export interface Forward extends RequestRewrite {
   readonly replayBytes?: number;
   /** Wait before the request goes on: injected delay, backoff of a retry. */
   readonly delayMs?: number;
+  /** Goes beside the first try. */
+  readonly copies?: RequestCopies;
+}
+/** What a codec tells of a request that is copied to other servers (mirror.ts). */
+export interface RequestCopies {
+  /** The request is decided about. `isBodiless`: it is whole. */
+  begin(isBodiless: boolean): void;
+  /** Payload; `chunk` is good for the time of the call. */
+  data(chunk: Buffer): void;
+  /** The body is whole. */
+  end(): void;
 }
 export interface Respond {
   readonly kind: "respond";

@@ -4,7 +4,7 @@
 import { grpcTimeoutMs } from "../../base/grpc-timeout.ts";
 import type { HeaderEdits, HeaderList, Malformed } from "../../http.ts";
 import { isGrpcType, knownStatus } from "../grpc.ts";
-import type { Decision, Forward, Outcome, Respond } from "../http1/exchange.ts";
+import type { Decision, Forward, Outcome, RequestCopies, Respond } from "../http1/exchange.ts";
 import { isIdempotent, statusOf } from "../http1/exchange.ts";
 import { errorCode } from "./codes.ts";
 import type { Http2Request } from "./head.ts";
@@ -24,6 +24,7 @@ export class StreamExchange extends RoutedExchange {
   /** Of the server's content, not consumed. */
   private heldAnswer = 0;
   private resendings = 0;
+  private copies: RequestCopies | undefined;
 
   /** All that was sent to a server is here, and the client has seen nothing. */
   get canResend(): boolean {
@@ -41,6 +42,7 @@ export class StreamExchange extends RoutedExchange {
     this.kept.clear();
     this.turn++;
     this.requestTrailers = undefined;
+    this.copies = undefined;
     this.hasStarted = this.isAnswerDone = this.isDiscarding = false;
     this.isRequestDone = end;
     this.heldRequest = this.heldAnswer = this.resendings = this.discarded = 0;
@@ -73,7 +75,13 @@ export class StreamExchange extends RoutedExchange {
       this.fail("reset_by_decision", errorCode.internalError);
       return;
     }
-    if (decision.kind === "forward") this.startTimes(decision);
+    if (decision.kind === "forward") {
+      this.startTimes(decision);
+      if (this.copies === undefined && decision.copies !== undefined) {
+        this.copies = decision.copies;
+        this.copies.begin(this.isRequestDone);
+      }
+    }
     if ((decision.delayMs ?? 0) <= 0) this.proceed(decision);
     else
       this.cancelDelay = this.parts.times.after(decision.delayMs as number, () => {
@@ -100,6 +108,7 @@ export class StreamExchange extends RoutedExchange {
       return;
     }
     this.requestBytes += size;
+    this.copies?.data(chunk);
     if (up === undefined) {
       this.kept.append(chunk);
       this.heldRequest += size;
@@ -117,6 +126,7 @@ export class StreamExchange extends RoutedExchange {
 
   requestEnd(): void {
     this.isRequestDone = true;
+    this.copies?.end();
     if (this.isDiscarding) return;
     if (this.up !== undefined) {
       this.awaitAnswer();

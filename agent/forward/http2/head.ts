@@ -35,6 +35,10 @@ class Fields {
   }
 }
 
+export type RequestParts = Pick<
+  HeadBuilder,
+  "fields" | "sensitive" | "contentLength" | "method" | "scheme" | "authority" | "path" | "protocol"
+>;
 export class Http2Request extends Fields implements RequestHead {
   readonly method: string;
   readonly scheme: "http" | "https";
@@ -43,7 +47,7 @@ export class Http2Request extends Fields implements RequestHead {
   /** Of an extended CONNECT (RFC 8441), else "". */
   readonly protocol: string;
 
-  constructor(b: HeadBuilder) {
+  constructor(b: RequestParts) {
     super(b.fields, b.sensitive, b.contentLength);
     this.method = b.method;
     this.scheme = b.scheme === "https" ? "https" : "http";
