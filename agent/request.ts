@@ -5,12 +5,11 @@ import type { HttpPolicy, RetryPolicy, SessionAffinity } from "./api/http-policy
 import type { Random } from "./base/random.ts";
 import type { Session } from "./decide/balance/keys.ts";
 import { decideRequest } from "./decide/http/decide-request.ts";
-import type { LocalAnswer, Forward as Routed } from "./decide/http/decision.ts";
+import type { Forward as Routed } from "./decide/http/decision.ts";
 import { composeEdits } from "./decide/http/filter-plan.ts";
 import type { Limited, Places, RequestLimiter } from "./decide/limit/limiter.ts";
 import { causeOf, type FailedTry, judgeRetry, retryDelayMs } from "./decide/resilience/retry.ts";
-import type { Enriched, MeshLimited } from "./enrich/enricher.ts";
-import type { Verdict } from "./flow.ts";
+import type { Enriched } from "./enrich/enricher.ts";
 import type { Exchange, Forward, Handler, Outcome, RequestCopies, Respond } from "./forward/http1/exchange.ts";
 import type { Sweep } from "./forward/http1/sweep.ts";
 import { copiesOf, type MirrorEnd } from "./forward/mirror.ts";
@@ -24,9 +23,20 @@ import {
   unsentField,
 } from "./http.ts";
 import type { RequestSeriesTable } from "./report/request-series.ts";
-import { flagsOf, refusedFlags } from "./report/response-flags.ts";
+import { flagsOf } from "./report/response-flags.ts";
 import type { Cluster, TryOutcome } from "./upstream/cluster.ts";
 import type { Guard } from "./upstream/guard.ts";
+import {
+  full,
+  heldBack,
+  type OwnAnswer,
+  overLimit,
+  overloaded,
+  overMeshLimit,
+  refusal,
+  respond,
+  routeAnswer,
+} from "./upstream/local-answers.ts";
 import type { Member } from "./upstream/member.ts";
 import { mirrorPools } from "./upstream/mirrors.ts";
 import type { RequestWays, Ways, WaysParts } from "./upstream/request-ways.ts";
@@ -97,13 +107,13 @@ export class RequestFlow implements Handler {
     this.#ways = ways;
     this.#policy = policy;
     if (this.#tenant !== undefined) {
-      if (!this.#tenant.begin()) return this.#overloaded(this.#tenant);
+      if (!this.#tenant.begin()) return this.#own(overloaded(this.#tenant));
       this.#isCounted = true;
     }
     if (table === undefined) return this.#begin(head, ways);
     const { random, wallMs } = this.#parts;
     const routed = decideRequest(table, head, { random, nowMs: wallMs(), faults: true });
-    if (routed.kind === "answer") return this.#answer(routed);
+    if (routed.kind === "answer") return this.#own(routeAnswer(routed));
     this.#routed = routed;
     this.#ways = this.#book.backend(routed.backend);
     return this.#begin(head, this.#ways);
@@ -183,28 +193,28 @@ export class RequestFlow implements Handler {
   }
 
   #begin(head: RequestHead, ways: Ways): Forward | Respond {
-    if (ways.refused !== undefined) return this.#refuse(ways.refused);
+    if (ways.refused !== undefined) return this.#own(refusal(ways.refused));
     const { cluster } = ways;
     if (cluster === undefined) this.#way = ways.way(0);
     else {
-      if (cluster.isFull) return this.#full(cluster);
+      if (cluster.isFull) return this.#own(full(cluster));
       const index = this.#first(cluster, head);
-      if (index < 0) return this.#heldBack(cluster);
+      if (index < 0) return this.#own(heldBack(cluster));
       this.#way = ways.way(index);
       this.#member = cluster.members[index];
     }
     const { state } = this.#parts.replica;
     this.#features = this.#way.enrich(state, this.#parts.guard.enricher, head, this.#parts.nowMs());
     const verdict = this.#way.judge(state)?.judge(head, this.#features);
-    if (verdict?.allow === false) return this.#refuse(verdict);
-    if (this.#features?.limited !== undefined) return this.#overMeshLimit(this.#features.limited);
+    if (verdict?.allow === false) return this.#own(refusal(verdict));
+    if (this.#features?.limited !== undefined) return this.#own(overMeshLimit(this.#features.limited));
     const limited = this.#limit(head, this.#way);
     if (limited !== undefined) return limited;
     if (cluster !== undefined) {
       cluster.countRequest();
       if (!this.#admit(cluster)) {
         cluster.endRequest(0);
-        return this.#heldBack(cluster);
+        return this.#own(heldBack(cluster));
       }
     }
     this.#tries = 1;
@@ -225,7 +235,7 @@ export class RequestFlow implements Handler {
     this.#limiter = way.limiter(replica.state, guard.limits);
     if (this.#limiter === undefined) return undefined;
     const limited = this.#limiter.ask(head, nowMs(), this.#places, this.#overLimit);
-    if (limited !== undefined) return this.#overTheLimit(limited);
+    if (limited !== undefined) return this.#own(overLimit(limited));
     this.#limitFields = this.#limiter.answerHeaders();
     return undefined;
   }
@@ -335,54 +345,9 @@ export class RequestFlow implements Handler {
     return edits === undefined ? kept : composeEdits(edits, kept);
   }
 
-  #answer({ status, headers, body, reason, delayMs, grpcStatus }: LocalAnswer): Respond {
-    if (reason === "no_route") this.#flags = "NR";
-    else if (reason === "fault_abort" || reason === "tarpit") this.#flags = "FI";
-    else if (reason === "no_backend" || reason === "invalid_backend") this.#flags = "UH";
-    return { kind: "respond", status, headers, body: Buffer.from(body), delayMs, grpcStatus };
-  }
-
-  #refuse(verdict: Pick<Verdict, "reason" | "policy">): Respond {
-    this.#flags = refusedFlags(verdict.reason);
-    if (this.#flags === "UAEX") return respond(403, "RBAC: access denied\n");
-    return respond(503, `no way to the service: ${verdict.reason}\n`);
-  }
-  #overMeshLimit({ by, action, retryAfterS }: MeshLimited): Respond {
-    this.#flags = action === "block" ? "UAEX" : "RL";
-    const answer = respond(
-      action === "block" ? 403 : 429,
-      `too many calls of this ${by}: try again in ${retryAfterS} s\n`,
-    );
-    const headers = [...answer.headers, "retry-after", String(retryAfterS)];
-    return action === "block" ? { ...answer, headers } : { ...answer, headers, grpcStatus: exhausted };
-  }
-  #overTheLimit({ status, headers, retryAfterS }: Limited): Respond {
-    this.#flags = status === 429 ? "RL" : "UO";
-    const why = status === 429 ? "too many requests" : "too many requests at once";
-    const answer = respond(status, `${why}: try again in ${retryAfterS} s\n`);
-    return {
-      ...answer,
-      headers: [...answer.headers, ...headers],
-      ...(status === 429 ? { grpcStatus: exhausted } : {}),
-    };
-  }
-  #heldBack({ name, members }: Cluster): Respond {
-    this.#flags = "UH";
-    return respond(503, `no endpoint of ${name.service} may be used now: ${members.length} are held back\n`);
-  }
-  #overloaded({ namespace, requests }: Tenant): Respond {
-    this.#flags = "UO";
-    return respond(
-      503,
-      `namespace ${namespace} has ${requests} requests under way here, its limit (FAIRLEAD_NAMESPACE_REQUESTS)\n`,
-    );
-  }
-  #full({ name, policy }: Cluster): Respond {
-    this.#flags = "UO";
-    return respond(
-      503,
-      `${name.service} is at its limit of ${policy.limits.maxRequests} requests (limits.maxRequests)\n`,
-    );
+  #own({ flags, answer }: OwnAnswer): Respond {
+    this.#flags = flags;
+    return answer;
   }
 
   #seconds(): number {
@@ -400,13 +365,4 @@ function withFields(edits: HeaderEdits | undefined, set: HeaderList | undefined)
 const isGrpcFailure = (code: number): boolean => code === 2 || code === 13 || code === unavailable || code === 15;
 const unavailable = 14;
 
-/** RESOURCE_EXHAUSTED: what a client of gRPC is told of a rate limit. */
-const exhausted = 8;
-const plainText = ["content-type", "text/plain"] as const;
 const withoutUnsent: HeaderEdits = { remove: [unsentField], set: [], add: [] };
-const respond = (status: number, body: string, unsent?: string): Respond => ({
-  kind: "respond",
-  status,
-  headers: unsent === undefined ? plainText : [...plainText, unsentField, unsent],
-  body: Buffer.from(body),
-});

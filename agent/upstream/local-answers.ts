@@ -1,0 +1,90 @@
+// Answers that no server gave: what a client is told where its request goes nowhere, and the response flags that say why. Pure.
+import type { LocalAnswer } from "../decide/http/decision.ts";
+import type { Limited } from "../decide/limit/limiter.ts";
+import type { MeshLimited } from "../enrich/enricher.ts";
+import type { Verdict } from "../flow.ts";
+import type { Respond } from "../forward/http1/exchange.ts";
+import type { Tenant } from "../forward/tenants.ts";
+import { unsentField } from "../http.ts";
+import { refusedFlags } from "../report/response-flags.ts";
+import type { Cluster } from "./cluster.ts";
+
+export interface OwnAnswer {
+  /** Envoy's response flags, "-" for none. */
+  readonly flags: string;
+  readonly answer: Respond;
+}
+
+/** RESOURCE_EXHAUSTED: what a client of gRPC is told of a rate limit. */
+const exhausted = 8;
+const plainText = ["content-type", "text/plain"] as const;
+
+/** `unsent`: why it reached no server, told to the client's own agent (agent/http.ts). */
+export const respond = (status: number, body: string, unsent?: string): Respond => ({
+  kind: "respond",
+  status,
+  headers: unsent === undefined ? plainText : [...plainText, unsentField, unsent],
+  body: Buffer.from(body),
+});
+
+const flagsByReason: Readonly<Partial<Record<LocalAnswer["reason"], string>>> = {
+  no_route: "NR",
+  fault_abort: "FI",
+  tarpit: "FI",
+  no_backend: "UH",
+  invalid_backend: "UH",
+};
+/** What a route answers by itself. */
+export const routeAnswer = ({ status, headers, body, reason, delayMs, grpcStatus }: LocalAnswer): OwnAnswer => ({
+  flags: flagsByReason[reason] ?? "-",
+  answer: { kind: "respond", status, headers, body: Buffer.from(body), delayMs, grpcStatus },
+});
+
+export function refusal({ reason }: Pick<Verdict, "reason">): OwnAnswer {
+  const flags = refusedFlags(reason);
+  const isDenied = flags === "UAEX";
+  return {
+    flags,
+    answer: isDenied ? respond(403, "RBAC: access denied\n") : respond(503, `no way to the service: ${reason}\n`),
+  };
+}
+
+export function overMeshLimit({ by, action, retryAfterS }: MeshLimited): OwnAnswer {
+  const isBlocked = action === "block";
+  const answer = respond(isBlocked ? 403 : 429, `too many calls of this ${by}: try again in ${retryAfterS} s\n`);
+  const headers = [...answer.headers, "retry-after", String(retryAfterS)];
+  return isBlocked
+    ? { flags: "UAEX", answer: { ...answer, headers } }
+    : { flags: "RL", answer: { ...answer, headers, grpcStatus: exhausted } };
+}
+
+export function overLimit({ status, headers, retryAfterS }: Limited): OwnAnswer {
+  const isRate = status === 429;
+  const why = isRate ? "too many requests" : "too many requests at once";
+  const answer = respond(status, `${why}: try again in ${retryAfterS} s\n`);
+  return {
+    flags: isRate ? "RL" : "UO",
+    answer: { ...answer, headers: [...answer.headers, ...headers], ...(isRate ? { grpcStatus: exhausted } : {}) },
+  };
+}
+
+export const heldBack = ({ name, members }: Cluster): OwnAnswer => ({
+  flags: "UH",
+  answer: respond(503, `no endpoint of ${name.service} may be used now: ${members.length} are held back\n`),
+});
+
+export const overloaded = ({ namespace, requests }: Tenant): OwnAnswer => ({
+  flags: "UO",
+  answer: respond(
+    503,
+    `namespace ${namespace} has ${requests} requests under way here, its limit (FAIRLEAD_NAMESPACE_REQUESTS)\n`,
+  ),
+});
+
+export const full = ({ name, policy }: Cluster): OwnAnswer => ({
+  flags: "UO",
+  answer: respond(
+    503,
+    `${name.service} is at its limit of ${policy.limits.maxRequests} requests (limits.maxRequests)\n`,
+  ),
+});
