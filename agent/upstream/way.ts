@@ -34,6 +34,7 @@ export class Way {
   #judge: RequestJudge | undefined;
   #limiter: RequestLimiter | undefined;
   #call: CallMemo | undefined;
+  #judgedAt = -1;
   #routed: Routed | undefined;
   #policy: HttpPolicy | undefined;
   #forward: Forward | undefined;
@@ -45,6 +46,9 @@ export class Way {
   judge(state: MeshState): RequestJudge | undefined {
     const { subject, identity, sourceIp, at } = this.parts;
     if (subject === undefined) return undefined;
+    // Policies, settings and workloads change with the generation alone.
+    if (this.#judge !== undefined && this.#judgedAt === state.generation) return this.#judge;
+    this.#judgedAt = state.generation;
     const { ip, port } = at;
     const destination = subjectOf(state, subject);
     this.#judge = judgeFor(

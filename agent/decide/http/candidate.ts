@@ -7,6 +7,7 @@ import { queryValue } from "./request-target.ts";
 import type { CompiledRule } from "./rule.ts";
 
 export class Candidate implements RouteHit {
+  readonly kind = "candidate";
   // What most requests look at stands first, so that it is one line of cache.
   readonly fixed: Forward | undefined;
   /** Nothing but the path is asked for. */
@@ -98,6 +99,9 @@ class Chain {
 export class Chains {
   readonly firsts = new Map<string, Candidate>();
   readonly #chains = new Map<string, Chain>();
+  entries(): ReadonlyMap<string, Entry> {
+    return new Map([...this.firsts].map(([key, first]) => [key, entryOf(first)]));
+  }
   add(key: string, candidate: Candidate): void {
     const chain = this.#chains.get(key);
     if (chain === undefined) {
@@ -110,9 +114,14 @@ export class Chains {
   }
 }
 
+/** What a table leads to: a chain of candidates, or where every request falls under its first, that one's decision, to spare an object. */
+export type Entry = Candidate | Forward;
+const entryOf = (first: Candidate): Entry => (first.isBare && first.fixed !== undefined ? first.fixed : first);
+
 /** The first of a chain under which the request falls. */
-export function first(chain: Candidate | undefined, head: RequestHead): Candidate | undefined {
-  let candidate = chain;
+export function first(chain: Entry | undefined, head: RequestHead): Entry | undefined {
+  if (chain === undefined || chain.kind === "forward") return chain;
+  let candidate: Candidate | undefined = chain;
   while (candidate !== undefined && !candidate.holds(head)) candidate = candidate.next;
   return candidate;
 }

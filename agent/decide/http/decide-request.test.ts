@@ -8,7 +8,7 @@ import type { HttpRoute } from "../../api/http-routing.ts";
 import { seededRandom } from "../../base/random.ts";
 import { type DecideContext, decideRequest } from "./decide-request.ts";
 import type { Forward, LocalAnswer } from "./decision.ts";
-import { RouteTable, ServiceRoutes } from "./route-table.ts";
+import { RouteTable, routeRequest, ServiceRoutes } from "./route-table.ts";
 
 interface Given {
   readonly path?: PathMatch;
@@ -263,8 +263,10 @@ test("[TRF-1] routes of the client's own namespace rule alone; ports are told ap
     routeOf({ path: { kind: "exact", value: "/own" } }, { name: "own", consumers: "tests" }),
     routeOf({}, { name: "all", ports: [80] }),
   ]);
-  const at = (port: number, namespace: string, path: string) =>
-    routes.tableFor(port, namespace)?.find(requestHead({ path }))?.rule.route;
+  const at = (port: number, namespace: string, path: string) => {
+    const table = routes.tableFor(port, namespace);
+    return table && routeRequest(table, requestHead({ path }))?.rule.route;
+  };
   assert.equal(at(80, "shop", "/own"), "shop/all");
   assert.equal(at(80, "tests", "/own"), "shop/own");
   assert.equal(at(80, "tests", "/other"), undefined);

@@ -6,7 +6,7 @@ import { corsEdits, isPreflight, preflightHeaders } from "./cors.ts";
 import { type AnswerReason, type HttpDecision, type LocalAnswer, noMirrors, type RouteHit } from "./decision.ts";
 import { composeEdits, type FilterPlan } from "./filter-plan.ts";
 import { pathLength, portOf } from "./request-target.ts";
-import { type RouteTable, routeRequest } from "./route-table.ts";
+import type { RouteTable } from "./route-table.ts";
 import { type CompiledBackend, pickBackend } from "./rule.ts";
 
 export interface DecideContext {
@@ -18,8 +18,9 @@ export interface DecideContext {
 }
 
 export function decideRequest(table: RouteTable, head: RequestHead, context: DecideContext): HttpDecision {
-  const hit = routeRequest(table, head);
+  const hit = table.find(head);
   if (hit === undefined) return answer(404, "no_route", undefined);
+  if (hit.kind === "forward") return hit;
   if (hit.fixed !== undefined) return hit.fixed;
   const { rule } = hit;
   let delayMs = 0;

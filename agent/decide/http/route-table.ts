@@ -3,19 +3,20 @@
 import { anyRequest, type RouteMatch } from "../../api/http-match.ts";
 import type { HttpRoute } from "../../api/http-routing.ts";
 import type { RequestHead } from "../../http.ts";
-import { Candidate, Chains, first, firstOfEach } from "./candidate.ts";
-import type { RouteHit } from "./decision.ts";
+import { Candidate, Chains, type Entry, first, firstOfEach } from "./candidate.ts";
+import type { Forward, RouteHit } from "./decision.ts";
 import { hostOf, pathLength } from "./request-target.ts";
 import { type CompiledRule, compileRule } from "./rule.ts";
 import { findText, type TextTable, textTable } from "./text-table.ts";
 
 /** All that was said for one host name. What is empty is undefined: an object less to look at. */
 class HostTable {
+  readonly kind = "host";
   /** All there is, if it is only "/" for HTTP: then nothing else here is looked at. Set by `seal`, as the tables are. */
   only: Candidate | undefined;
-  exact: TextTable<Candidate> | undefined;
+  exact: TextTable<Entry> | undefined;
   /** All prefixes but "/". */
-  prefixes: TextTable<Candidate> | undefined;
+  prefixes: TextTable<Entry> | undefined;
   /** How many segments the longest prefixes have, and then the shorter ones, the most first. So many look-ups find the longest. */
   depth = 0;
   otherDepths: readonly number[] | undefined;
@@ -25,13 +26,18 @@ class HostTable {
   /** gRPC: by "/service/method", "service", expressions, "method", all. */
   grpc: GrpcTable | undefined;
   /** In place of a table whose keys fall together. */
-  exactMap: ReadonlyMap<string, Candidate> | undefined;
-  prefixMap: ReadonlyMap<string, Candidate> | undefined;
+  exactMap: ReadonlyMap<string, Entry> | undefined;
+  prefixMap: ReadonlyMap<string, Entry> | undefined;
   #building: { exact: Chains; prefixes: Chains; lastRoot: Candidate | undefined } | undefined = {
     exact: new Chains(),
     prefixes: new Chains(),
     lastRoot: undefined,
   };
+
+  /** The decision about every request with a path, if there is but one. */
+  get fixed(): Forward | undefined {
+    return this.only?.isBare === true ? this.only.fixed : undefined;
+  }
 
   addExact(path: string, candidate: Candidate): void {
     this.#building?.exact.add(path, candidate);
@@ -57,17 +63,17 @@ class HostTable {
   /** Nothing more will be added. */
   seal(): void {
     if (this.#building === undefined) return;
-    const { exact, prefixes } = this.#building;
+    const [exact, prefixes] = [this.#building.exact.entries(), this.#building.prefixes.entries()];
     this.#building = undefined;
-    if (exact.firsts.size > 0) {
-      this.exact = textTable(exact.firsts);
-      if (this.exact === undefined) this.exactMap = exact.firsts;
+    if (exact.size > 0) {
+      this.exact = textTable(exact);
+      if (this.exact === undefined) this.exactMap = exact;
     }
-    if (prefixes.firsts.size > 0) {
-      this.prefixes = textTable(prefixes.firsts);
-      if (this.prefixes === undefined) this.prefixMap = prefixes.firsts;
+    if (prefixes.size > 0) {
+      this.prefixes = textTable(prefixes);
+      if (this.prefixes === undefined) this.prefixMap = prefixes;
     }
-    const isRootAlone = exact.firsts.size + prefixes.firsts.size === 0 && this.regexes === undefined;
+    const isRootAlone = exact.size + prefixes.size === 0 && this.regexes === undefined;
     if (isRootAlone && this.grpc === undefined) this.only = this.root;
   }
 }
@@ -82,7 +88,8 @@ class GrpcTable {
 export class RouteTable {
   #anyHost: HostTable | undefined;
   readonly #hasHosts: boolean;
-  readonly #hosts: TextTable<HostTable> | undefined;
+  /** A host for which every path has one decision has that here. */
+  readonly #hosts: TextTable<HostTable | Forward> | undefined;
   readonly #exactHosts = new Map<string, HostTable>();
   /** By what follows the "*", as ".example". */
   readonly #wildcards = new Map<string, HostTable>();
@@ -100,7 +107,8 @@ export class RouteTable {
       }
     }
     for (const table of [this.#anyHost, ...this.#exactHosts.values(), ...this.#wildcards.values()]) table?.seal();
-    this.#hosts = this.#exactHosts.size === 0 ? undefined : textTable(this.#exactHosts);
+    const hosts = new Map([...this.#exactHosts].map(([host, table]) => [host, table.fixed ?? table]));
+    this.#hosts = hosts.size === 0 ? undefined : textTable(hosts);
     this.#hasHosts = this.#exactHosts.size + this.#wildcards.size > 0;
     this.size = entries.length;
   }
@@ -115,12 +123,18 @@ export class RouteTable {
     return getOrMake(tables, key, () => new HostTable());
   }
 
-  find(head: RequestHead): RouteHit | undefined {
+  /** What `head` falls under: the decision itself where it depends on nothing more; undefined: no rule. */
+  find(head: RequestHead): Entry | undefined {
     const path = head.path;
     const length = pathLength(path);
     if (this.#hasHosts) {
       const host = hostOf(head.authority);
-      const own = this.#hosts === undefined ? this.#exactHosts.get(host) : findText(this.#hosts, host, 0, host.length);
+      let own = this.#hosts && findText(this.#hosts, host, 0, host.length);
+      if (own?.kind === "forward") {
+        if (path.charCodeAt(0) === 47) return own;
+        own = undefined;
+      }
+      own ??= this.#exactHosts.get(host);
       let hit = own && findInHost(own, head, path, length);
       if (hit !== undefined) return hit;
       // From the longest wildcard to the shortest.
@@ -136,14 +150,14 @@ export class RouteTable {
   }
 }
 
-interface Entry {
+interface RouteEntry {
   readonly route: HttpRoute;
   readonly rule: number;
   readonly match: number;
   readonly spec: RouteMatch;
   readonly ready: CompiledRule;
 }
-function entriesOf(route: HttpRoute): Entry[] {
+function entriesOf(route: HttpRoute): RouteEntry[] {
   return route.rules.flatMap((rule, r) => {
     const ready = compileRule(route, rule, r);
     const matches = rule.matches.length === 0 ? [anyRequest] : rule.matches;
@@ -152,8 +166,9 @@ function entriesOf(route: HttpRoute): Entry[] {
 }
 
 /** Precedence of matches with equally good paths (Gateway API HTTPRouteRule.matches). */
-function compareEntries(a: Entry, b: Entry): number {
-  const regexLength = (entry: Entry): number => (entry.spec.path?.kind === "regex" ? entry.spec.path.value.length : 0);
+function compareEntries(a: RouteEntry, b: RouteEntry): number {
+  const regexLength = (entry: RouteEntry): number =>
+    entry.spec.path?.kind === "regex" ? entry.spec.path.value.length : 0;
   return (
     // Expressions are left to implementations: the longest first. All others of one bucket have equal paths.
     regexLength(b) - regexLength(a) ||
@@ -205,10 +220,10 @@ function insertGrpc(table: GrpcTable, candidate: Candidate, { grpc }: RouteMatch
 }
 
 // gRPC rules come before HTTP rules of the same host (GEP-1426: the more specific kind of route).
-function findInHost(table: HostTable, head: RequestHead, target: string, length: number): Candidate | undefined {
+function findInHost(table: HostTable, head: RequestHead, target: string, length: number): Entry | undefined {
   const isPath = target.charCodeAt(0) === 47;
   if (table.only !== undefined) return isPath ? first(table.only, head) : findAnyPath(table.only, head);
-  let hit: Candidate | undefined;
+  let hit: Entry | undefined;
   if (table.grpc !== undefined && isGrpc(head)) {
     hit = findGrpc(table.grpc, head, target.slice(0, length));
     if (hit !== undefined) return hit;
@@ -238,7 +253,7 @@ function findAnyPath(chain: Candidate | undefined, head: RequestHead): Candidate
   return candidate;
 }
 
-function findPrefix(table: HostTable, head: RequestHead, target: string, length: number): Candidate | undefined {
+function findPrefix(table: HostTable, head: RequestHead, target: string, length: number): Entry | undefined {
   const { otherDepths } = table;
   let hit = findAtDepth(table, table.depth, head, target, length);
   if (otherDepths === undefined) return hit;
@@ -252,7 +267,7 @@ function findAtDepth(
   head: RequestHead,
   target: string,
   length: number,
-): Candidate | undefined {
+): Entry | undefined {
   const end = endOfSegments(target, length, depth);
   if (end < 0) return undefined;
   if (prefixes !== undefined) return first(findText(prefixes, target, 0, end), head);
@@ -271,7 +286,7 @@ function endOfSegments(target: string, length: number, count: number): number {
 
 const isGrpc = (head: RequestHead): boolean => head.header("content-type")?.startsWith("application/grpc") === true;
 
-function findGrpc(table: GrpcTable, head: RequestHead, path: string): Candidate | undefined {
+function findGrpc(table: GrpcTable, head: RequestHead, path: string): Entry | undefined {
   const slash = path.indexOf("/", 1);
   const isCall = path.charCodeAt(0) === 47 && slash > 1 && path.indexOf("/", slash + 1) < 0;
   if (isCall) {
@@ -291,7 +306,10 @@ function findGrpc(table: GrpcTable, head: RequestHead, path: string): Candidate 
 }
 
 /** Which rule `head` falls under; undefined: none (404). */
-export const routeRequest = (table: RouteTable, head: RequestHead): RouteHit | undefined => table.find(head);
+export function routeRequest(table: RouteTable, head: RequestHead): RouteHit | undefined {
+  const entry = table.find(head);
+  return entry?.kind === "forward" ? entry.hit : entry;
+}
 
 /** Routes of one service, compiled for each port and kind of client when first asked for. */
 export class ServiceRoutes {
