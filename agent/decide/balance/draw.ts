@@ -8,15 +8,16 @@ const maxDraws = 8;
 export class Urn {
   readonly #share: Float64Array;
   readonly #alias: Int32Array;
-  readonly #isEven: boolean;
   readonly #count: number;
+  /** All weigh the same: it takes no urn to draw one. */
+  readonly isEven: boolean;
 
   constructor(weights: Float64Array) {
     const count = weights.length;
     this.#count = count;
     const mean = weights.reduce((a, b) => a + b, 0) / count;
     const scaled = weights.map((weight) => weight / mean);
-    this.#isEven = scaled.every((weight) => Math.abs(weight - 1) < 1e-12);
+    this.isEven = scaled.every((weight) => Math.abs(weight - 1) < 1e-12);
     this.#share = new Float64Array(count).fill(1);
     this.#alias = Int32Array.from(weights, (_, i) => i);
     const small: number[] = [];
@@ -35,7 +36,7 @@ export class Urn {
   draw(random: Random): number {
     const at = random.next() * this.#count;
     const position = Math.floor(at);
-    if (this.#isEven) return position;
+    if (this.isEven) return position;
     return at - position < (this.#share[position] as number) ? position : (this.#alias[position] as number);
   }
 }
@@ -43,17 +44,18 @@ export class Urn {
 abstract class DrawingPicker implements Picker {
   readonly isKeyed = false;
   protected readonly members: Members;
-  readonly #urn: Urn;
+  readonly #urn: Urn | undefined;
 
   constructor(members: Members, weights: Float64Array) {
     this.members = members;
-    this.#urn = new Urn(weights);
+    const urn = new Urn(weights);
+    this.#urn = urn.isEven ? undefined : urn;
   }
 
   /** One that may be picked and is none of the two; -1 if there seems to be none. */
   protected draw(random: Random, avoid: number, other: number): number {
     for (let i = 0; i < maxDraws; i++) {
-      const position = this.#urn.draw(random);
+      const position = this.#urn === undefined ? random.below(this.members.count) : this.#urn.draw(random);
       if (position !== avoid && position !== other && this.members.isOpen(position)) return position;
     }
     return -1;
@@ -100,9 +102,9 @@ export class LeastRequestPicker extends DrawingPicker {
     return this.#score(position) < this.#score(than);
   }
   #score(position: number): number {
-    const { stats, slots, weights, isEven } = this.members;
-    const load = stats.load(slots[position] as number);
-    return isEven ? load : load / (weights[position] as number);
+    const { members } = this;
+    const load = members.stats.load(members.slotOf(position));
+    return members.isEven ? load : load / (members.weights[position] as number);
   }
 }
 
@@ -117,9 +119,10 @@ export class EwmaPicker extends DrawingPicker {
     return this.score(position) < this.score(than);
   }
   score(position: number): number {
-    const { stats, slots, weights, isEven } = this.members;
-    const slot = slots[position] as number;
+    const { members } = this;
+    const { stats } = members;
+    const slot = members.slotOf(position);
     const cost = stats.latency(slot) + stats.load(slot) * this.#penalty;
-    return isEven ? cost : cost / (weights[position] as number);
+    return members.isEven ? cost : cost / (members.weights[position] as number);
   }
 }

@@ -28,17 +28,19 @@ export interface Picker {
 /** Endpoints of one picker with their weights of the moment (slow start included), all above 0. */
 export class Members {
   readonly count: number;
+  readonly stats: EndpointStats;
+  /** Positions are indexes, since all are members; and all weigh the same. Then these arrays need not be looked at. */
+  readonly isWhole: boolean;
+  readonly isEven: boolean;
+  /** Of the first, where the slots follow each other; else -1. */
+  readonly #firstSlot: number;
   /** Index in the whole set. */
   readonly index: Int32Array;
   readonly weights: Float64Array;
   /** Share of its own weight that slow start grants, (0, 1]. */
   readonly warmth: Float64Array;
   readonly ids: readonly string[];
-  readonly stats: EndpointStats;
-  readonly slots: Int32Array;
-  /** Positions are indexes, since all are members; and all weigh the same. Then these arrays need not be looked at. */
-  readonly isWhole: boolean;
-  readonly isEven: boolean;
+  readonly #slots: Int32Array;
   /** Position by index in the whole set, -1 for one that is not a member. */
   readonly #positions: Int32Array;
 
@@ -54,7 +56,9 @@ export class Members {
     this.index = Int32Array.from(usable);
     this.warmth = Float64Array.from(own, warmthOf);
     this.weights = Float64Array.from(own, (endpoint, i) => endpoint.weight * (this.warmth[i] as number));
-    this.slots = Int32Array.from(own, (endpoint) => endpoint.slot);
+    this.#slots = Int32Array.from(own, (endpoint) => endpoint.slot);
+    const first = own[0]?.slot ?? -1;
+    this.#firstSlot = own.every((endpoint, i) => endpoint.slot === first + i) ? first : -1;
     this.ids = own.map((endpoint) => endpoint.id);
     this.stats = stats;
     this.isWhole = usable.length === endpoints.length;
@@ -63,8 +67,11 @@ export class Members {
     for (let i = 0; i < this.count; i++) this.#positions[this.index[i] as number] = i;
   }
 
+  slotOf(position: number): number {
+    return this.#firstSlot >= 0 ? this.#firstSlot + position : (this.#slots[position] as number);
+  }
   isOpen(position: number): boolean {
-    return this.stats.gates[this.slots[position] as number] === 0;
+    return this.stats.gates[this.slotOf(position)] === 0;
   }
   positionOf(index: number): number {
     return index < 0 || this.isWhole ? index : (this.#positions[index] ?? -1);

@@ -114,7 +114,8 @@ export function simulate(scenario: Scenario, algorithm: ChosenAlgorithm, seed: n
   const answered = ({ agent, endpoint, sentMs, fails }: Request): void => {
     const ms = nowMs - sentMs;
     agent.stats.end(endpoint);
-    if (!fails) agent.stats.observe(endpoint, ms, nowMs);
+    if (fails) agent.stats.observeFailure(endpoint, ms, true, nowMs);
+    else agent.stats.observe(endpoint, ms, nowMs);
     if (breaker !== undefined) agent.breakers.report(endpoint, fails, breaker, nowMs);
     if (sentMs < WARM_MS) return;
     if (fails || ms > TIMEOUT_MS) failed++;
