@@ -18,8 +18,11 @@ import type { GuardMemory, GuardTold } from "../upstream/guard.ts";
 import { createSharedMemory, forgetThread, type SharedMemory } from "../upstream/shared.ts";
 import type { Replicas } from "./replicas.ts";
 
-/** V8's own default; the process may be started with less, and threads would inherit that. */
-const threadSemiSpaceMb = 16;
+/**
+ * Requests die young: a few MiB are emptied a few times a second at almost no cost, and V8's default of 16 would stay in memory twice. The process may
+ * be started with less, and threads would inherit that.
+ */
+const threadSemiSpaceMb = 4;
 const heapSetting = "FAIRLEAD_DATA_THREAD_HEAP_MB";
 
 export interface DataThreads {
