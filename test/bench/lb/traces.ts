@@ -63,10 +63,10 @@ export interface BreakerTrace {
   readonly lines: readonly Line[];
   readonly states: readonly { readonly fromS: number; readonly toS: number; readonly state: BreakerState }[];
 }
-export const FAILS = { fromS: 5, toS: 22 } as const;
+export const FAILS = { fromS: 5, toS: 17 } as const;
 
-/** One of four endpoints fails from 5 s to 22 s; breakers with their defaults, 400 requests per second, no retries. */
-export function breakerTrace(seconds = 40, everyMs = 250): BreakerTrace {
+/** One of four endpoints fails from 5 s to 17 s; breakers with their defaults, 400 requests per second, no retries. */
+export function breakerTrace(seconds = 30, everyMs = 250): BreakerTrace {
   const random = seededRandom(5);
   const stats = new EndpointStats(4);
   const breakers = new Breakers(stats);
