@@ -54,7 +54,7 @@ test("[LB-5] where half of the endpoints are slower, the latency decides better 
   assert.ok(costOf(latency) < costOf(turn) / 2, JSON.stringify({ turn, latency }));
 });
 
-test("[RES-6] a breaker spares clients an endpoint that answers errors", () => {
+test("[RES-4] a breaker spares clients an endpoint that answers errors", () => {
   const failing = models(4, (i) => ({ meanMs: 5, workers: 4, trouble: () => (i === 0 ? { fails: true } : undefined) }));
   const without = simulate(scenario(failing, 400), "round_robin", 5);
   const withOne = simulate(scenario(failing, 400, { breaker: defaultBreaker }), "round_robin", 5);
@@ -73,7 +73,7 @@ test("[LB-6] a new endpoint's share grows over the window, under every kind of b
   }
 });
 
-test("[RES-6] the breaker's trace: open soon after the first error, probes while it lasts, closed afterwards", () => {
+test("[RES-4] the breaker's trace: open soon after the first error, probes while it lasts, closed afterwards", () => {
   const { states, lines } = breakerTrace();
   const opened = states.find(({ state }) => state === "open");
   assert.ok(opened && opened.fromS >= FAILS.fromS && opened.fromS < FAILS.fromS + 1, JSON.stringify(states));
