@@ -5,9 +5,10 @@ import type { Metrics } from "../base/metrics.ts";
 import type { Random } from "../base/random.ts";
 import { ok, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
+import { isHttpProtocol } from "../decide/direct-rows.ts";
 import { subjectOf } from "../decide/inbound.ts";
 import type { OutboundDecision } from "../decide/outbound.ts";
-import { declaredProtocol } from "../decide/service-ports.ts";
+import { servicePortsOf } from "../decide/service-ports.ts";
 import type { Knowledge, LocalPod } from "../flow.ts";
 import type { Native } from "../native.ts";
 import { EndpointChanges } from "../report/endpoint-changes.ts";
@@ -32,9 +33,6 @@ export interface LaneParts {
   /** A thread went or came back: answers that name threads are to be given anew. */
   readonly changed: () => void;
 }
-
-/** Declared protocols whose requests the lane reads. HTTP/2 and gRPC follow with their codec's exchange. */
-const read: ReadonlySet<string> = new Set(["http"]);
 
 export class Lane {
   readonly replicas: Replicas;
@@ -110,15 +108,17 @@ export class Lane {
 
   /** The thread for connections out of a pod that were decided so; undefined: they are carried as TCP. */
   outbound(asRequests: OutboundDecision): number | undefined {
-    if (asRequests.kind === "refuse" || !read.has(asRequests.protocol)) return undefined;
+    if (asRequests.kind === "refuse" || !isHttpProtocol(asRequests.protocol)) return undefined;
     return this.#threads?.next();
   }
 
-  /** The thread for connections to a port of a pod of this node: one that a service declares to be HTTP. */
+  /** The thread for connections to a port of a pod of this node: one that services declare to be HTTP, of whichever version. */
   inbound(pod: LocalPod, port: number): number | undefined {
     if (this.#threads === undefined) return undefined;
     const { state } = this.#parts;
-    return read.has(declaredProtocol(state, subjectOf(state, pod), port)) ? this.#threads.next() : undefined;
+    const declared = servicePortsOf(state, subjectOf(state, pod), port);
+    const isHttp = declared.length > 0 && declared.every((each) => isHttpProtocol(each?.protocol ?? ""));
+    return isHttp ? this.#threads.next() : undefined;
   }
 
   /** Resolves once no data thread has a connection of a client left. */

@@ -14,14 +14,3 @@ export const servicePortsOf = (
       .filter(({ targetPort }) => targetPort === port)
       .map(({ servicePort }) => state.services.byName(service)?.ports.find((p) => p.port === servicePort)),
   );
-
-/** The protocol that services declare for a workload's own port: "" where none does, or two differ. */
-export function declaredProtocol(state: MeshState, workload: Workload, port: number): string {
-  let found: string | undefined;
-  for (const declared of servicePortsOf(state, workload, port)) {
-    const protocol = declared?.protocol ?? "";
-    if (found !== undefined && found !== protocol) return "";
-    found = protocol;
-  }
-  return found ?? "";
-}

@@ -25,9 +25,15 @@ const method = (name: string, requestStream: boolean, responseStream: boolean) =
 });
 type Call = Buffer;
 
-/** Unary echoes, or fails as asked; server streaming sends as many as asked; client streaming counts; the last sends each back. */
-export function grpcServer(): Promise<{ port: number; stop(): void }> {
+/** Says `name`, if it has one, before it answers. Unary echoes, or fails as asked; server streaming sends as many as asked; client streaming counts; the last sends each back. */
+export function grpcServer(at = "127.0.0.1:0", name = ""): Promise<{ port: number; stop(): void }> {
   const server = new Server({ "grpc.max_receive_message_length": -1 });
+  const greet = (call: { sendMetadata(head: Metadata): void }): void => {
+    if (name === "") return;
+    const head = new Metadata();
+    head.set("x-pod", name);
+    call.sendMetadata(head);
+  };
   server.addService(
     {
       One: method("One", false, false),
@@ -37,6 +43,7 @@ export function grpcServer(): Promise<{ port: number; stop(): void }> {
     },
     {
       One(call: ServerUnaryCall<Call, Call>, done: sendUnaryData<Call>) {
+        greet(call);
         if (call.request.toString() === "fail") {
           done({ code: status.FAILED_PRECONDITION, details: "not now: ä%\n", metadata: new Metadata() });
           return;
@@ -47,6 +54,7 @@ export function grpcServer(): Promise<{ port: number; stop(): void }> {
         done(null, call.request, trailer);
       },
       Many(call: ServerWritableStream<Call, Call>) {
+        greet(call);
         let left = Number(call.request.toString());
         const more = (): void => {
           while (left > 0) {
@@ -61,6 +69,7 @@ export function grpcServer(): Promise<{ port: number; stop(): void }> {
         more();
       },
       Sum(call: ServerReadableStream<Call, Call>, done: sendUnaryData<Call>) {
+        greet(call);
         let bytes = 0;
         call.on("data", (m: Call) => {
           bytes += m.length;
@@ -68,13 +77,14 @@ export function grpcServer(): Promise<{ port: number; stop(): void }> {
         call.on("end", () => done(null, Buffer.from(String(bytes))));
       },
       Chat(call: ServerDuplexStream<Call, Call>) {
+        greet(call);
         call.on("data", (m: Call) => void call.write(m));
         call.on("end", () => call.end());
       },
     },
   );
   return new Promise((resolve, reject) =>
-    server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, port) =>
+    server.bindAsync(at, ServerCredentials.createInsecure(), (error, port) =>
       error === null ? resolve({ port, stop: () => server.forceShutdown() }) : reject(error),
     ),
   );

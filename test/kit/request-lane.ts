@@ -9,7 +9,10 @@ import { err, ok, type Result } from "../../agent/base/result.ts";
 import { Downstream } from "../../agent/forward/http1/downstream.ts";
 import { defaultExchangeLimits } from "../../agent/forward/http1/exchange.ts";
 import { Sweep } from "../../agent/forward/http1/sweep.ts";
+import { Http2Downstream } from "../../agent/forward/http2/downstream.ts";
+import { Turn } from "../../agent/forward/http2/socket.ts";
 import { Pools, type Target } from "../../agent/forward/pools.ts";
+import type { HttpProtocol } from "../../agent/forward/sniff.ts";
 import type { Tenant } from "../../agent/forward/tenants.ts";
 import { Replica } from "../../agent/replica.ts";
 import type { EndpointChange } from "../../agent/report/endpoint-changes.ts";
@@ -41,6 +44,8 @@ export interface Given {
   /** Pod address -> where it really listens. */
   readonly at: Readonly<Record<string, number>>;
   readonly identity?: string;
+  /** What clients speak. */
+  readonly protocol?: HttpProtocol;
   /** How the connections came. */
   readonly tunnel?: HandedSocket["tunnel"];
   /** Whose requests they are. */
@@ -66,10 +71,9 @@ class NotedGuard extends Guard {
 const memory = (): SharedUpstreams => new SharedUpstreams(createSharedMemory(1, { endpoints: 1024, clusters: 256 }), 0);
 
 /** The requests of a thread's lane behind a listening socket; every connection to it is one that native has handed over. */
-export async function lane(
-  t: TestContext,
-  { direction = "outbound", parts, at, identity, tunnel = "plain", tenant, forgetMs = 60_000, localServers }: Given,
-) {
+export async function lane(t: TestContext, given: Given) {
+  const { direction = "outbound", parts, at, identity, tunnel = "plain", tenant, forgetMs = 60_000 } = given;
+  const { localServers, protocol = "http1" } = given;
   const replica = new Replica();
   for (const resource of mesh(parts).snapshot()) replica.take({ say: "mesh", changed: [resource], removed: [] });
   const served = direction === "inbound" || localServers === true ? (parts.workloads ?? []) : [];
@@ -122,7 +126,8 @@ export async function lane(
       throw error;
     },
   };
-  const open = new Set<Downstream>();
+  const turn = new Turn();
+  const open = new Set<Downstream | Http2Downstream>();
   const server = createTcp({ pauseOnConnect: true, allowHalfOpen: true }, (accepted) => {
     const handed: HandedSocket = {
       event: "socket",
@@ -135,10 +140,11 @@ export async function lane(
       source: { ip: "10.244.1.5", port: 40_000 },
       planId: 1,
       verdictId: 0,
-      protocol: "http1",
+      protocol,
       ...(identity === undefined ? {} : { identity }),
     };
-    const handler = new RequestFlow(flow, new RequestWays(flow, handed), tenant);
+    const ways = new RequestWays(flow, handed, protocol);
+    const handler = (): RequestFlow => new RequestFlow(flow, ways, tenant);
     // The accepted socket stands in for the descriptor: what it reads is given to `onread` as a socket made of one would.
     const adopt = (onread: OnReadOpts): Socket => {
       accepted.on("data", (chunk: Buffer) => {
@@ -151,10 +157,11 @@ export async function lane(
       });
       return accepted;
     };
-    const connection: Downstream = new Downstream(
-      { handler, limits, sweep, closed: () => void open.delete(connection) },
-      adopt,
-    );
+    const common = { limits, sweep, closed: () => void open.delete(connection) };
+    const connection: Downstream | Http2Downstream =
+      protocol === "http2"
+        ? new Http2Downstream({ ...common, turn, handler }, adopt)
+        : new Downstream({ ...common, handler: handler() }, adopt);
     open.add(connection);
     accepted.resume();
   });
@@ -209,7 +216,9 @@ export async function lane(
     ask.end();
     return { answer, leave: () => void ask.destroy() };
   };
+  const { port } = server.address() as AddressInfo;
   return {
+    port,
     get,
     send,
     another,

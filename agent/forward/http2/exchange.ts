@@ -179,7 +179,10 @@ export class StreamExchange extends RoutedExchange {
     this.tryDeadlineMs = this.answerDeadlineMs = 0;
     this.status = head.status;
     this.hasStarted = true;
-    if (end && this.isGrpc) this.grpcStatus = knownStatus(head.header("grpc-status") ?? "");
+    if (this.isGrpc) {
+      const status = head.header("grpc-status");
+      if (status !== undefined) this.grpcStatus = knownStatus(status);
+    }
     stream.respond(head.status, editedFields(head.headers(), edits), end, head.sensitive);
   }
 
