@@ -98,11 +98,16 @@ export class Tenant {
    * alone has no turns to keep. With others there it may use only part of the thread, so that these find it free, not just fair.
    */
   spend(startUs: number, who: Waiting): boolean {
-    const owner = this.#owner;
-    if (startUs === 0 || !owner.isContended) return true;
+    this.noteRead(startUs);
+    return startUs === 0 || this.admit(who);
+  }
+
+  /** The same of a read behind which there is no room for more, so that nobody waits. */
+  noteRead(startUs: number): void {
+    if (startUs === 0) return;
     const cost = this.sinceUs(startUs);
     this.meanUs += (cost - this.meanUs) / 8;
-    return this.pay(cost, who);
+    this.charge(cost);
   }
 
   /** Cost of a read that began then. */
@@ -110,15 +115,14 @@ export class Tenant {
     return this.#owner.nowUs() - startUs + overheadUs;
   }
 
-  /** As spend, for work of `cost` µs that was not measured. */
-  pay(cost: number, who: Waiting): boolean {
-    this.charge(cost);
+  /** Before `who` goes on. False: not in this turn; it goes on in a later one, without being asked again. */
+  admit(who: Waiting): boolean {
     if (!this.#owner.isContended || (this.used <= this.limits.share * turnUs && this.queue.length === 0)) return true;
     this.queue.push(who);
     return false;
   }
 
-  /** Work done for it by the way. */
+  /** Work of `cost` µs done for it. */
   charge(cost: number): void {
     if (!this.#owner.isContended) return;
     this.#owner.startTurn(this);

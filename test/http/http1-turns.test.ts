@@ -16,7 +16,11 @@ async function crowded(t: TestContext, share: number) {
     request.on("data", (chunk: Buffer) => {
       bytes += chunk.length;
     });
-    request.on("end", () => response.end(`<${request.url} ${bytes}>`));
+    request.on("end", () => {
+      if (request.url?.startsWith("/long") !== true) return void response.end(`<${request.url} ${bytes}>`);
+      response.write(Buffer.alloc(3_000_000, "-"));
+      response.end(`<${request.url} ${bytes}>`);
+    });
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const tenants = new Tenants(
@@ -106,4 +110,31 @@ test("[SEC-8] [DP-19] who waits for a turn and leaves, or is drained meanwhile, 
     assert.match(seen.text, /^(HTTP\/1\.1 200 [\s\S]*<\/ 0>)?(HTTP\/1\.1 200 [\s\S]*<\/2 0>)?$/);
   for (const { socket } of all) socket.end();
   await waitFor("nobody is left", () => proxy.connections.size === 0 && tenant.queue.length === 0);
+});
+
+test("[SEC-8] [TRF-7] long answers of a namespace that must wait arrive whole, to clients that read slowly too", async (t) => {
+  const { tenant, client } = await crowded(t, 0.1);
+  let held = 0;
+  const all = Array.from({ length: 8 }, (_, c) => {
+    const { socket, seen } = client();
+    socket.write(`GET /long/${c} HTTP/1.1\r\nhost: a\r\n\r\nGET /${c} HTTP/1.1\r\nhost: a\r\n\r\n`);
+    if (c % 2 === 0) {
+      socket.on("data", () => {
+        socket.pause();
+        setTimeout(() => socket.resume(), 3);
+      });
+    }
+    return { seen, length: 3_000_000, expected: [`</long/${c} 0>`, `</${c} 0>`] };
+  });
+  await waitFor("all answers", () => {
+    held = Math.max(held, tenant.queue.length);
+    return all.every(
+      ({ seen }) => seen.text.length > 3_000_000 && /<[^>]*>[\s\S]*<[^>]*>/.test(seen.text.slice(3_000_000)),
+    );
+  });
+  for (const { seen, expected } of all) {
+    assert.deepEqual(seen.text.match(/<[^>]*>/g), expected);
+    assert.equal(seen.text.replaceAll(/[^-]/g, "").length >= 3_000_000, true);
+  }
+  assert.ok(held > 0, "somebody waited");
 });

@@ -118,8 +118,12 @@ export abstract class ClientConnection implements Swept, Waiting {
     const isDear = startUs > 0 && (this.tenant?.sinceUs(startUs) ?? 0) > (this.area.wantsLarge ? dearLargeUs : dearUs);
     this.area.wantsLarge =
       this.state === TUNNEL || (!this.isRequestDone && !isDear && (this.area.wantsLarge || this.area.isFull(n)));
-    if (!this.isHeld && this.tenant?.spend(startUs, this) === false) this.isHeld = true;
     if (this.isHeld) going = false;
+    else if (!going) this.tenant?.noteRead(startUs);
+    else if (this.tenant?.spend(startUs, this) === false) {
+      this.isHeld = true;
+      going = false;
+    }
     if (!going) this.isPaused = true;
     return going;
   }
@@ -127,7 +131,7 @@ export abstract class ClientConnection implements Swept, Waiting {
   /** Its namespace's turn has come. */
   goOn(): void {
     this.isHeld = false;
-    this.resumeReading();
+    if (!this.isConsuming && this.state !== CLOSED) this.readOn();
   }
 
   /** Uses `buf[from..to)`, or keeps what has to wait. False: no more is to be read for now. */
@@ -191,9 +195,14 @@ export abstract class ClientConnection implements Swept, Waiting {
     return true;
   }
 
-  /** What was kept, then the socket. */
+  /** There is room again: what was kept, then the socket, when it is its namespace's turn. */
   protected resumeReading(): void {
     if (this.isConsuming || this.isHeld || this.state === CLOSED) return;
+    if ((this.isPaused || !this.rest.isEmpty) && this.tenant?.admit(this) === false) this.isHeld = true;
+    else this.readOn();
+  }
+
+  private readOn(): void {
     if (!this.rest.isEmpty && !this.consume(this.rest.buf as Buffer, this.rest.from, this.rest.to)) return;
     if (!this.isPaused) return;
     this.isPaused = false;
@@ -225,8 +234,7 @@ export abstract class ClientConnection implements Swept, Waiting {
       this.deadlineMs = 0;
       this.parser.reset();
       // Requests that came in one read cost as much as those that come one by one.
-      if (!this.rest.isEmpty && !this.isHeld && this.tenant?.pay(this.tenant.meanUs, this) === false)
-        this.isHeld = true;
+      if (!this.rest.isEmpty) this.tenant?.charge(this.tenant.meanUs);
     } else if (!this.keepsAlive) {
       this.close();
       return;

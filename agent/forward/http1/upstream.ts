@@ -1,5 +1,6 @@
 // One connection to a server: reads responses and gives them to the exchange that it carries. Written to by that exchange.
 import type { OnReadOpts, Socket } from "node:net";
+import type { Tenant, Waiting } from "../tenants.ts";
 import { BodyReader } from "./body.ts";
 import type { ExchangeLimits } from "./exchange.ts";
 import { DONE, MORE, REFUSED } from "./fields.ts";
@@ -24,7 +25,7 @@ export interface OwnPool extends PoolLink {
   gone(up: ServerLink): void;
 }
 
-export class Upstream implements ServerLink {
+export class Upstream implements ServerLink, Waiting {
   readonly pool: OwnPool;
   readonly parser: ResponseParser;
   readonly body: BodyReader;
@@ -38,6 +39,8 @@ export class Upstream implements ServerLink {
   used = 0;
   hasAnswered = false;
   private isPaused = false;
+  /** The namespace of its exchange has used up its turn. */
+  private isHeld = false;
   private isClosed = false;
   private interims = 0;
   private isSpoilt = false;
@@ -102,10 +105,26 @@ export class Upstream implements ServerLink {
       this.destroy();
       exchange.threw(error);
     }
-    if (startUs > 0) tenant?.charge(tenant.sinceUs(startUs));
+    going = this.mayGoOn(going, exchange, tenant, startUs);
     this.area.wantsLarge = this.state !== HEAD && (this.area.wantsLarge || this.area.isFull(n));
     if (!going) this.isPaused = true;
     return going;
+  }
+
+  /** In the middle of an answer; one that is whole goes back to its pool, and what comes then is nobody's. */
+  private mayGoOn(going: boolean, exchange: Answered, tenant: Tenant | undefined, startUs: number): boolean {
+    if (!going || this.exchange !== exchange || this.state === HEAD) {
+      tenant?.noteRead(startUs);
+      return going;
+    }
+    this.isHeld = tenant?.spend(startUs, this) === false;
+    return !this.isHeld;
+  }
+
+  /** Its namespace's turn has come. */
+  goOn(): void {
+    this.isHeld = false;
+    this.readOn();
   }
 
   /** Everything in `buf[from..to)` is used now, but a head that is not whole. */
@@ -168,6 +187,12 @@ export class Upstream implements ServerLink {
   }
 
   resume(): void {
+    if (!this.isPaused || this.isHeld) return;
+    if (this.exchange?.tenant?.admit(this) === false) this.isHeld = true;
+    else this.readOn();
+  }
+
+  private readOn(): void {
     if (!this.isPaused || this.isClosed) return;
     this.isPaused = false;
     this.socket?.resume();
