@@ -123,6 +123,8 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     dataThreads: env.integer("FAIRLEAD_DATA_THREADS", 0, 0, 64),
     /** Heap of one data thread, MiB: beyond it that thread ends alone, and is replaced. */
     dataThreadHeapMb: env.integer("FAIRLEAD_DATA_THREAD_HEAP_MB", 512, 32, 65_536),
+    /** A data thread that answers nothing for so long is ended and replaced; generous, since a busy node may keep it from running. */
+    dataThreadHungMs: env.durationMs("FAIRLEAD_DATA_THREAD_HUNG_MS", 10_000, 100, 600_000),
     /** Of one namespace's clients on one data thread: what is more is answered 503 (flag UO). */
     namespaceConnections: env.integer("FAIRLEAD_NAMESPACE_CONNECTIONS", 8_192, 1, 1_000_000),
     namespaceRequests: env.integer("FAIRLEAD_NAMESPACE_REQUESTS", 4_096, 1, 1_000_000),

@@ -23,6 +23,8 @@ import type { Replicas } from "./replicas.ts";
  * be started with less, and threads would inherit that.
  */
 const threadSemiSpaceMb = 4;
+/** For a thread to be ready: its code is compiled, and all that is known is copied to it. */
+const startingMs = 60_000;
 const heapSetting = "FAIRLEAD_DATA_THREAD_HEAP_MB";
 
 export interface DataThreads {
@@ -182,11 +184,13 @@ class DataThread {
   }
 
   #ask(worker: Worker): void {
-    if (this.#parts.clock.monotonicMs() - this.#answeredMs < this.#parts.hungMs) {
+    // One that starts on a busy node takes its time, and carries nothing yet.
+    const patienceMs = this.#ready ? this.#parts.hungMs : Math.max(startingMs, this.#parts.hungMs);
+    if (this.#parts.clock.monotonicMs() - this.#answeredMs < patienceMs) {
       worker.postMessage({ say: "ping" } satisfies ToThread);
       return;
     }
-    this.#parts.log.error("data_thread_hung", { thread: this.thread, ms: this.#parts.hungMs });
+    this.#parts.log.error("data_thread_hung", { thread: this.thread, ms: patienceMs });
     this.#answeredMs = this.#parts.clock.monotonicMs();
     void worker.terminate();
   }

@@ -70,7 +70,7 @@ export class Lane {
       random,
       log,
       died: this.#died,
-      hungMs: config.heartbeatDeadMs,
+      hungMs: config.dataThreadHungMs,
       metricSeries: config.metricSeries,
       drainIdleMs: config.drainIdleMs,
       guard: this.#guard.memory,
