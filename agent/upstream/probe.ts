@@ -1,6 +1,6 @@
 // One active health check: a connection to an endpoint as requests have it (through the tunnel where there is one, in the name of a pod of
 // the clients' namespace), and a request on it.
-import type { Socket } from "node:net";
+import type { OnReadOpts, Socket } from "node:net";
 import type { HealthCheck } from "../api/http-policy.ts";
 import type { ServiceName } from "../api/names.ts";
 import type { Clock } from "../base/clock.ts";
@@ -12,6 +12,7 @@ import type { Target, TargetDialer } from "../forward/pools.ts";
 import type { Replica } from "../replica.ts";
 import type { Probe, ProbeResult } from "./health.ts";
 import type { Member } from "./member.ts";
+import { GrpcProbe } from "./probe-grpc.ts";
 
 export interface ProbeParts {
   readonly replica: Replica;
@@ -51,32 +52,44 @@ function probeOnce(
       resolve({ isGood, ms: clock.monotonicMs() - began, why });
     };
     const cancel = clock.after(check.timeoutMs, () => end(false, "timeout"));
-    const head = new AnswerHead((status) => end(status >= 200 && status < 400, `status_${status}`), end);
-    void dial(target, head.onread).then(
+    const asked = ask(check, member, clock, end);
+    void dial(target, asked.onread).then(
       (dialled) => {
         if (!dialled.ok) return end(false, dialled.error);
         socket = dialled.value;
         socket.on("error", () => end(false, "reset"));
         socket.on("close", () => end(false, "closed"));
         if (isOver) socket.destroy();
-        else if (check.kind === "tcp") end(true, "connected");
-        else socket.write(requestOf(check, member));
+        else asked.begin(socket);
       },
       () => end(false, "connect_failed"),
     );
   });
 }
 
-const requestOf = ({ path, host }: HealthCheck, { id }: Member): string =>
-  `GET ${path} HTTP/1.1\r\nhost: ${host === "" ? id : host}\r\nuser-agent: fairlead-health\r\naccept: */*\r\nconnection: close\r\n\r\n`;
+type End = (isGood: boolean, why: string) => void;
+/** One probe on its connection: what reads it, and what is done once it stands. */
+interface Asked {
+  readonly onread: OnReadOpts;
+  begin(socket: Socket): void;
+}
+
+function ask(check: HealthCheck, { id }: Member, clock: Clock, end: End): Asked {
+  const host = check.host === "" ? id : check.host;
+  if (check.kind === "grpc") return new GrpcProbe(check.grpcService, host, clock, end);
+  const head = new AnswerHead((status) => end(status >= 200 && status < 400, `status_${status}`), end);
+  const request = `GET ${check.path} HTTP/1.1\r\nhost: ${host}\r\nuser-agent: fairlead-health\r\naccept: */*\r\nconnection: close\r\n\r\n`;
+  const begin = (socket: Socket): void => (check.kind === "tcp" ? end(true, "connected") : void socket.write(request));
+  return { onread: head.onread, begin };
+}
 
 /** Reads an answer's head; what follows is of no interest. */
 class AnswerHead {
-  readonly onread;
+  readonly onread: OnReadOpts;
   readonly #parser = new ResponseParser(defaultCodecLimits);
   #rest: Buffer = Buffer.alloc(0);
 
-  constructor(answered: (status: number) => void, refused: (isGood: false, why: string) => void) {
+  constructor(answered: (status: number) => void, refused: End) {
     this.#parser.method = "GET";
     const buffer = Buffer.alloc(4096);
     this.onread = {
