@@ -250,6 +250,8 @@ function print(told: Explanation, call: Call): void {
     out(
       `    policies          ${policies.map((p) => `${text(p.name)} (${text(p.action)}${p.dryRun === true ? ", dry run" : ""})`).join(", ") || "none"}`,
     );
+    for (const limit of listAt(leg.inbound?.rateLimits ?? leg.endpoint.rateLimits))
+      out(`    rate limit        ${text(limit)}`);
     const refuses = said.verdict === "refuse" || said.allow === false;
     if (said.verdict !== undefined || said.allow !== undefined)
       out(

@@ -7,7 +7,7 @@ import { err, ok, type Result } from "../base/result.ts";
 import { decideInbound, subjectOf } from "../decide/inbound.ts";
 import { mtlsFor } from "../decide/mtls.ts";
 import type { MeshState } from "../state/mesh-state.ts";
-import type { ExplainParts } from "./explain.ts";
+import { describeLimits, type ExplainParts } from "./explain.ts";
 import { type AskedRequest, headOf, judgeRequest } from "./explain-request.ts";
 
 const tunnels = ["fairlead/1", "hbone", "plain", "local"] as const;
@@ -67,6 +67,7 @@ export function explainInbound(
     policies: state.authorizations
       .inForce(subject)
       .map((p) => ({ name: policyNameOf(p), action: p.action, dryRun: p.dryRun })),
+    rateLimits: describeLimits(state, subject),
   });
 }
 

@@ -12,6 +12,7 @@ import type { Upstream } from "../decide/upstreams.ts";
 import type { Endpoint } from "../flow.ts";
 import type { EnrolledPod, Enrolment } from "../intercept/enrol.ts";
 import type { MeshState } from "../state/mesh-state.ts";
+import type { PolicySubject } from "../state/policies.ts";
 import { describeInterception, type Interception } from "./interception.ts";
 
 export interface ExplainParts {
@@ -108,6 +109,7 @@ function describeUpstream(parts: ExplainParts, source: EnrolledPod, upstream: Up
     identity: known && mode !== "plain" ? identityOf(workload) : null,
     mtls: { mode: mtls.mode, policy: mtls.policy === undefined ? null : policyNameOf(mtls.policy) },
     policies: known ? policies : [],
+    rateLimits: known ? describeLimits(state, subject) : [],
   };
   const destination = upstream.local && pods.byName(upstream.local.name);
   if (destination === undefined) return { ...base, lane: laneOf[mode], direct: false, whyNotDirect: whyRemote(mode) };
@@ -119,6 +121,14 @@ function describeUpstream(parts: ExplainParts, source: EnrolledPod, upstream: Up
     return { ...base, lane: laneOf[mode], direct: false, whyNotDirect: "not_listening" };
   return { ...base, lane: "direct", direct: true };
 }
+
+/** Rate limits over a pod, each with what it counts by and how much it lets through. */
+export const describeLimits = (state: MeshState, subject: PolicySubject): readonly string[] =>
+  state.rateLimits.inForce(subject).flatMap((policy) => {
+    const name = `${policyNameOf(policy)}${policy.dryRun ? " (dry run)" : ""}`;
+    const limits = policy.limits.map((l) => `${name} ${l.name}: ${l.requests} in ${l.windowMs} ms by ${l.key}`);
+    return policy.concurrency === undefined ? limits : [...limits, `${name} concurrency`];
+  });
 
 const whyRemote = (mode: Upstream["mode"]): string => (mode === "plain" ? "not_in_mesh" : "other_node");
 

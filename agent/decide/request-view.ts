@@ -8,7 +8,8 @@ import { isAmbiguous, normalizePath, pathOf, plainestReading } from "./request-p
 
 export type ReadingSettings = Pick<MeshSettings, "pathNormalization" | "trustedProxies">;
 
-const noHead: RequestHead = {
+/** A request that says nothing. */
+export const noHead: RequestHead = {
   method: "",
   scheme: "http",
   authority: "",

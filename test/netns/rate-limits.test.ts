@@ -83,6 +83,13 @@ test("[LIM-1] [DP-24] [DP-25] a RateLimitPolicy acts within a second: 429 with R
       assert.deepEqual(await statuses(lab, "shop/client", 40), { 200: 24, 429: 16 });
     });
 
+    await t.test("explain names the limits of the server's pod", async () => {
+      const { adminSocket } = lab.node("node2");
+      const asked = { source: "shop/beside", destination: "shop/web:80" };
+      const told = JSON.stringify(await call(adminSocket, `/v1/explain?${new URLSearchParams(asked)}`));
+      assert.match(told, /shop\/web identity: 25 in 86400000 ms by identity/);
+    });
+
     await t.test("a wrong policy is refused with its field, and the last good one stays", async () => {
       lab.write("limit.yaml", policy({ limits: [{ requests: -1 }] }));
       await waitFor("the refusal", async () => {

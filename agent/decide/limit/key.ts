@@ -17,6 +17,12 @@ export interface KeyFacts {
 /** A header's value counts by so many characters, and by its length. */
 const mostHashed = 1024;
 
+/** Whether every request of a connection has the same key. `isProxied`: its address is read from a header. */
+export function isFixedKey(rule: LimitRule, isProxied: boolean): boolean {
+  const hasAddress = rule.key === "address" || rule.key === "address_tenant";
+  return rule.header === "" && !(hasAddress && isProxied);
+}
+
 /** Adds the key's own part to `hash`, which already holds the limit and what it protects. */
 export function addKey(hash: TextHash, rule: LimitRule, facts: KeyFacts): void {
   const { key } = rule;

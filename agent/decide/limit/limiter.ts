@@ -10,10 +10,10 @@ import { addText, type TextHash } from "../../base/text-hash.ts";
 import type { HeaderList, RequestHead } from "../../http.ts";
 import type { MeshState } from "../../state/mesh-state.ts";
 import { PathList, TextList } from "../patterns.ts";
-import { RequestView } from "../request-view.ts";
+import { noHead, RequestView } from "../request-view.ts";
 import { isFarAbove } from "./baseline.ts";
 import { enter, leave } from "./concurrency.ts";
-import { addKey, type KeyFacts, shownKey } from "./key.ts";
+import { addKey, isFixedKey, type KeyFacts, shownKey } from "./key.ts";
 import { bucketKeyOf, type SharedLimits } from "./shared.ts";
 
 export interface LimitConnection {
@@ -106,13 +106,20 @@ export function limiterFor(
   return kept?.isFor(compiled, connection) === true ? kept : new RequestLimiter(compiled, shared, connection);
 }
 
+interface RuleKey {
+  /** What every key of the rule begins with: the limit and what it protects. */
+  readonly start: TextHash;
+  /** The whole key, where all requests of the connection have the same one; and its bucket's name. */
+  readonly fixed: TextHash | undefined;
+  readonly bucket: number;
+}
+
 export class RequestLimiter implements KeyFacts {
   readonly #compiled: Compiled;
   readonly #shared: SharedLimits;
   readonly #connection: LimitConnection;
   readonly #sourceIp: IpBytes | undefined;
-  /** What every key of a rule begins with: the limit and what it protects. */
-  readonly #starts: readonly TextHash[];
+  readonly #keys: readonly RuleKey[];
   readonly #pods: readonly TextHash[];
   readonly #hash: TextHash = { high: 0, low: 0 };
   /** Tokens taken for the request that is asked about. */
@@ -128,12 +135,18 @@ export class RequestLimiter implements KeyFacts {
     this.#sourceIp = parseIp(connection.sourceIp);
     const { destination, port } = connection;
     const owner = ownerOf(destination, port);
-    this.#starts = compiled.rules.map(({ name, rule }) => {
-      const hash = shared.startHash();
+    const isProxied = compiled.settings.trustedProxies > 0;
+    compiled.view.start(noHead, this.#sourceIp, undefined);
+    this.#keys = compiled.rules.map(({ name, rule }) => {
+      const start = shared.startHash();
       for (const part of [name, rule.name, `${rule.requests} ${rule.windowMs} ${rule.burst} ${rule.key}`, owner])
-        addText(hash, part);
-      return hash;
+        addText(start, part);
+      if (!isFixedKey(rule, isProxied)) return { start, fixed: undefined, bucket: 0 };
+      const fixed = { ...start };
+      addKey(fixed, rule, this);
+      return { start, fixed, bucket: bucketKeyOf(fixed) };
     });
+    compiled.view.end();
     this.#pods = compiled.concurrent.map(({ policy }) => {
       const hash = shared.startHash();
       addText(hash, policyNameOf(policy));
@@ -214,12 +227,9 @@ export class RequestLimiter implements KeyFacts {
 
   #askRule(compiled: CompiledRule, index: number, nowMs: number): Limited | undefined {
     const { rule, policy } = compiled;
-    const start = this.#starts[index] as TextHash;
-    const hash = this.#hash;
-    hash.high = start.high;
-    hash.low = start.low;
-    addKey(hash, rule, this);
-    const own = this.#shared.buckets.find(bucketKeyOf(hash), nowMs);
+    const { start, fixed, bucket } = this.#keys[index] as RuleKey;
+    const hash = fixed ?? this.#hashOf(start, rule);
+    const own = this.#shared.buckets.find(fixed === undefined ? bucketKeyOf(hash) : bucket, nowMs);
     const buckets = own < 0 ? this.#shared.overflow : this.#shared.buckets;
     const place = own < 0 ? buckets.find(bucketKeyOf(start), nowMs) : own;
     // Neither its own nor the shared place: more limits than places, all in use at this moment.
@@ -232,6 +242,14 @@ export class RequestLimiter implements KeyFacts {
     }
     const retryAfterS = Math.max(1, Math.ceil(buckets.retryMs / 1000));
     return this.#limited(compiled, hash, own < 0, retryAfterS, Math.ceil(buckets.fullMs / 1000));
+  }
+
+  #hashOf(start: TextHash, rule: LimitRule): TextHash {
+    const hash = this.#hash;
+    hash.high = start.high;
+    hash.low = start.low;
+    addKey(hash, rule, this);
+    return hash;
   }
 
   #isFarAbove({ baseline }: LimitRule, hash: TextHash, nowMs: number): boolean {
