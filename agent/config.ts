@@ -6,6 +6,8 @@ import { type NodeName, parseNodeName, parseTrustDomain, type TrustDomain } from
 import { readEnv } from "./base/env.ts";
 import { logLevels } from "./base/log.ts";
 import type { Result } from "./base/result.ts";
+import { madeHeaders } from "./decide/trace/request-trace.ts";
+import { parseFlag, parseStatus } from "./report/request-filter.ts";
 
 export type Config = ReturnType<typeof collect>;
 
@@ -32,6 +34,31 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     if (match !== null && from >= 1024 && to <= 65535 && from < to) return [from, to];
     env.problem(name, `"${env.string(name, "")}" is not a port range (as 10000-19999, ports 1024 to 65535)`);
     return [low, high];
+  };
+  /** Comma-separated; each problem names its word. */
+  const list = <T>(name: string, parse: (text: string) => Result<T, string>, fallback: string): readonly T[] =>
+    env.list(name, fallback === "" ? [] : [fallback]).flatMap((text) => {
+      const parsed = parse(text);
+      if (parsed.ok) return [parsed.value];
+      env.problem(name, parsed.error);
+      return [];
+    });
+  /** The same out of a few words; "none" alone is none of them. */
+  const words = <T extends string>(name: string, known: readonly T[], fallback: readonly T[]): readonly T[] => {
+    const given = env.list(name, fallback);
+    if (given.length === 1 && given[0] === "none") return [];
+    for (const word of given)
+      if (!(known as readonly string[]).includes(word))
+        env.problem(name, `"${word}" is none of ${known.join(", ")}; none for nothing`);
+    return known.filter((word) => given.includes(word));
+  };
+  const share = (name: string, fallback: string): number | undefined =>
+    env.string(name, fallback) === "" ? undefined : env.number(name, 1, 0, 1);
+  const url = (name: string, fallback: string): string => {
+    const text = env.string(name, fallback);
+    if (text === "" || (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol))) return text;
+    env.problem(name, `"${text}" is not an http or https URL (as http://collector:4318/v1/traces)`);
+    return "";
   };
   const runDir = path("FAIRLEAD_RUN_DIR", "/run/fairlead");
   return {
@@ -113,7 +140,28 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     // What is told.
     adminSocket: path("FAIRLEAD_ADMIN_SOCKET", join(runDir, "agent.sock")),
     metricsListen: env.hostPort("FAIRLEAD_METRICS_LISTEN", "0.0.0.0:15020"),
+    /** off, stdout, file:PATH, syslog:udp:HOST:PORT, syslog:tcp:HOST:PORT, syslog:unix:PATH (docs/telemetry.md) */
     accessLog: env.string("FAIRLEAD_ACCESS_LOG", "off"),
+    /** Conditions: requests that one of them names are always written. Statuses as 5xx, 404, 500-503; 0 is no answer. */
+    accessLogCodes: list("FAIRLEAD_ACCESS_LOG_CODES", parseStatus, ""),
+    /** Condition: Envoy's response flags, as UAEX,UF. */
+    accessLogFlags: list("FAIRLEAD_ACCESS_LOG_FLAGS", parseFlag, ""),
+    /** Condition: requests that took longer; 0: none. */
+    accessLogSlowerMs: env.durationMs("FAIRLEAD_ACCESS_LOG_SLOWER_MS", 0, 0, 3_600_000),
+    /** Share of the requests that no condition names; "" is 1, and 0 where there is a condition. */
+    accessLogSample: share("FAIRLEAD_ACCESS_LOG_SAMPLE", ""),
+    /** Only requests from or to these namespaces; none: all. */
+    accessLogNamespaces: env.list("FAIRLEAD_ACCESS_LOG_NAMESPACES", []),
+    /** addresses (their last part), queries (what follows "?"): left out of the access log, taps and spans. */
+    mask: words("FAIRLEAD_LOG_MASK", ["addresses", "queries"], []),
+    /** Where spans are sent by OTLP over HTTP, as http://collector:4318/v1/traces; "": nowhere. */
+    traceEndpoint: url("FAIRLEAD_TRACE_ENDPOINT", ""),
+    /** Share of the traces begun here that are sampled. Requests that come with a decision keep it. */
+    traceSample: env.number("FAIRLEAD_TRACE_SAMPLE", 0.01, 0, 1),
+    /** Headers made where a request has none; what came is always carried on. */
+    traceMake: words("FAIRLEAD_TRACE_HEADERS", madeHeaders, ["w3c", "request-id", "correlation-id"]),
+    /** For one batch of spans, tries included. */
+    traceTimeoutMs: env.durationMs("FAIRLEAD_TRACE_TIMEOUT_MS", 10_000, 100, 60_000),
     recordsKept: env.integer("FAIRLEAD_RECORDS_KEPT", 1_024, 0, 65_536),
     /** Distinct label sets of connection metrics; beyond it everything counts under "other" (OBS-1). */
     metricSeries: env.integer("FAIRLEAD_METRIC_SERIES", 10_000, 100, 1_000_000),

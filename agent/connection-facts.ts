@@ -4,6 +4,7 @@ import { identityOf, type Workload } from "./api/workload.ts";
 import { type Arrival, subjectOf } from "./decide/inbound.ts";
 import type { OutboundDecision } from "./decide/outbound.ts";
 import type { Route } from "./decide/route.ts";
+import { serviceBefore } from "./decide/service-ports.ts";
 import type { Endpoint, LocalPod, LocalPods, PlanFacts, ServiceFacts, Verdict, VerdictFacts } from "./flow.ts";
 import type { MeshState } from "./state/mesh-state.ts";
 
@@ -81,13 +82,8 @@ const believable = (claimed: Workload | undefined, arrival: Arrival): boolean =>
   !claimed.hostNetwork &&
   (arrival.identity === null || identityOf(claimed) === arrival.identity);
 
-/** The service that a port of a pod serves, when there is exactly one candidate by name order. */
 function serviceOf(state: MeshState, pod: LocalPod, port: number): ServiceFacts | undefined {
-  const names = subjectOf(state, pod)
-    .services.filter((m) => m.ports.some((p) => p.targetPort === port))
-    .map((m) => m.service)
-    .sort();
-  const service = names[0] === undefined ? undefined : state.services.byName(names[0]);
+  const service = serviceBefore(state, subjectOf(state, pod), port);
   return service === undefined ? undefined : describe(service);
 }
 

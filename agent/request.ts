@@ -24,6 +24,7 @@ import {
 } from "./http.ts";
 import type { RequestSeriesTable } from "./report/request-series.ts";
 import { flagsOf } from "./report/response-flags.ts";
+import { RequestWatch, type WatchParts, withTrace } from "./request-watch.ts";
 import type { Cluster, TryOutcome } from "./upstream/cluster.ts";
 import type { Guard } from "./upstream/guard.ts";
 import {
@@ -45,6 +46,7 @@ import type { Way } from "./upstream/way.ts";
 export interface RequestFlowParts extends WaysParts {
   readonly series: RequestSeriesTable;
   readonly guard: Guard;
+  readonly watch: WatchParts;
   readonly random: Random;
   /** Monotonic, ms. */
   readonly nowMs: () => number;
@@ -67,6 +69,7 @@ export class RequestFlow implements Handler {
   readonly #parts: RequestFlowParts;
   readonly #book: RequestWays;
   readonly #tenant: Tenant | undefined;
+  readonly #watch: RequestWatch;
   // Of the request under way.
   #ways: Ways | undefined;
   #way: Way | undefined;
@@ -95,9 +98,17 @@ export class RequestFlow implements Handler {
     this.#parts = parts;
     this.#book = ways;
     this.#tenant = tenant;
+    this.#watch = new RequestWatch(parts.watch, ways.handed);
   }
 
-  decide(head: RequestHead, { startedMs }: Exchange): Forward | Respond {
+  decide(head: RequestHead, exchange: Exchange): Forward | Respond {
+    const traced = this.#watch.begin(head);
+    const decision = this.#decide(head, exchange);
+    if (traced === undefined || decision.kind !== "forward") return decision;
+    return { ...decision, edits: withTrace(traced, decision.edits) };
+  }
+
+  #decide(head: RequestHead, { startedMs }: Exchange): Forward | Respond {
     this.#ways = this.#way = this.#member = this.#routed = this.#session = undefined;
     this.#limiter = this.#limitFields = this.#features = undefined;
     this.#tries = this.#retries = 0;
@@ -113,6 +124,7 @@ export class RequestFlow implements Handler {
     if (table === undefined) return this.#begin(head, ways);
     const { random, wallMs } = this.#parts;
     const routed = decideRequest(table, head, { random, nowMs: wallMs(), faults: true });
+    this.#watch.routed(routed.hit);
     if (routed.kind === "answer") return this.#own(routeAnswer(routed));
     this.#routed = routed;
     this.#ways = this.#book.backend(routed.backend);
@@ -173,16 +185,11 @@ export class RequestFlow implements Handler {
     }
     const cluster = this.#ways?.cluster;
     if (this.#tries > 0) cluster?.endRequest(this.#retries);
-    for (const parties of this.#way?.parts.parties ?? this.#ways?.parties ?? [])
-      this.#parts.series.ended(
-        parties,
-        status,
-        exchange.isGrpc === true ? exchange.grpcStatus : undefined,
-        this.#flags,
-        durationMs,
-        requestBytes,
-        responseBytes,
-      );
+    const grpcStatus = exchange.isGrpc === true ? exchange.grpcStatus : undefined;
+    const counted = this.#way?.parts.parties ?? this.#ways?.parties ?? noParties;
+    for (const parties of counted)
+      this.#parts.series.ended(parties, status, grpcStatus, this.#flags, durationMs, requestBytes, responseBytes);
+    this.#watch.ended(exchange, this.#flags, durationMs, counted[0], this.#way?.parts.at);
   }
 
   get #retry(): RetryPolicy | undefined {
@@ -206,6 +213,7 @@ export class RequestFlow implements Handler {
     const { state } = this.#parts.replica;
     this.#features = this.#way.enrich(state, this.#parts.guard.enricher, head, this.#parts.nowMs());
     const verdict = this.#way.judge(state)?.judge(head, this.#features);
+    this.#watch.judged(verdict);
     if (verdict?.allow === false) return this.#own(refusal(verdict));
     if (this.#features?.limited !== undefined) return this.#own(overMeshLimit(this.#features.limited));
     const limited = this.#limit(head, this.#way);
@@ -345,8 +353,9 @@ export class RequestFlow implements Handler {
     return edits === undefined ? kept : composeEdits(edits, kept);
   }
 
-  #own({ flags, answer }: OwnAnswer): Respond {
+  #own({ flags, answer, reason, policy }: OwnAnswer): Respond {
     this.#flags = flags;
+    this.#watch.answered(reason, policy);
     return answer;
   }
 
@@ -365,4 +374,5 @@ function withFields(edits: HeaderEdits | undefined, set: HeaderList | undefined)
 const isGrpcFailure = (code: number): boolean => code === 2 || code === 13 || code === unavailable || code === 15;
 const unavailable = 14;
 
+const noParties: Ways["parties"] = [];
 const withoutUnsent: HeaderEdits = { remove: [unsentField], set: [], add: [] };

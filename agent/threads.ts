@@ -1,10 +1,13 @@
 // What the control thread and a data thread say to each other. Only values that can be cloned; descriptors travel as numbers,
 // since both threads are one process.
 import type { MeshResource, ResourceKind } from "./api/resources.ts";
+import type { TraceSettings } from "./decide/trace/request-trace.ts";
 import type { Knowledge, LocalPod } from "./flow.ts";
 import type { TenantLimits, TenantRefusals } from "./forward/tenants.ts";
 import type { DialEndpoint } from "./native-calls.ts";
 import type { EndpointChange } from "./report/endpoint-changes.ts";
+import type { NoteCount } from "./report/note-counts.ts";
+import type { ObservedBatch, ObserveSettings, Tap } from "./report/observed.ts";
 import type { RequestDeltas } from "./report/request-series.ts";
 import type { GuardMemory, GuardTold } from "./upstream/guard.ts";
 import type { SharedMemory } from "./upstream/shared.ts";
@@ -22,6 +25,8 @@ export interface ThreadStart {
   readonly guard: GuardMemory;
   /** What all threads know together of endpoints. */
   readonly shared: SharedMemory;
+  readonly observe: ObserveSettings;
+  readonly trace: TraceSettings;
 }
 /** A socket that native handed over, as the event on the thread's channel carries it. */
 export interface HandedSocket {
@@ -56,17 +61,25 @@ export type ReplicaMessage =
   /** All pods of this node that are enrolled. */
   | { readonly say: "pods"; readonly pods: readonly LocalPod[] }
   | { readonly say: "knowledge"; readonly knowledge: Knowledge };
+export type TelemetryMessage =
+  /** Who watches live requests from now on. */
+  | { readonly say: "taps"; readonly taps: readonly Tap[] }
+  /** A batch of `observed` was read. */
+  | { readonly say: "read" };
 export type ToThread =
   | { readonly say: "stop" }
   | { readonly say: "ping" }
   /** What is open ends in its own time, and clients are told to ask elsewhere. */
   | { readonly say: "drain"; readonly ask: number }
   | ReplicaMessage
+  | TelemetryMessage
   /** Everything known at its start has been said: the thread may take connections. */
   | { readonly say: "replicated" };
 export type FromThread =
   | { readonly say: "ready" }
   | { readonly say: "requests"; readonly ended: RequestDeltas }
+  | { readonly say: "observed"; readonly batch: ObservedBatch }
+  | { readonly say: "notes"; readonly notes: readonly NoteCount[] }
   /** Bytes of a client were no request, for this reason. */
   | { readonly say: "malformed"; readonly refused: string }
   | { readonly say: "endpoint"; readonly change: EndpointChange }

@@ -21,6 +21,7 @@ import { adoptChannel } from "./native.ts";
 import { Replica } from "./replica.ts";
 import { RequestSeriesTable } from "./report/request-series.ts";
 import { RequestFlow, type RequestFlowParts } from "./request.ts";
+import { startWatching } from "./request-watch.ts";
 import type { FromThread, HandedEnd, HandedSocket, ThreadStart, ToThread } from "./threads.ts";
 import { Clusters } from "./upstream/clusters.ts";
 import { Guard } from "./upstream/guard.ts";
@@ -85,12 +86,18 @@ const clusters = new Clusters(
 sweep.add(clusters);
 /** Copies of requests that ended since it was last told, by how. */
 const mirrored = new Map<string, number>();
+const watch = startWatching(start, {
+  random: systemRandom,
+  clock: systemClock,
+  tell: (batch) => tell({ say: "observed", batch }),
+});
 const flow: RequestFlowParts = {
   replica,
   pools: new Pools({ dial, sweep, limits, forgetMs, standing: (ip) => standingOf(replica, ip), turn }),
   clusters,
   series,
   guard,
+  watch,
   random: systemRandom,
   sweep,
   mirrored: (how) => void mirrored.set(how, (mirrored.get(how) ?? 0) + 1),
@@ -124,6 +131,8 @@ function tellRequests(): void {
   if (told !== undefined) tell({ say: "guarded", told });
   if (mirrored.size > 0) tell({ say: "mirrored", counts: [...mirrored] });
   mirrored.clear();
+  const noted = watch.notes.take();
+  if (noted.length > 0) tell({ say: "notes", notes: noted });
 }
 
 function take(handed: HandedSocket): void {
@@ -186,6 +195,7 @@ function takersOf(
 function stop(): void {
   stopTelling();
   tellRequests();
+  watch.observer.close();
   channel.close();
   sockets.close();
   flow.pools.drain();
@@ -196,6 +206,8 @@ function stop(): void {
 parentPort?.on("message", (message: ToThread) => {
   if (message.say === "stop") stop();
   else if (message.say === "ping") tell({ say: "pong" });
+  else if (message.say === "taps") watch.observer.setTaps(message.taps);
+  else if (message.say === "read") watch.observer.read();
   else if (message.say === "replicated") tell({ say: "ready" });
   else if (message.say === "drain") {
     drainAsk = message.ask;

@@ -4,6 +4,7 @@ import type { LabStatus } from "../test/lab/lab-options.ts";
 import type { Fields } from "../test/lab/objects.ts";
 import { type Call, type Command, wholeNumber } from "./command.ts";
 import { gather, jsonOption, labOption, meshOf, number, shortIdentity, text } from "./mesh.ts";
+import { type RequestLine, type RequestSums, requestLines, requestTable, sumsOf } from "./requests.ts";
 import { bytes, cell, duration, table } from "./table.ts";
 
 /** One line of the table: all connections of a pair on a lane. */
@@ -83,12 +84,19 @@ export function linesOf(open: readonly Fields[], records: readonly Fields[]): Li
     .sort((a, b) => b.open + b.ended - (a.open + a.ended));
 }
 
-async function look(lab: LabStatus): Promise<{ readonly lines: readonly Line[]; readonly silent: readonly string[] }> {
-  const [open, ended] = await Promise.all([
+interface Look {
+  readonly lines: readonly Line[];
+  readonly requests: RequestSums;
+  readonly silent: readonly string[];
+}
+
+async function look(lab: LabStatus): Promise<Look> {
+  const [open, ended, requests] = await Promise.all([
     gather(lab, "/v1/connections", "connections"),
     gather(lab, "/v1/records?limit=1000", "records"),
+    gather(lab, "/v1/requests", "requests"),
   ]);
-  return { lines: linesOf(open.rows, ended.rows), silent: open.silent };
+  return { lines: linesOf(open.rows, ended.rows), requests: sumsOf(requests.rows, Date.now()), silent: open.silent };
 }
 
 const draw = (lines: readonly Line[], colour: boolean): string =>
@@ -111,7 +119,7 @@ const draw = (lines: readonly Line[], colour: boolean): string =>
 export const top: Command = {
   name: "top",
   usage: "top [--once] [--interval SECONDS] [--lab NAME] [--json]",
-  summary: "Live table of who talks to whom, from the agents: open, recently ended and refused connections.",
+  summary: "Live table of who talks to whom, from the agents: open, ended and refused connections, and HTTP requests.",
   options: {
     lab: labOption,
     once: { type: "boolean", help: "print once and end" },
@@ -122,23 +130,29 @@ export const top: Command = {
     const lab = await meshOf(call);
     const every = wholeNumber(call, "interval", 2, 1, 3600);
     const live = process.stdout.isTTY && !call.flag("once") && !call.flag("json");
+    let before: RequestSums | undefined;
     for (;;) {
-      const seen = await look(lab);
-      if (call.flag("json")) call.output.out(JSON.stringify({ lab: lab.name, ...seen }));
-      else show(seen.lines, live, call);
-      for (const line of seen.silent) call.output.err(line);
+      const { lines, requests: sums, silent } = await look(lab);
+      const requests = requestLines(sums, before);
+      before = sums;
+      if (call.flag("json")) call.output.out(JSON.stringify({ lab: lab.name, lines, requests, silent }));
+      else show(lines, requests, live, call);
+      for (const line of silent) call.output.err(line);
       if (call.flag("once") || !live) return 0;
       await sleep(every * 1000);
     }
   },
 };
 
-function show(lines: readonly Line[], live: boolean, call: Call): void {
-  const rows = live ? Math.max((process.stdout.rows ?? 40) - 3, 5) : lines.length;
-  const text = draw(lines.slice(0, rows), call.output.colour);
-  call.output.out(
-    live ? `\u001b[H\u001b[2J${new Date().toISOString().slice(11, 19)}  ${lines.length} pairs\n${text}` : text,
-  );
+function show(lines: readonly Line[], requests: readonly RequestLine[], live: boolean, call: Call): void {
+  const { out, colour } = call.output;
+  const rows = live ? Math.max((process.stdout.rows ?? 40) - 5, 6) : Number.POSITIVE_INFINITY;
+  const half = Math.ceil(rows / 2);
+  const shown = requests.slice(0, Math.max(half, rows - lines.length));
+  const text = draw(lines.slice(0, rows - shown.length), colour);
+  const below = shown.length === 0 ? "" : `\n\n${requestTable(shown, colour)}`;
+  const head = live ? `\u001b[H\u001b[2J${new Date().toISOString().slice(11, 19)}  ${lines.length} pairs\n` : "";
+  out(`${head}${text}${below}`);
 }
 
 export const connections: Command = {

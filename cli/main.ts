@@ -8,6 +8,7 @@ import { explain } from "./explain.ts";
 import { labCommands } from "./lab.ts";
 import { didYouMean } from "./nearest.ts";
 import { status } from "./status.ts";
+import { tap } from "./tap.ts";
 
 const version: Command = {
   name: "version",
@@ -22,7 +23,7 @@ const version: Command = {
   },
 };
 
-const commands: readonly Command[] = [demo, status, certs, explain, top, connections, ...labCommands, version];
+const commands: readonly Command[] = [demo, status, certs, explain, top, tap, connections, ...labCommands, version];
 
 function overview(): string {
   const lines = commands.map((c) => `  ${c.name.padEnd(22)} ${c.summary}`);

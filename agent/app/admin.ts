@@ -11,10 +11,19 @@ import type { CallFault } from "../native-calls.ts";
 import { describeRecord } from "../report/access-log.ts";
 import type { Book } from "../report/facts-book.ts";
 import type { RecentRecords } from "../report/recent.ts";
+import type { PairRequests } from "../report/request-totals.ts";
 import { type ExplainParts, explain } from "./explain.ts";
 import { explainInbound } from "./explain-inbound.ts";
 import { askedRequest, explainRequest } from "./explain-request.ts";
+import { readTap } from "./tap-query.ts";
+import { mostTaps, type Telemetry } from "./telemetry.ts";
 
+/** What of the HTTP lane is looked at. */
+export interface WatchedLane {
+  readonly telemetry: Pick<Telemetry, "tap">;
+  /** Requests by source and service since the start. */
+  requests(): readonly PairRequests[];
+}
 export interface AdminParts {
   readonly config: Config;
   readonly native: Native;
@@ -23,6 +32,7 @@ export interface AdminParts {
   readonly book: Book;
   readonly recent: RecentRecords;
   readonly explain: ExplainParts;
+  readonly lane: WatchedLane;
   readonly status: () => Readonly<Record<string, unknown>>;
   readonly pods: () => readonly PodStatus[];
   readonly sync: () => Promise<readonly PodStatus[]>;
@@ -84,6 +94,14 @@ export function adminRoutes(parts: AdminParts): readonly Route[] {
       });
       return told.ok ? json(told.value) : problem(404, "not_explained", told.error);
     }),
+    get("/v1/tap", ({ query }) => {
+      const filter = readTap(query);
+      if (!filter.ok) return problem(400, "bad_query", filter.error);
+      const lines = parts.lane.telemetry.tap(filter.value);
+      if (lines === undefined) return problem(429, "too_many_taps", `${mostTaps} taps are open: end one of them`);
+      return { status: 200, body: undefined, lines };
+    }),
+    get("/v1/requests", () => json({ requests: parts.lane.requests() })),
     get("/v1/config", () => json(parts.config)),
     {
       method: "POST",

@@ -8,7 +8,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import { createMetrics } from "../base/metrics.ts";
 import type { Random } from "../base/random.ts";
-import { err, ok, type Result } from "../base/result.ts";
+import { ok, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
 import { answerQuestion, type ConnectionParts } from "../connection.ts";
 import type { DirectSettings } from "../decide/direct-rows.ts";
@@ -19,7 +19,6 @@ import { Enrolment, type PodStatus } from "../intercept/enrol.ts";
 import { KernelView } from "../intercept/kernel-view.ts";
 import { readPodFolder, watchPodFolder } from "../intercept/pod-folder.ts";
 import type { NativeChannel, NativeListener, StartedNative } from "../native.ts";
-import { openAccessLog } from "../report/access-log.ts";
 import { ConnectionReport } from "../report/connection-report.ts";
 import { createFactsBook } from "../report/facts-book.ts";
 import { metricNames } from "../report/metric-names.ts";
@@ -34,6 +33,7 @@ import { startLiveness } from "./liveness.ts";
 import { createNativeEvents } from "./native-events.ts";
 import { PolicyChange } from "./policy-change.ts";
 import { Takeover } from "./takeover.ts";
+import { openTelemetry } from "./telemetry.ts";
 import { ViewSync } from "./view-sync.ts";
 
 export interface AgentParts {
@@ -71,16 +71,18 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
   const metrics = createMetrics(true);
   const state = new MeshState({ ...defaultSettings, trustDomain: config.trustDomain });
   const book = createFactsBook();
-  const accessLogDropped = metrics.counter(metricNames.accessLogDropped);
-  const openedLog = openAccessLog(config.accessLog, () => accessLogDropped.add({}));
-  if (!openedLog.ok) return err(`FAIRLEAD_ACCESS_LOG: ${openedLog.error}`);
-  const accessLog = openedLog.value;
-  const report = new ConnectionReport({
+  const opened = await openTelemetry({ ...parts, metrics, notes: (notes) => report.notes(notes) });
+  if (!opened.ok) {
+    takeover.close();
+    return opened;
+  }
+  const telemetry = opened.value;
+  const report: ConnectionReport = new ConnectionReport({
     book,
     metrics,
     seriesLimit: config.metricSeries,
     recordsKept: config.recordsKept,
-    accessLog,
+    accessLog: telemetry.accessLog,
   });
   const questions = metrics.counter(metricNames.questions);
   const kernelFailures = metrics.counter(metricNames.kernelFailures);
@@ -167,6 +169,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     state,
     pods: () => pods.all(),
     knowledge: () => discovery.knowledge,
+    telemetry,
     changed: () => void native.call("generation.set", { generation: state.bump() }),
   });
   const flow: ConnectionParts = {
@@ -254,6 +257,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
       readsHttp: () => lane.isOn,
       wallMs: () => clock.now(),
     },
+    lane,
     sync: () => syncPods(true),
     drain: () => drain("asked on the admin socket"),
   });
@@ -340,7 +344,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     await discovery.stop();
     await endpoints.close();
     await lane.stop();
-    await accessLog.close();
+    await telemetry.close();
     await native.call("stop", {}, 2_000);
     native.close();
     link.close();

@@ -12,6 +12,8 @@ import { err, ok, type Result } from "../base/result.ts";
 import type { TenantLimits, TenantRefusals } from "../forward/tenants.ts";
 import type { Native } from "../native.ts";
 import type { EndpointChange } from "../report/endpoint-changes.ts";
+import type { NoteCount } from "../report/note-counts.ts";
+import type { ObservedBatch } from "../report/observed.ts";
 import type { RequestDeltas } from "../report/request-series.ts";
 import type { FromThread, HandedEnd, ThreadStart, ToThread } from "../threads.ts";
 import type { GuardMemory, GuardTold } from "../upstream/guard.ts";
@@ -33,6 +35,15 @@ export interface DataThreads {
   /** Every thread lets what is open end, and tells clients to ask elsewhere. Resolves once none has a connection of a client left. */
   drain(): Promise<void>;
   stop(): Promise<void>;
+}
+
+/** What is noted of single requests, as the threads' owner sees it. */
+export interface ThreadTelemetry {
+  readonly settings: Pick<ThreadStart, "observe" | "trace">;
+  /** A thread began: it is told who taps, now and at each change, until the returned function is called. */
+  attach(post: (message: ToThread) => void): () => void;
+  observed(batch: ObservedBatch): void;
+  notes(notes: readonly NoteCount[]): void;
 }
 
 export interface DataThreadParts {
@@ -67,6 +78,8 @@ export interface DataThreadParts {
   readonly endpoint: (change: EndpointChange) => void;
   /** A request met a bug of ours, and ended by it alone. */
   readonly threw: (error: string) => void;
+  /** What threads note of single requests, and who wants it. */
+  readonly telemetry: ThreadTelemetry;
   /** A thread went or came back: plans that name threads are to be made anew. */
   readonly changed: () => void;
   readonly script?: URL;
@@ -135,6 +148,7 @@ class DataThread {
       limits: this.#parts.limits,
       guard: this.#parts.guard,
       shared: this.#shared,
+      ...this.#parts.telemetry.settings,
     };
     const worker = new Worker(this.#parts.script ?? new URL("../worker.ts", import.meta.url), {
       workerData,
@@ -146,7 +160,9 @@ class DataThread {
     this.#worker = worker;
     this.#answeredMs = clock.monotonicMs();
     const stopAsking = every(clock, hungMs / 4, () => this.#ask(worker));
-    const detach = this.#parts.replicas.attach((message) => worker.postMessage(message));
+    const { replicas, telemetry } = this.#parts;
+    const detach = replicas.attach((message) => worker.postMessage(message));
+    const untap = telemetry.attach((message) => worker.postMessage(message));
     return new Promise((resolve) => {
       let why = "";
       worker.on("message", (message: FromThread) => {
@@ -164,6 +180,10 @@ class DataThread {
         else if (message.say === "mirrored") this.#parts.mirrored(message.counts);
         else if (message.say === "guarded") this.#parts.guarded(message.told);
         else if (message.say === "endpoint") this.#parts.endpoint(message.change);
+        else if (message.say === "observed") {
+          telemetry.observed(message.batch);
+          worker.postMessage({ say: "read" } satisfies ToThread);
+        } else if (message.say === "notes") telemetry.notes(message.notes);
         else if (message.say === "ended") this.#parts.ended(this.thread, message.handed);
         else if (message.say === "failed") why = message.reason;
       });
@@ -174,6 +194,7 @@ class DataThread {
       worker.on("exit", (code) => {
         stopAsking();
         detach();
+        untap();
         this.#parts.requests(this.thread, undefined);
         forgetThread(this.#shared, this.thread);
         const reason = why === "" ? `exit code ${code}` : why;

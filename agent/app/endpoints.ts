@@ -14,7 +14,7 @@ import type { ConnectionReport } from "../report/connection-report.ts";
 import type { Book } from "../report/facts-book.ts";
 import { metricNames } from "../report/metric-names.ts";
 import type { MeshState } from "../state/mesh-state.ts";
-import { adminRoutes } from "./admin.ts";
+import { adminRoutes, type WatchedLane } from "./admin.ts";
 import type { Certificates } from "./certificates.ts";
 import type { Discovery } from "./discovery.ts";
 import type { ExplainParts } from "./explain.ts";
@@ -39,6 +39,7 @@ export interface EndpointsParts {
   readonly interception: () => Interception;
   readonly foreignHooks: () => readonly unknown[];
   readonly explain: ExplainParts;
+  readonly lane: WatchedLane;
   readonly sync: () => Promise<readonly PodStatus[]>;
   readonly drain: () => void;
 }
@@ -75,6 +76,7 @@ export class Endpoints {
         book,
         recent: report.recent,
         explain: parts.explain,
+        lane: parts.lane,
         status: () => this.#status(),
         pods: () => pods.statuses(),
         sync: parts.sync,

@@ -13,12 +13,13 @@ import type { Knowledge, LocalPod } from "../flow.ts";
 import type { Native } from "../native.ts";
 import { EndpointChanges } from "../report/endpoint-changes.ts";
 import { metricNames } from "../report/metric-names.ts";
-import { RequestTotals } from "../report/request-totals.ts";
+import { type PairRequests, RequestTotals } from "../report/request-totals.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { type DataThreads, startDataThreads } from "./data-threads.ts";
 import { GuardReport } from "./guard-report.ts";
 import { LimitReport } from "./limit-report.ts";
 import { Replicas } from "./replicas.ts";
+import type { Telemetry } from "./telemetry.ts";
 
 export interface LaneParts {
   readonly config: Config;
@@ -30,12 +31,14 @@ export interface LaneParts {
   readonly state: MeshState;
   readonly pods: () => readonly LocalPod[];
   readonly knowledge: () => Knowledge;
+  readonly telemetry: Telemetry;
   /** A thread went or came back: answers that name threads are to be given anew. */
   readonly changed: () => void;
 }
 
 export class Lane {
   readonly replicas: Replicas;
+  readonly telemetry: Telemetry;
   readonly #parts: LaneParts;
   readonly #requests: RequestTotals;
   readonly #died;
@@ -49,6 +52,7 @@ export class Lane {
 
   constructor(parts: LaneParts) {
     this.#parts = parts;
+    this.telemetry = parts.telemetry;
     this.replicas = new Replicas({ state: parts.state, pods: parts.pods, knowledge: parts.knowledge });
     this.#requests = new RequestTotals(parts.metrics);
     this.#died = parts.metrics.counter(metricNames.dataThreadsDied);
@@ -95,6 +99,7 @@ export class Lane {
       mirrored: (counts) => {
         for (const [outcome, count] of counts) this.#mirrored.add({ outcome }, count);
       },
+      telemetry: this.#parts.telemetry,
       changed,
     });
     if (!started.ok) return started;
@@ -124,6 +129,11 @@ export class Lane {
   /** Resolves once no data thread has a connection of a client left. */
   async drain(): Promise<void> {
     await this.#threads?.drain();
+  }
+
+  /** Requests by source and service since the start. */
+  requests(): readonly PairRequests[] {
+    return this.#requests.pairs();
   }
 
   async stop(): Promise<void> {

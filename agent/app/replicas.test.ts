@@ -22,7 +22,7 @@ function thread() {
   const post = (message: ToThread): void => {
     const copy = structuredClone(message);
     if (copy.say === "replicated") ready = true;
-    else if (copy.say !== "stop" && copy.say !== "ping" && copy.say !== "drain") replica.take(copy);
+    else if (copy.say === "mesh" || copy.say === "pods" || copy.say === "knowledge") replica.take(copy);
   };
   return { replica, post, isReady: () => ready };
 }

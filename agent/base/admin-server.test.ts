@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { request } from "node:http";
+import { type IncomingMessage, request } from "node:http";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
+import { waitFor } from "../../test/kit/wait.ts";
 import { checkBody, isCleanPath } from "./admin-request.ts";
-import { type AdminLimits, createAdminServer, defaultAdminLimits, json } from "./admin-server.ts";
+import { type AdminLimits, createAdminServer, defaultAdminLimits, json, type LineOut } from "./admin-server.ts";
 import { silentLogger } from "./log.ts";
 
 interface Answer {
@@ -152,4 +153,45 @@ test("[SEC-6] no path with escapes, dots or other bytes is clean, and no body ma
       if (result.ok) assert.deepEqual(Object.keys(result.value), ["name"]);
     }),
   );
+});
+
+test("[OBS-3] an answer of lines goes on until the caller leaves; one that does not read is told so, and is not waited for", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "fairlead-admin-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const path = join(dir, "admin.sock");
+  let out: LineOut | undefined;
+  let stopped = 0;
+  const lines = (to: LineOut) => {
+    out = to;
+    to.write("first\n");
+    return () => void stopped++;
+  };
+  const handle = () => ({ status: 200, body: undefined, lines });
+  const server = createAdminServer({ log: silentLogger, routes: [{ method: "GET", path: "/v1/lines", handle }] });
+  await server.listen({ path });
+  t.after(() => server.close());
+  const open = (): Promise<IncomingMessage> =>
+    new Promise((resolve, reject) =>
+      request({ socketPath: path, path: "/v1/lines", agent: false }, resolve).on("error", reject).end(),
+    );
+  const response = await open();
+  let text = "";
+  response.on("data", (chunk: Buffer) => {
+    text += chunk.toString();
+  });
+  response.on("error", () => {});
+  await waitFor("the first line", () => text === "first\n");
+  assert.equal(out?.write("second\n"), true);
+  await waitFor("the second", () => text === "first\nsecond\n");
+  response.destroy();
+  await waitFor("told of its end", () => stopped === 1);
+  assert.equal(out?.write("x\n"), false);
+
+  const stuck = await open();
+  stuck.on("error", () => {});
+  let taken = 0;
+  while (taken < 100 && out?.write("x".repeat(100_000))) taken++;
+  assert.ok(taken < 30, `${taken} of 100 kB each`);
+  stuck.destroy();
+  await waitFor("told of its end too", () => stopped === 2);
 });

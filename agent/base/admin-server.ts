@@ -20,6 +20,13 @@ export interface AdminReply {
   /** An object is sent as JSON, a string as it is with `contentType`. */
   readonly body: unknown;
   readonly contentType?: string;
+  /** Instead of a body: lines for as long as the caller stays. Gives what is to be called when it has gone. */
+  readonly lines?: (out: LineOut) => () => void;
+}
+/** An answer that goes on. */
+export interface LineOut {
+  /** Lines with their ends; false: the caller is behind, they are not sent. */
+  write(lines: string): boolean;
 }
 export interface Route {
   readonly method: "GET" | "POST";
@@ -171,7 +178,28 @@ function uriSans(socket: TLSSocket): readonly string[] {
   return text.split(", ").flatMap((entry) => (entry.startsWith("URI:") ? [entry.slice(4)] : []));
 }
 
+/** Bytes that a caller of lines may leave unread. */
+const mostUnread = 1_048_576;
+
+function sendLines(response: ServerResponse, lines: NonNullable<AdminReply["lines"]>): void {
+  response.writeHead(200, { "content-type": "application/x-ndjson", "cache-control": "no-store", connection: "close" });
+  response.flushHeaders();
+  const stop = lines({
+    write(text) {
+      if (response.destroyed || response.writableLength > mostUnread) return false;
+      response.write(text);
+      return true;
+    },
+  });
+  response.once("close", stop);
+  if (response.destroyed) stop();
+}
+
 function send(request: IncomingMessage, response: ServerResponse, reply: AdminReply): void {
+  if (reply.lines !== undefined && request.method !== "HEAD") {
+    sendLines(response, reply.lines);
+    return;
+  }
   const isText = typeof reply.body === "string";
   const bytes = Buffer.from(isText ? (reply.body as string) : `${JSON.stringify(reply.body)}\n`);
   const headers: Record<string, string | number> = {

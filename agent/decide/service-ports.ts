@@ -1,5 +1,5 @@
 // Which ports of services a workload's own port stands behind. Pure.
-import type { ServicePort } from "../api/service.ts";
+import type { Service, ServicePort } from "../api/service.ts";
 import type { Workload } from "../api/workload.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 
@@ -14,3 +14,12 @@ export const servicePortsOf = (
       .filter(({ targetPort }) => targetPort === port)
       .map(({ servicePort }) => state.services.byName(service)?.ports.find((p) => p.port === servicePort)),
   );
+
+/** The service that stands before a workload's own port: of several the first by name, so that it is the same each time. */
+export function serviceBefore(state: MeshState, workload: Workload, port: number): Service | undefined {
+  const [name] = workload.services
+    .filter(({ ports }) => ports.some(({ targetPort }) => targetPort === port))
+    .map(({ service }) => service)
+    .sort();
+  return name === undefined ? undefined : state.services.byName(name);
+}

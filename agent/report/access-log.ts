@@ -1,45 +1,67 @@
-// One JSON line per ended connection: off, standard output or a file. Never blocks: what the writer cannot take is dropped and
-// counted. Every value goes through JSON.stringify, so no name or address can begin a line of its own.
-import { createWriteStream, type WriteStream } from "node:fs";
-import type { Writable } from "node:stream";
+// The access log: one JSON line per ended connection and, where data threads carry HTTP, per request. Every value goes through safeJson,
+// so that no name, address or path can begin a line of its own.
+import { createWriteStream } from "node:fs";
 import { formatEndpoint, formatIp } from "../base/ip.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { Book } from "./facts-book.ts";
+import { type LineSink, type SinkParts, StreamSink } from "./line-sink.ts";
+import type { Masks } from "./observed.ts";
+import { maskAddress, safeJson } from "./request-line.ts";
+import { openSyslog, parseSyslogTarget } from "./syslog.ts";
 import { type DecodedRecord, decodeRecord, noEndpoint } from "./wire-record.ts";
 
 export interface AccessLog {
+  readonly isOn: boolean;
+  /** A connection's record. */
   record(b: Buffer, at: number, book: Book): void;
-  /** Writes out what waits, at most for `ms`. */
+  /** Lines of requests with their ends, as a data thread made them. */
+  requests(lines: string, count: number): void;
+  /** Writes out what waits, for a bounded time. */
   close(): Promise<void>;
 }
 
-/** Bytes that may wait for the writer. */
-const mostQueued = 4 * 1024 * 1024;
+const forms = "off, stdout, file:PATH, syslog:udp:HOST:PORT, syslog:tcp:HOST:PORT, syslog:unix:PATH";
 
-/** `target`: "off", "stdout" or "file:PATH". */
-export function openAccessLog(target: string, dropped: () => void): Result<AccessLog, string> {
-  if (target === "off" || target === "") return ok(silent);
-  if (target === "stdout") return ok(writeTo(process.stdout, dropped, async () => {}));
-  if (!target.startsWith("file:")) return err(`"${target}" is none of off, stdout, file:PATH`);
-  const stream: WriteStream = createWriteStream(target.slice(5), { flags: "a", mode: 0o640 });
-  return ok(writeTo(stream, dropped, () => new Promise((resolve) => stream.end(() => resolve()))));
+/** `target`: one of the forms above. */
+export function openAccessLog(target: string, masks: Masks, parts: SinkParts): Result<AccessLog, string> {
+  const sink = openSink(target, parts);
+  if (!sink.ok) return sink;
+  return ok(sink.value === undefined ? silent : writeTo(sink.value, masks));
 }
 
-const silent: AccessLog = { record: () => {}, close: async () => {} };
-
-function writeTo(stream: Writable, dropped: () => void, close: () => Promise<void>): AccessLog {
-  let broken = false;
-  stream.on("error", () => {
-    broken = true; // a full disk or a closed pipe: every line from now on is counted as dropped
-  });
-  return {
-    record(b, at, book) {
-      if (broken || stream.writableLength > mostQueued) return dropped();
-      stream.write(`${JSON.stringify(describeRecord(b, at, book))}\n`);
-    },
-    close: () => (broken ? Promise.resolve() : close()),
-  };
+function openSink(target: string, parts: SinkParts): Result<LineSink | undefined, string> {
+  if (target === "off" || target === "") return ok(undefined);
+  if (target === "stdout") return ok(new StreamSink(() => process.stdout, parts, false));
+  if (target.startsWith("file:") && target.length > 5)
+    return ok(new StreamSink(() => createWriteStream(target.slice(5), { flags: "a", mode: 0o640 }), parts, true));
+  const address = target.startsWith("syslog:") ? parseSyslogTarget(target.slice(7)) : undefined;
+  return address === undefined
+    ? err(`"${target}" is none of ${forms}`)
+    : address.ok
+      ? ok(openSyslog(address.value, parts))
+      : address;
 }
+
+const silent: AccessLog = { isOn: false, record: () => {}, requests: () => {}, close: async () => {} };
+
+const writeTo = (sink: LineSink, { addresses }: Masks): AccessLog => ({
+  isOn: true,
+  record(b, at, book) {
+    const line = describeRecord(b, at, book);
+    sink.write(`${safeJson(addresses ? masked(line) : line)}\n`, 1);
+  },
+  requests: (lines, count) => sink.write(lines, count),
+  close: () => sink.close(),
+});
+
+const addressKeys: ReadonlySet<string> = new Set(["src.addr", "dst.addr", "dst.upstream"]);
+const masked = (line: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> =>
+  Object.fromEntries(
+    Object.entries(line).map(([key, value]) => [
+      key,
+      addressKeys.has(key) && typeof value === "string" ? maskAddress(value) : value,
+    ]),
+  );
 
 export const decode = (b: Buffer, at: number): DecodedRecord =>
   decodeRecord(b, at, (bytes, port) => (port === 0 ? "" : formatEndpoint(formatIp(bytes), port)));

@@ -4,6 +4,7 @@ import type { PlanFacts, VerdictFacts, VerdictNote } from "../flow.ts";
 import type { AccessLog } from "./access-log.ts";
 import type { Book } from "./facts-book.ts";
 import { metricNames } from "./metric-names.ts";
+import type { NoteCount } from "./note-counts.ts";
 import { RecentRecords } from "./recent.ts";
 import { partyOf, type TcpSeries, TcpSeriesTable, verdictParties } from "./tcp-series.ts";
 import {
@@ -83,6 +84,11 @@ export class ConnectionReport {
     for (let at = 0; at + recordBytes <= frame.length; at += recordBytes)
       if (frame[at] === recordVersion) this.#one(frame, at);
       else if (frame[at] === openedVersion) this.#opened(frame, at);
+  }
+
+  /** What policies noted of requests, counted on data threads. */
+  notes(notes: readonly NoteCount[]): void {
+    for (const { kind, policy, count } of notes) this.#notes.add({ kind, policy }, count);
   }
 
   #opened(b: Buffer, at: number): void {

@@ -14,6 +14,21 @@ interface Total {
   readonly responseSizes: Float64Array;
 }
 
+/** Requests of one source to one service, as one side saw them, in all. */
+export interface PairRequests {
+  readonly reporter: string;
+  /** "namespace/name". */
+  readonly source: string;
+  readonly service: string;
+  readonly count: number;
+  /** No answer, or 500 and above. */
+  readonly errors: number;
+  readonly durationMs: number;
+  /** By bucket of `bounds`, the last one above them all; not cumulative. */
+  readonly durations: readonly number[];
+  readonly boundsMs: readonly number[];
+}
+
 export class RequestTotals {
   readonly #totals = new Map<string, Total>();
   /** Per thread: its numbers of label sets, since each life of a thread counts them anew. */
@@ -57,6 +72,31 @@ export class RequestTotals {
       known.set(delta.id, total);
       add(total, delta);
     }
+  }
+
+  /** What of the label sets people look at first. */
+  pairs(): readonly PairRequests[] {
+    const pairs = new Map<string, { -readonly [K in keyof PairRequests]: PairRequests[K] } & { durations: number[] }>();
+    for (const { labels, count, durationMs, durations } of this.#totals.values()) {
+      const source = `${labels.source_workload_namespace}/${labels.source_workload}`;
+      const name = labels.destination_service_name;
+      const service = name === "unknown" ? labels.destination_workload : name;
+      const to = `${labels.destination_service_namespace}/${service}`;
+      const key = `${labels.reporter} ${source} ${to}`;
+      let pair = pairs.get(key);
+      if (pair === undefined) {
+        const none = { count: 0, errors: 0, durationMs: 0, durations: Array.from(durations, () => 0) };
+        pair = { reporter: labels.reporter, source, service: to, boundsMs: durationBoundsMs, ...none };
+        pairs.set(key, pair);
+      }
+      pair.count += count;
+      const code = Number(labels.response_code);
+      if (code === 0 || code >= 500) pair.errors += count;
+      pair.durationMs += durationMs;
+      for (let i = 0; i < durations.length; i++)
+        pair.durations[i] = (pair.durations[i] ?? 0) + (durations[i] as number);
+    }
+    return [...pairs.values()];
   }
 
   /** The thread ended: its successor begins to number anew. */

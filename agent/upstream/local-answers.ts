@@ -13,6 +13,10 @@ export interface OwnAnswer {
   /** Envoy's response flags, "-" for none. */
   readonly flags: string;
   readonly answer: Respond;
+  /** As the access log has it. */
+  readonly reason: string;
+  /** The policy that refused it, where one did. */
+  readonly policy?: string | undefined;
 }
 
 /** RESOURCE_EXHAUSTED: what a client of gRPC is told of a rate limit. */
@@ -37,14 +41,17 @@ const flagsByReason: Readonly<Partial<Record<LocalAnswer["reason"], string>>> = 
 /** What a route answers by itself. */
 export const routeAnswer = ({ status, headers, body, reason, delayMs, grpcStatus }: LocalAnswer): OwnAnswer => ({
   flags: flagsByReason[reason] ?? "-",
+  reason,
   answer: { kind: "respond", status, headers, body: Buffer.from(body), delayMs, grpcStatus },
 });
 
-export function refusal({ reason }: Pick<Verdict, "reason">): OwnAnswer {
+export function refusal({ reason, policy }: Pick<Verdict, "reason" | "policy">): OwnAnswer {
   const flags = refusedFlags(reason);
   const isDenied = flags === "UAEX";
   return {
     flags,
+    reason,
+    policy,
     answer: isDenied ? respond(403, "RBAC: access denied\n") : respond(503, `no way to the service: ${reason}\n`),
   };
 }
@@ -53,28 +60,33 @@ export function overMeshLimit({ by, action, retryAfterS }: MeshLimited): OwnAnsw
   const isBlocked = action === "block";
   const answer = respond(isBlocked ? 403 : 429, `too many calls of this ${by}: try again in ${retryAfterS} s\n`);
   const headers = [...answer.headers, "retry-after", String(retryAfterS)];
+  const reason = "mesh_limit";
   return isBlocked
-    ? { flags: "UAEX", answer: { ...answer, headers } }
-    : { flags: "RL", answer: { ...answer, headers, grpcStatus: exhausted } };
+    ? { flags: "UAEX", reason, answer: { ...answer, headers } }
+    : { flags: "RL", reason, answer: { ...answer, headers, grpcStatus: exhausted } };
 }
 
-export function overLimit({ status, headers, retryAfterS }: Limited): OwnAnswer {
+export function overLimit({ status, headers, retryAfterS, policy }: Limited): OwnAnswer {
   const isRate = status === 429;
   const why = isRate ? "too many requests" : "too many requests at once";
   const answer = respond(status, `${why}: try again in ${retryAfterS} s\n`);
   return {
     flags: isRate ? "RL" : "UO",
+    reason: "rate_limit",
+    policy,
     answer: { ...answer, headers: [...answer.headers, ...headers], ...(isRate ? { grpcStatus: exhausted } : {}) },
   };
 }
 
 export const heldBack = ({ name, members }: Cluster): OwnAnswer => ({
   flags: "UH",
+  reason: "held_back",
   answer: respond(503, `no endpoint of ${name.service} may be used now: ${members.length} are held back\n`),
 });
 
 export const overloaded = ({ namespace, requests }: Tenant): OwnAnswer => ({
   flags: "UO",
+  reason: "namespace_requests",
   answer: respond(
     503,
     `namespace ${namespace} has ${requests} requests under way here, its limit (FAIRLEAD_NAMESPACE_REQUESTS)\n`,
@@ -83,6 +95,7 @@ export const overloaded = ({ namespace, requests }: Tenant): OwnAnswer => ({
 
 export const full = ({ name, policy }: Cluster): OwnAnswer => ({
   flags: "UO",
+  reason: "max_requests",
   answer: respond(
     503,
     `${name.service} is at its limit of ${policy.limits.maxRequests} requests (limits.maxRequests)\n`,

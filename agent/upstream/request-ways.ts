@@ -5,9 +5,10 @@ import type { PodName, ServiceName, SpiffeId } from "../api/names.ts";
 import { type Service, serviceNameOf } from "../api/service.ts";
 import { identityOf, type Workload } from "../api/workload.ts";
 import { type RouteTable, ServiceRoutes } from "../decide/http/route-table.ts";
-import { decideInbound } from "../decide/inbound.ts";
+import { decideInbound, subjectOf } from "../decide/inbound.ts";
 import { decideOutbound } from "../decide/outbound.ts";
 import { type Route, routeOf } from "../decide/route.ts";
+import { serviceBefore } from "../decide/service-ports.ts";
 import { planEndpoint, type Upstream } from "../decide/upstreams.ts";
 import type { LocalPod, PlanEndpoint, Verdict } from "../flow.ts";
 import type { Pools } from "../forward/pools.ts";
@@ -170,7 +171,7 @@ export class RequestWays {
       reporter: "destination",
       source: { workload: believed ? claimed : undefined, principal: identity ?? "" },
       destination: { workload: pod.workload, principal: pod.identity },
-      service: undefined,
+      service: serviceBefore(state, subjectOf(state, pod), original.port),
       fallbackService: "unknown",
       responseFlags: "-",
       secured: identity !== null,

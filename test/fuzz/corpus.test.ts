@@ -20,6 +20,7 @@ const ids: Readonly<Record<string, string>> = {
   "http2-frames": "SEC-8",
   hpack: "SEC-8",
   http2: "SEC-8",
+  "trace-headers": "OBS-4",
 };
 
 for (const target of targets) {

@@ -10,6 +10,7 @@ import { http1Targets } from "./http1-targets.ts";
 import { http2Targets } from "./http2-targets.ts";
 import { protoTargets } from "./proto-targets.ts";
 import { type FuzzTarget, shape } from "./target.ts";
+import { traceTargets } from "./trace-targets.ts";
 
 const identity = "spiffe://cluster.local/ns/shop/sa/web";
 export const armour = (bytes: Uint8Array): string =>
@@ -87,4 +88,5 @@ export const targets: readonly FuzzTarget[] = [
   ...protoTargets,
   ...callTargets,
   ...http2Targets,
+  ...traceTargets,
 ];

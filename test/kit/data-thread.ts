@@ -17,6 +17,7 @@ import { MeshState } from "../../agent/state/mesh-state.ts";
 import type { HandedSocket } from "../../agent/threads.ts";
 import { type FakeNative, silentListener, startFakeNative } from "./fake-native.ts";
 import { localPod, workload } from "./mesh.ts";
+import { noTelemetry } from "./telemetry.ts";
 
 export const podA = workload("shop", "a", "10.244.1.6");
 
@@ -50,6 +51,7 @@ export const threadParts = (
   died: { add: () => {} },
   hungMs: 60_000,
   metricSeries: 100,
+  telemetry: noTelemetry,
   drainIdleMs: 300,
   guard: createGuardMemory(64),
   heapMb: 256,

@@ -6,6 +6,7 @@ import { createGuardMemory } from "../../agent/app/guard-report.ts";
 import { systemClock } from "../../agent/base/clock.ts";
 import { seededRandom } from "../../agent/base/random.ts";
 import { err, ok, type Result } from "../../agent/base/result.ts";
+import type { TraceSettings } from "../../agent/decide/trace/request-trace.ts";
 import { Downstream } from "../../agent/forward/http1/downstream.ts";
 import { defaultExchangeLimits } from "../../agent/forward/http1/exchange.ts";
 import { Sweep } from "../../agent/forward/http1/sweep.ts";
@@ -16,6 +17,7 @@ import type { HttpProtocol } from "../../agent/forward/sniff.ts";
 import type { Tenant } from "../../agent/forward/tenants.ts";
 import { Replica } from "../../agent/replica.ts";
 import type { EndpointChange } from "../../agent/report/endpoint-changes.ts";
+import type { ObserveSettings } from "../../agent/report/observed.ts";
 import type { LimitNote } from "../../agent/report/rate-limit-report.ts";
 import { RequestSeriesTable } from "../../agent/report/request-series.ts";
 import { RequestFlow } from "../../agent/request.ts";
@@ -26,6 +28,7 @@ import { probeFor } from "../../agent/upstream/probe.ts";
 import { RequestWays } from "../../agent/upstream/request-ways.ts";
 import { createSharedMemory, SharedUpstreams } from "../../agent/upstream/shared.ts";
 import { localPod, type MeshParts, member, mesh, service, workload } from "./mesh.ts";
+import { watchParts } from "./telemetry.ts";
 
 export const client = workload("shop", "client", "10.244.1.5");
 export const web = service("shop", "web", "10.96.0.1", [{ port: 80, nodePort: 0, protocol: "http" }]);
@@ -54,6 +57,8 @@ export interface Given {
   readonly forgetMs?: number;
   /** The servers are pods of this node, as they are inbound. */
   readonly localServers?: boolean;
+  readonly observe?: ObserveSettings;
+  readonly trace?: TraceSettings;
 }
 
 /** As a thread's, and what it was told is at hand at once. */
@@ -73,7 +78,7 @@ const memory = (): SharedUpstreams => new SharedUpstreams(createSharedMemory(1, 
 /** The requests of a thread's lane behind a listening socket; every connection to it is one that native has handed over. */
 export async function lane(t: TestContext, given: Given) {
   const { direction = "outbound", parts, at, identity, tunnel = "plain", tenant, forgetMs = 60_000 } = given;
-  const { localServers, protocol = "http1" } = given;
+  const { localServers, protocol = "http1", observe, trace } = given;
   const replica = new Replica();
   for (const resource of mesh(parts).snapshot()) replica.take({ say: "mesh", changed: [resource], removed: [] });
   const served = direction === "inbound" || localServers === true ? (parts.workloads ?? []) : [];
@@ -110,9 +115,11 @@ export async function lane(t: TestContext, given: Given) {
   const limited: LimitNote[] = [];
   const guard = new NotedGuard(createGuardMemory(64), 0, limited);
   const mirrored: string[] = [];
+  const { watch, told } = watchParts(observe, trace);
   const flow = {
     guard,
     replica,
+    watch,
     pools,
     clusters,
     series,
@@ -234,6 +241,8 @@ export async function lane(t: TestContext, given: Given) {
     limited,
     guard,
     mirrored,
+    told,
+    watch,
   };
 }
 

@@ -14,7 +14,12 @@ export interface CallOptions {
   readonly timeoutMs?: number;
   /** Called with each line of a streamed answer. */
   readonly onLine?: (line: string) => void;
+  /** Ends the call; its result is then an error. */
+  readonly signal?: AbortSignal;
 }
+
+/** Of an answer that is given line by line, characters that are also kept as its text. */
+const mostKept = 65_536;
 
 const parse = (text: string): unknown => {
   try {
@@ -34,6 +39,7 @@ export function call(socketPath: string, path: string, options: CallOptions = {}
         path,
         method: options.method ?? "GET",
         agent: false,
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
         headers:
           body === undefined ? {} : { "content-type": "application/json", "content-length": Buffer.byteLength(body) },
       },
@@ -42,7 +48,7 @@ export function call(socketPath: string, path: string, options: CallOptions = {}
         let line = "";
         response.setEncoding("utf8");
         response.on("data", (chunk: string) => {
-          text += chunk;
+          if (options.onLine === undefined || text.length < mostKept) text += chunk;
           if (options.onLine === undefined) return;
           line += chunk;
           const lines = line.split("\n");

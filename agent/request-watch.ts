@@ -1,0 +1,174 @@
+// What is seen of the requests of one connection, one after the other: their place in a trace, and what the access log, taps and the
+// collector are told of them. While nobody wants a request, nothing of it is noted.
+
+import type { Clock } from "./base/clock.ts";
+import type { Random } from "./base/random.ts";
+import type { RouteHit } from "./decide/http/decision.ts";
+import { composeEdits } from "./decide/http/filter-plan.ts";
+import { RequestTrace, TracePlan } from "./decide/trace/request-trace.ts";
+import type { Endpoint, Verdict } from "./flow.ts";
+import type { HeaderEdits, RequestHead } from "./http.ts";
+import { NoteCounts } from "./report/note-counts.ts";
+import type { ObservedBatch, RequestRecord } from "./report/observed.ts";
+import { LOG_MAYBE, RequestObserver, SPAN } from "./report/request-observer.ts";
+import type { RequestParties } from "./report/request-series.ts";
+import type { HandedSocket, ThreadStart } from "./threads.ts";
+
+export interface WatchParts {
+  readonly observer: RequestObserver;
+  readonly plan: TracePlan;
+  readonly notes: NoteCounts;
+  readonly random: Random;
+  /** Unix, ms. */
+  readonly wallMs: () => number;
+}
+
+/** The watch of one data thread. */
+export function startWatching(
+  { observe, trace }: Pick<ThreadStart, "observe" | "trace">,
+  { random, clock, tell }: { random: Random; clock: Clock; tell: (batch: ObservedBatch) => void },
+): WatchParts {
+  const observer = new RequestObserver({ settings: observe, random, clock, tell });
+  return { observer, plan: new TracePlan(trace), notes: new NoteCounts(), random, wallMs: () => clock.now() };
+}
+
+/** Facts of an ended exchange, whatever its codec. */
+export interface Ended {
+  readonly status: number;
+  readonly requestBytes: number;
+  readonly responseBytes: number;
+  readonly resent: number;
+  readonly outcome: string;
+  /** Absent where it was HTTP/1. */
+  readonly isGrpc?: boolean;
+  readonly grpcStatus?: string;
+}
+export class RequestWatch {
+  readonly #parts: WatchParts;
+  readonly #handed: HandedSocket;
+  readonly trace = new RequestTrace();
+  #wanted = 0;
+  #method = "";
+  #authority = "";
+  #path = "";
+  #verdict: Verdict | undefined;
+  #reason = "";
+  #policy = "";
+  #hit: RouteHit | undefined;
+
+  constructor(parts: WatchParts, handed: HandedSocket) {
+    this.#parts = parts;
+    this.#handed = handed;
+  }
+
+  /** A request begins; gives what its next server is to be told beyond what the client said. Nothing of the head is kept. */
+  begin(head: RequestHead): HeaderEdits | undefined {
+    const { observer, plan, random } = this.#parts;
+    const edits = this.trace.begin(head, plan, random);
+    this.#verdict = undefined;
+    this.#reason = "";
+    this.#policy = "";
+    this.#hit = undefined;
+    this.#wanted = observer.wants() | (this.trace.recorded ? SPAN : 0);
+    if (this.#wanted === 0) return edits;
+    this.#method = head.method;
+    this.#authority = head.authority;
+    this.#path = head.path;
+    return edits;
+  }
+
+  /** The route that it came under. */
+  routed(hit: RouteHit | undefined): void {
+    this.#hit = hit;
+  }
+
+  /** What the server's policies said; notes are counted whoever watches. */
+  judged(verdict: Verdict | undefined): void {
+    this.#verdict = verdict;
+    if (verdict !== undefined && verdict.notes.length > 0) this.#parts.notes.add(verdict.notes);
+  }
+
+  /** It is answered here, for a close reason or the word of a filter; `policy` names what denied it, where that is no policy of `judged`. */
+  answered(reason: string, policy = ""): void {
+    this.#reason = reason;
+    this.#policy = policy;
+  }
+
+  /** It is over. `parties`: as it is counted in metrics; `to`: the endpoint that it went to. */
+  ended(
+    exchange: Ended,
+    flags: string,
+    durationMs: number,
+    parties: RequestParties | undefined,
+    to: Endpoint | undefined,
+  ): void {
+    const wanted = this.#wanted;
+    if (wanted === 0) return;
+    this.#wanted = 0;
+    // Nothing but a condition may want it, and it went as most do: most end here under such a log.
+    if (wanted === LOG_MAYBE && this.#parts.observer.isPlain(exchange.status, flags, durationMs)) return;
+    this.#parts.observer.ended(this.#record(exchange, flags, durationMs, parties, to), wanted);
+  }
+
+  #record(
+    { status, requestBytes, responseBytes, resent, outcome, isGrpc, grpcStatus }: Ended,
+    flags: string,
+    durationMs: number,
+    parties: RequestParties | undefined,
+    to: Endpoint | undefined,
+  ): RequestRecord {
+    const { direction, source, original, id, pod } = this.#handed;
+    const { trace } = this;
+    const key = parties?.key;
+    const verdict = this.#verdict;
+    return {
+      startedMs: this.#parts.wallMs() - durationMs,
+      durationMs,
+      direction,
+      protocol: isGrpc === undefined ? "http" : isGrpc ? "grpc" : "http2",
+      method: this.#method,
+      authority: this.#authority,
+      path: this.#path,
+      status,
+      grpcStatus: isGrpc === true ? (grpcStatus ?? "") : "",
+      flags,
+      outcome,
+      reason: this.#reason,
+      requestBytes,
+      responseBytes,
+      retries: resent,
+      source: at(source.ip, source.port),
+      destination: at(original.ip, original.port),
+      upstream: to === undefined ? "" : at(to.ip, to.port),
+      sourceWorkload: nameOf(key?.source.workload),
+      destinationWorkload: nameOf(key?.destination.workload),
+      service: nameOf(key?.service),
+      sourceIdentity: key?.source.principal ?? "",
+      destinationIdentity: key?.destination.principal ?? "",
+      route: this.#hit?.rule.route ?? "",
+      routeRule: this.#hit?.rule.index ?? -1,
+      policy: verdict?.policy ?? this.#policy,
+      policyRule: verdict?.rule ?? -1,
+      input: verdict?.input ?? "",
+      denied: flags === "UAEX",
+      notes: verdict?.notes ?? noNotes,
+      traceId: trace.traceId,
+      spanId: trace.spanId,
+      parentSpanId: trace.parentId,
+      traceState: trace.traceState,
+      requestId: trace.requestId,
+      correlationId: trace.correlationId,
+      connection: id,
+      pod,
+    };
+  }
+}
+
+const noNotes: Verdict["notes"] = [];
+const at = (ip: string, port: number): string => (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);
+const nameOf = (of: { readonly namespace: string; readonly name: string } | undefined): string =>
+  of === undefined ? "" : `${of.namespace}/${of.name}`;
+
+/** What a route changes of the head, over what the trace does: a route's author has the last word. */
+export const withTrace = (traced: HeaderEdits, routed: HeaderEdits | undefined): HeaderEdits =>
+  routed === undefined ? traced : composeEdits(traced, routed);
