@@ -59,7 +59,7 @@ async function replaced(times: number, say: (line: string) => void): Promise<unk
     for (const report of reports) none("requests while agents are replaced", report);
     const isDrained = async (): Promise<boolean> =>
       (await lab.status()).nodes.every((node) => (node.agent?.draining ?? []).length === 0);
-    await waitFor("the old agents have ended", isDrained, 60_000);
+    await waitFor("the old agents have ended", isDrained, 200_000);
     facts = { replacements: times, reports };
   });
   return facts;
