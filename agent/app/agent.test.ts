@@ -116,7 +116,7 @@ function makeNode(t: TestContext, controller: FakeController, more: Record<strin
     },
     get(path, method = "GET") {
       return new Promise((resolve, reject) => {
-        const call = request({ socketPath: join(dir, "run", "agent.sock"), path, method }, (response) => {
+        const call = request({ socketPath: join(dir, "run", "agent.sock"), path, method, agent: false }, (response) => {
           let text = "";
           response.on("data", (chunk) => {
             text += chunk;

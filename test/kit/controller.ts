@@ -168,12 +168,13 @@ function run(env: Readonly<Record<string, string>>): Running {
 }
 
 type Target = RequestOptions;
-/** One HTTP request; the answer is read whole. */
+/** One HTTP request on a connection of its own (a kept one may be that of a controller that was ended since); the answer is read whole. */
 export function call(target: Target, method: string, path: string, body?: unknown): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const data = body === undefined ? undefined : typeof body === "string" ? body : JSON.stringify(body);
     const outgoing = request(
       {
+        agent: false,
         ...target,
         method,
         path,

@@ -155,6 +155,13 @@ async function settled(lab: TestLab): Promise<void> {
 
 export type WithLabOptions = Partial<Omit<LabOptions, "name" | "manifests">>;
 
+/** What agents wait for others: long enough for a machine that is slow and busy, where the defaults would refuse. */
+const patient = {
+  FAIRLEAD_QUESTION_TIMEOUT_MS: "10000",
+  FAIRLEAD_HANDSHAKE_TIMEOUT_MS: "10000",
+  FAIRLEAD_CONNECT_TIMEOUT_MS: "10000",
+};
+
 /** Brings a lab up from manifest files (name -> text), runs `body`, and takes it down whatever happens. */
 export async function withLab(
   manifests: Readonly<Record<string, string>>,
@@ -170,7 +177,17 @@ export async function withLab(
   try {
     const controllerEnv = { ...(await sharedCa()), ...options.controllerEnv };
     okOr(
-      await labUp({ ...defaultOptions, ...options, controllerEnv, name, manifests: dir }, (line) => lines.push(line)),
+      await labUp(
+        {
+          ...defaultOptions,
+          ...options,
+          agentEnv: { ...patient, ...options.agentEnv },
+          controllerEnv,
+          name,
+          manifests: dir,
+        },
+        (line) => lines.push(line),
+      ),
     );
     if (options.agents !== false) await settled(lab);
     await body(lab);

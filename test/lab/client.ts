@@ -80,9 +80,11 @@ export async function labUp(
   supervisor.on("exit", () => {
     gone = true;
   });
-  while (!gone && !existsSync(lab.supervisorSocket)) await sleep(20);
   let last = "";
-  if (!gone) {
+  // Its socket has a name a moment before anybody listens there.
+  while (!gone && last === "") {
+    await sleep(20);
+    if (!existsSync(lab.supervisorSocket)) continue;
     await call(lab.supervisorSocket, "/v1/progress", {
       timeoutMs: Number.POSITIVE_INFINITY,
       onLine: (line) => {
