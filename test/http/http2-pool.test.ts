@@ -353,3 +353,18 @@ test("[SEC-8] a malformed request costs its stream alone and is told by reason; 
   assert.equal((await ask(client, "/", "b")).body, "b");
   assert.deepEqual(new Set(lane.refused), new Set(["connect_unsupported", "content_length"]));
 });
+
+test("[TRF-7] an answer that its server breaks off without an error reaches the client as broken off", async (t) => {
+  const { lane, session } = await given(t, (stream) => {
+    stream.respond({ ":status": 200 });
+    stream.write("a part", () => stream.close(constants.NGHTTP2_NO_ERROR));
+  });
+  const stream = session().request({ ":path": "/" });
+  stream.resume();
+  const error = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
+    stream.on("error", resolve).on("end", () => resolve(undefined));
+  });
+  // Node ends the stream in order, or resets it, as its timing is: the client never waits, and never takes a part for the whole.
+  if (error === undefined) assert.equal(lane.ended[0]?.outcome, "finished");
+  else assert.equal(stream.rstCode, constants.NGHTTP2_INTERNAL_ERROR);
+});

@@ -222,7 +222,8 @@ export class StreamExchange extends RoutedExchange {
       return;
     }
     if (this.hasStarted) {
-      this.fail(why, code);
+      // Without an error a client may take what it has for the whole, or wait for the rest.
+      this.fail(why, code === errorCode.noError ? errorCode.internalError : code);
       return;
     }
     const { decision } = this;
