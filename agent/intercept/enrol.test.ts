@@ -98,14 +98,18 @@ test("a pod that native refuses is reported with the reason, the others go on, a
 
 test("[DP-9] unenrolment waits until nobody is told of the tunnel any more, but not for ever", async (t) => {
   let announced = true;
-  const { enrolment, clock, count } = await setUp(t, { announced: () => announced });
+  const { enrolment, clock, count, native } = await setUp(t, { announced: () => announced });
   const out = record("web", { labels: { "fairlead.dev/mesh": "disabled" } });
   await enrolment.sync(read(record("web")));
   await enrolment.sync(read(out));
   await clock.advanceAsync(1000);
   assert.equal(count("pod.unenrol"), 0);
   announced = false;
-  await clock.advanceAsync(100);
+  // Other nodes hear of it when they do.
+  await clock.advanceAsync(900);
+  await native.channel.call("heartbeat", {});
+  assert.equal(count("pod.unenrol"), 0);
+  await clock.advanceAsync(200);
   await waitFor("unenrolled", () => count("pod.unenrol") === 1);
   assert.equal(enrolment.byAddress("10.244.1.5"), undefined);
 
@@ -126,6 +130,28 @@ test("[DP-9] a pod that comes back while it is leaving stays", async (t) => {
   await native.channel.call("heartbeat", {});
   assert.equal(count("pod.unenrol"), 0);
   assert.notEqual(enrolment.byName("shop/web" as never), undefined);
+});
+
+test("[DP-9] [INT-12] a pod that comes back while native lets it go is known all the time: its connections are asked about at once", async (t) => {
+  const { enrolment, clock, native, count } = await setUp(t);
+  await enrolment.sync(read(record("web")));
+  let known: bigint | undefined;
+  native.answers.set("pod.enrol", () => {
+    known = enrolment.byName("shop/web" as never)?.cookie;
+    return { cookie: 7, listening: [], existing: [], ms: 0, unguarded: "" };
+  });
+  let back: Promise<unknown> | undefined;
+  native.answers.set("pod.unenrol", () => {
+    back = enrolment.sync(read(record("web")));
+    return {};
+  });
+  await enrolment.sync(read(record("web", { labels: { "fairlead.dev/mesh": "disabled" } })));
+  await clock.advanceAsync(100);
+  await waitFor("the pod to come back", () => count("pod.enrol") === 2);
+  await back;
+  // As one that arrives, since the one that left may be forgotten any moment.
+  assert.equal(known, 0n);
+  assert.equal(enrolment.byName("shop/web" as never)?.cookie, 7n);
 });
 
 test("[DP-21] a pod whose record goes is closed at once; its address may be another's already", async (t) => {

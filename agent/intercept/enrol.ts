@@ -4,9 +4,10 @@ import type { PodName, TrustDomain } from "../api/names.ts";
 import type { MeshSettings } from "../api/settings.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
+import type { Result } from "../base/result.ts";
 import type { LocalPod, LocalPods } from "../flow.ts";
 import type { Native } from "../native.ts";
-import type { PodEnrolment } from "../native-calls.ts";
+import type { CallFault, PodEnrolment } from "../native-calls.ts";
 import type { PodFolderRead } from "./pod-folder.ts";
 import { localPodOf, type PodOptions, type PodRecord, podNameOf, podOptions, wantsMesh } from "./pod-record.ts";
 
@@ -56,8 +57,12 @@ interface Entry {
   readonly birth: string;
   readonly strict: boolean;
   state: "enrolled" | "unenrolling";
+  /** While native lets go of it: settled when that is done. */
+  leaving?: Promise<unknown>;
   readonly ports: Set<number>;
 }
+/** Agents hear at different times that a tunnel is no longer announced: those that hear last may still open one until then, ms. */
+const settleMs = 1_000;
 
 export class Enrolment implements LocalPods {
   readonly #parts: EnrolParts;
@@ -147,6 +152,8 @@ export class Enrolment implements LocalPods {
     // Deleted and made again under its name before anybody looked: the old one ends first.
     const namesake = this.#entries.get(local.name);
     if (namesake !== undefined && namesake.birth !== birth) await this.#gone(local.name, changed);
+    // It comes back while native lets it go: it is forgotten first, then arrives like any other.
+    await namesake?.leaving;
     const before = this.#entries.get(local.name);
     const options = podOptions(record);
     const strict = isStrict(local);
@@ -209,13 +216,23 @@ export class Enrolment implements LocalPods {
 
   /** Announcement first, tunnels next, steering last (DP-9): nobody is left speaking a tunnel to a pod that cannot hear it. */
   async #unenrol(entry: Entry): Promise<void> {
-    const { clock, native, log, isAnnounced, withdrawMs, drainMs } = this.#parts;
+    const { clock, native, isAnnounced, withdrawMs, drainMs } = this.#parts;
     const { name } = entry.pod;
     entry.state = "unenrolling";
     const deadline = clock.monotonicMs() + withdrawMs;
+    const wasAnnounced = isAnnounced(entry.pod);
     while (isAnnounced(entry.pod) && clock.monotonicMs() < deadline) await clock.sleep(50);
+    if (wasAnnounced && clock.monotonicMs() < deadline) await clock.sleep(settleMs);
     if (this.#entries.get(name) !== entry || entry.state !== "unenrolling") return; // came back or went meanwhile
-    const done = await native.call("pod.unenrol", { pod: name, drainMs });
+    const leaving = native.call("pod.unenrol", { pod: name, drainMs }).then((done) => this.#left(entry, done));
+    entry.leaving = leaving;
+    await leaving;
+  }
+
+  #left(entry: Entry, done: Result<unknown, CallFault>): void {
+    const { log } = this.#parts;
+    const { name } = entry.pod;
+    delete entry.leaving;
     if (!done.ok) {
       log.error("pod_not_unenrolled", { pod: name, ...done.error });
       entry.state = "enrolled"; // tried again at the next sync
