@@ -71,7 +71,7 @@ impl Peer {
     pub fn wait(&self, event: &str) -> Value {
         let mut seen = Vec::new();
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.recv_timeout(PATIENCE * 3) {
                 Ok(line) if line["event"] == event => return line,
                 Ok(line) => seen.push(line),
                 Err(_) => panic!("the peer did not report {event:?}, but {seen:?}"),
