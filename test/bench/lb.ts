@@ -1,10 +1,11 @@
-// `npm run bench:lb`: every balancer on simulated services, with seeds, and which one is the default by it; traces of slow start and of a
-// breaker as plots. Writes rows (JSON), its part of docs/benchmarks.md and the plots. `--quick`: one seed, nothing written but the rows.
+// `npm run bench:lb`: every balancer on simulated services, with seeds, and which one is the default by it; one real run in the lab; traces of
+// slow start and of a breaker as plots. Writes rows (JSON), its part of docs/benchmarks.md and the plots. `--quick`: one seed, nothing written but the rows.
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { algorithms } from "../../agent/api/http-policy.ts";
 import { type ChosenAlgorithm, defaultAlgorithm } from "../../agent/decide/balance/build-picker.ts";
 import { drawLines } from "./lb/line-plot.ts";
+import { realRun } from "./lb/real.ts";
 import { best, type Result, sectionOf, summarise } from "./lb/report.ts";
 import { scenarios } from "./lb/scenarios.ts";
 import { type Outcome, simulate } from "./lb/simulate.ts";
@@ -12,6 +13,7 @@ import { breakerTrace, FAILS, SLOW_START_MS, slowStartTrace } from "./lb/traces.
 import { readOptions } from "./options.ts";
 import { PROJECT } from "./peers.ts";
 import { withSection } from "./report.ts";
+import { removeLeftovers } from "./topology.ts";
 
 const names = scenarios.map((s) => s.name);
 const usage = `npm run bench:lb -- [--json FILE] [--rounds N] [--quick]
@@ -39,7 +41,7 @@ function plots(): Readonly<Record<string, string>> {
   };
 }
 
-function main(): void {
+async function main(): Promise<void> {
   const o = readOptions(usage, names);
   const seeds = o.quick ? 1 : process.argv.includes("--rounds") ? o.rounds : 5;
   const results: Result[] = scenarios
@@ -59,19 +61,27 @@ function main(): void {
     });
   const winner = best(results);
   say(`best over all: ${winner.algorithm}; the default is ${defaultAlgorithm}`);
+  const withReal = !o.quick && o.only === undefined;
+  if (withReal && process.getuid?.() !== 0) say("no real run: it needs root (network namespaces and eBPF)");
+  const canReal = withReal && process.getuid?.() === 0;
+  if (canReal) await removeLeftovers();
+  const real = canReal ? await realRun(5, say) : undefined;
   if (o.json !== undefined) {
     const rows = results.map(({ scenario, outcomes }) => ({ scenario, outcomes: Object.fromEntries(outcomes) }));
-    writeFileSync(o.json, `${JSON.stringify({ rows, scores: winner.scores, best: winner.algorithm }, null, 1)}\n`);
+    writeFileSync(
+      o.json,
+      `${JSON.stringify({ rows, scores: winner.scores, best: winner.algorithm, real }, null, 1)}\n`,
+    );
   }
   if (o.quick || o.only !== undefined) return;
   const page = join(PROJECT, "docs/benchmarks.md");
   const previous = existsSync(page) ? readFileSync(page, "utf8") : "";
-  writeFileSync(page, withSection(previous, "balancers", sectionOf(results, winner, seeds)));
+  writeFileSync(page, withSection(previous, "balancers", sectionOf(results, winner, seeds, real)));
   for (const [file, text] of Object.entries(plots())) writeFileSync(join(PROJECT, "docs", file), text);
 }
 
 try {
-  main();
+  await main();
 } catch (error) {
   say(`bench:lb: ${(error as Error).message}`);
   process.exitCode = 1;

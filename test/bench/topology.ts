@@ -26,7 +26,7 @@ export const TEAMS = 100;
 export type PodName = keyof typeof pods;
 
 /** A pod that only exists: the benchmark starts its programs inside it. */
-export function podDocuments(name: string, plan: PodPlan): readonly unknown[] {
+export function podDocuments(name: string, plan: PodPlan, app = name): readonly unknown[] {
   const annotations = {
     "fairlead.dev/lab-address": String(plan.host),
     ...(plan.bypass ? { "fairlead.dev/bypass": "enabled" } : {}),
@@ -37,7 +37,7 @@ export function podDocuments(name: string, plan: PodPlan): readonly unknown[] {
     {
       apiVersion: "v1",
       kind: "Pod",
-      metadata: { namespace: "bench", name, labels: { app: name }, annotations },
+      metadata: { namespace: "bench", name, labels: { app }, annotations },
       spec: { nodeName: `node${plan.node}`, serviceAccountName: name, containers },
     },
   ];

@@ -1,6 +1,7 @@
 // Which balancer is best over all scenarios, and the part of docs/benchmarks.md about it; pure.
 import { type ChosenAlgorithm, defaultAlgorithm } from "../../../agent/decide/balance/build-picker.ts";
 import { spreadOf } from "../rows.ts";
+import { type RealAlgorithm, type RealOutcome, realAlgorithms, realMeansMs, realRate } from "./real.ts";
 import type { Outcome } from "./simulate.ts";
 
 export interface Result {
@@ -56,7 +57,26 @@ const cell = ({ p50Ms, p99Ms, failed }: Outcome): string => {
   return `${p50Ms.toFixed(p50Ms < 100 ? 1 : 0)} / ${p99Ms.toFixed(0)}${lost}`;
 };
 
-export function sectionOf(results: readonly Result[], winner: Winner, seeds: number): string[] {
+/** The real run's table; nothing without one. */
+function realLines(real: Readonly<Record<RealAlgorithm, RealOutcome>> | undefined): string[] {
+  if (real === undefined) return [];
+  return [
+    "",
+    `A real run, through the agents of the lab: four servers that take ${realMeansMs.join(", ")} ms on average and serve four requests at a time, ${realRate} requests per second, the balancer`,
+    "changed by a ResiliencePolicy between the runs; latency counts from when a request was due.",
+    "",
+    "| balancer | p50, ms | p99, ms |",
+    "| --- | --- | --- |",
+    ...realAlgorithms.map((name) => `| ${name} | ${real[name].p50Ms.toFixed(1)} | ${real[name].p99Ms.toFixed(0)} |`),
+  ];
+}
+
+export function sectionOf(
+  results: readonly Result[],
+  winner: Winner,
+  seeds: number,
+  real?: Readonly<Record<RealAlgorithm, RealOutcome>>,
+): string[] {
   const order = Object.entries(winner.scores)
     .sort(([, a], [, b]) => a - b)
     .map(([algorithm]) => algorithm);
@@ -87,6 +107,7 @@ export function sectionOf(results: readonly Result[], winner: Winner, seeds: num
     "The agents' own pickers, statistics and breakers in simulated time: several nodes that each know of their own requests alone, endpoints with so many workers and a line",
     "before them, requests at random times at 60 to 70 % of what the endpoints can do. Over all is the geometric mean of a scenario's cost over that of its best, cost being p99 (at most 1 s) and a",
     "second for each failed request on average. The hashing balancers keep a client at its endpoint, which is what they are for: 2,000 clients, the k-th sends in proportion to 1/k.",
+    ...realLines(real),
     "",
     "![Slow start](benchmarks-lb-slow-start.svg)",
     "",
