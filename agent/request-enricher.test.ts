@@ -1,8 +1,9 @@
 // The enricher in the flow of requests, over real sockets: asked on the server's node before its policies, which may ask for what it found.
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import { authorization } from "../test/kit/mesh.ts";
+import { authorization, rateLimit } from "../test/kit/mesh.ts";
 import { endpoint, type Given, lane, web, web1 } from "../test/kit/request-lane.ts";
+import { linesOf, observeAll } from "../test/kit/telemetry.ts";
 import { defaultEnricher, type EnricherSettings } from "./api/enricher.ts";
 
 const identity = "spiffe://cluster.local/ns/edge/sa/gw";
@@ -62,4 +63,32 @@ test("[ENR-1] what is off changes nothing; switched on it acts on a connection t
   const enricher = { ...settings.enricher, enable_mesh_enricher: true };
   replica.take({ say: "mesh", changed: [{ kind: "MeshSettings", value: { ...settings, enricher } }], removed: [] });
   assert.deepEqual([(await get("/")).status, (await get("/")).status], [200, 429]);
+});
+
+test("[ENR-3] [LIM-1] a request's line has what the enricher found out, and names the limit's policy; without the enricher it has neither", async (t) => {
+  const at = { "10.244.2.1": await web1(t, "a") };
+  const settings = { enricher: { ...defaultEnricher, enable_mesh_enricher: true } };
+  const rateLimits = [rateLimit("one", [{ requests: 1, windowMs: 86_400_000 }])];
+  const authorizations = [authorization("all", [{}])];
+  const parts = { services: [web], workloads: [endpoint("a", "10.244.2.1")], rateLimits, authorizations, settings };
+  const given = { direction: "inbound" as const, parts, at, identity, observe: observeAll };
+  const { get, told, watch, replica } = await lane(t, given);
+  assert.equal((await get("/", "GET", { "x-request-id": "r-1" })).status, 200);
+  assert.equal((await get("/")).status, 429);
+  const off = { ...replica.state.settings, enricher: defaultEnricher };
+  replica.take({ say: "mesh", changed: [{ kind: "MeshSettings", value: off }], removed: [] });
+  await get("/");
+  watch.observer.close();
+  const [served, limited, plain] = linesOf(told);
+  assert.deepEqual(served?.features, {
+    mesh: { namespace: "edge", mesh_source: identity, trace_id: "r-1" },
+    score: 0.7,
+    anomalies: ["cross_namespace", "unusual_pair", "missing_headers"],
+  });
+  assert.equal(served?.policy, "shop/all");
+  assert.deepEqual(
+    [limited?.status, limited?.flags, limited?.policy, limited?.rule],
+    [429, "RL", "shop/one", undefined],
+  );
+  assert.equal("features" in (plain ?? {}), false);
 });

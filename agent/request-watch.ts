@@ -1,6 +1,7 @@
 // What is seen of the requests of one connection, one after the other: their place in a trace, and what the access log, taps and the
 // collector are told of them. While nobody wants a request, nothing of it is noted.
 
+import type { RequestFeatures } from "./api/enricher.ts";
 import type { Clock } from "./base/clock.ts";
 import type { Random } from "./base/random.ts";
 import type { RouteHit } from "./decide/http/decision.ts";
@@ -55,6 +56,7 @@ export class RequestWatch {
   #reason = "";
   #policy = "";
   #hit: RouteHit | undefined;
+  #features: RequestFeatures | undefined;
 
   constructor(parts: WatchParts, handed: HandedSocket) {
     this.#parts = parts;
@@ -69,6 +71,7 @@ export class RequestWatch {
     this.#reason = "";
     this.#policy = "";
     this.#hit = undefined;
+    this.#features = undefined;
     this.#wanted = observer.wants() | (this.trace.recorded ? SPAN : 0);
     if (this.#wanted === 0) return edits;
     this.#method = head.method;
@@ -80,6 +83,11 @@ export class RequestWatch {
   /** The route that it came under. */
   routed(hit: RouteHit | undefined): void {
     this.#hit = hit;
+  }
+
+  /** Who calls, and how unusual that is. */
+  enriched(features: RequestFeatures | undefined): void {
+    this.#features = features;
   }
 
   /** What the server's policies said; notes are counted whoever watches. */
@@ -121,6 +129,7 @@ export class RequestWatch {
     const { trace } = this;
     const key = parties?.key;
     const verdict = this.#verdict;
+    const features = this.#features;
     return {
       startedMs: this.#parts.wallMs() - durationMs,
       durationMs,
@@ -147,11 +156,12 @@ export class RequestWatch {
       destinationIdentity: key?.destination.principal ?? "",
       route: this.#hit?.rule.route ?? "",
       routeRule: this.#hit?.rule.index ?? -1,
-      policy: verdict?.policy ?? this.#policy,
-      policyRule: verdict?.rule ?? -1,
+      policy: this.#policy === "" ? (verdict?.policy ?? "") : this.#policy,
+      policyRule: this.#policy === "" || this.#policy === verdict?.policy ? (verdict?.rule ?? -1) : -1,
       input: verdict?.input ?? "",
       denied: flags === "UAEX",
       notes: verdict?.notes ?? noNotes,
+      ...(features === undefined ? {} : { features }),
       traceId: trace.traceId,
       spanId: trace.spanId,
       parentSpanId: trace.parentId,

@@ -212,6 +212,7 @@ export class RequestFlow implements Handler {
     }
     const { state } = this.#parts.replica;
     this.#features = this.#way.enrich(state, this.#parts.guard.enricher, head, this.#parts.nowMs());
+    this.#watch.enriched(this.#features);
     const verdict = this.#way.judge(state)?.judge(head, this.#features);
     this.#watch.judged(verdict);
     if (verdict?.allow === false) return this.#own(refusal(verdict));

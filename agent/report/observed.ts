@@ -1,4 +1,5 @@
 // What data threads tell of single requests, and what they are asked to tell. Types alone: values that can be cloned.
+import type { RequestFeatures } from "../api/enricher.ts";
 import type { VerdictNote } from "../flow.ts";
 
 /** One ended request. Texts are "" where there is nothing to say. */
@@ -47,6 +48,8 @@ export interface RequestRecord {
   readonly input: string;
   readonly denied: boolean;
   readonly notes: readonly VerdictNote[];
+  /** What the enricher found out; absent: it is off, or the server elsewhere. */
+  readonly features?: RequestFeatures;
   readonly traceId: string;
   readonly spanId: string;
   readonly parentSpanId: string;

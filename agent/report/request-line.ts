@@ -74,6 +74,7 @@ export function requestLine(r: RequestRecord, masks: Masks): string {
     rule: r.policyRule < 0 ? undefined : r.policyRule,
     input: r.input === "" ? undefined : masks.addresses ? maskWithin(r.input) : r.input,
     notes: r.notes.length === 0 ? undefined : r.notes,
+    features: r.features && { mesh: r.features.mesh, score: r.features.score, anomalies: r.features.anomalies },
     trace_id: orNull(r.traceId),
     span_id: r.spanId === "" ? undefined : r.spanId,
     request_id: cut(r.requestId, maxText) || undefined,
