@@ -179,6 +179,6 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     /** Heads that are not whole and answers that clients do not take, of one namespace on one data thread, MiB; beyond it those who hold most are let go. */
     namespaceBufferMb: env.integer("FAIRLEAD_NAMESPACE_BUFFER_MB", 64, 1, 65_536),
     /** Percent of a data thread's time for the clients of one namespace, while another's have something to do there too. */
-    namespaceShare: env.integer("FAIRLEAD_NAMESPACE_SHARE", 30, 1, 100),
+    namespaceShare: env.integer("FAIRLEAD_NAMESPACE_SHARE", 50, 1, 100),
   };
 }
