@@ -186,7 +186,8 @@ test("telemetry of requests between nodes", { skip: skipLab, timeout: 400_000 },
             expression: string,
           ): Promise<readonly { metric: Record<string, string>; value: [number, string] }[]> => {
             const url = `http://127.0.0.1:9090/api/v1/query?query=${encodeURIComponent(expression)}`;
-            const got = await lab.run("watch/prometheus", ["curl", "-sS", "-m", "5", url]);
+            // Until it has read its disk it answers 503.
+            const got = await lab.run("watch/prometheus", ["curl", "-fsS", "-m", "5", url]);
             return got.code === 0 ? (JSON.parse(got.stdout).data?.result ?? []) : [];
           };
           const codes = 'sum by (reporter, response_code) (istio_requests_total{destination_service_name="web"})';
