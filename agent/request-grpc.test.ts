@@ -14,9 +14,10 @@ const declared = (protocol: string) => service("shop", "web", "10.96.0.1", [{ po
 const server = (name: string, ip: string) =>
   workload("shop", name, ip, { tunnel: "none", services: [member("shop", "web", 80, 8080)] });
 
-/** A server of HTTP/2 that ends calls with the statuses that it is given, then with 0. */
-async function statusServer(t: TestContext, statuses: number[]): Promise<number> {
-  const made = createServer((_, response) => {
+/** A server of HTTP/2 that ends calls with the statuses that it is given, then with 0; heads that it gets go to `seen`. */
+async function statusServer(t: TestContext, statuses: number[], seen: IncomingHttpHeaders[] = []): Promise<number> {
+  const made = createServer((request, response) => {
+    seen.push(request.headers);
     const status = statuses.shift() ?? 0;
     const head = { "content-type": "application/grpc", ...(status === 0 ? {} : { "grpc-status": String(status) }) };
     response.writeHead(200, head);
@@ -76,6 +77,20 @@ test("[RES-5] a call that failed at once with a status that its policy names is 
   assert.equal(await call("/s/A"), "0");
   assert.equal(await call("/s/A"), "9");
   assert.equal(statuses.length, 0);
+});
+
+test("[OBS-4] every try of a call carries the trace that was made for it", async (t) => {
+  const seen: IncomingHttpHeaders[] = [];
+  const at = { [address]: await statusServer(t, [14, 0], seen) };
+  const retry = { ...noRetry, attempts: 1, grpcCodes: [14], anyMethod: true, backoffMs: 1, maxBackoffMs: 1 };
+  const routing = { name: "web", namespace: "shop", routes: [], policy: { ...defaultPolicy, retry } };
+  const parts = { services: [declared("grpc")], workloads: [server("a", address)], routings: [routing] };
+  const trace = { make: ["w3c" as const], ratio: 0, exports: false };
+  const { port } = await lane(t, { parts, at, protocol: "http2", trace });
+  assert.equal(await caller(t, port)("/s/A"), "0");
+  assert.equal(seen.length, 2);
+  assert.match(seen[0]?.traceparent as string, /^00-[0-9a-f]{32}-[0-9a-f]{16}-00$/);
+  assert.equal(seen[1]?.traceparent, seen[0]?.traceparent);
 });
 
 test("[DP-28] a service is spoken to as its port is declared, whatever the client speaks; gRPC is not sent to HTTP/1", async (t) => {

@@ -70,6 +70,8 @@ export class RequestFlow implements Handler {
   readonly #book: RequestWays;
   readonly #tenant: Tenant | undefined;
   readonly #watch: RequestWatch;
+  /** What servers are told of its trace beyond what the client said. */
+  #traced: HeaderEdits | undefined;
   // Of the request under way.
   #ways: Ways | undefined;
   #way: Way | undefined;
@@ -102,10 +104,13 @@ export class RequestFlow implements Handler {
   }
 
   decide(head: RequestHead, exchange: Exchange): Forward | Respond {
-    const traced = this.#watch.begin(head);
+    this.#traced = this.#watch.begin(head);
     const decision = this.#decide(head, exchange);
-    if (traced === undefined || decision.kind !== "forward") return decision;
-    return { ...decision, edits: withTrace(traced, decision.edits) };
+    return decision.kind === "forward" ? this.#withTrace(decision) : decision;
+  }
+
+  #withTrace(decision: Forward): Forward {
+    return this.#traced === undefined ? decision : { ...decision, edits: withTrace(this.#traced, decision.edits) };
   }
 
   #decide(head: RequestHead, { startedMs }: Exchange): Forward | Respond {
@@ -311,7 +316,7 @@ export class RequestFlow implements Handler {
     if (!this.#pickOther(cluster) || !this.#admit(cluster)) return undefined;
     this.#triedMs = this.#parts.nowMs();
     this.#flags = "-";
-    const forward = this.#way.forward(this.#routed, this.#policy as HttpPolicy);
+    const forward = this.#withTrace(this.#way.forward(this.#routed, this.#policy as HttpPolicy));
     const delayMs = retryDelayMs(retry, failed, this.#parts.random);
     // An injected delay is not suffered twice.
     return delayMs === (forward.delayMs ?? 0) ? forward : { ...forward, delayMs };
