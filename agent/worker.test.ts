@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
+import { createServer as createHttp1 } from "node:http";
 import { connect as connectHttp2, createServer as createHttp2 } from "node:http2";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -17,6 +18,7 @@ import { Replicas } from "./app/replicas.ts";
 import { systemClock } from "./base/clock.ts";
 import { encodeFrame } from "./base/frames.ts";
 import { silentLogger } from "./base/log.ts";
+import type { LocalPod } from "./flow.ts";
 import type { RequestDeltas } from "./report/request-series.ts";
 import type { HandedEnd } from "./threads.ts";
 
@@ -217,6 +219,26 @@ test("[DP-24] [SEC-1] a client that was silent and then speaks HTTP is judged by
   await waitFor("an answer", () => seen.text.includes("RBAC"));
   assert.match(seen.text, /^HTTP\/1\.1 403 /);
   assert.equal(dialled(), 0);
+});
+
+test("[DP-25] [INT-12] a connection that comes before its thread knows the pod waits for that, and is then served", async (t) => {
+  const server = createHttp1((_, response) => void response.end("served"));
+  const pods: LocalPod[] = [];
+  const replicas = new Replicas({ state: mesh({}), pods: () => pods, knowledge: () => "fresh" });
+  const { connect: hand } = await startThreads(t, 1, server, { replicas });
+  const client = await hand(0, { protocol: "http1" });
+  let text = "";
+  client.on("data", (chunk: Buffer) => {
+    text += chunk.toString();
+  });
+  client.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+  // The thread has read the connection's event by then: an answer would be here.
+  await systemClock.sleep(200);
+  assert.equal(text, "");
+  pods.push(localPod(podA));
+  replicas.pods();
+  await waitFor("an answer", () => text !== "");
+  assert.match(text, /^HTTP\/1\.1 200 /);
 });
 
 /** Node's own client on a connection that was handed over. */

@@ -18,6 +18,7 @@ import { type HttpProtocol, type TakeClient, UnknownClient } from "./forward/sni
 import { type Tenant, Tenants } from "./forward/tenants.ts";
 import { type Drained, HandedConnections, standingOf, tenantOf } from "./handed.ts";
 import { adoptChannel } from "./native.ts";
+import { Overtaken } from "./overtaken.ts";
 import { Replica } from "./replica.ts";
 import { RequestSeriesTable } from "./report/request-series.ts";
 import { RequestFlow, type RequestFlowParts } from "./request.ts";
@@ -44,7 +45,7 @@ const channel = adoptChannel(
     question: () => null,
     records: () => {},
     event(event) {
-      if (event.event === "socket") take(event as unknown as HandedSocket);
+      if (event.event === "socket") overtaken.take(event as unknown as HandedSocket);
       else if (event.event === "aborted") sockets.aborted(event.id as number);
     },
     late: (value) => sockets.late(value),
@@ -120,6 +121,7 @@ const handedOver = new HandedConnections({
     });
   },
 });
+const overtaken = new Overtaken(replica, systemClock, take);
 const stopTelling = every(systemClock, tellMs, tellRequests);
 
 function tellRequests(): void {
@@ -214,6 +216,7 @@ parentPort?.on("message", (message: ToThread) => {
     handedOver.drain();
   } else {
     const changes = replica.take(message);
+    overtaken.review();
     carried.review();
     if (message.say === "pods" || (changes !== undefined && changes.addresses.size > 0)) {
       flow.pools.review();

@@ -55,6 +55,7 @@ const table = {
   "agent/version.ts": [],
   "agent/node-flags.ts": [],
   "agent/connection-facts.ts": ["agent/decide", "agent/state", "agent/flow.ts", "agent/api", "agent/base"],
+  "agent/overtaken.ts": ["agent/replica.ts", "agent/threads.ts", "agent/api", "agent/base"],
   "agent/carried.ts": [
     "agent/decide",
     "agent/forward",

@@ -54,7 +54,7 @@ test("[ENR-1] [ENR-2] [ENR-3] [ENR-4] [ENR-5] [ENR-6] the enricher in the lab: m
     await t.test("a policy about the score acts once the enricher is on; usual callers go on", async () => {
       // Until the policy is there everything is served: calls of another namespace score 0.3 more.
       lab.write("deny.yaml", deny({ key: "features.mesh.score", values: [">=0.3"] }));
-      assert.equal(await status(lab, "edge/gateway"), "200");
+      await waitFor("an answer", async () => (await status(lab, "edge/gateway")) === "200");
       lab.write("settings.yaml", settings({ mesh_score_weights: { unusual_pair: 0 } }));
       await waitFor("the score", async () => (await status(lab, "edge/gateway")) === "403");
       assert.equal(await status(lab, "shop/client"), "200");

@@ -119,16 +119,20 @@ test("[LIM-1] [DP-24] [DP-25] a RateLimitPolicy acts within a second: 429 with R
       });
     });
 
-    await t.test("the agent's log names policy, limit and client", () => {
-      const lines = readFileSync(lab.node("node2").agentLog, "utf8")
-        .split("\n")
-        .filter((line) => line.includes('"rate_limited"'))
-        .map((line) => JSON.parse(line));
-      const byAddress = lines.find((line) => line.limit === "daily");
+    await t.test("the agent's log names policy, limit and client", async () => {
+      const lines = () =>
+        readFileSync(lab.node("node2").agentLog, "utf8")
+          .split("\n")
+          .filter((line) => line.includes('"rate_limited"'))
+          .map((line) => JSON.parse(line));
+      // Threads tell once a second.
+      await waitFor("a line about the identity", () =>
+        lines().some((line) => line.limit === "identity" && line.key.endsWith("/ns/shop/sa/client")),
+      );
+      const byAddress = lines().find((line) => line.limit === "daily");
       assert.equal(byAddress?.policy, "shop/web");
       assert.ok(parseIp(byAddress?.key) !== undefined, byAddress?.key);
       assert.equal(byAddress?.destination, "shop/web");
-      assert.ok(lines.some((line) => line.limit === "identity" && line.key.endsWith("/ns/shop/sa/client")));
     });
   });
 });
