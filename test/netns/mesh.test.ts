@@ -262,10 +262,14 @@ test(
   labOptions,
   async () => {
     await withLab({ "shop.yaml": shop, "strict.yaml": strict }, {}, async (lab) => {
-      await waitFor("the cache of its policies", () => {
+      await waitFor("the cache of its policies, and of the server in the mesh", () => {
         const path = join(lab.node("node2").cacheDir, "discovery.cache");
         const known = existsSync(path) ? decodeCache(readFileSync(path)) : undefined;
-        return known?.ok === true && known.value.resources.some((r) => r.kind === "TrafficPolicy");
+        if (known?.ok !== true) return false;
+        const { resources } = known.value;
+        const serves = ({ kind, value }: (typeof resources)[number]): boolean =>
+          kind === "Workload" && value.name === "web" && value.ready && value.tunnel === "fairlead/1";
+        return resources.some(({ kind }) => kind === "TrafficPolicy") && resources.some(serves);
       });
       await lab.controller("stop");
       assert.equal((await short(lab, "shop/far", "web", 50)).failed, 0);
