@@ -5,10 +5,11 @@ import type { Result } from "../base/result.ts";
 import type { Endpoint } from "../flow.ts";
 import type { DialParams } from "../native-calls.ts";
 import type { ExchangeLimits } from "./http1/exchange.ts";
-import { defaultPoolLimits, type PoolCounts, type PoolLimits, UpstreamPool } from "./http1/pool.ts";
+import { UpstreamPool } from "./http1/pool.ts";
 import type { Sweep } from "./http1/sweep.ts";
 import { Http2Pool } from "./http2/pool.ts";
 import { Turn } from "./http2/socket.ts";
+import { defaultPoolLimits, type PoolCounts, type PoolLimits } from "./server-pool.ts";
 import type { HttpProtocol } from "./sniff.ts";
 
 /** Whose connection it is and where it goes, as native is asked to dial it. */
@@ -94,8 +95,8 @@ export class Pools {
     const { ip, port } = target.endpoint;
     const endpoint: Endpoint = { ip, port };
     const dial = (_: Endpoint, onread: OnReadOpts) => this.#parts.dial(target, onread);
-    if (protocol === "http1") return new UpstreamPool(endpoint, dial, sweep, exchangeLimits, limits, counts);
-    return new Http2Pool({ endpoint, dial, sweep, turn: this.#turn, exchangeLimits, limits, counts });
+    const parts = { endpoint, dial, sweep, exchangeLimits, limits, counts };
+    return protocol === "http1" ? new UpstreamPool(parts) : new Http2Pool({ ...parts, turn: this.#turn });
   }
 
   /**

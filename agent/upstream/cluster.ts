@@ -13,7 +13,7 @@ import { decideInbound } from "../decide/inbound.ts";
 import { type Ejection, OutlierDetector } from "../decide/resilience/outlier.ts";
 import { openUpstreams, serviceUpstreams, type Upstream } from "../decide/upstreams.ts";
 import type { Verdict } from "../flow.ts";
-import { defaultPoolLimits, type PoolCounts, type PoolLimits } from "../forward/http1/pool.ts";
+import { defaultPoolLimits, type PoolCounts, type PoolLimits } from "../forward/server-pool.ts";
 import type { RequestHead } from "../http.ts";
 import type { Replica } from "../replica.ts";
 import type { EndpointChange } from "../report/endpoint-changes.ts";

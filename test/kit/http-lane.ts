@@ -9,12 +9,13 @@ import {
   type ExchangeLimits,
   type Handler,
 } from "../../agent/forward/http1/exchange.ts";
-import { defaultPoolLimits, type PoolLimits, UpstreamPool } from "../../agent/forward/http1/pool.ts";
+import { UpstreamPool } from "../../agent/forward/http1/pool.ts";
 import { Sweep } from "../../agent/forward/http1/sweep.ts";
 import { Http2Downstream } from "../../agent/forward/http2/downstream.ts";
 import { defaultLimits, type Http2Limits } from "../../agent/forward/http2/limits.ts";
 import { Http2Pool } from "../../agent/forward/http2/pool.ts";
 import { Turn } from "../../agent/forward/http2/socket.ts";
+import { defaultPoolLimits, type PoolLimits } from "../../agent/forward/server-pool.ts";
 import { UnknownClient } from "../../agent/forward/sniff.ts";
 import type { RequestHead } from "../../agent/http.ts";
 import { dialPlain } from "./http1-proxy.ts";
@@ -57,17 +58,10 @@ export async function startLane(to: number, options: LaneOptions): Promise<Lane>
   const turn = new Turn();
   const endpoint = { ip: "127.0.0.1", port: to };
   const poolLimits = { ...defaultPoolLimits, ...options.pool };
+  const toServer = { endpoint, dial: dialPlain, sweep, exchangeLimits: limits };
   const pools = {
-    http1: new UpstreamPool(endpoint, dialPlain, sweep, limits),
-    http2: new Http2Pool({
-      endpoint,
-      dial: dialPlain,
-      sweep,
-      turn,
-      exchangeLimits: limits,
-      limits: poolLimits,
-      http2Limits,
-    }),
+    http1: new UpstreamPool(toServer),
+    http2: new Http2Pool({ ...toServer, turn, limits: poolLimits, http2Limits }),
   };
   const ended: EndedExchange[] = [];
   const refused: string[] = [];

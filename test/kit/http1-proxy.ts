@@ -9,8 +9,9 @@ import {
   type ExchangeLimits,
   type Handler,
 } from "../../agent/forward/http1/exchange.ts";
-import { defaultPoolLimits, type PoolLimits, UpstreamPool } from "../../agent/forward/http1/pool.ts";
+import { UpstreamPool } from "../../agent/forward/http1/pool.ts";
 import { Sweep } from "../../agent/forward/http1/sweep.ts";
+import { defaultPoolLimits, type PoolLimits } from "../../agent/forward/server-pool.ts";
 import type { Tenant } from "../../agent/forward/tenants.ts";
 
 export interface Http1Proxy {
@@ -49,9 +50,12 @@ export async function startProxy(
 ): Promise<Http1Proxy> {
   const limits = { ...defaultExchangeLimits, ...options.limits };
   const sweep = new Sweep(systemClock, 20);
-  const pool = new UpstreamPool({ ip: "127.0.0.1", port: to }, options.dial ?? dialPlain, sweep, limits, {
-    ...defaultPoolLimits,
-    ...options.pool,
+  const pool = new UpstreamPool({
+    endpoint: { ip: "127.0.0.1", port: to },
+    dial: options.dial ?? dialPlain,
+    sweep,
+    exchangeLimits: limits,
+    limits: { ...defaultPoolLimits, ...options.pool },
   });
   const connections = new Set<Downstream>();
   const forward = { kind: "forward", upstream: pool } as const;

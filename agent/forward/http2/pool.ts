@@ -1,10 +1,7 @@
 // Connections to one HTTP/2 endpoint for one class of callers (DP-27): few, with many streams each. A connection that takes no more
 // streams (full, GOAWAY) is joined by another; what waits gets its stream in turn.
-import type { Endpoint } from "../../flow.ts";
-import type { Dialer, ExchangeLimits } from "../http1/exchange.ts";
 import type { Answered, PoolLink, ServerLink } from "../http1/links.ts";
-import { defaultPoolLimits, type PoolCounts, type PoolLimits } from "../http1/pool.ts";
-import type { Sweep } from "../http1/sweep.ts";
+import { ServerPool, type ServerPoolParts } from "../server-pool.ts";
 import { defaultLimits, type Http2Limits } from "./limits.ts";
 import { StreamServerLink } from "./server-link.ts";
 import type { SocketClock, Turn } from "./socket.ts";
@@ -14,15 +11,8 @@ import { Http2Upstream, type UpstreamOwner } from "./upstream.ts";
 /** How many streams at once a server is believed to take before it has said so; usual servers take 100 or more. */
 const mostExpected = 100;
 
-export interface Http2PoolParts {
-  readonly endpoint: Endpoint;
-  readonly dial: Dialer;
-  readonly sweep: Sweep;
+export interface Http2PoolParts extends ServerPoolParts {
   readonly turn: Turn;
-  readonly exchangeLimits: ExchangeLimits;
-  /** `maxWaiting`: for a stream; `maxRequests`: streams that one connection carries in all. */
-  readonly limits?: PoolLimits;
-  readonly counts?: PoolCounts;
   readonly http2Limits?: Http2Limits;
 }
 
@@ -46,58 +36,26 @@ class LinkTaker implements StreamTaker {
   }
 }
 
-export class Http2Pool implements PoolLink, StreamPool, UpstreamOwner {
+export class Http2Pool extends ServerPool<StreamTaker, Http2Upstream> implements PoolLink, StreamPool, UpstreamOwner {
   readonly streams: StreamPool = this;
-  readonly endpoint: Endpoint;
-  limits: PoolLimits;
-  /** All pools under the same limits, this one included. */
-  readonly counts: PoolCounts;
   readonly http2Limits: Http2Limits;
-  readonly exchangeLimits: ExchangeLimits;
   readonly turn: Turn;
   readonly clock: SocketClock;
-  private readonly sweepOf: Sweep;
-  private readonly dial: Dialer;
   private readonly ready: Http2Upstream[] = [];
   /** All that are open, those that take no more streams too. */
   private readonly live = new Set<Http2Upstream>();
-  private readonly dialling = new Set<Http2Upstream>();
-  private readonly waiting: StreamTaker[] = [];
-  /** As the server said on its last connection: more on the next one would be refused before its settings come. */
-  private expected = mostExpected;
-  private isDraining = false;
-  private isRetired = false;
-  /** Connections that are open, ending or being opened. */
-  open = 0;
-  /** When it was last asked for a stream. */
-  usedMs: number;
 
   constructor(parts: Http2PoolParts) {
-    this.endpoint = parts.endpoint;
-    this.dial = parts.dial;
-    this.sweepOf = parts.sweep;
+    super(parts);
     this.clock = parts.sweep.clock;
     this.turn = parts.turn;
-    this.exchangeLimits = parts.exchangeLimits;
-    this.limits = parts.limits ?? defaultPoolLimits;
-    this.counts = parts.counts ?? { open: 0, waiting: 0 };
-    this.usedMs = parts.sweep.now;
     this.http2Limits = parts.http2Limits ?? defaultLimits;
-    parts.sweep.add(this);
-  }
-
-  get waitingCount(): number {
-    return this.waiting.length;
+    this.expected = mostExpected;
   }
 
   /** Connections that may take streams. */
   get readyCount(): number {
     return this.ready.length;
-  }
-
-  /** It was forgotten: nothing begins here any more. */
-  get isGone(): boolean {
-    return this.isDraining;
   }
 
   connection(taker: StreamTaker, fresh: boolean): Http2Upstream | undefined {
@@ -112,13 +70,7 @@ export class Http2Pool implements PoolLink, StreamPool, UpstreamOwner {
         }
       }
     }
-    if (this.isDraining) this.refuse(taker, "pool_draining");
-    else if (this.counts.waiting >= this.limits.maxWaiting && !this.mayOpen()) this.refuse(taker, "pool_overflow");
-    else {
-      this.waiting.push(taker);
-      this.counts.waiting++;
-      this.dialMore();
-    }
+    if (this.wait(taker)) this.dialMore();
     return undefined;
   }
 
@@ -131,28 +83,6 @@ export class Http2Pool implements PoolLink, StreamPool, UpstreamOwner {
 
   giveUp(taker: StreamTaker): void {
     this.forget(this.waiting.indexOf(taker));
-  }
-
-  private forget(at: number): void {
-    if (at < 0) return;
-    this.waiting.splice(at, 1);
-    this.counts.waiting--;
-  }
-
-  private nextWaiting(): StreamTaker | undefined {
-    const taker = this.waiting.shift();
-    if (taker !== undefined) this.counts.waiting--;
-    return taker;
-  }
-
-  /** An endpoint without any connection may always have one, or it would wait for those to others that nobody closes. */
-  private mayOpen(): boolean {
-    return this.open === 0 || this.counts.open < this.limits.maxConnections;
-  }
-
-  private count(opened: number): void {
-    this.open += opened;
-    this.counts.open += opened;
   }
 
   take(exchange: Answered, _safe: boolean, fresh: boolean): ServerLink | undefined {
@@ -169,52 +99,20 @@ export class Http2Pool implements PoolLink, StreamPool, UpstreamOwner {
     this.forget(this.waiting.findIndex((each) => each instanceof LinkTaker && each.exchange === exchange));
   }
 
-  /** Not at once: the caller is in the middle of its own work. */
-  private refuse(taker: StreamTaker, why: string): void {
-    const { turn } = taker;
-    queueMicrotask(() => taker.notConnected(why, turn));
+  protected override dialMore(): void {
+    while (this.dialling.size * this.expected < this.waiting.length && this.mayOpen() && !this.isDraining) {
+      const up = new Http2Upstream(this, this.sweepOf.now);
+      // More than that would be refused before the server's settings come.
+      up.connection.peerMaxStreams = this.expected;
+      this.startDial(up, up.onread());
+    }
   }
 
-  private dialMore(): void {
-    while (this.dialling.size * this.expected < this.waiting.length && this.mayOpen() && !this.isDraining)
-      this.dialOne();
-  }
-
-  private dialOne(): void {
-    this.count(1);
-    const up = new Http2Upstream(this, this.sweepOf.now);
-    up.connection.peerMaxStreams = this.expected;
-    this.dialling.add(up);
-    void this.dial(this.endpoint, up.onread()).then(
-      (result) => {
-        if (!this.dialling.delete(up)) {
-          // Given up by then.
-          if (result.ok) result.value.destroy();
-          return;
-        }
-        if (!result.ok) {
-          this.dialFailed(result.error);
-          return;
-        }
-        up.opened(result.value);
-        this.live.add(up);
-        if (this.isDraining) up.drain();
-        else this.ready.push(up);
-        this.serve();
-      },
-      () => {
-        if (this.dialling.delete(up)) this.dialFailed("connect_failed");
-      },
-    );
-  }
-
-  /** All that this connection was to carry hear of it: each may have another idea. */
-  private dialFailed(why: string): void {
-    this.count(-1);
-    const failed = this.waiting.splice(0, this.expected);
-    this.counts.waiting -= failed.length;
-    for (const taker of failed) taker.notConnected(why, taker.turn);
-    this.dialMore();
+  protected override connected(up: Http2Upstream): void {
+    this.live.add(up);
+    if (this.isDraining) up.drain();
+    else this.ready.push(up);
+    this.serve();
   }
 
   /** Gives streams to those that wait, as far as they go. */
@@ -236,6 +134,7 @@ export class Http2Pool implements PoolLink, StreamPool, UpstreamOwner {
     else if (this.isRetired) this.closeIdle();
   }
 
+  /** What the server said on its last connection is expected of the next. */
   told(maxStreams: number): void {
     this.expected = Math.max(1, Math.min(maxStreams, mostExpected));
   }
@@ -252,15 +151,10 @@ export class Http2Pool implements PoolLink, StreamPool, UpstreamOwner {
     if (this.waiting.length > 0) this.serve();
   }
 
-  sweep(now: number): void {
+  protected override sweepOpen(now: number): void {
     // A stream that its owner gave up made room without a word.
     if (this.waiting.length > 0) this.serve();
     this.endIdle(this.isRetired ? now : now - this.limits.idleTimeoutMs);
-    for (const up of this.dialling) {
-      if (now - up.openedMs < this.limits.connectTimeoutMs) continue;
-      this.dialling.delete(up);
-      this.dialFailed("connect_timeout");
-    }
   }
 
   /** Of connections without streams, those that have been so since `sinceMs` or longer, or take no more anyway. */
@@ -272,32 +166,12 @@ export class Http2Pool implements PoolLink, StreamPool, UpstreamOwner {
     }
   }
 
-  /** Whether connections are kept for later. One that was retired may be revived. */
-  get keeps(): boolean {
-    return !this.isRetired;
-  }
-
-  /** The endpoint leaves: nothing idle is kept. Whoever was sent here is still served. */
-  retire(): void {
-    this.isRetired = true;
-    this.closeIdle();
-  }
-
-  revive(): void {
-    this.isRetired = false;
-  }
-
-  closeIdle(): void {
+  override closeIdle(): void {
     this.endIdle(Number.POSITIVE_INFINITY);
   }
 
-  /** The endpoint goes away: streams under way end in peace, no new one begins. */
-  drain(): void {
-    this.isDraining = true;
+  protected override endOpen(): void {
     for (const up of this.ready.splice(0)) up.drain();
-    for (let next = this.nextWaiting(); next !== undefined; next = this.nextWaiting())
-      this.refuse(next, "pool_draining");
-    this.sweepOf.remove(this);
   }
 
   /** Ends everything now; streams under way are lost. */
