@@ -35,14 +35,15 @@ export function startWatching(
 
 /** Facts of an ended exchange, whatever its codec. */
 export interface Ended {
+  readonly clientProtocol: "http1" | "http2";
   readonly status: number;
   readonly requestBytes: number;
   readonly responseBytes: number;
   readonly resent: number;
   readonly outcome: string;
-  /** Absent where it was HTTP/1. */
-  readonly isGrpc?: boolean;
-  readonly grpcStatus?: string;
+  readonly isGrpc: boolean;
+  /** "" of what is no gRPC. */
+  readonly grpcStatus: string;
 }
 export class RequestWatch {
   readonly #parts: WatchParts;
@@ -119,7 +120,7 @@ export class RequestWatch {
   }
 
   #record(
-    { status, requestBytes, responseBytes, resent, outcome, isGrpc, grpcStatus }: Ended,
+    { status, requestBytes, responseBytes, resent, outcome, clientProtocol, isGrpc, grpcStatus }: Ended,
     flags: string,
     durationMs: number,
     parties: RequestParties | undefined,
@@ -134,12 +135,12 @@ export class RequestWatch {
       startedMs: this.#parts.wallMs() - durationMs,
       durationMs,
       direction,
-      protocol: isGrpc === undefined ? "http" : isGrpc ? "grpc" : "http2",
+      protocol: isGrpc ? "grpc" : clientProtocol === "http2" ? "http2" : "http",
       method: this.#method,
       authority: this.#authority,
       path: this.#path,
       status,
-      grpcStatus: isGrpc === true ? (grpcStatus ?? "") : "",
+      grpcStatus,
       flags,
       outcome,
       reason: this.#reason,

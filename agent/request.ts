@@ -139,7 +139,7 @@ export class RequestFlow implements Handler {
   answered(head: ResponseHead, exchange: Exchange): HeaderEdits | Forward | undefined {
     const { status } = head;
     // A call that failed at once says so in its head.
-    const grpcStatus = exchange.isGrpc === true ? Number(head.header("grpc-status") ?? -1) : -1;
+    const grpcStatus = exchange.isGrpc ? Number(head.header("grpc-status") ?? -1) : -1;
     const mayBeUnsent = status === 503 || grpcStatus === unavailable || this.#isFromTunnel;
     const unsent = mayBeUnsent ? head.header(unsentField) : undefined;
     if (unsent !== undefined) return this.#unsent(exchange);
@@ -190,7 +190,7 @@ export class RequestFlow implements Handler {
     }
     const cluster = this.#ways?.cluster;
     if (this.#tries > 0) cluster?.endRequest(this.#retries);
-    const grpcStatus = exchange.isGrpc === true ? exchange.grpcStatus : undefined;
+    const grpcStatus = exchange.isGrpc ? exchange.grpcStatus : undefined;
     const counted = this.#way?.parts.parties ?? this.#ways?.parties ?? noParties;
     for (const parties of counted)
       this.#parts.series.ended(parties, status, grpcStatus, this.#flags, durationMs, requestBytes, responseBytes);

@@ -81,7 +81,7 @@ export async function startLane(to: number, options: LaneOptions): Promise<Lane>
         resent,
         requestBytes,
         responseBytes,
-        grpcStatus: exchange.grpcStatus ?? "",
+        grpcStatus: exchange.grpcStatus,
       });
       options.handler?.ended?.(exchange);
     },

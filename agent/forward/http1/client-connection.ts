@@ -3,9 +3,10 @@
 import { STATUS_CODES } from "node:http";
 import type { OnReadOpts, Socket } from "node:net";
 import type { Malformed } from "../../http.ts";
+import { ExchangeCore } from "../exchange-core.ts";
 import type { Tenant, Waiting } from "../tenants.ts";
 import { BodyReader } from "./body.ts";
-import type { ExchangeLimits, Outcome } from "./exchange.ts";
+import type { ExchangeLimits } from "./exchange.ts";
 import { MORE, REFUSED } from "./fields.ts";
 import { MessageWriter } from "./message-writer.ts";
 import { ROOM } from "./out-buffer.ts";
@@ -30,11 +31,11 @@ const nothing = Buffer.alloc(0);
 const dearUs = 100;
 const dearLargeUs = 400;
 
-export abstract class ClientConnection implements Swept, Waiting {
+export abstract class ClientConnection extends ExchangeCore implements Swept, Waiting {
   /** Whose share of the thread it uses. */
   tenant: Tenant | undefined;
   protected readonly limits: ExchangeLimits;
-  protected readonly times: Sweep;
+  protected override readonly times: Sweep;
   protected readonly socket: Socket;
   protected readonly writer: MessageWriter;
   protected readonly parser: RequestParser;
@@ -45,23 +46,17 @@ export abstract class ClientConnection implements Swept, Waiting {
   protected isDraining = false;
   protected hasClientEnded = false;
   protected keepsAlive = true;
-  protected isRequestDone = true;
-  /** Monotonic ms; 0: none. */
-  protected deadlineMs = 0;
-  protected tryDeadlineMs = 0;
-  protected answerDeadlineMs = 0;
-  protected stallMs: number;
   protected isConsuming = false;
   private isPaused = false;
   /** Its namespace has used up its turn. */
   private isHeld = false;
   private discarded = 0;
-  private activeMs: number;
   private headSinceMs = 0;
   private sweptMs: number;
   private readonly answersTaken = (): void => this.resumeReading();
 
   constructor(limits: ExchangeLimits, times: Sweep, open: (onread: OnReadOpts) => Socket) {
+    super("http1");
     this.limits = limits;
     this.times = times;
     this.parser = new RequestParser(limits);
@@ -89,9 +84,6 @@ export abstract class ClientConnection implements Swept, Waiting {
   protected abstract sendTunnel(buf: Buffer, from: number, to: number): boolean;
   /** The client's side ended during an exchange or in a tunnel. */
   protected abstract halfClosed(): void;
-  protected abstract expired(why: Outcome): void;
-  /** A decision or hook threw: this client's request is over, nobody else's. */
-  abstract threw(error: unknown): void;
   protected abstract refused(why: Malformed): void;
   /** The socket is closed. */
   protected abstract clientGone(): void;
@@ -299,10 +291,7 @@ export abstract class ClientConnection implements Swept, Waiting {
           this.close();
         break;
       case BUSY:
-        if (this.deadlineMs > 0 && now >= this.deadlineMs) this.expired("request_timeout");
-        else if (this.tryDeadlineMs > 0 && now >= this.tryDeadlineMs) this.expired("try_timeout");
-        else if (this.answerDeadlineMs > 0 && now >= this.answerDeadlineMs) this.expired("response_timeout");
-        else if (quiet >= this.stallMs) this.expired(this.isRequestDone ? "response_stalled" : "request_stalled");
+        this.checkDeadlines(now);
         break;
       case TUNNEL:
         if (quiet >= this.limits.tunnelIdleTimeoutMs) this.expired("tunnel_idle");

@@ -4,9 +4,8 @@ import type { OnReadOpts, Socket } from "node:net";
 import type { HeaderList, Malformed } from "../../http.ts";
 import { notBegun } from "../http2/stream-links.ts";
 import type { TrailerParser } from "./body.ts";
-import { BUSY, CLOSED, LINGER, TUNNEL } from "./client-connection.ts";
-import { CountedConnection } from "./counted-connection.ts";
-import type { Decision, DownstreamParts, Forward, Handler, Outcome, Respond } from "./exchange.ts";
+import { BUSY, CLOSED, ClientConnection, LINGER, TUNNEL } from "./client-connection.ts";
+import type { DownstreamParts, Forward, Handler, Outcome } from "./exchange.ts";
 import { isIdempotent, statusOf } from "./exchange.ts";
 import { KEEP_ALIVE, REFUSED } from "./fields.ts";
 import type { Answered, ServerLink } from "./links.ts";
@@ -17,8 +16,8 @@ import type { ResponseParser } from "./response.ts";
 const mostStale = 3;
 const nothing = Buffer.alloc(0);
 
-export class Downstream extends CountedConnection implements Answered {
-  private readonly handler: Handler;
+export class Downstream extends ClientConnection implements Answered {
+  protected override readonly handler: Handler;
   private readonly tellClosed: (() => void) | undefined;
   private readonly out = new OutgoingRequest();
   private upstream: ServerLink | undefined;
@@ -26,11 +25,8 @@ export class Downstream extends CountedConnection implements Answered {
   private readonly clientFlushed = (): void => this.upstream?.resume();
   private minor = 1;
   private asksUpgrade = false;
-  private isUnderWay = false;
   private isSent = false;
-  private hasStarted = false;
   private stale = 0;
-  private cancelDelay: (() => void) | undefined;
   turn = 0;
 
   /** `open` makes the socket, with `onread` and half-close allowed: `(onread) => new Socket({ fd, onread, allowHalfOpen: true })`. */
@@ -40,7 +36,7 @@ export class Downstream extends CountedConnection implements Answered {
     this.tellClosed = parts.closed;
   }
 
-  get canResend(): boolean {
+  override get canResend(): boolean {
     return !this.isSent || (this.isRequestDone && this.out.isWhole);
   }
 
@@ -58,7 +54,6 @@ export class Downstream extends CountedConnection implements Answered {
     this.isUnderWay = true;
     this.stale = 0;
     this.clearFacts(parser.method);
-    this.deadlineMs = 0;
     this.state = BUSY;
     const decision = this.handler.decide(parser, this);
     this.decision = decision;
@@ -86,28 +81,15 @@ export class Downstream extends CountedConnection implements Answered {
     return body.next;
   }
 
-  private follow(decision: Decision): void {
-    this.decision = decision;
-    if (decision.kind === "reset") {
-      this.endExchange("reset_by_decision");
-      this.cut();
-      return;
-    }
-    if (decision.kind === "forward") this.startTimes(decision);
-    if ((decision.delayMs ?? 0) <= 0) this.proceed(decision);
-    else
-      this.cancelDelay = this.times.after(decision.delayMs as number, () => {
-        this.cancelDelay = undefined;
-        this.proceed(decision);
-      });
+  protected override startTry({ timeoutMs = 0, tryTimeoutMs = 0, idleTimeoutMs }: Forward): void {
+    const { now } = this.times;
+    if (timeoutMs > 0 && this.deadlineMs === 0) this.deadlineMs = now + timeoutMs;
+    this.tryDeadlineMs = tryTimeoutMs > 0 ? now + tryTimeoutMs : 0;
+    this.answerDeadlineMs = 0;
+    this.stallMs = (idleTimeoutMs ?? this.limits.stallTimeoutMs) || Number.POSITIVE_INFINITY;
   }
 
-  private proceed(decision: Forward | Respond): void {
-    if (decision.kind === "forward") this.takeUpstream(decision, false);
-    else this.respond(decision.status, decision.headers, decision.body, "finished");
-  }
-
-  private takeUpstream(decision: Forward, fresh: boolean): void {
+  protected override look(decision: Forward, fresh: boolean): void {
     this.turn++;
     const upstream = decision.upstream.take(this, this.canResend && isIdempotent(this.method), fresh);
     if (upstream !== undefined) this.connected(upstream);
@@ -167,8 +149,7 @@ export class Downstream extends CountedConnection implements Answered {
     else this.respond(why.status, [], nothing, `refused:${why.refused}`);
   }
 
-  /** An answer of our own. */
-  private respond(status: number, headers: HeaderList, body: Buffer, outcome: Outcome): void {
+  protected override respond(status: number, headers: HeaderList, body: Buffer, outcome: Outcome): void {
     this.hasStarted = true;
     this.status = status;
     this.answeredMs = this.times.exactMs();
@@ -265,28 +246,11 @@ export class Downstream extends CountedConnection implements Answered {
       // It was closed while idle, and this request came too late to learn of it; or an HTTP/2 server did not begin.
       this.stale++;
       this.resent++;
-      this.takeUpstream(this.decision, true);
+      this.look(this.decision, true);
     } else this.giveUp(why);
   }
 
-  private giveUp(why: Outcome): void {
-    let decision: Decision | undefined;
-    try {
-      decision = this.handler.failed?.(why, this);
-    } catch (error) {
-      this.threw(error);
-      return;
-    }
-    if (decision === undefined || (decision.kind === "forward" && !this.canResend)) {
-      this.respond(statusOf(why), [], nothing, why);
-      return;
-    }
-    if (decision.kind === "forward") this.resent++;
-    this.follow(decision);
-  }
-
-  /** Cuts an exchange whose response has begun: the client must see that it is not whole. */
-  private fail(why: Outcome): void {
+  protected override fail(why: Outcome): void {
     this.endExchange(why);
     this.cut();
   }
@@ -310,8 +274,7 @@ export class Downstream extends CountedConnection implements Answered {
 
   /** Lets go of the server's side, whatever it was doing. */
   private release(): void {
-    this.cancelDelay?.();
-    this.cancelDelay = undefined;
+    this.endDelay();
     const upstream = this.upstream;
     this.upstream = undefined;
     if (upstream !== undefined) {

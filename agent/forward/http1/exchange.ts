@@ -3,6 +3,7 @@ import type { OnReadOpts, Socket } from "node:net";
 import type { Result } from "../../base/result.ts";
 import type { Endpoint } from "../../flow.ts";
 import type { HeaderEdits, HeaderList, Malformed, RequestHead, ResponseHead } from "../../http.ts";
+import type { HttpProtocol } from "../sniff.ts";
 import { type CodecLimits, defaultCodecLimits } from "./limits.ts";
 import type { PoolLink } from "./links.ts";
 import type { Sweep } from "./sweep.ts";
@@ -75,9 +76,10 @@ export interface Exchange {
   /** How often the request was sent beyond the first time. */
   readonly resent: number;
   readonly outcome: Outcome;
-  /** A gRPC call (over HTTP/2), and its status, "" if it has none; absent: it is none. */
-  readonly isGrpc?: boolean;
-  readonly grpcStatus?: string;
+  readonly clientProtocol: HttpProtocol;
+  /** A gRPC call (over HTTP/2), and its status, "" if it has none. */
+  readonly isGrpc: boolean;
+  readonly grpcStatus: string;
   /** No server has seen it whole and answered, and all that was sent is still here: it may go to another server. */
   readonly canResend: boolean;
 }

@@ -4,7 +4,7 @@
 import { grpcTimeoutMs } from "../../base/grpc-timeout.ts";
 import type { HeaderEdits, HeaderList, Malformed } from "../../http.ts";
 import { isGrpcType, knownStatus } from "../grpc.ts";
-import type { Decision, Forward, Outcome, RequestCopies, Respond } from "../http1/exchange.ts";
+import type { Decision, Forward, Outcome, RequestCopies } from "../http1/exchange.ts";
 import { isIdempotent, statusOf } from "../http1/exchange.ts";
 import { errorCode } from "./codes.ts";
 import type { Http2Request } from "./head.ts";
@@ -19,7 +19,6 @@ const nothing = Buffer.alloc(0);
 const connectRefused: Malformed = { refused: "connect_unsupported", status: 501 };
 
 export class StreamExchange extends RoutedExchange {
-  private hasStarted = false;
   private discarded = 0;
   /** Of the server's content, not consumed. */
   private heldAnswer = 0;
@@ -27,13 +26,12 @@ export class StreamExchange extends RoutedExchange {
   private copies: RequestCopies | undefined;
 
   /** All that was sent to a server is here, and the client has seen nothing. */
-  get canResend(): boolean {
+  override get canResend(): boolean {
     return this.kept.isWhole && !this.hasStarted;
   }
 
   /** A request of the client. */
   begin(parts: ExchangeParts, stream: Http2Stream, head: Http2Request, end: boolean): void {
-    const { times } = parts;
     this.parts = parts;
     this.handler = parts.take();
     this.stream = stream;
@@ -48,7 +46,7 @@ export class StreamExchange extends RoutedExchange {
     this.heldRequest = this.heldAnswer = this.resendings = this.discarded = 0;
     this.clearTimes();
     this.isUnderWay = true;
-    this.clearFacts(head.method, times.exactMs());
+    this.clearFacts(head.method);
     if (head.method === "POST" && isGrpcType(head.header("content-type"))) {
       this.isGrpc = true;
       const timeout = grpcTimeoutMs(head.header("grpc-timeout"));
@@ -69,30 +67,11 @@ export class StreamExchange extends RoutedExchange {
     }
   }
 
-  private follow(decision: Decision): void {
-    this.decision = decision;
-    if (decision.kind === "reset") {
-      this.fail("reset_by_decision", errorCode.internalError);
-      return;
-    }
-    if (decision.kind === "forward") {
-      this.startTimes(decision);
-      if (this.copies === undefined && decision.copies !== undefined) {
-        this.copies = decision.copies;
-        this.copies.begin(this.isRequestDone);
-      }
-    }
-    if ((decision.delayMs ?? 0) <= 0) this.proceed(decision);
-    else
-      this.cancelDelay = this.parts.times.after(decision.delayMs as number, () => {
-        this.cancelDelay = undefined;
-        this.proceed(decision);
-      });
-  }
-
-  private proceed(decision: Forward | Respond): void {
-    if (decision.kind === "forward") this.look(decision, false);
-    else this.respond(decision.status, decision.headers, decision.body, "finished", decision.grpcStatus);
+  protected override startTry(decision: Forward): void {
+    super.startTry(decision);
+    if (this.copies !== undefined || decision.copies === undefined) return;
+    this.copies = decision.copies;
+    this.copies.begin(this.isRequestDone);
   }
 
   // The client's side.
@@ -235,24 +214,14 @@ export class StreamExchange extends RoutedExchange {
     } else this.giveUp(why);
   }
 
-  protected giveUp(why: Outcome): void {
-    let decision: Decision | undefined;
-    try {
-      decision = this.handler.failed?.(why, this);
-    } catch (error) {
-      this.threw(error);
-      return;
-    }
-    if (decision === undefined || (decision.kind === "forward" && !this.canResend)) {
-      this.respond(statusOf(why), [], nothing, why);
-      return;
-    }
-    if (decision.kind === "forward") this.resent++;
-    this.follow(decision);
-  }
-
-  /** An answer of our own; a gRPC client gets it as gRPC. */
-  protected respond(status: number, headers: HeaderList, body: Buffer, outcome: Outcome, grpcStatus?: number): void {
+  /** A gRPC client gets it as gRPC. */
+  protected override respond(
+    status: number,
+    headers: HeaderList,
+    body: Buffer,
+    outcome: Outcome,
+    grpcStatus?: number,
+  ): void {
     const { stream } = this;
     this.release(errorCode.cancel);
     this.hasStarted = true;
@@ -297,8 +266,7 @@ export class StreamExchange extends RoutedExchange {
     this.parts.free(this);
   }
 
-  /** Cuts an exchange whose answer has begun: the client must see that it is not whole. */
-  private fail(why: Outcome, code: number): void {
+  protected override fail(why: Outcome, code: number = errorCode.internalError): void {
     const { stream } = this;
     this.release(errorCode.cancel);
     const status = this.isGrpc && this.hasStarted && stream !== undefined ? endGrpc(stream, why) : undefined;
@@ -327,13 +295,13 @@ export class StreamExchange extends RoutedExchange {
     this.parts.give(handler);
   }
 
-  threw(error: unknown): void {
-    this.fail("internal_error", errorCode.internalError);
+  override threw(error: unknown): void {
+    this.fail("internal_error");
     if (this.handler.threw === undefined) throw error;
     this.handler.threw(error);
   }
 
-  protected expired(why: Outcome): void {
+  protected override expired(why: Outcome): void {
     if (this.hasStarted) this.fail(why, errorCode.cancel);
     else {
       this.release(errorCode.cancel);

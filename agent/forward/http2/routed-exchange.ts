@@ -2,9 +2,9 @@
 // go of. Deadlines are kept here too. What comes back is exchange.ts's matter.
 import { grpcTimeoutField } from "../../base/grpc-timeout.ts";
 import type { HeaderList } from "../../http.ts";
-import type { ExchangeLimits, Forward, Handler, Outcome } from "../http1/exchange.ts";
+import { ExchangeCore } from "../exchange-core.ts";
+import type { ExchangeLimits, Forward, Handler } from "../http1/exchange.ts";
 import type { Sweep } from "../http1/sweep.ts";
-import { ExchangeFacts } from "./exchange-facts.ts";
 import type { Http2Request } from "./head.ts";
 import { Http1Stream, type Http1StreamOwner } from "./http1-stream.ts";
 import { KeptBody } from "./kept-body.ts";
@@ -29,10 +29,10 @@ export interface ExchangeParts {
   free(exchange: RoutedExchange): void;
 }
 
-export abstract class RoutedExchange extends ExchangeFacts implements Http1StreamOwner, StreamTaker {
+export abstract class RoutedExchange extends ExchangeCore implements Http1StreamOwner, StreamTaker {
   turn = 0;
   protected parts: ExchangeParts;
-  protected handler: Handler;
+  protected override handler: Handler;
   /** The client's; undefined when it is over. */
   protected stream: Http2Stream | undefined;
   protected head: Http2Request | undefined;
@@ -41,42 +41,23 @@ export abstract class RoutedExchange extends ExchangeFacts implements Http1Strea
   private joining: Http1Stream | undefined;
   protected readonly kept = new KeptBody();
   protected requestTrailers: HeaderList | undefined;
-  protected isRequestDone = false;
   protected isAnswerDone = false;
-  protected isUnderWay = false;
   /** The answer is out or on its way, and what still comes of the request is read over. */
   protected isDiscarding = false;
   /** Of the client's content, not consumed. */
   protected heldRequest = 0;
-  /** Monotonic, ms; deadlines 0: none. */
-  protected activeMs = 0;
-  protected deadlineMs = 0;
-  protected tryDeadlineMs = 0;
-  protected answerDeadlineMs = 0;
-  private stallMs = 0;
   /** The deadline is not the one that the client named. */
   private isShortened = false;
   protected lingerUntilMs = 0;
-  protected cancelDelay: (() => void) | undefined;
 
   constructor(parts: ExchangeParts) {
-    super();
+    super("http2");
     this.parts = parts;
     this.handler = noHandler;
   }
 
-  protected abstract giveUp(why: Outcome): void;
-  protected abstract respond(
-    status: number,
-    headers: HeaderList,
-    body: Buffer,
-    outcome: Outcome,
-    grpcStatus?: number,
-  ): void;
-  protected abstract expired(why: Outcome): void;
   /** Enough was read over: the client is asked to stop. */
   protected abstract endStream(): void;
-  abstract threw(error: unknown): void;
   abstract upHead(head: UpHead, end: boolean): void;
   abstract upData(chunk: Buffer, end: boolean): void;
   abstract upTrailers(fields: HeaderList, sensitive: readonly string[] | null): void;
@@ -84,8 +65,11 @@ export abstract class RoutedExchange extends ExchangeFacts implements Http1Strea
   abstract upReset(why: string, code: number, maybeStale: boolean): void;
   abstract upClosed(): void;
 
-  /** Looks for a way to the server. */
-  protected look(decision: Forward, fresh: boolean): void {
+  protected override get times(): Sweep {
+    return this.parts.times;
+  }
+
+  protected override look(decision: Forward, fresh: boolean): void {
     const { head } = this;
     if (head === undefined) return;
     this.turn++;
@@ -166,14 +150,13 @@ export abstract class RoutedExchange extends ExchangeFacts implements Http1Strea
   }
 
   protected clearTimes(): void {
-    this.deadlineMs = this.tryDeadlineMs = this.answerDeadlineMs = 0;
     this.isShortened = false;
     this.activeMs = this.parts.times.now;
     this.stallMs = this.parts.limits.stallTimeoutMs;
   }
 
-  /** Of a try that begins now; of the whole exchange with its first. The deadline of a gRPC call is not put off by anything. */
-  protected startTimes({ timeoutMs = 0, tryTimeoutMs = 0, idleTimeoutMs }: Forward): void {
+  /** The deadline of a gRPC call is not put off by anything. */
+  protected override startTry({ timeoutMs = 0, tryTimeoutMs = 0, idleTimeoutMs }: Forward): void {
     const { times, limits } = this.parts;
     const until = this.startedMs + timeoutMs;
     if (timeoutMs > 0 && (this.deadlineMs === 0 || until < this.deadlineMs)) {
@@ -185,13 +168,6 @@ export abstract class RoutedExchange extends ExchangeFacts implements Http1Strea
     // Streams of gRPC are silent for long where nothing happens; their deadlines are their own.
     const usual = this.isGrpc ? limits.tunnelIdleTimeoutMs : limits.stallTimeoutMs;
     this.stallMs = (idleTimeoutMs ?? usual) || Number.POSITIVE_INFINITY;
-  }
-
-  /** The request is whole, and at the server. */
-  protected awaitAnswer(): void {
-    if (this.status !== 0 || this.decision?.kind !== "forward") return;
-    const { responseTimeoutMs = 0 } = this.decision;
-    if (responseTimeoutMs > 0) this.answerDeadlineMs = this.parts.times.now + responseTimeoutMs;
   }
 
   protected takeMore(): void {
@@ -212,8 +188,7 @@ export abstract class RoutedExchange extends ExchangeFacts implements Http1Strea
   /** Lets go of the server's side, whatever it was doing. */
   protected release(code: number): void {
     const { up, joining, decision } = this;
-    this.cancelDelay?.();
-    this.cancelDelay = undefined;
+    this.endDelay();
     this.up = this.joining = undefined;
     if (up !== undefined) {
       // What was sent in whole and answered in whole is over by itself.
@@ -229,12 +204,6 @@ export abstract class RoutedExchange extends ExchangeFacts implements Http1Strea
       const until =
         this.stream?.localEnded === true ? this.lingerUntilMs : this.activeMs + this.parts.limits.stallTimeoutMs;
       if (now >= until) this.endStream();
-    } else if (this.isUnderWay) {
-      if (this.deadlineMs > 0 && now >= this.deadlineMs) this.expired("request_timeout");
-      else if (this.tryDeadlineMs > 0 && now >= this.tryDeadlineMs) this.expired("try_timeout");
-      else if (this.answerDeadlineMs > 0 && now >= this.answerDeadlineMs) this.expired("response_timeout");
-      else if (now - this.activeMs >= this.stallMs)
-        this.expired(this.isRequestDone ? "response_stalled" : "request_stalled");
-    }
+    } else if (this.isUnderWay) this.checkDeadlines(now);
   }
 }
