@@ -167,8 +167,8 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     metricSeries: env.integer("FAIRLEAD_METRIC_SERIES", 10_000, 100, 1_000_000),
     /** Clients of rate limits that have a bucket of their own at a time, rounded up to a power of two. */
     limitKeys: env.integer("FAIRLEAD_LIMIT_KEYS", 65_536, 64, 2_097_152),
-    /** Data threads of the HTTP lane; 0: HTTP is carried as TCP by native. */
-    dataThreads: env.integer("FAIRLEAD_DATA_THREADS", 0, 0, 64),
+    /** Data threads of the HTTP lane, for half of the cores; 0: HTTP is carried as TCP by native. */
+    dataThreads: env.integer("FAIRLEAD_DATA_THREADS", Math.max(1, Math.min(4, availableParallelism() >> 1)), 0, 64),
     /** Heap of one data thread, MiB: beyond it that thread ends alone, and is replaced. */
     dataThreadHeapMb: env.integer("FAIRLEAD_DATA_THREAD_HEAP_MB", 512, 32, 65_536),
     /** A data thread that answers nothing for so long is ended and replaced; generous, since a busy node may keep it from running. */

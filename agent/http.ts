@@ -29,6 +29,10 @@ export interface ResponseHead {
  */
 export const unsentField = "x-fairlead-unsent";
 
+/** In a request: its client wants to know why it is denied, should it be; and in the answer, who denied it. */
+export const explainField = "x-fairlead-explain";
+export const deniedField = "x-fairlead-denied";
+
 export type HttpVersion = "1.0" | "1.1" | "2";
 
 /**

@@ -91,6 +91,25 @@ test("[SEC-1] [DP-24] policies of the server are asked about every request of a 
   assert.equal(denied?.labels?.source_principal, "spiffe://cluster.local/ns/shop/sa/client");
 });
 
+test("[SEC-10] a client of the mesh that asks is told in the answer which policy denied it, by which rule and input; nobody else is", async (t) => {
+  const at = { "10.244.2.1": await web1(t, "a") };
+  const workloads = [endpoint("a", "10.244.2.1")];
+  const deny = authorization("no-admin", [{ to: [{ paths: ["/admin*"] }] }], { action: "deny" });
+  const parts = { services: [web], workloads, authorizations: [deny] };
+  const asks = { "x-fairlead-explain": "1" };
+  const identity = "spiffe://cluster.local/ns/shop/sa/client";
+  const known = await lane(t, { direction: "inbound", parts, at, identity });
+  assert.equal((await known.get("/admin/x")).headers["x-fairlead-denied"], undefined);
+  assert.equal((await known.get("/a", "GET", asks)).headers["x-fairlead-denied"], undefined);
+  const told = await known.get("/admin/a%20b", "GET", asks);
+  assert.equal(
+    told.headers["x-fairlead-denied"],
+    'denied; policy="shop/no-admin"; rule=0; input="path=\\"/admin/a%20b\\" (may be read as \\"/admin/a b\\")"',
+  );
+  const stranger = await lane(t, { direction: "inbound", parts, at });
+  assert.equal((await stranger.get("/admin/x", "GET", asks)).headers["x-fairlead-denied"], undefined);
+});
+
 test("[TRF-1] a route decides by path and header, edits heads on the way, and answers what no rule matches", async (t) => {
   const at = { "10.244.2.1": await web1(t, "a"), "10.244.2.2": await web1(t, "b") };
   const canary = service("shop", "canary", "10.96.0.2", [{ port: 80, nodePort: 0, protocol: "http" }]);

@@ -15,6 +15,7 @@ import type { Sweep } from "./forward/http1/sweep.ts";
 import { copiesOf, type MirrorEnd } from "./forward/mirror.ts";
 import type { Tenant } from "./forward/tenants.ts";
 import {
+  explainField,
   type HeaderEdits,
   type HeaderList,
   type Malformed,
@@ -205,7 +206,7 @@ export class RequestFlow implements Handler {
   }
 
   #begin(head: RequestHead, ways: Ways): Forward | Respond {
-    if (ways.refused !== undefined) return this.#own(refusal(ways.refused));
+    if (ways.refused !== undefined) return this.#own(refusal(ways.refused, this.#isAsked(head)));
     const { cluster } = ways;
     if (cluster === undefined) this.#way = ways.way(0);
     else {
@@ -220,7 +221,7 @@ export class RequestFlow implements Handler {
     this.#watch.enriched(this.#features);
     const verdict = this.#way.judge(state)?.judge(head, this.#features);
     this.#watch.judged(verdict);
-    if (verdict?.allow === false) return this.#own(refusal(verdict));
+    if (verdict?.allow === false) return this.#own(refusal(verdict, this.#isAsked(head)));
     if (this.#features?.limited !== undefined) return this.#own(overMeshLimit(this.#features.limited));
     const limited = this.#limit(head, this.#way);
     if (limited !== undefined) return limited;
@@ -235,6 +236,12 @@ export class RequestFlow implements Handler {
     const forward = this.#way.forward(this.#routed, this.#policy as HttpPolicy);
     const mirrors = this.#routed?.mirrors ?? [];
     return mirrors.length === 0 ? forward : { ...forward, copies: this.#copies(head, mirrors, forward) };
+  }
+
+  /** Names of policies are for clients of the mesh alone. */
+  #isAsked(head: RequestHead): boolean {
+    const { direction, identity } = this.#book.handed;
+    return (direction === "outbound" || typeof identity === "string") && head.header(explainField) !== undefined;
   }
 
   #copies(head: RequestHead, mirrors: Routed["mirrors"], rewrite: Forward): RequestCopies {

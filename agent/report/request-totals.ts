@@ -24,6 +24,9 @@ export interface PairRequests {
   /** No answer, or 500 and above. */
   readonly errors: number;
   readonly durationMs: number;
+  /** Of bodies. */
+  readonly requestBytes: number;
+  readonly responseBytes: number;
   /** By bucket of `bounds`, the last one above them all; not cumulative. */
   readonly durations: readonly number[];
   readonly boundsMs: readonly number[];
@@ -77,7 +80,7 @@ export class RequestTotals {
   /** What of the label sets people look at first. */
   pairs(): readonly PairRequests[] {
     const pairs = new Map<string, { -readonly [K in keyof PairRequests]: PairRequests[K] } & { durations: number[] }>();
-    for (const { labels, count, durationMs, durations } of this.#totals.values()) {
+    for (const { labels, count, durationMs, requestBytes, responseBytes, durations } of this.#totals.values()) {
       const source = `${labels.source_workload_namespace}/${labels.source_workload}`;
       const name = labels.destination_service_name;
       const service = name === "unknown" ? labels.destination_workload : name;
@@ -85,7 +88,8 @@ export class RequestTotals {
       const key = `${labels.reporter} ${source} ${to}`;
       let pair = pairs.get(key);
       if (pair === undefined) {
-        const none = { count: 0, errors: 0, durationMs: 0, durations: Array.from(durations, () => 0) };
+        const sums = { count: 0, errors: 0, durationMs: 0, requestBytes: 0, responseBytes: 0 };
+        const none = { ...sums, durations: Array.from(durations, () => 0) };
         pair = { reporter: labels.reporter, source, service: to, boundsMs: durationBoundsMs, ...none };
         pairs.set(key, pair);
       }
@@ -93,6 +97,8 @@ export class RequestTotals {
       const code = Number(labels.response_code);
       if (code === 0 || code >= 500) pair.errors += count;
       pair.durationMs += durationMs;
+      pair.requestBytes += requestBytes;
+      pair.responseBytes += responseBytes;
       for (let i = 0; i < durations.length; i++)
         pair.durations[i] = (pair.durations[i] ?? 0) + (durations[i] as number);
     }

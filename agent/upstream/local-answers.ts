@@ -5,7 +5,7 @@ import type { MeshLimited } from "../enrich/enricher.ts";
 import type { Verdict } from "../flow.ts";
 import type { Respond } from "../forward/http1/exchange.ts";
 import type { Tenant } from "../forward/tenants.ts";
-import { unsentField } from "../http.ts";
+import { deniedField, unsentField } from "../http.ts";
 import { refusedFlags } from "../report/response-flags.ts";
 import type { Cluster } from "./cluster.ts";
 
@@ -45,16 +45,31 @@ export const routeAnswer = ({ status, headers, body, reason, delayMs, grpcStatus
   answer: { kind: "respond", status, headers, body: Buffer.from(body), delayMs, grpcStatus },
 });
 
-export function refusal({ reason, policy }: Pick<Verdict, "reason" | "policy">): OwnAnswer {
+/** `isAsked`: its client may know, and wants to, which policy denied it, by which rule and what of the request (SEC-10). */
+export function refusal(refused: Pick<Verdict, "reason" | "policy" | "rule" | "input">, isAsked: boolean): OwnAnswer {
+  const { reason, policy } = refused;
   const flags = refusedFlags(reason);
-  const isDenied = flags === "UAEX";
-  return {
-    flags,
-    reason,
-    policy,
-    answer: isDenied ? respond(403, "RBAC: access denied\n") : respond(503, `no way to the service: ${reason}\n`),
-  };
+  if (flags !== "UAEX") return { flags, reason, policy, answer: respond(503, `no way to the service: ${reason}\n`) };
+  const answer = respond(403, "RBAC: access denied\n");
+  const headers = isAsked ? [...answer.headers, deniedField, denialText(refused)] : answer.headers;
+  return { flags, reason, policy, answer: { ...answer, headers } };
 }
+
+/** A list member with parameters (RFC 8941 §3.1.2); what its strings cannot hold is percent-encoded. */
+function denialText({ reason, policy, rule, input }: Pick<Verdict, "reason" | "policy" | "rule" | "input">): string {
+  const by = policy === undefined ? `reason=${reason}` : `policy="${policy}"`;
+  const index = rule === undefined ? "" : `; rule=${rule}`;
+  const decided = input === undefined ? "" : `; input="${stringItem(input)}"`;
+  return `denied; ${by}${index}${decided}`;
+}
+
+const mostInput = 512;
+const stringItem = (text: string): string =>
+  text
+    .slice(0, mostInput)
+    .toWellFormed()
+    .replace(/[^\x20-\x7e]/gu, (char) => encodeURIComponent(char))
+    .replace(/["\\]/g, "\\$&");
 
 export function overMeshLimit({ by, action, retryAfterS }: MeshLimited): OwnAnswer {
   const isBlocked = action === "block";

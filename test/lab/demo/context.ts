@@ -30,6 +30,8 @@ export interface Talk {
   readonly sourceIdentity: string;
   readonly destinationIdentity: string;
   readonly connections: number;
+  /** Of HTTP; `sent` and `received` are then their bodies. */
+  readonly requests: number;
   readonly sent: number;
   readonly received: number;
   readonly medianMs: number;

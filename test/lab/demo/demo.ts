@@ -8,6 +8,7 @@ import { PROJECT_DIR } from "../paths.ts";
 import { callJson } from "../unix-http.ts";
 import type { DemoContext, Proof, Talk } from "./context.ts";
 import { underLoad } from "./load.ts";
+import { onRequests } from "./requests.ts";
 import { type Denied, everydayTraffic, refused, whoTalksToWhom } from "./traffic.ts";
 import { onTheWire } from "./wire.ts";
 
@@ -74,6 +75,7 @@ export async function runDemo(options: DemoOptions, say: (line: string) => void)
       return [result.proof];
     });
     talks = await whoTalksToWhom(at);
+    await step("writing a route, a policy and retries, and asking", async () => [await onRequests(at)]);
     await step(`holding idle connections and starting load`, () => underLoad(at));
     const interception = await interceptionOf(at);
     if (!options.keep) {

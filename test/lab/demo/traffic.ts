@@ -1,17 +1,7 @@
 // Demo steps with ordinary programs: everyday traffic, who talked to whom, and what is refused.
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Fields } from "../objects.ts";
-import {
-  askAgent,
-  type DemoContext,
-  fromAgents,
-  inPod,
-  median,
-  numberOf,
-  type Proof,
-  type Talk,
-  textOf,
-} from "./context.ts";
+import { type DemoContext, fromAgents, inPod, median, numberOf, type Proof, type Talk, textOf } from "./context.ts";
 
 /** Every pair once by name: nginx over HTTP, Redis, PostgreSQL; same node and across nodes, IPv4 and IPv6. */
 const conversations: readonly {
@@ -77,6 +67,7 @@ export async function everydayTraffic(at: DemoContext): Promise<Proof> {
 export async function whoTalksToWhom(at: DemoContext): Promise<Talk[]> {
   await sleep(300); // records are written when a connection has ended, in batches
   const records = (await fromAgents(at, "/v1/records?limit=1024", "records")).filter((r) => textOf(r.lane) !== "none");
+  const asked = (await fromAgents(at, "/v1/requests", "requests")).filter((pair) => pair.reporter === "source");
   const groups = new Map<string, Fields[]>();
   for (const r of records) {
     const isSource = r.direction === "outbound";
@@ -88,6 +79,9 @@ export async function whoTalksToWhom(at: DemoContext): Promise<Talk[]> {
     .map((list): Talk => {
       const first = list[0] ?? {};
       const known = (field: string): string => textOf(list.find((r) => textOf(r[field]) !== "")?.[field]);
+      const pairs = asked.filter((p) => p.source === known("src.workload") && p.service === known("dst.service"));
+      const requests = textOf(first.lane) === "http" ? pairs : [];
+      const total = (field: string): number => requests.reduce((sum, pair) => sum + numberOf(pair[field]), 0);
       return {
         source: known("src.workload") || textOf(first["src.addr"]).replace(/:\d+$/, ""),
         destination: known("dst.workload") || textOf(first["dst.upstream"]),
@@ -96,8 +90,9 @@ export async function whoTalksToWhom(at: DemoContext): Promise<Talk[]> {
         sourceIdentity: known("src.identity"),
         destinationIdentity: known("dst.identity"),
         connections: list.length,
-        sent: list.reduce((sum, r) => sum + numberOf(r.sent), 0),
-        received: list.reduce((sum, r) => sum + numberOf(r.received), 0),
+        requests: total("count"),
+        sent: list.reduce((sum, r) => sum + numberOf(r.sent), total("requestBytes")),
+        received: list.reduce((sum, r) => sum + numberOf(r.received), total("responseBytes")),
         medianMs: median(list.map((r) => numberOf(r.ready_us) / 1000)),
       };
     })
@@ -116,19 +111,17 @@ const refusals: readonly {
   readonly pod: string;
   readonly destination: string;
   readonly command: string;
-  readonly explain?: string;
 }[] = [
-  { pod: "shop/intruder", destination: "shop/web:80", command: "curl -sS -m 5 http://web/", explain: "shop/web:80" },
   {
     pod: "shop/intruder",
-    destination: "shop/db:5432",
-    command: "psql -h db -U postgres -Atc 'select 1'",
-    explain: "shop/db:5432",
+    destination: "shop/web:80",
+    command: "curl -sS -f -m 5 -D - -H 'x-fairlead-explain: 1' http://web/",
   },
+  { pod: "shop/intruder", destination: "shop/db:5432", command: "psql -h db -U postgres -Atc 'select 1'" },
   { pod: "outside/stranger", destination: "shop/web:80", command: "curl -sS -m 5 http://web.shop/" },
 ];
 
-/** What policy refuses: the program's own error beside the policy that the node's record names. Each has an allowed twin in `conversations`. */
+/** What policy refuses: the program's own error beside the policy that the answer or the node's record names. Each has an allowed twin in `conversations`. */
 export async function refused(at: DemoContext): Promise<{ readonly proof: Proof; readonly denied: readonly Denied[] }> {
   const denied: Denied[] = [];
   const through: string[] = [];
@@ -148,11 +141,12 @@ export async function refused(at: DemoContext): Promise<{ readonly proof: Proof;
     );
     const why =
       mine.find((r) => textOf(r.policy) !== "") ?? mine.find((r) => textOf(r.lane) === "none") ?? mine[0] ?? {};
+    const answered = /^x-fairlead-denied: .*policy="([^"]*)"/m.exec(done.stdout)?.[1];
     denied.push({
       source: pod,
       destination,
-      policy: textOf(why.policy),
-      reason: textOf(why.reason),
+      policy: answered ?? textOf(why.policy),
+      reason: answered === undefined ? textOf(why.reason) : "policy_denied",
       said: done.stderr.trim().split("\n")[0] ?? "",
     });
   }
@@ -169,9 +163,4 @@ export async function refused(at: DemoContext): Promise<{ readonly proof: Proof;
       facts: { denied, through },
     },
   };
-}
-
-/** Explains one allowed and one denied pair, from the running agents. */
-export async function explained(at: DemoContext, source: string, destination: string, node: string): Promise<Fields> {
-  return askAgent(at, node, `/v1/explain?${new URLSearchParams({ source, destination })}`);
 }
