@@ -1,10 +1,11 @@
-// Handed connections that are carried byte for byte: HTTP/2, which nobody reads here yet, and what no first byte named. Only where they
-// are allowed as connections, policies about requests counted against them (DP-24), and for as long as that holds.
+// Handed connections that are carried byte for byte: those whose first bytes, late as they came, are no HTTP. Only where they are allowed
+// as connections, policies about requests counted against them (DP-24), and for as long as that holds.
 import type { PodName, SpiffeId } from "./api/names.ts";
 import { decideInbound } from "./decide/inbound.ts";
 import { decideOutbound } from "./decide/outbound.ts";
-import { carry } from "./forward/carry.ts";
+import { ClientBytes, carry } from "./forward/carry.ts";
 import type { LaneSocket, LaneSockets } from "./forward/dial.ts";
+import type { TakeClient } from "./forward/sniff.ts";
 import type { DialParams } from "./native-calls.ts";
 import type { Replica } from "./replica.ts";
 import type { HandedEnd, HandedSocket } from "./threads.ts";
@@ -40,8 +41,17 @@ export class Carried {
     return upstream === undefined || decision.upstreams.some((u) => u.ip === upstream.ip && u.port === upstream.port);
   }
 
-  /** Carries a connection to where it would have gone without this thread. */
-  async take(client: LaneSocket, handed: HandedSocket): Promise<void> {
+  /** Takes a connection that is allowed, and carries it to where it would have gone without this thread. `over`: it has ended. */
+  taker(handed: HandedSocket, over: () => void): TakeClient {
+    return (open) => {
+      const said = new ClientBytes();
+      void this.#take(open(said.onread) as LaneSocket, said, handed).finally(over);
+      // Nothing can be said on it before its end, so it lives until the thread does.
+      return { drain: () => {} };
+    };
+  }
+
+  async #take(client: LaneSocket, said: ClientBytes, handed: HandedSocket): Promise<void> {
     const { planId, verdictId } = handed;
     const ended = (sent: number, received: number, error: string | undefined): void =>
       this.#parts.ended({ planId, verdictId, sent, received, ...(error === undefined ? {} : { error }) });
@@ -62,7 +72,7 @@ export class Carried {
       return ended(0, 0, await gone);
     }
     entry.upstream = upstream.value;
-    const { sent, received, error } = await carry(client, upstream.value);
+    const { sent, received, error } = await carry(client, said, upstream.value);
     ended(sent, received, error);
   }
 

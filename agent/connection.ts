@@ -87,7 +87,7 @@ function outbound(parts: ConnectionParts, pod: LocalPod, question: Outbound): Ou
   return { ...common, ...handedTo(taken, asConnection.kind === "forward") };
 }
 
-/** Who asks for HTTP speaks first: silence is waited out for a while, for connections that are opened ahead of their first request. */
+/** Who asks for HTTP speaks first. Connections that are opened ahead of their first request are then the thread's to wait for. */
 const silentMs = 2_000;
 
 /** Bytes that are no HTTP go on as a connection where that is allowed, else nowhere (DP-24). */

@@ -97,8 +97,8 @@ export interface PlanEndpoint {
 }
 
 /**
- * Handover: what becomes of a connection whose first bytes are not HTTP. A client that is silent for `detectMs` goes on as "forward"
- * says, and to the thread under "refuse". Absent: handed over without a look.
+ * Handover: what becomes of a connection whose first bytes are not HTTP. A client that is silent for `detectMs` goes to the thread, which
+ * waits on. Absent: handed over without a look.
  */
 export type OpaqueBytes = "forward" | "refuse";
 

@@ -100,6 +100,7 @@ test("a handed socket whose destination refuses is ended, and the end says why",
   t.after(() => threads.value.stop());
   answerDials(channel.far, async () => ({ error: { code: "connect_refused", message: "dial: connect_refused" } }));
   const client = await pair(t, 0);
+  client.near.write("\0");
   const fd = give(client.far);
   const closed = new Promise<void>((resolve) => {
     client.near.once("error", () => resolve());
@@ -293,9 +294,29 @@ test("[INT-7] what was silent and then speaks HTTP/1 is read as that, byte by by
   assert.match(seen.text, /^HTTP\/1\.1 403 /);
 });
 
-test("[DP-24] what was silent and is allowed as a connection is carried, until a policy about requests comes", async (t) => {
+test("[INT-7] [OBS-1] what was silent is read as requests even where it is allowed as a connection: they are counted", async (t) => {
+  const server = createHttp1((request, response) => void response.end(`served ${request.url}`));
+  const told: RequestDeltas[] = [];
+  const replicas = new Replicas({ state: mesh({}), pods: () => [localPod(podA)], knowledge: () => "fresh" });
+  const requests = (_: number, deltas: RequestDeltas | undefined) => void (deltas !== undefined && told.push(deltas));
+  const { connect: hand } = await startThreads(t, 1, server, { replicas, requests });
+  // A browser's spare connection: nothing for a while, then as any other.
+  const client = await hand(0, { protocol: null });
+  let text = "";
+  client.on("data", (chunk: Buffer) => {
+    text += chunk.toString("latin1");
+  });
+  for (const path of ["/1", "/2"]) {
+    client.write(`GET ${path} HTTP/1.1\r\nhost: a\r\n\r\n`);
+    await waitFor("its answer", () => text.includes(`served ${path}`));
+  }
+  const count = () => told.flatMap(({ deltas }) => deltas).reduce((sum, each) => sum + each.count, 0);
+  await waitFor("the metrics", () => count() === 2);
+});
+
+test("[DP-24] what was silent, is no HTTP and is allowed as a connection is carried, until a policy about requests comes", async (t) => {
   const { client, seen, replicas } = await handedInbound(t, null, []);
-  client.write("HELO");
+  client.write("HELO\r\n");
   await waitFor("the echo", () => seen.text.includes("HELO"));
   replicas.mesh({ changed: [{ kind: "Authorization", value: noAdmin }], removed: [] });
   await waitFor("the reset", () => seen.error !== "");

@@ -1,5 +1,5 @@
 // Entry of a data thread: takes the sockets that native hands over on this thread's own channel. HTTP is carried request by request
-// (request.ts), with decisions from this thread's replica of the state; what may be anything byte for byte, if that is allowed (carried.ts).
+// (request.ts), with decisions from this thread's replica of the state; what turns out to be no HTTP byte for byte, if that is allowed (carried.ts).
 import type { OnReadOpts, Socket } from "node:net";
 import { parentPort, workerData } from "node:worker_threads";
 import { every, systemClock } from "./base/clock.ts";
@@ -14,7 +14,7 @@ import { Sweep } from "./forward/http1/sweep.ts";
 import { Http2Downstream } from "./forward/http2/downstream.ts";
 import { Turn } from "./forward/http2/socket.ts";
 import { Pools, type TargetDialer } from "./forward/pools.ts";
-import { type HttpProtocol, type TakeClient, UnknownClient } from "./forward/sniff.ts";
+import { type TakeClient, type Takers, UnknownClient } from "./forward/sniff.ts";
 import { type Tenant, Tenants } from "./forward/tenants.ts";
 import { type Drained, HandedConnections, standingOf, tenantOf } from "./handed.ts";
 import { adoptChannel } from "./native.ts";
@@ -147,43 +147,32 @@ function take(handed: HandedSocket): void {
     else refusing.refuse(sockets.adopt(facts), `${why} (FAIRLEAD_NAMESPACE_CONNECTIONS)`);
     return;
   }
-  const isNamed = protocol === "http1" || protocol === "http2";
-  if (!isNamed && carried.isAllowed(handed)) {
-    // Nothing can be said on it before its end, so it lives until the thread does.
-    const whole = { drain: (): void => {} };
-    handedOver.add(whole, handed);
-    void carried.take(sockets.adopt(facts), handed).finally(() => {
-      tenant.close();
-      handedOver.ended(whole);
-    });
-    return;
-  }
   const closed = (): void => {
     tenant.close();
     handedOver.ended(connection);
   };
   const takers = takersOf(handed, tenant, closed);
   const open = (onread: OnReadOpts): Socket => sockets.adopt(facts, { onread });
+  const isNamed = protocol === "http1" || protocol === "http2";
   const connection: Drained = isNamed
     ? takers[protocol](open)
     : new UnknownClient(open, takers, closed, systemClock, limits);
   handedOver.add(connection, handed);
 }
 
-/** Whoever reads this connection's requests, by what its client speaks. */
-function takersOf(
-  handed: HandedSocket,
-  tenant: Tenant,
-  closed: () => void,
-): Readonly<Record<HttpProtocol, TakeClient>> {
+/** Whoever reads this connection, by what its client speaks. */
+function takersOf(handed: HandedSocket, tenant: Tenant, closed: () => void): Takers {
   const parts = { limits, sweep, closed };
+  const http1: TakeClient = (open) => {
+    const handler = new RequestFlow(flow, new RequestWays(flow, handed), tenant);
+    const client = new Downstream({ ...parts, handler }, open);
+    client.tenant = tenant;
+    return client;
+  };
   return {
-    http1(open) {
-      const handler = new RequestFlow(flow, new RequestWays(flow, handed), tenant);
-      const client = new Downstream({ ...parts, handler }, open);
-      client.tenant = tenant;
-      return client;
-    },
+    http1,
+    // Where it is not allowed, it is told so by whoever takes it for bad HTTP.
+    other: (open) => (carried.isAllowed(handed) ? carried.taker(handed, closed)(open) : http1(open)),
     http2(open) {
       const ways = new RequestWays(flow, handed, "http2");
       const client = new Http2Downstream({ ...parts, turn, handler: () => new RequestFlow(flow, ways, tenant) }, open);

@@ -6,17 +6,60 @@ import fc from "fast-check";
 import { waitFor } from "../../test/kit/wait.ts";
 import { systemClock } from "../base/clock.ts";
 import { preface } from "./http2/codes.ts";
-import { protocolOf, UnknownClient, upstreamProtocol } from "./sniff.ts";
+import { protocolOf, UnknownClient, upstreamProtocol, type WaitLimits } from "./sniff.ts";
 
-test("[INT-7] the preface of HTTP/2 and nothing else is HTTP/2; too few bytes say nothing", () => {
+test("[INT-7] the preface of HTTP/2 is HTTP/2, a request line with its version HTTP/1, all else another protocol", () => {
   for (let i = 0; i < preface.length; i++) assert.equal(protocolOf(preface.subarray(0, i)), undefined);
   assert.equal(protocolOf(Buffer.concat([preface, Buffer.from("x")])), "http2");
-  for (const text of ["G", "POST / HTTP/1.1", "PUT", "PRI /", "PRI * HTTP/1.1\r\n", "\0", "\x16\x03\x01"])
-    assert.equal(protocolOf(Buffer.from(text)), "http1", text);
+  for (const text of [
+    "GET / HTTP/1.1\r\n",
+    "PRI * HTTP/1.1\r\n",
+    "PUT /\xe9 HTTP/1.0\n",
+    "M-SEARCH * HTTP/1.1\r\nhost",
+  ])
+    assert.equal(protocolOf(Buffer.from(text, "latin1")), "http1", text);
+  for (const text of [
+    "",
+    "G",
+    "GET",
+    "GET ",
+    "PRI * HT",
+    "POST / HTTP/1.1",
+    "POST / HTTP/1.1\r",
+    `GET /${"a".repeat(5000)}`,
+  ])
+    assert.equal(protocolOf(Buffer.from(text)), undefined, text);
+  const others = [
+    "\0",
+    "\x16\x03\x01",
+    " GET",
+    "*1\r\n$4",
+    "PING\r\n",
+    "HELO\n",
+    "get key\r\n",
+    "EHLO a.b\r\n",
+    "GET /\r\n",
+    "GET /\0",
+  ];
+  for (const text of [...others, "GET / HTTP/1.2\r\n", "GET / HTTP/2.0\r\n", `${"A".repeat(21)} / HTTP/1.1\r\n`])
+    assert.equal(protocolOf(Buffer.from(text, "latin1")), "other", text);
+});
+
+test("[INT-7] what bytes say does not depend on how they were cut: once said, more of them change nothing", () => {
+  const line = fc.stringMatching(/^(PRI|GET|[A-Z]{1,3}) ?[/*]{0,2} ?(HTTP\/[12]\.[01])?\r?\n?[a-z]{0,9}$/);
+  const bytes = fc.oneof(
+    fc.uint8Array({ maxLength: 40 }),
+    line.map((text) => new Uint8Array(Buffer.from(text))),
+    fc.constant(new Uint8Array(preface)),
+  );
   fc.assert(
-    fc.property(fc.uint8Array({ minLength: 1, maxLength: 40 }), (bytes) => {
-      const isPrefix = preface.subarray(0, bytes.length).equals(bytes.subarray(0, preface.length));
-      assert.equal(protocolOf(bytes), !isPrefix ? "http1" : bytes.length < preface.length ? undefined : "http2");
+    fc.property(bytes, (all) => {
+      let said: string | undefined;
+      for (let i = 0; i <= all.length; i++) {
+        const now = protocolOf(all.subarray(0, i));
+        if (said !== undefined) assert.equal(now, said);
+        said = now;
+      }
     }),
   );
 });
@@ -30,20 +73,21 @@ test("[DP-28] a server is spoken to as its port is declared; where that says not
 });
 
 /** A socket that is sniffed, and what whoever takes it reads. */
-async function sniffed(t: TestContext, limits = { idleTimeoutMs: 10_000, drainIdleMs: 10_000 }) {
+async function sniffed(t: TestContext, given: Partial<WaitLimits> = {}) {
+  const limits = { idleTimeoutMs: 10_000, headTimeoutMs: 10_000, drainIdleMs: 10_000, ...given };
   const seen = { protocol: "", bytes: Buffer.alloc(0), gone: 0, drained: 0 };
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const given = new Promise<UnknownClient>((resolve) => {
+  const made = new Promise<UnknownClient>((resolve) => {
     const listening = server as unknown as { _handle: { onconnection: (status: number, handle: object) => void } };
     listening._handle.onconnection = (_status, handle) => {
-      const made = (onread: OnReadOpts): Socket =>
+      const open = (onread: OnReadOpts): Socket =>
         new Socket({ handle, onread, allowHalfOpen: true } as unknown as ConstructorParameters<typeof Socket>[0]);
-      const take = (protocol: string) => (open: (onread: OnReadOpts) => Socket) => {
+      const take = (protocol: string) => (adopt: (onread: OnReadOpts) => Socket) => {
         seen.protocol = protocol;
         // Small, so that what was read comes in several pieces.
         const buffer = Buffer.alloc(7);
-        const socket = open({
+        const socket = adopt({
           buffer: () => buffer,
           callback: (count) => {
             seen.bytes = Buffer.concat([seen.bytes, buffer.subarray(0, count)]);
@@ -53,13 +97,13 @@ async function sniffed(t: TestContext, limits = { idleTimeoutMs: 10_000, drainId
         t.after(() => socket.destroy());
         return { drain: () => void seen.drained++ };
       };
-      const takers = { http1: take("http1"), http2: take("http2") };
-      resolve(new UnknownClient(made, takers, () => void seen.gone++, systemClock, limits));
+      const takers = { http1: take("http1"), http2: take("http2"), other: take("other") };
+      resolve(new UnknownClient(open, takers, () => void seen.gone++, systemClock, limits));
     };
   });
   const client = connect({ port: (server.address() as { port: number }).port, noDelay: true });
   client.on("error", () => {});
-  const unknown = await given;
+  const unknown = await made;
   t.after(() => {
     client.destroy();
     server.close();
@@ -70,6 +114,7 @@ async function sniffed(t: TestContext, limits = { idleTimeoutMs: 10_000, drainId
 for (const [protocol, first] of [
   ["http1", "PRI /x HTTP/1.1\r\nhost: a\r\n\r\n"],
   ["http2", preface.toString()],
+  ["other", "HELO whoever.speaks.this\r\n"],
 ] as const)
   test(`[INT-7] bytes of ${protocol} that come one by one are read whole by whoever speaks it`, async (t) => {
     const { client, unknown, seen } = await sniffed(t);
@@ -89,11 +134,24 @@ test("[INT-7] a client that ends, says nothing for its time, or is to end before
   const ends = await sniffed(t);
   ends.client.end("PRI");
   await waitFor("the end", () => ends.seen.gone === 1);
-  const silent = await sniffed(t, { idleTimeoutMs: 20, drainIdleMs: 10_000 });
+  const silent = await sniffed(t, { idleTimeoutMs: 20 });
   await waitFor("its time", () => silent.seen.gone === 1);
-  const drained = await sniffed(t, { idleTimeoutMs: 10_000, drainIdleMs: 20 });
+  const drained = await sniffed(t, { drainIdleMs: 20 });
   drained.unknown.drain();
   await waitFor("let go", () => drained.seen.gone === 1);
   await waitFor("closed", () => drained.client.destroyed || drained.client.readableEnded || drained.client.closed);
   for (const { seen } of [ends, silent, drained]) assert.deepEqual([seen.gone, seen.protocol], [1, ""]);
+});
+
+test("[INT-7] [SEC-8] bytes that tell nothing in a head's time, or that are too many, go to HTTP/1, which refuses them", async (t) => {
+  const slow = await sniffed(t, { idleTimeoutMs: 60_000, headTimeoutMs: 20 });
+  slow.client.write("GE");
+  await waitFor("its time", () => slow.seen.protocol === "http1");
+  slow.client.write("T /");
+  await waitFor("the rest", () => slow.seen.bytes.toString() === "GET /");
+  const long = await sniffed(t);
+  const text = `GET /${"a".repeat(20_000)}`;
+  long.client.write(text);
+  await waitFor("all of it", () => long.seen.bytes.length === text.length);
+  assert.deepEqual([long.seen.protocol, long.seen.bytes.toString()], ["http1", text]);
 });

@@ -1,5 +1,5 @@
-// A client whose protocol nobody knows yet: its first bytes are HTTP/2's preface, or it speaks HTTP/1.1 (RFC 9113 §3.4). They are then read as
-// if nobody had looked.
+// A client whose protocol nobody knows yet, though its port is declared to be HTTP: it may have opened its connection ahead of any request.
+// It is waited for, and its first bytes are then read as if nobody had looked.
 import type { OnReadOpts, Socket } from "node:net";
 import type { Clock } from "../base/clock.ts";
 import { preface } from "./http2/codes.ts";
@@ -23,12 +23,43 @@ export function upstreamProtocol(declared: string, client: HttpProtocol): HttpPr
 }
 
 const firstBytes = 8 * 1024;
+/** A longer token is no method that anybody uses. */
+const longestMethod = 20;
+const tokenBytes = new Set(
+  Buffer.from("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+);
+const lf = 0x0a;
+const cr = 0x0d;
+const space = 0x20;
+const del = 0x7f;
 
-/** What these bytes say; undefined: too few of them. One byte decides for all methods but those that begin with "P". */
-export function protocolOf(bytes: Uint8Array): HttpProtocol | undefined {
-  const length = Math.min(bytes.length, preface.length);
-  for (let i = 0; i < length; i++) if (bytes[i] !== preface[i]) return "http1";
-  return length < preface.length ? undefined : "http2";
+/**
+ * What these bytes say, as native judges them where it sees them first (native/src/detect): HTTP/2's preface (RFC 9113 §3.4), a request
+ * line with its version (RFC 9112 §3), or another protocol. Undefined: too few of them.
+ */
+export function protocolOf(bytes: Uint8Array): HttpProtocol | "other" | undefined {
+  if (bytes.length === 0) return undefined;
+  let shared = 0;
+  while (shared < preface.length && shared < bytes.length && bytes[shared] === preface[shared]) shared++;
+  if (shared === preface.length) return "http2";
+  if (shared === bytes.length) return undefined;
+  let at = 0;
+  while (at < bytes.length && tokenBytes.has(bytes[at] as number)) at++;
+  if (at === 0 || at > longestMethod) return "other";
+  if (at === bytes.length) return undefined;
+  if (bytes[at] !== space) return "other";
+  for (at++; at < bytes.length; at++) {
+    const byte = bytes[at] as number;
+    if (byte === lf) return endsInVersion(bytes.subarray(0, at)) ? "http1" : "other";
+    if ((byte < space && byte !== cr) || byte === del) return "other";
+  }
+  return undefined;
+}
+
+function endsInVersion(line: Uint8Array): boolean {
+  const end = line[line.length - 1] === cr ? line.length - 1 : line.length;
+  const version = Buffer.from(line.subarray(Math.max(0, end - 9), end)).toString("latin1");
+  return version === " HTTP/1.1" || version === " HTTP/1.0";
 }
 
 /** Takes a client over: reads from `open(onread)` as any connection does. */
@@ -38,11 +69,15 @@ export interface Client {
 }
 
 export interface WaitLimits {
-  /** Until the first byte. */
+  /** Until the first byte: as long as a connection may rest between requests. */
   readonly idleTimeoutMs: number;
+  /** From then until enough has come to tell; what tells nothing by then is read as HTTP/1, and refused as that. */
+  readonly headTimeoutMs: number;
   /** The same of a connection that is to end. */
   readonly drainIdleMs: number;
 }
+
+export type Takers = Readonly<Record<HttpProtocol | "other", TakeClient>>;
 
 /** A connection whose first bytes decide who reads it. `gone`: it ended before they came. */
 export class UnknownClient implements Client {
@@ -51,7 +86,7 @@ export class UnknownClient implements Client {
   private reader: OnReadOpts | undefined;
   private client: Client | undefined;
   private readonly socket: Socket;
-  private readonly takers: Readonly<Record<HttpProtocol, TakeClient>>;
+  private readonly takers: Takers;
   private readonly gone: () => void;
   private readonly clock: Pick<Clock, "after">;
   private readonly limits: WaitLimits;
@@ -65,7 +100,7 @@ export class UnknownClient implements Client {
 
   constructor(
     open: (onread: OnReadOpts) => Socket,
-    takers: Readonly<Record<HttpProtocol, TakeClient>>,
+    takers: Takers,
     gone: () => void,
     clock: Pick<Clock, "after">,
     limits: WaitLimits,
@@ -101,24 +136,41 @@ export class UnknownClient implements Client {
   }
 
   private read(count: number, into: Uint8Array): boolean {
-    if (this.reader !== undefined) return this.reader.callback(count, into);
+    if (this.reader !== undefined) {
+      // Asked for before there was a reader, where it was no read that brought it in.
+      if (into.buffer === this.buffer.buffer) return this.replay(into.subarray(0, count));
+      return this.reader.callback(count, into);
+    }
+    const isFirst = this.kept === 0;
     this.kept += count;
     const protocol = protocolOf(this.buffer.subarray(0, this.kept));
-    if (protocol === undefined) return true;
+    // A request line may be longer than what is kept of it.
+    if (protocol !== undefined || this.kept === this.buffer.length) return this.giveTo(protocol ?? "http1");
+    if (isFirst) {
+      this.cancel();
+      this.cancel = this.clock.after(this.limits.headTimeoutMs, () => {
+        if (!this.giveTo("http1")) this.socket.pause();
+      });
+    }
+    return true;
+  }
+
+  private giveTo(protocol: keyof Takers): boolean {
     this.release();
     this.client = this.takers[protocol]((onread) => {
       this.reader = onread;
       return this.socket;
     });
-    return this.replay();
+    return this.replay(this.buffer.subarray(0, this.kept));
   }
 
   /** What was read, in pieces of the reader's own buffers. */
-  private replay(): boolean {
+  private replay(bytes: Uint8Array): boolean {
     let going = true;
-    for (let at = 0; at < this.kept; ) {
+    for (let at = 0; at < bytes.length; ) {
       const into = this.next();
-      const count = this.buffer.copy(into, 0, at, this.kept);
+      const count = Math.min(into.length, bytes.length - at);
+      into.set(bytes.subarray(at, at + count));
       at += count;
       going = (this.reader as OnReadOpts).callback(count, into);
     }

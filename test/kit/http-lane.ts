@@ -16,7 +16,7 @@ import { defaultLimits, type Http2Limits } from "../../agent/forward/http2/limit
 import { Http2Pool } from "../../agent/forward/http2/pool.ts";
 import { Turn } from "../../agent/forward/http2/socket.ts";
 import { defaultPoolLimits, type PoolLimits } from "../../agent/forward/server-pool.ts";
-import { UnknownClient } from "../../agent/forward/sniff.ts";
+import { type TakeClient, UnknownClient } from "../../agent/forward/sniff.ts";
 import type { RequestHead } from "../../agent/http.ts";
 import { dialPlain } from "./http1-proxy.ts";
 
@@ -95,15 +95,17 @@ export async function startLane(to: number, options: LaneOptions): Promise<Lane>
     const open = (onread: OnReadOpts): Socket =>
       new Socket({ handle, onread, allowHalfOpen: true } as unknown as ConstructorParameters<typeof Socket>[0]);
     const parts = { handler, limits, sweep };
+    const http1: TakeClient = (adopt) => {
+      const closed = (): void => void connections.delete(connection);
+      const connection: Downstream = new Downstream({ ...parts, closed }, adopt);
+      connections.add(connection);
+      return connection;
+    };
     new UnknownClient(
       open,
       {
-        http1(adopt) {
-          const closed = (): void => void connections.delete(connection);
-          const connection: Downstream = new Downstream({ ...parts, closed }, adopt);
-          connections.add(connection);
-          return connection;
-        },
+        http1,
+        other: http1,
         http2(adopt) {
           const closed = (): void => void connections.delete(connection);
           const connection: Http2Downstream = new Http2Downstream(

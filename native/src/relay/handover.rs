@@ -137,9 +137,9 @@ impl Worker {
         match (first, opaque) {
             (First::Http | First::Unclear, _) => self.give(key, thread),
             (First::Nothing, _) if !due => {}
-            // Silence under a rule is the thread's matter: let through here, HTTP could begin after it.
-            (First::Nothing, Opaque::Refuse) => self.give(key, thread),
-            (First::Nothing | First::Other, Opaque::Forward) => self.forward_opaque(key),
+            // Silence is the thread's matter: let through here, HTTP could begin after it, with nobody to route, judge or count it.
+            (First::Nothing, _) => self.give(key, thread),
+            (First::Other, Opaque::Forward) => self.forward_opaque(key),
             (First::Other, Opaque::Refuse) => self.refuse(key, Reason::NotHttp),
         }
     }
