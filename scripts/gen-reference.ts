@@ -101,7 +101,10 @@ export function reference(): string {
     "## Metrics of the agent",
     table(["metric", "what"], metrics("agent/report/metric-names.ts", spec)),
     "## Metrics of the controller",
-    table(["metric", "what"], metrics("controller/report/metrics.ts", named)),
+    table(
+      ["metric", "what"],
+      ["controller/report/metrics.ts", "controller/app/expiry-metrics.ts"].flatMap((path) => metrics(path, named)),
+    ),
     "## Close reasons",
     "The number is in records, the text in the access log, metrics and `explain`. Neither changes its meaning.",
     table(["code", "reason", "meaning"], reasons()),
