@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { PROJECT_DIR } from "../lab/paths.ts";
 import type { PodProgram } from "../lab/programs.ts";
 import type { TestLab } from "./lab.ts";
-import { manifest, pod, service } from "./manifests.ts";
+import { httpPort, manifest, nodePod, service } from "./manifests.ts";
 import { waitFor } from "./wait.ts";
 
 /** Answers with its name and the length of what it got; ends as usual servers do: on SIGTERM it takes nothing new and finishes the rest. */
@@ -20,19 +20,17 @@ const program = (name: string): string =>
 }).listen(8080, "::");
 process.on("SIGTERM", () => server.close(() => process.exit(0)));`;
 
-export const httpService = (path: string): unknown =>
-  service(path, "web", {}, { ports: [{ name: "http", port: 80, targetPort: 8080, appProtocol: "http" }] });
+export const httpService = (path: string): unknown => service(path, "web", {}, httpPort);
 
 /** The pods web-`generation`-0 and so on, by turns on the nodes. No preStop. */
 export function replicas(namespace: string, generation: number, from: number, to: number, nodes = 2): unknown[] {
   return Array.from({ length: to - from }, (_, i) => {
     const name = `web-${generation}-${from + i}`;
-    return pod(`${namespace}/${name}`, [process.execPath, "-e", program(name)], {
+    return nodePod(`${namespace}/${name}`, program(name), {
       node: `node${1 + ((from + i) % nodes)}`,
       labels: { app: "web" },
       serviceAccount: "web",
       spec: { terminationGracePeriodSeconds: 10 },
-      container: { readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 } },
     });
   });
 }

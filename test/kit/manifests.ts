@@ -42,6 +42,15 @@ export function pod(path: string, command: readonly string[], options: PodOption
   };
 }
 
+/** Of a container: ready as soon as it accepts on `port`. */
+export const readyOn = (port: number): Readonly<Record<string, unknown>> => ({
+  readinessProbe: { tcpSocket: { port }, periodSeconds: 1 },
+});
+
+/** A pod whose main container runs a program of Node that listens on port 8080. */
+export const nodePod = (path: string, code: string, options: PodOptions = {}): unknown =>
+  pod(path, [process.execPath, "-e", code], { container: readyOn(8080), ...options });
+
 /** A pod that only waits: commands are run in it. */
 export const clientPod = (path: string, options: PodOptions = {}): unknown => pod(path, ["sleep", "infinity"], options);
 
@@ -49,7 +58,7 @@ export const clientPod = (path: string, options: PodOptions = {}): unknown => po
 export const serverPod = (path: string, options: PodOptions = {}): unknown =>
   pod(path, trafficCommand("server", ["--port", "7000", "--greet", "7001", "--sink", "7002"]), {
     ...options,
-    container: { readinessProbe: { tcpSocket: { port: 7000 }, periodSeconds: 1 }, ...options.container },
+    container: { ...readyOn(7000), ...options.container },
   });
 
 /** @param ports service port -> target port */
@@ -71,6 +80,9 @@ export function service(
     },
   };
 }
+
+/** Of a service: port 80, declared to be HTTP, in front of `nodePod`s. */
+export const httpPort = { ports: [{ name: "http", port: 80, targetPort: 8080, appProtocol: "http" }] };
 
 export function authorization(path: string, spec: Readonly<Record<string, unknown>>): unknown {
   const [namespaceName = "", name = ""] = path.split("/");

@@ -1,10 +1,7 @@
 // Servers of the real programs that the tests and `npm run prove -- programs` visit: pods on node1, each with its readiness.
-import { clientPod, namespace, peerAuthentication, pod, service } from "./manifests.ts";
+import { clientPod, namespace, peerAuthentication, pod, readyOn, service } from "./manifests.ts";
 
 const dual = { ipFamilyPolicy: "RequireDualStack" } as const;
-const probe = (port: number): Readonly<Record<string, unknown>> => ({
-  readinessProbe: { tcpSocket: { port }, periodSeconds: 1 },
-});
 const answers = (...command: readonly string[]): Readonly<Record<string, unknown>> => ({
   readinessProbe: { exec: { command }, periodSeconds: 1 },
 });
@@ -60,7 +57,7 @@ exec "$0" -e "$1"`,
     process.execPath,
     webProgram,
   ],
-  { node: "node1", container: probe(8443) },
+  { node: "node1", container: readyOn(8443) },
 );
 
 const iperf = pod("shop/perf", ["iperf3", "-s", "-p", "5201"], { node: "node1", container: answers("true") });
@@ -74,7 +71,7 @@ const ssh = pod(
     `mkdir -p /run/sshd; umask 077; ssh-keygen -q -t ed25519 -N "" -f /tmp/host; ssh-keygen -q -t ed25519 -N "" -f /tmp/user
 exec /usr/sbin/sshd -D -e -f /dev/null -p 2222 -h /tmp/host -o AuthorizedKeysFile=/tmp/user.pub -o StrictModes=no -o PidFile=none -o PermitRootLogin=yes -o UsePAM=no`,
   ],
-  { node: "node1", container: probe(2222) },
+  { node: "node1", container: readyOn(2222) },
 );
 
 /** Speaks first, as MySQL does: greeting of protocol 10, then a login, then OK with the name given back. */
@@ -86,13 +83,13 @@ require("node:net").createServer({ noDelay: true }, (s) => {
   s.on("data", (b) => s.end(packet(2, Buffer.concat([Buffer.from([0]), b.subarray(4)]))));
 }).listen(3306, "::");`;
 const greeterPod = (path: string): unknown =>
-  pod(path, [process.execPath, "-e", greeterProgram], { node: "node1", container: probe(3306) });
+  pod(path, [process.execPath, "-e", greeterProgram], { node: "node1", container: readyOn(3306) });
 
 /** A name with addresses of both families behind which only IPv4 is served. */
 const four = pod(
   "shop/four",
   [process.execPath, "-e", 'require("node:http").createServer((q, r) => r.end("four")).listen(8082, "0.0.0.0");'],
-  { node: "node1", container: probe(8082) },
+  { node: "node1", container: readyOn(8082) },
 );
 
 /** Everything that is visited, with clients on both nodes; `plain` is the same greeter and clients outside the mesh. */

@@ -5,28 +5,30 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { PodCall } from "../kit/grpc-pod.ts";
 import { skipLab, type TestLab, withLab } from "../kit/lab.ts";
-import { authorization, clientPod, manifest, namespace, pod, service } from "../kit/manifests.ts";
+import {
+  authorization,
+  clientPod,
+  manifest,
+  namespace,
+  nodePod,
+  peerAuthentication,
+  pod,
+  readyOn,
+  service,
+} from "../kit/manifests.ts";
 import { waitFor } from "../kit/wait.ts";
 import { call } from "../lab/unix-http.ts";
 
 const program = fileURLToPath(new URL("../kit/grpc-pod.ts", import.meta.url));
-const readiness = { readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 } };
 const grpcPod = (name: string, node: string): unknown =>
   pod(`shop/${name}`, [process.execPath, "--disable-warning=ExperimentalWarning", program, "serve", "8080", name], {
     node,
-    container: readiness,
+    container: readyOn(8080),
   });
 const page = (kind: string): string =>
   `require("${kind}").createServer((q, s) => q.resume().on("end", () => s.end("${kind} " + q.httpVersion + " " + q.method + " " + q.url))).listen(8080, "::")`;
-const pagePod = (name: string, kind: string): unknown =>
-  pod(`shop/${name}`, [process.execPath, "-e", page(kind)], { node: "node2", container: readiness });
+const pagePod = (name: string, kind: string): unknown => nodePod(`shop/${name}`, page(kind), { node: "node2" });
 const port = (appProtocol: string) => ({ ports: [{ name: "p", port: 80, targetPort: 8080, appProtocol }] });
-const strict = {
-  apiVersion: "security.istio.io/v1",
-  kind: "PeerAuthentication",
-  metadata: { name: "strict", namespace: "shop" },
-  spec: { mtls: { mode: "STRICT" } },
-};
 const route = {
   apiVersion: "gateway.networking.k8s.io/v1",
   kind: "GRPCRoute",
@@ -42,7 +44,7 @@ const route = {
 const manifests = {
   "all.yaml": manifest(
     namespace("shop"),
-    strict,
+    peerAuthentication("shop/strict", "STRICT"),
     clientPod("shop/client", { node: "node1" }),
     clientPod("shop/beside", { node: "node2" }),
     grpcPod("echo", "node2"),

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { labOptions, withLab } from "../kit/lab.ts";
-import { clientPod, manifest, namespace, pod, service } from "../kit/manifests.ts";
+import { clientPod, httpPort, manifest, namespace, nodePod, service } from "../kit/manifests.ts";
 import { waitFor } from "../kit/wait.ts";
 
 const page = `require("http").createServer((q, s) => s.end("from " + q.url)).listen(8080, "::")`;
@@ -12,19 +12,8 @@ const manifests = {
     namespace("shop"),
     namespace("outside", false),
     clientPod("shop/client", { node: "node1" }),
-    pod("outside/web", [process.execPath, "-e", page], {
-      node: "node2",
-      container: { readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 } },
-    }),
-    service(
-      "outside/web",
-      "web",
-      {},
-      {
-        ports: [{ name: "http", port: 80, targetPort: 8080, appProtocol: "http" }],
-        ipFamilyPolicy: "RequireDualStack",
-      },
-    ),
+    nodePod("outside/web", page, { node: "node2" }),
+    service("outside/web", "web", {}, { ...httpPort, ipFamilyPolicy: "RequireDualStack" }),
   ),
 };
 

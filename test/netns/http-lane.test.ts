@@ -4,7 +4,16 @@ import { createHash } from "node:crypto";
 import { test } from "node:test";
 import { explainPair } from "../../cli/explain.ts";
 import { skipLab, type TestLab, withLab } from "../kit/lab.ts";
-import { authorization, clientPod, manifest, namespace, pod, service } from "../kit/manifests.ts";
+import {
+  authorization,
+  clientPod,
+  httpPort,
+  manifest,
+  namespace,
+  nodePod,
+  peerAuthentication,
+  service,
+} from "../kit/manifests.ts";
 import { waitFor } from "../kit/wait.ts";
 
 const page = (name: string): string =>
@@ -16,12 +25,7 @@ require("http").createServer((q, s) => {
   const sum = hash("sha256");
   q.on("data", (d) => sum.update(d)).on("end", () => s.end(sum.digest("hex")));
 }).listen(8080, "::")`;
-const webPod = (name: string, node: string): unknown =>
-  pod(`shop/${name}`, [process.execPath, "-e", page(name)], {
-    node,
-    container: { readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 } },
-  });
-const http = { ports: [{ name: "http", port: 80, targetPort: 8080, appProtocol: "http" }] };
+const webPod = (name: string, node: string): unknown => nodePod(`shop/${name}`, page(name), { node });
 const route = {
   apiVersion: "gateway.networking.k8s.io/v1",
   kind: "HTTPRoute",
@@ -40,23 +44,16 @@ const route = {
     ],
   },
 };
-const strict = {
-  apiVersion: "security.istio.io/v1",
-  kind: "PeerAuthentication",
-  metadata: { name: "strict", namespace: "shop" },
-  spec: { mtls: { mode: "STRICT" } },
-};
-
 const manifests = {
   "all.yaml": manifest(
     namespace("shop"),
-    strict,
+    peerAuthentication("shop/strict", "STRICT"),
     clientPod("shop/client", { node: "node1" }),
     clientPod("shop/beside", { node: "node2" }),
     webPod("web", "node2"),
     webPod("canary", "node1"),
-    service("shop/web", "web", {}, http),
-    service("shop/canary", "canary", {}, http),
+    service("shop/web", "web", {}, httpPort),
+    service("shop/canary", "canary", {}, httpPort),
   ),
 };
 

@@ -5,22 +5,18 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { parseIp } from "../../agent/base/ip.ts";
 import { skipLab, type TestLab, withLab } from "../kit/lab.ts";
-import { clientPod, manifest, namespace, pod, service } from "../kit/manifests.ts";
+import { clientPod, httpPort, manifest, namespace, nodePod, service } from "../kit/manifests.ts";
 import { waitFor } from "../kit/wait.ts";
 import { call } from "../lab/unix-http.ts";
 
 const page = `require("http").createServer((q, s) => s.end("served " + q.url)).listen(8080, "::")`;
-const http = { ports: [{ name: "http", port: 80, targetPort: 8080, appProtocol: "http" }] };
 const manifests = {
   "all.yaml": manifest(
     namespace("shop"),
     clientPod("shop/client", { node: "node1" }),
     clientPod("shop/beside", { node: "node2" }),
-    pod("shop/web", [process.execPath, "-e", page], {
-      node: "node2",
-      container: { readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 } },
-    }),
-    service("shop/web", "web", {}, http),
+    nodePod("shop/web", page, { node: "node2" }),
+    service("shop/web", "web", {}, httpPort),
   ),
 };
 const policy = (spec: object): string =>

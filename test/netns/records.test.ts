@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { labOptions, withLab } from "../kit/lab.ts";
-import { authorization, clientPod, manifest, namespace, pod, serverPod, service } from "../kit/manifests.ts";
+import { authorization, clientPod, manifest, namespace, pod, readyOn, serverPod, service } from "../kit/manifests.ts";
 import { waitFor } from "../kit/wait.ts";
 import { trafficCommand } from "../lab/programs.ts";
 
@@ -11,7 +11,7 @@ const server = (path: string, node: string): unknown =>
     node,
     labels: { app: "many" },
     serviceAccount: "many",
-    container: { readinessProbe: { tcpSocket: { port: 7000 }, periodSeconds: 1 } },
+    container: readyOn(7000),
   });
 const manifests = {
   "shop.yaml": manifest(
@@ -140,7 +140,7 @@ test("records and counters of real connections", labOptions, async (t) => {
         const claims = manifest(
           pod("shop/claimant", ["python3", "-c", claimed], {
             node: "node2",
-            container: { readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 } },
+            container: readyOn(8080),
           }),
           service("shop/claimed", "claimant", { 15014: 8080 }, { externalIPs: ["10.250.0.1"] }),
         );

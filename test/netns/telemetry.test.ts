@@ -5,7 +5,17 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { skipLab, type TestLab, withLab } from "../kit/lab.ts";
-import { authorization, clientPod, manifest, namespace, pod, service } from "../kit/manifests.ts";
+import {
+  authorization,
+  clientPod,
+  httpPort,
+  manifest,
+  namespace,
+  nodePod,
+  pod,
+  readyOn,
+  service,
+} from "../kit/manifests.ts";
 import { spansOf } from "../kit/otlp.ts";
 import { waitFor } from "../kit/wait.ts";
 import { nodePodGateway, podAddress } from "../lab/addresses.ts";
@@ -22,7 +32,6 @@ require("http").createServer((q, s) => {
   const parts = [];
   q.on("data", (d) => parts.push(d)).on("end", () => { got.push(Buffer.concat(parts).toString("base64")); s.end(); });
 }).listen(4318, "::")`;
-const serving = (port: number) => ({ readinessProbe: { tcpSocket: { port }, periodSeconds: 1 } });
 const collectorHost = 77;
 const collectorAt = `http://${podAddress(1, collectorHost).v4}:4318`;
 
@@ -31,8 +40,8 @@ const manifests = {
     namespace("shop"),
     namespace("watch", false),
     clientPod("shop/client", { node: "node1" }),
-    pod("shop/web", [process.execPath, "-e", page], { node: "node2", container: serving(8080) }),
-    service("shop/web", "web", {}, { ports: [{ name: "http", port: 80, targetPort: 8080, appProtocol: "http" }] }),
+    nodePod("shop/web", page, { node: "node2" }),
+    service("shop/web", "web", {}, httpPort),
     {
       apiVersion: "gateway.networking.k8s.io/v1",
       kind: "HTTPRoute",
@@ -50,7 +59,7 @@ const manifests = {
     pod("watch/collector", [process.execPath, "-e", collector], {
       node: "node1",
       annotations: { "fairlead.dev/lab-address": String(collectorHost) },
-      container: serving(4318),
+      container: readyOn(4318),
     }),
   ),
 };

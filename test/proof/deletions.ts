@@ -3,7 +3,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { withLab } from "../kit/lab.ts";
-import { clientPod, manifest, namespace, pod } from "../kit/manifests.ts";
+import { clientPod, manifest, namespace, pod, readyOn } from "../kit/manifests.ts";
 import { waitFor } from "../kit/wait.ts";
 import { trafficCommand } from "../lab/programs.ts";
 import { beyond, holdings } from "./leaks.ts";
@@ -22,7 +22,7 @@ const waiting = (name: string, node: string): unknown =>
   pod(`shop/${name}`, trafficCommand("server", ["--port", "7000", "--greet", "7001", "--sink", "7002"]), {
     node,
     serviceAccount: "default",
-    container: { readinessProbe: { tcpSocket: { port: 7000 }, periodSeconds: 1 } },
+    container: readyOn(7000),
   });
 const namespacesOf = (lab: string): number =>
   readdirSync("/run/netns").filter((name) => name.startsWith(`fl-${lab}-`)).length;
