@@ -1,5 +1,6 @@
 // Token buckets in memory that threads may share. A bucket is one number, the time at which it is full again (GCRA, "virtual scheduling" of
 // ITU-T I.371), so a take is one compare-and-swap and nothing is lost with a thread that dies. A full bucket is no bucket: its place is free.
+import type { TextHash } from "./text-hash.ts";
 
 /** What a bucket gives. Made once per limit. */
 export interface BucketRate {
@@ -16,17 +17,7 @@ export function bucketRate(perS: number, burst: number): BucketRate {
 }
 
 /** A bucket's name as a number of 53 bits; names that must not share a bucket differ in them but for one pair in 2^45 or so. */
-export function bucketKey(name: string): number {
-  let a = 0x811c9dc5;
-  let b = 0x9e3779b9;
-  for (let i = 0; i < name.length; i++) {
-    const unit = name.charCodeAt(i);
-    a = Math.imul(a ^ unit, 0x01000193);
-    b = Math.imul(b ^ unit, 0x5bd1e995);
-    b ^= b >>> 13;
-  }
-  return (mixed(b) >>> 11) * 2 ** 32 + mixed(a);
-}
+export const bucketKey = ({ high, low }: TextHash): number => (low >>> 11) * 2 ** 32 + (high >>> 0);
 
 /** So far apart two threads may be in what time it is. */
 const slackNs = 1_000_000_000n;
@@ -69,7 +60,7 @@ export class SharedBuckets {
   /**
    * The key's bucket, full if it had none; -1 if every place that it may have holds a bucket in use (the caller decides what that means;
    * it is counted). Ask for each take: a bucket that is full again may become another key's.
-   * @param key of bucketKey; keep it where the name is fixed
+   * @param key of bucketKey
    * @param nowMs monotonic, of a clock that all threads share (performance.now() is)
    */
   find(key: number, nowMs: number): number {
@@ -145,10 +136,3 @@ export class SharedBuckets {
 const wholeTokens = (ahead: bigint, intervalNs: bigint, burstNs: bigint): number =>
   ahead >= burstNs ? 0 : Number((burstNs - ahead) / intervalNs);
 const nanoseconds = (ms: number): bigint => BigInt(Math.round(ms * 1e6));
-
-/** The finalizer of MurmurHash3. */
-function mixed(value: number): number {
-  let hash = Math.imul(value ^ (value >>> 16), 0x85ebca6b);
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return (hash ^ (hash >>> 16)) >>> 0;
-}

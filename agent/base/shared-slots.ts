@@ -5,6 +5,7 @@
 //
 // The lock names its thread, so that one that died with it can be told. Rows stay whole whenever that happens: one that nobody holds is
 // free, whatever name stands in it.
+import { addText, seededHash, type TextHash } from "./text-hash.ts";
 
 export const mostThreads = 64;
 const words = 5;
@@ -76,13 +77,13 @@ export class SharedSlots {
   }
 
   #claim(name: string): number {
-    const [a, b] = hashOf(name);
+    const { high, low } = hashOf(name);
     let free = -1;
     for (let i = 0; i < reach; i++) {
-      const slot = ((b >>> 0) + i) & (this.capacity - 1);
+      const slot = ((low >>> 0) + i) & (this.capacity - 1);
       const row = rowAt(slot);
       const isHeld = Atomics.load(this.#words, row + 2) !== 0 || Atomics.load(this.#words, row + 3) !== 0;
-      if (isHeld && this.#words[row] === a && this.#words[row + 1] === b) {
+      if (isHeld && this.#words[row] === high && this.#words[row + 1] === low) {
         Atomics.or(this.#words, holdersAt(slot, this.#thread), bitOf(this.#thread));
         return slot;
       }
@@ -90,8 +91,8 @@ export class SharedSlots {
     }
     if (free < 0) return -1;
     const row = rowAt(free);
-    this.#words[row] = a;
-    this.#words[row + 1] = b;
+    this.#words[row] = high;
+    this.#words[row + 1] = low;
     Atomics.add(this.#words, row + 4, 1);
     this.#isNew(free);
     Atomics.or(this.#words, holdersAt(free, this.#thread), bitOf(this.#thread));
@@ -115,17 +116,9 @@ const rowAt = (slot: number): number => 1 + slot * words;
 const holdersAt = (slot: number, thread: number): number => rowAt(slot) + 2 + (thread >> 5);
 const bitOf = (thread: number): number => 1 << (thread & 31);
 
-/** 64 bits, by which names are told apart. */
-function hashOf(name: string): readonly [number, number] {
-  let a = 0x811c9dc5;
-  let b = 0x9e3779b9;
-  for (let i = 0; i < name.length; i++) {
-    const unit = name.charCodeAt(i);
-    a = Math.imul(a ^ unit, 0x01000193);
-    b = Math.imul(b ^ unit, 0x5bd1e995);
-    b ^= b >>> 13;
-  }
-  b = Math.imul(b ^ (b >>> 16), 0x85ebca6b);
-  b = Math.imul(b ^ (b >>> 13), 0xc2b2ae35);
-  return [a, b ^ (b >>> 16)];
+/** 64 bits, by which names are told apart: the same in all threads. */
+function hashOf(name: string): TextHash {
+  const hash = seededHash(0, 0);
+  addText(hash, name);
+  return hash;
 }

@@ -5,7 +5,7 @@ import { policyNameOf } from "../../api/policy.ts";
 import type { ConcurrencyLimit, LimitRule, RateLimit } from "../../api/rate-limit.ts";
 import type { Workload } from "../../api/workload.ts";
 import { formatIp, type IpBytes, parseIp } from "../../base/ip.ts";
-import { type BucketRate, bucketRate, type SharedBuckets } from "../../base/shared-buckets.ts";
+import { type BucketRate, bucketKey, bucketRate, type SharedBuckets } from "../../base/shared-buckets.ts";
 import { addText, type TextHash } from "../../base/text-hash.ts";
 import type { HeaderList, RequestHead } from "../../http.ts";
 import type { MeshState } from "../../state/mesh-state.ts";
@@ -14,7 +14,7 @@ import { noHead, RequestView } from "../request-view.ts";
 import { isFarAbove } from "./baseline.ts";
 import { enter, leave } from "./concurrency.ts";
 import { addKey, isFixedKey, type KeyFacts, shownKey } from "./key.ts";
-import { bucketKeyOf, type SharedLimits } from "./shared.ts";
+import type { SharedLimits } from "./shared.ts";
 
 export interface LimitConnection {
   /** The pod that serves. */
@@ -144,7 +144,7 @@ export class RequestLimiter implements KeyFacts {
       if (!isFixedKey(rule, isProxied)) return { start, fixed: undefined, bucket: 0 };
       const fixed = { ...start };
       addKey(fixed, rule, this);
-      return { start, fixed, bucket: bucketKeyOf(fixed) };
+      return { start, fixed, bucket: bucketKey(fixed) };
     });
     compiled.view.end();
     this.#pods = compiled.concurrent.map(({ policy }) => {
@@ -229,9 +229,9 @@ export class RequestLimiter implements KeyFacts {
     const { rule, policy } = compiled;
     const { start, fixed, bucket } = this.#keys[index] as RuleKey;
     const hash = fixed ?? this.#hashOf(start, rule);
-    const own = this.#shared.buckets.find(fixed === undefined ? bucketKeyOf(hash) : bucket, nowMs);
+    const own = this.#shared.buckets.find(fixed === undefined ? bucketKey(hash) : bucket, nowMs);
     const buckets = own < 0 ? this.#shared.overflow : this.#shared.buckets;
-    const place = own < 0 ? buckets.find(bucketKeyOf(start), nowMs) : own;
+    const place = own < 0 ? buckets.find(bucketKey(start), nowMs) : own;
     // Neither its own nor the shared place: more limits than places, all in use at this moment.
     if (place < 0) return undefined;
     const rate = this.#isFarAbove(rule, hash, nowMs) ? compiled.lowered : compiled.rate;

@@ -67,6 +67,3 @@ export class SharedLimits {
   readonly #isStale = (at: number): boolean => isForgettable(this.baselines.words, at, this.#nowMs);
   readonly #isIdle = (at: number): boolean => requestsUnderWay(this.pods.words, at) === 0;
 }
-
-/** The name of a bucket as 53 bits. */
-export const bucketKeyOf = ({ high, low }: TextHash): number => (low >>> 11) * 2 ** 32 + (high >>> 0);
