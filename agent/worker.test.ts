@@ -22,14 +22,40 @@ import type { LocalPod } from "./flow.ts";
 import type { RequestDeltas } from "./report/request-series.ts";
 import type { HandedEnd } from "./threads.ts";
 
-test("[INT-9] a data thread adopts a handed socket and carries it to its destination, half-close included", async (t) => {
+/** A data thread with a native that does nothing by itself; `hand` gives it a client's socket for a port of 127.0.0.1. */
+async function threadOf(t: TestContext) {
   const folder = mkdtempSync(join(tmpdir(), "handover-"));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const native = await startFakeNative(silentListener, systemClock);
   t.after(() => native.close());
   const channel = await pair(t, join(folder, "channel.sock"));
   native.answers.set("handover.attach", () => ({ fd: give(channel.near) }));
+  const ends: HandedEnd[] = [];
+  const threads = await startDataThreads(
+    1,
+    threadParts(native, (_thread, end) => ends.push(end)),
+  );
+  assert.ok(threads.ok, JSON.stringify(threads));
+  t.after(() => threads.value.stop());
+  const hand = (fd: number, port: number): void => {
+    const event = {
+      event: "socket",
+      fd,
+      id: 1,
+      tunnel: "plain",
+      direction: "outbound",
+      pod: "shop/a",
+      original: { ip: "127.0.0.1", port },
+      source: { ip: "127.0.0.1", port: 1 },
+      planId: 9,
+      verdictId: 0,
+    };
+    channel.far.write(encodeFrame(6, JSON.stringify(event)));
+  };
+  return { threads: threads.value, channel: channel.far, hand, ends };
+}
 
+test("[INT-9] a data thread adopts a handed socket and carries it to its destination, half-close included", async (t) => {
   // The destination hashes what it gets and answers only after the client's end of stream.
   const upstream = createServer({ allowHalfOpen: true }, (socket) => {
     const hash = createHash("sha256");
@@ -39,36 +65,17 @@ test("[INT-9] a data thread adopts a handed socket and carries it to its destina
   await new Promise<void>((resolve) => upstream.listen(0, "127.0.0.1", resolve));
   t.after(() => upstream.close());
 
-  const ends: HandedEnd[] = [];
-  const threads = await startDataThreads(
-    1,
-    threadParts(native, (_thread, end) => ends.push(end)),
-  );
-  assert.ok(threads.ok, JSON.stringify(threads));
-  t.after(() => threads.value.stop());
-  assert.equal(threads.value.next(), 0);
+  const { threads, channel, hand, ends } = await threadOf(t);
+  assert.equal(threads.next(), 0);
 
-  answerDials(channel.far, async ({ endpoint }) => {
+  answerDials(channel, async ({ endpoint }) => {
     const socket = connect({ port: endpoint.port, allowHalfOpen: true });
     await new Promise((resolve) => socket.once("connect", resolve));
     return { ok: { fd: give(socket), id: 2, lane: "plain" } };
   });
   const client = await pair(t, 0);
-  const fd = give(client.far);
   const { port } = upstream.address() as AddressInfo;
-  const event = {
-    event: "socket",
-    fd,
-    id: 1,
-    tunnel: "plain",
-    direction: "outbound",
-    pod: "shop/a",
-    original: { ip: "127.0.0.1", port },
-    source: { ip: "127.0.0.1", port: 1 },
-    planId: 9,
-    verdictId: 0,
-  };
-  channel.far.write(encodeFrame(6, JSON.stringify(event)));
+  hand(give(client.far), port);
 
   const sent = randomBytes(3_000_000);
   const got = new Promise<string>((resolve) => {
@@ -85,41 +92,16 @@ test("[INT-9] a data thread adopts a handed socket and carries it to its destina
 });
 
 test("a handed socket whose destination refuses is ended, and the end says why", async (t) => {
-  const folder = mkdtempSync(join(tmpdir(), "handover-"));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const native = await startFakeNative(silentListener, systemClock);
-  t.after(() => native.close());
-  const channel = await pair(t, join(folder, "channel.sock"));
-  native.answers.set("handover.attach", () => ({ fd: give(channel.near) }));
-  const ends: HandedEnd[] = [];
-  const threads = await startDataThreads(
-    1,
-    threadParts(native, (_thread, end) => ends.push(end)),
-  );
-  assert.ok(threads.ok);
-  t.after(() => threads.value.stop());
-  answerDials(channel.far, async () => ({ error: { code: "connect_refused", message: "dial: connect_refused" } }));
+  const { channel, hand, ends } = await threadOf(t);
+  answerDials(channel, async () => ({ error: { code: "connect_refused", message: "dial: connect_refused" } }));
   const client = await pair(t, 0);
   client.near.write("\0");
-  const fd = give(client.far);
   const closed = new Promise<void>((resolve) => {
     client.near.once("error", () => resolve());
     client.near.once("end", () => resolve());
     client.near.resume();
   });
-  const event = {
-    event: "socket",
-    fd,
-    id: 1,
-    tunnel: "plain",
-    direction: "outbound",
-    pod: "shop/a",
-    original: { ip: "127.0.0.1", port: 1 },
-    source: { ip: "127.0.0.1", port: 1 },
-    planId: 9,
-    verdictId: 0,
-  };
-  channel.far.write(encodeFrame(6, JSON.stringify(event)));
+  hand(give(client.far), 1);
   await closed;
   await waitFor("the end is told", () => ends.length > 0);
   assert.equal(ends[0]?.error, "connect_refused");

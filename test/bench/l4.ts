@@ -1,10 +1,9 @@
 // `npm run bench:l4`: measures no mesh, the peers and ours in interleaved rounds and writes rows (JSON), docs/benchmarks.md and its plot.
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { interleave } from "./interleave.ts";
 import { type Mesh, startMesh } from "./mesh.ts";
-import { tellRows } from "./options.ts";
+import { type Options, readOptions, tellRows } from "./options.ts";
 import { PROJECT } from "./peers.ts";
 import { drawPlot } from "./plot.ts";
 import { benchmarksPage, machineFacts } from "./report.ts";
@@ -14,56 +13,10 @@ import { removeLeftovers } from "./topology.ts";
 import { startBare, type VariantName } from "./variants.ts";
 import { observe, type Wire } from "./wire.ts";
 
-interface Options {
-  readonly json: string | undefined;
-  readonly rounds: number;
-  readonly seconds: number;
-  readonly only: readonly string[] | undefined;
-  readonly mesh: boolean;
-  readonly full: boolean;
-}
-
 const usage = `npm run bench:l4 -- [--json FILE] [--rounds N] [--seconds S] [--only STEP[,STEP]] [--quick] [--peers-only]
 steps: ${steps.map((s) => s.name).join(", ")}`;
-
-function options(): Options {
-  const { values } = parseArgs({
-    options: {
-      json: { type: "string" },
-      rounds: { type: "string" },
-      seconds: { type: "string" },
-      only: { type: "string" },
-      quick: { type: "boolean", default: false },
-      "peers-only": { type: "boolean", default: false },
-      help: { type: "boolean", default: false },
-    },
-  });
-  if (values.help) {
-    console.log(usage);
-    process.exit(0);
-  }
-  const count = (name: "rounds" | "seconds", fallback: number): number => {
-    const n = Number(values[name] ?? fallback);
-    if (!Number.isInteger(n) || n < 1 || n > 60)
-      throw new Error(`--${name} ${values[name]}: use a whole number from 1 to 60`);
-    return n;
-  };
-  const only = values.only?.split(",");
-  const unknown = only?.filter(
-    (name) => !steps.some((s) => s.name === name || measures.some((m) => m.measure === name && m.step === s.name)),
-  );
-  if (unknown !== undefined && unknown.length > 0)
-    throw new Error(`--only ${unknown.join(",")}: no such step\n${usage}`);
-  const quick = values.quick;
-  return {
-    json: values.json,
-    rounds: count("rounds", quick ? 1 : 3),
-    seconds: count("seconds", quick ? 1 : 3),
-    only: only?.map((name) => measures.find((m) => m.measure === name)?.step ?? name),
-    mesh: !values["peers-only"],
-    full: !quick && only === undefined && !values["peers-only"],
-  };
-}
+const names = [...steps.map((s) => s.name), ...measures.map((m) => m.measure)];
+const peersOnly = "peers-only";
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 /** The row that says what a capture between the nodes showed; throws if the positive control fails or a peer is not on TLS 1.3. */
@@ -99,7 +52,7 @@ function wireRow(wires: ReadonlyMap<VariantName, Wire>): Row {
 
 function write(o: Options, rows: readonly Row[], facts: ReturnType<typeof machineFacts>): void {
   tellRows(rows, o.json, say);
-  if (!o.full) return;
+  if (o.quick || o.only !== undefined || o.flags.has(peersOnly)) return;
   const page = join(PROJECT, "docs/benchmarks.md");
   const previous = existsSync(page) ? readFileSync(page, "utf8") : "";
   writeFileSync(page, benchmarksPage(rows, facts, o.rounds, o.seconds, previous));
@@ -110,7 +63,9 @@ function write(o: Options, rows: readonly Row[], facts: ReturnType<typeof machin
 }
 
 async function main(): Promise<void> {
-  const o = options();
+  const o = readOptions(usage, names, [peersOnly]);
+  const only = o.only?.map((name) => measures.find((m) => m.measure === name)?.step ?? name);
+  const withMesh = !o.flags.has(peersOnly);
   if (process.getuid?.() !== 0) throw new Error("the benchmark needs root (network namespaces and eBPF)");
   await removeLeftovers();
   const bare = await startBare(say);
@@ -124,7 +79,7 @@ async function main(): Promise<void> {
   try {
     const facts = machineFacts(bare.versions);
     if (facts.load > 0.5) say(`load average ${facts.load}: something else is running; absolute numbers will suffer`);
-    if (o.mesh) mesh = await startMesh(say);
+    if (withMesh) mesh = await startMesh(say);
     const variants = [...bare.variants, ...(mesh?.variants ?? [])];
     const wires = new Map<VariantName, Wire>();
     const capture = bare.topology.onNode(1, "capture").cgroup;
@@ -133,13 +88,13 @@ async function main(): Promise<void> {
     const wire = wireRow(wires);
     say(`wire: ${wire.note}; marker readable: ${JSON.stringify(wire.rounds)}`);
     const { samples } = await interleave(
-      steps.filter((step) => o.only === undefined || o.only.includes(step.name)),
+      steps.filter((step) => only === undefined || only.includes(step.name)),
       variants,
       o,
       say,
     );
     const rows = measures.map((m) => rowOf(m, samples)).filter((row) => row !== undefined);
-    write(o, o.mesh ? [...rows, wire] : rows, facts);
+    write(o, withMesh ? [...rows, wire] : rows, facts);
   } catch (error) {
     if (mesh !== undefined) say(mesh.logs());
     throw error;

@@ -10,7 +10,7 @@ import { withSection } from "./report.ts";
 import { rowOf } from "./rows.ts";
 import type { VariantName } from "./variants.ts";
 
-const options = { json: undefined, rounds: 2, seconds: 1, only: undefined, quick: false };
+const options = { json: undefined, rounds: 2, seconds: 1, only: undefined, quick: false, flags: new Set<string>() };
 const facts = { cpu: "a cpu", cores: 2, memoryGb: 8, kernel: "6.1", load: 0, versions: { envoy: "1" }, commit: "abc" };
 
 test("every measure of layer 7 belongs to a step and names its peer among those that the step runs", () => {

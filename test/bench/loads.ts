@@ -1,6 +1,7 @@
 // Runs one load from a place against a target and returns numbers: wrk, iperf3 and the project's own load program.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { PROJECT } from "./peers.ts";
 import { type Dialogue, dialogueIn, type Place, runIn } from "./place.ts";
 
@@ -134,6 +135,19 @@ export const atRate = (
 /** A new connection for each request, `connections` at a time. */
 export const newConnections = (place: Place, target: string, connections: number, seconds: number): Promise<Tally> =>
   load(place, "connect", target, { connections, seconds }, (seconds + 20) * 1000);
+
+/** Resolves once `target` answers, and gives up after 10 s. */
+export async function untilServing(place: Place, target: string): Promise<void> {
+  for (let tries = 0; ; tries++) {
+    try {
+      await newConnections(place, target, 1, 0.05);
+      return;
+    } catch (error) {
+      if (tries > 100) throw error;
+      await sleep(100);
+    }
+  }
+}
 
 /** Connections opened in waves and held. */
 export interface Storm {

@@ -10,10 +10,15 @@ export interface Options {
   readonly only: readonly string[] | undefined;
   /** Short: nothing is written but what `json` names. */
   readonly quick: boolean;
+  /** Of `extra`, those that were given. */
+  readonly flags: ReadonlySet<string>;
 }
 
-/** Reads the command line; `usage` is printed for --help, and with an error. @throws what is wrong with it */
-export function readOptions(usage: string, steps: readonly string[]): Options {
+/**
+ * Reads the command line; `usage` is printed for --help, and with an error. `extra`: switches of this command alone.
+ * @throws what is wrong with it
+ */
+export function readOptions(usage: string, steps: readonly string[], extra: readonly string[] = []): Options {
   const { values } = parseArgs({
     options: {
       json: { type: "string" },
@@ -22,6 +27,7 @@ export function readOptions(usage: string, steps: readonly string[]): Options {
       only: { type: "string" },
       quick: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
+      ...Object.fromEntries(extra.map((name) => [name, { type: "boolean" }] as const)),
     },
   });
   if (values.help) {
@@ -38,7 +44,8 @@ export function readOptions(usage: string, steps: readonly string[]): Options {
   const unknown = only?.filter((name) => !steps.includes(name)) ?? [];
   if (unknown.length > 0) throw new Error(`--only ${unknown.join(",")}: no such step\n${usage}`);
   const { quick, json } = values;
-  return { json, only, quick, rounds: count("rounds", quick ? 1 : 3), seconds: count("seconds", quick ? 1 : 3) };
+  const flags = new Set(extra.filter((name) => (values as Readonly<Record<string, unknown>>)[name] === true));
+  return { json, only, quick, flags, rounds: count("rounds", quick ? 1 : 3), seconds: count("seconds", quick ? 1 : 3) };
 }
 
 /** Prints every row, and writes them where `json` names a file. */

@@ -1,6 +1,5 @@
 // What is compared: no mesh, the peers, ours. One record each, so that every load treats them alike.
-import { setTimeout as sleep } from "node:timers/promises";
-import { newConnections } from "./loads.ts";
+import { untilServing } from "./loads.ts";
 import { makeCertificates, type Peer, startEnvoy, startHaproxy } from "./peers.ts";
 import { endCgroup, newCgroup, type Place } from "./place.ts";
 import { type Servers, startServers } from "./server.ts";
@@ -36,18 +35,6 @@ export interface Bare {
   readonly variants: readonly Variant[];
   readonly versions: Readonly<Record<string, string>>;
   down(): Promise<void>;
-}
-
-async function untilServing(place: Place, target: string): Promise<void> {
-  for (let tries = 0; ; tries++) {
-    try {
-      await newConnections(place, target, 1, 0.05);
-      return;
-    } catch (error) {
-      if (tries > 100) throw error;
-      await sleep(100);
-    }
-  }
 }
 
 /** No mesh and the peers: one topology, one pair of servers; the proxies wait idle while another is measured. */

@@ -161,7 +161,7 @@ fn same_node_peers() {
 }
 
 #[test]
-#[doc = "[DP-31] same node: a pod that left since the plan was made is an immediate RST, counted"]
+#[doc = "[DP-31] same node: a pod that left since the plan was made is waited for as long as a question, then reset and counted"]
 fn same_node_pod_is_gone() {
     let mesh = same_node("shop/left");
     assert!(!ping(mesh.client.outbound()));

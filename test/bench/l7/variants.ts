@@ -1,11 +1,10 @@
 // What is compared on layer 7: no mesh, Envoy, nginx, ours; each as addresses of the same servers and the cgroups that its work is done in.
 import { mkdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { run } from "../../lab/command.ts";
 import type { LabStatus } from "../../lab/lab-options.ts";
 import { call } from "../../lab/unix-http.ts";
-import { newConnections } from "../loads.ts";
+import { untilServing } from "../loads.ts";
 import { envoyBinary, fill, makeCertificates } from "../peers.ts";
 import { type Place, startIn } from "../place.ts";
 import { buildTopology, type Topology } from "../topology.ts";
@@ -44,18 +43,6 @@ export interface Built {
   /** Last lines of the logs, for the report of a failure. */
   logs(): string;
   down(): Promise<void>;
-}
-
-async function untilServing(place: Place, target: string): Promise<void> {
-  for (let tries = 0; ; tries++) {
-    try {
-      await newConnections(place, target, 1, 0.05);
-      return;
-    } catch (error) {
-      if (tries > 100) throw error;
-      await sleep(100);
-    }
-  }
 }
 
 /** Both pods' servers, and what is the same for every variant of a topology. */
