@@ -114,7 +114,7 @@ test("[RES-4] a breaker opens after failures in a row, keeps requests away, and 
   assert.deepEqual(told, ["closed>open", "open>half_open", "half_open>closed"]);
   assert.ok(
     changes.every(
-      ({ service, endpoint, namespace }) => `${service} ${endpoint} ${namespace}` === "shop/web 10.244.2.1:8080 shop",
+      (c) => c.kind !== "panic" && `${c.service} ${c.endpoint} ${c.namespace}` === "shop/web 10.244.2.1:8080 shop",
     ),
   );
 });
@@ -221,6 +221,18 @@ test("[TRF-6] a connection carries no more requests than the policy says", async
   assert.equal(dialled.length, 3);
 });
 
+const httpCheck = {
+  kind: "http" as const,
+  path: "/ready",
+  host: "",
+  grpcService: "",
+  port: 0,
+  intervalMs: 100,
+  timeoutMs: 20_000,
+  unhealthy: 2,
+  healthy: 1,
+};
+
 test("[RES-9] an endpoint whose health check fails is asked no more, and asked again once it succeeds; requests wait for no probe", async (t) => {
   let isSick = false;
   const sick: Answer = (request, response) => {
@@ -228,19 +240,8 @@ test("[RES-9] an endpoint whose health check fails is asked no more, and asked a
     else response.writeHead(isSick ? 503 : 204).end();
   };
   const well: Answer = (request, response) => void (request.url !== "/ready" && response.end("two"));
-  const health = {
-    kind: "http" as const,
-    path: "/ready",
-    host: "",
-    grpcService: "",
-    port: 0,
-    intervalMs: 100,
-    timeoutMs: 20_000,
-    unhealthy: 2,
-    healthy: 1,
-  };
   // The second never answers a probe within the test: it stays what it is taken for.
-  const { get, changes } = await behind(t, { health }, [sick, well]);
+  const { get, changes } = await behind(t, { health: httpCheck }, [sick, well]);
   const told = (): string[] =>
     changes.flatMap((c) => (c.kind === "health" ? [`${c.endpoint} ${c.isHealthy} ${c.why}`] : []));
   const names = new Set([(await get("/")).body, (await get("/")).body]);
@@ -253,4 +254,27 @@ test("[RES-9] an endpoint whose health check fails is asked no more, and asked a
   const again = new Set([(await get("/")).body, (await get("/")).body]);
   assert.equal(again.size, 2);
   assert.deepEqual(told(), ["10.244.2.1:8080 false status_503", "10.244.2.1:8080 true status_204"]);
+});
+
+test("[DIS-6] where most endpoints are ill all are used, those that are left would be overrun; until enough are well again", async (t) => {
+  let isSick = false;
+  const probed: Answer = (request, response) => {
+    if (request.url !== "/ready") response.end("ill");
+    else response.writeHead(isSick ? 503 : 204).end();
+  };
+  const well: Answer = (request, response) =>
+    request.url === "/ready" ? response.writeHead(204).end() : response.end("well");
+  const health = { ...httpCheck, intervalMs: 100, unhealthy: 1, healthy: 1 };
+  const { get, changes } = await behind(t, { health }, [probed, well, probed]);
+  const panics = (): string[] =>
+    changes.flatMap((c) => (c.kind === "panic" ? [`${c.isOn} ${c.healthy}/${c.endpoints} ${c.service}`] : []));
+  await get("/");
+  isSick = true;
+  while (panics().length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  const bodies: string[] = [];
+  for (let i = 0; i < 6; i++) bodies.push((await get("/")).body);
+  assert.equal(bodies.filter((body) => body === "ill").length, 4, "each in its turn");
+  isSick = false;
+  while (panics().length === 1) await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.match(panics().join(), /^true 1\/3 shop\/web,false 2\/3 shop\/web$/);
 });

@@ -212,6 +212,8 @@ function printRequest(request: Fields, out: Call["output"]["out"]): void {
   const { requestMs, tryMs } = fieldsAt(request.timeouts);
   if (number(requestMs) + number(tryMs) > 0)
     out(`    timeouts          request ${number(requestMs) || "none"}, try ${number(tryMs) || "none"} (ms)`);
+  const panic = number(request.panicPercent);
+  if (panic > 0) out(`    panic             all endpoints are used where fewer than ${panic} % are healthy`);
   const retry = fieldsAt(request.retry);
   if (retry.attempts !== undefined) out(`    retries           ${text(retry.attempts)} more`);
 }

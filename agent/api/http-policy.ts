@@ -34,6 +34,8 @@ export interface Balancer {
   /** 0: none. */
   readonly slowStartMs: number;
   readonly slowStartMinPercent: number;
+  /** With fewer healthy endpoints than this all are used; 0: never. */
+  readonly panicPercent: number;
 }
 export interface Locality {
   /** The nearest tier preferred; wider ones follow it. "": none. */
@@ -148,6 +150,7 @@ export const defaultBalancer: Balancer = {
   decayMs: 10_000,
   slowStartMs: 0,
   slowStartMinPercent: 10,
+  panicPercent: 50,
 };
 /** Defaults of a RetryPolicy, without any attempt. */
 export const noRetry: RetryPolicy = {
@@ -264,6 +267,7 @@ function balancerFromWire(fields: Fields, m: wire.Balancer): Balancer {
     decayMs: number("decay_ms", m.decayMs, d.decayMs),
     slowStartMs: m.slowStartMs,
     slowStartMinPercent: number("slow_start_min_percent", m.slowStartMinPercent, d.slowStartMinPercent, 100),
+    panicPercent: fields.number("policy.balancer.panic_percent", m.panicPercent ?? d.panicPercent, { max: 100 }),
   };
 }
 

@@ -658,6 +658,8 @@ export interface Balancer {
   slowStartMs: number;
   /** of the weight, at the start; 0: 10 */
   slowStartMinPercent: number;
+  /** with fewer healthy endpoints all are used; 0: never, unset: 50 */
+  panicPercent?: number | undefined;
 }
 
 export interface Locality {
@@ -6604,6 +6606,7 @@ function createBaseBalancer(): Balancer {
     decayMs: 0,
     slowStartMs: 0,
     slowStartMinPercent: 0,
+    panicPercent: undefined,
   };
 }
 
@@ -6632,6 +6635,9 @@ export const Balancer: MessageFns<Balancer> = {
     }
     if (message.slowStartMinPercent !== 0) {
       writer.uint32(64).uint32(message.slowStartMinPercent);
+    }
+    if (message.panicPercent !== undefined) {
+      writer.uint32(72).uint32(message.panicPercent);
     }
     return writer;
   },
@@ -6713,6 +6719,14 @@ export const Balancer: MessageFns<Balancer> = {
             message.slowStartMinPercent = reader.uint32();
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.panicPercent = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6738,6 +6752,7 @@ export const Balancer: MessageFns<Balancer> = {
     message.decayMs = object.decayMs ?? 0;
     message.slowStartMs = object.slowStartMs ?? 0;
     message.slowStartMinPercent = object.slowStartMinPercent ?? 0;
+    message.panicPercent = object.panicPercent ?? undefined;
     return message;
   },
 };

@@ -67,6 +67,7 @@ export function explainRequest(
     ...describe(asked),
     read: true,
     policies: policy.sources,
+    panicPercent: policy.balancer.panicPercent,
     path: asked.path,
     sentHost: head.authority,
   };

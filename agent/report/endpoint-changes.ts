@@ -6,10 +6,16 @@ import { metricNames } from "./metric-names.ts";
 
 export type EndpointChange = {
   readonly service: ServiceName;
-  /** "<address>:<port>". */
-  readonly endpoint: string;
   /** Whose clients saw it (DP-26). */
   readonly namespace: string;
+} & (
+  | OfEndpoint
+  /** All are used, healthy or not, since so few are (upstream/panic.ts); or no longer. */
+  | { readonly kind: "panic"; readonly isOn: boolean; readonly healthy: number; readonly endpoints: number }
+);
+type OfEndpoint = {
+  /** "<address>:<port>". */
+  readonly endpoint: string;
 } /** States of decide/resilience/breaker.ts. */ & (
   | { readonly kind: "breaker"; readonly from: string; readonly to: string }
   | { readonly kind: "ejected"; readonly reason: string; readonly forMs: number }
@@ -21,16 +27,27 @@ export class EndpointChanges {
   readonly #breakers: CounterMetric<"to">;
   readonly #ejections: CounterMetric<"reason">;
   readonly #health: CounterMetric<"to">;
+  readonly #panics: CounterMetric<never>;
 
   constructor(metrics: Metrics, log: Logger) {
     this.#log = log;
     this.#breakers = metrics.counter(metricNames.breakerChanges);
     this.#ejections = metrics.counter(metricNames.ejections);
     this.#health = metrics.counter(metricNames.healthChanges);
+    this.#panics = metrics.counter(metricNames.panics);
   }
 
   take(change: EndpointChange): void {
-    const { service, endpoint, namespace } = change;
+    const { service, namespace } = change;
+    if (change.kind === "panic") {
+      const { isOn, healthy, endpoints } = change;
+      if (isOn) this.#panics.add({});
+      const facts = { service, clients: namespace, healthy, endpoints };
+      if (isOn) this.#log.warn("panic_began", facts);
+      else this.#log.info("panic_ended", facts);
+      return;
+    }
+    const { endpoint } = change;
     if (change.kind === "breaker") {
       const { from, to } = change;
       this.#breakers.add({ to });

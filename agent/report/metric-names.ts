@@ -53,6 +53,7 @@ export const metricNames = {
   healthChanges: spec("fairlead_endpoint_health_changes_total", "Endpoints found unhealthy or healthy by probes", [
     "to",
   ]),
+  panics: spec("fairlead_endpoint_panics_total", "Times that too few endpoints were healthy, so that all were used"),
   ejections: spec("fairlead_endpoint_ejections_total", "Endpoints ejected by outlier detection, by why", ["reason"]),
   rateLimited: spec("fairlead_rate_limited_requests_total", "Requests over a limit; enforced is false in dry run", [
     "policy",

@@ -18,7 +18,8 @@ import type { RequestHead } from "../http.ts";
 import type { Replica } from "../replica.ts";
 import type { EndpointChange } from "../report/endpoint-changes.ts";
 import { HealthChecks, type Probe } from "./health.ts";
-import { idOf, Member } from "./member.ts";
+import { idOf, isStill, Member } from "./member.ts";
+import { Panic } from "./panic.ts";
 import type { ClusterCell, SharedUpstreams } from "./shared.ts";
 
 export interface ClusterParts {
@@ -54,6 +55,7 @@ export class Cluster {
   #picker: Picker | undefined;
   #outlier: OutlierDetector | undefined;
   #health: HealthChecks | undefined;
+  readonly #panic = new Panic();
   #warmAtMs = Number.POSITIVE_INFINITY;
   service: Service | undefined;
   port: ServicePort | undefined;
@@ -159,6 +161,7 @@ export class Cluster {
     this.#sessions = new Sessions(members.map(({ id }) => id));
     this.#watchOutliers();
     this.#checkHealth();
+    this.#reviewPanic();
     this.#build();
     this.version++;
   }
@@ -202,8 +205,10 @@ export class Cluster {
       ...this.#parts,
       stats: this.#parts.shared.stats,
       probe: this.#parts.probe(namespace, service),
-      told: ({ id: endpoint }, isHealthy, why) =>
-        this.#parts.told({ kind: "health", service, namespace, endpoint, isHealthy, why }),
+      told: ({ id: endpoint }, isHealthy, why) => {
+        this.#parts.told({ kind: "health", service, namespace, endpoint, isHealthy, why });
+        this.#reviewPanic();
+      },
     });
     this.#health.set(health, this.#members);
   }
@@ -219,6 +224,7 @@ export class Cluster {
       stats: shared.stats,
       nowMs: now,
       cursor: this.#cell.cursor,
+      heeded: this.#panic.heeded,
     });
     this.#warmAtMs = nextWarmingMs(this.#members, balancer, now) ?? Number.POSITIVE_INFINITY;
   }
@@ -246,7 +252,8 @@ export class Cluster {
 
   isOpen(index: number): boolean {
     const member = this.#members[index];
-    return member !== undefined && this.#parts.shared.stats.gates[member.slot] === 0;
+    if (member === undefined) return false;
+    return ((this.#parts.shared.stats.gates[member.slot] as number) & (this.#panic.heeded[0] as number)) === 0;
   }
 
   /** Index of the endpoint for a try, -1 if none may be picked. `avoid`: index of the one just tried, or -1. */
@@ -329,6 +336,7 @@ export class Cluster {
     }
     for (const ejection of this.#outlier?.sweep(now) ?? []) this.#tellEjected(ejection);
     this.#health?.sweep(now);
+    this.#reviewPanic();
     if (balancer.slowStartMs === 0) return;
     let isDue = now >= this.#warmAtMs;
     for (const member of this.#members) {
@@ -361,7 +369,16 @@ export class Cluster {
     const { service, namespace } = this.name;
     this.#parts.told({ kind: "breaker", service, namespace, endpoint: member.id, from, to });
   }
+  /** Whether so many are ill that all are used (DIS-6). Loads of tiers are those of the endpoints that are used. */
+  #reviewPanic(): void {
+    const change = this.#panic.review(this.#members, this.#parts.shared.stats, this.policy.balancer.panicPercent);
+    if (change === undefined) return;
+    const { service, namespace } = this.name;
+    this.#parts.told({ kind: "panic", service, namespace, ...change });
+    if (this.#picker !== undefined) this.#build();
+  }
   #tellEjected({ slot, reason, forMs }: Ejection): void {
+    this.#reviewPanic();
     const member = this.#members.find((m) => m.slot === slot);
     if (member === undefined) return;
     const { service, namespace } = this.name;
@@ -378,17 +395,3 @@ const poolLimitsOf = ({ limits, timeouts }: HttpPolicy): PoolLimits => ({
 });
 /** A session by the client's address is the endpoint that its address hashes to. */
 const bySource = { algorithm: "rendezvous", hashOn: "source", hashName: "" } as const;
-
-/** Whether what a request needs of the endpoint at `index` is as it was; `this`: the upstreams of now. */
-function isStill(this: readonly Upstream[], { upstream: was }: Member, index: number): boolean {
-  const is = this[index] as Upstream;
-  return (
-    is.ip === was.ip &&
-    is.port === was.port &&
-    is.mode === was.mode &&
-    is.weight === was.weight &&
-    is.workload === was.workload &&
-    is.local === was.local &&
-    is.tunnelAddress?.port === was.tunnelAddress?.port
-  );
-}

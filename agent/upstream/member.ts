@@ -30,3 +30,17 @@ export class Member implements PickEndpoint {
 }
 /** "<address>:<port>". */
 export const idOf = ({ ip, port }: Upstream): string => (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);
+
+/** Whether what a request needs of the endpoint at `index` is as it was; `this`: the upstreams of now. */
+export function isStill(this: readonly Upstream[], { upstream: was }: Member, index: number): boolean {
+  const is = this[index] as Upstream;
+  return (
+    is.ip === was.ip &&
+    is.port === was.port &&
+    is.mode === was.mode &&
+    is.weight === was.weight &&
+    is.workload === was.workload &&
+    is.local === was.local &&
+    is.tunnelAddress?.port === was.tunnelAddress?.port
+  );
+}

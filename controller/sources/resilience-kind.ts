@@ -236,6 +236,7 @@ const loadBalancer: Reader<Balancing> = mapped(
     virtualNodes: optional(integer(1, 10_000), defaultBalancer.virtualNodes),
     penalty: optional(number(0.001, 1_000_000), defaultBalancer.penalty),
     decay: optional(duration(100, hourMs), defaultBalancer.decayMs),
+    panicPercent: optional(integer(0, 100), defaultBalancer.panicPercent),
   }),
   ({ hashOn: on, decay, ...rest }, path, report) => {
     if (on !== undefined && !hashing.has(rest.algorithm))

@@ -163,14 +163,15 @@ export const httpPolicies: fc.Arbitrary<HttpPolicy> = fc.oneof(
   record({
     sources: list(names),
     balancer: fc
-      .tuple(fc.constantFrom(...algorithms), fc.nat(), positive)
-      .map(([algorithm, slowStartMs, slowStartMinPercent]) => ({
+      .tuple(fc.constantFrom(...algorithms), fc.nat(), positive, fc.nat(100))
+      .map(([algorithm, slowStartMs, slowStartMinPercent, panicPercent]) => ({
         ...defaultPolicy.balancer,
         algorithm,
         hashOn: "header" as const,
         hashName: "x-user",
         slowStartMs,
         slowStartMinPercent,
+        panicPercent,
       })),
     locality: record({
       prefer: fc.constantFrom("" as const, "region" as const, "zone" as const, "node" as const),

@@ -21,6 +21,8 @@ export interface PickerOptions {
   readonly nowMs: number;
   /** The turn of round robin: one element, kept over swaps and shared by threads. */
   readonly cursor: Int32Array;
+  /** Bits of gates that close them: one element, which may change at any time (panic.ts). Absent: all. */
+  readonly heeded?: Uint8Array;
 }
 
 export function algorithmOf(policy: PickerOptions["policy"], serviceDefault: string): ChosenAlgorithm {
@@ -37,7 +39,7 @@ export function buildPicker(endpoints: readonly PickEndpoint[], options: PickerO
   const tiers = [...new Set(endpoints.map((endpoint) => endpoint.tier))].sort((a, b) => a - b);
   const members = tiers.map((tier) => {
     const own = endpoints.flatMap((endpoint, i) => (endpoint.tier === tier ? [i] : []));
-    return new Members(endpoints, own, stats, warmth);
+    return new Members(endpoints, own, stats, warmth, options.heeded);
   });
   const pickers = members.map((own) => pickerOf(own, options));
   if (pickers.length <= 1) return pickers[0] ?? pickerOf(new Members([], [], stats, warmth), options);

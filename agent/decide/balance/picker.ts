@@ -25,6 +25,8 @@ export interface Picker {
   pick(random: Random, key: number, avoid: number): number;
 }
 
+const allHeeded = Uint8Array.of(0xff);
+
 /** Endpoints of one picker with their weights of the moment (slow start included), all above 0. */
 export class Members {
   readonly count: number;
@@ -41,6 +43,7 @@ export class Members {
   readonly warmth: Float64Array;
   readonly ids: readonly string[];
   readonly #slots: Int32Array;
+  readonly #heeded: Uint8Array;
   /** Position by index in the whole set, -1 for one that is not a member. */
   readonly #positions: Int32Array;
 
@@ -49,7 +52,9 @@ export class Members {
     members: readonly number[],
     stats: EndpointStats,
     warmthOf: (endpoint: PickEndpoint) => number,
+    heeded: Uint8Array = allHeeded,
   ) {
+    this.#heeded = heeded;
     const usable = members.filter((i) => (endpoints[i] as PickEndpoint).weight > 0);
     const own = usable.map((i) => endpoints[i] as PickEndpoint);
     this.count = own.length;
@@ -71,7 +76,7 @@ export class Members {
     return this.#firstSlot >= 0 ? this.#firstSlot + position : (this.#slots[position] as number);
   }
   isOpen(position: number): boolean {
-    return this.stats.gates[this.slotOf(position)] === 0;
+    return ((this.stats.gates[this.slotOf(position)] as number) & (this.#heeded[0] as number)) === 0;
   }
   positionOf(index: number): number {
     return index < 0 || this.isWhole ? index : (this.#positions[index] ?? -1);
