@@ -1,6 +1,7 @@
 // What exchanges of both HTTP versions have in common: facts for records and for those who decide, deadlines, and what is done about a
 // decision or when no answer comes. The object is used again for the next exchange of its connection.
 import type { HeaderList } from "../http.ts";
+import { type Due, nearMs } from "./http1/deadlines.ts";
 import type { Decision, Exchange, Forward, Handler, Outcome, Respond } from "./http1/exchange.ts";
 import { statusOf } from "./http1/exchange.ts";
 import type { Sweep } from "./http1/sweep.ts";
@@ -8,7 +9,7 @@ import type { HttpProtocol } from "./sniff.ts";
 
 const nothing = Buffer.alloc(0);
 
-export abstract class ExchangeCore implements Exchange {
+export abstract class ExchangeCore implements Exchange, Due {
   readonly clientProtocol: HttpProtocol;
   decision: Decision | undefined;
   method = "";
@@ -33,6 +34,9 @@ export abstract class ExchangeCore implements Exchange {
   /** Without a byte for so long it is over. */
   protected stallMs = 0;
   private cancelDelay: (() => void) | undefined;
+  /** Where it stands among near deadlines, 0: nowhere; and for when, which may be another request's. */
+  private dueSlot = 0;
+  private dueMs = 0;
 
   constructor(clientProtocol: HttpProtocol) {
     this.clientProtocol = clientProtocol;
@@ -41,6 +45,8 @@ export abstract class ExchangeCore implements Exchange {
   protected abstract readonly handler: Handler;
   protected abstract readonly times: Sweep;
   abstract get canResend(): boolean;
+  /** Deadlines count. */
+  protected abstract get awaitsServer(): boolean;
   /** Sets the deadlines of a try that begins now; of the whole exchange with its first. */
   protected abstract startTry(decision: Forward): void;
   /** Looks for a way to the server. */
@@ -83,7 +89,10 @@ export abstract class ExchangeCore implements Exchange {
       this.fail("reset_by_decision");
       return;
     }
-    if (decision.kind === "forward") this.startTry(decision);
+    if (decision.kind === "forward") {
+      this.startTry(decision);
+      this.watchDeadlines();
+    }
     if ((decision.delayMs ?? 0) <= 0) this.proceed(decision);
     else
       this.cancelDelay = this.times.after(decision.delayMs as number, () => {
@@ -124,7 +133,31 @@ export abstract class ExchangeCore implements Exchange {
   protected awaitAnswer(): void {
     if (this.status !== 0 || this.decision?.kind !== "forward") return;
     const { responseTimeoutMs = 0 } = this.decision;
-    if (responseTimeoutMs > 0) this.answerDeadlineMs = this.times.now + responseTimeoutMs;
+    if (responseTimeoutMs === 0) return;
+    this.answerDeadlineMs = this.times.exactMs() + responseTimeoutMs;
+    this.watchDeadlines();
+  }
+
+  /** When a try that begins now began: at its first, with the exchange. Monotonic, ms. */
+  protected triesSinceMs(): number {
+    return this.resent === 0 ? this.startedMs : this.times.exactMs();
+  }
+
+  /** The nearest deadline is too near for the sweep: it is looked at in time. */
+  private watchDeadlines(): void {
+    const at = nearestOf(nearestOf(this.deadlineMs, this.tryDeadlineMs), this.answerDeadlineMs);
+    if (at === 0 || (this.dueSlot !== 0 && this.dueMs <= at) || at - this.times.now > nearMs) return;
+    this.dueSlot = this.times.near.put(this, at);
+    this.dueMs = at;
+  }
+
+  due(nowMs: number, slot: number): void {
+    // It stands for an earlier time by now.
+    if (slot !== this.dueSlot) return;
+    this.dueSlot = 0;
+    if (!this.awaitsServer) return;
+    this.checkDeadlines(nowMs);
+    if (this.awaitsServer) this.watchDeadlines();
   }
 
   protected checkDeadlines(now: number): void {
@@ -135,3 +168,6 @@ export abstract class ExchangeCore implements Exchange {
       this.expired(this.isRequestDone ? "response_stalled" : "request_stalled");
   }
 }
+
+/** Of two times, where 0 is none. */
+const nearestOf = (a: number, b: number): number => (a === 0 || (b !== 0 && b < a) ? b : a);

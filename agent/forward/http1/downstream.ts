@@ -81,10 +81,13 @@ export class Downstream extends ClientConnection implements Answered {
     return body.next;
   }
 
+  protected override get awaitsServer(): boolean {
+    return this.state === BUSY;
+  }
+
   protected override startTry({ timeoutMs = 0, tryTimeoutMs = 0, idleTimeoutMs }: Forward): void {
-    const { now } = this.times;
-    if (timeoutMs > 0 && this.deadlineMs === 0) this.deadlineMs = now + timeoutMs;
-    this.tryDeadlineMs = tryTimeoutMs > 0 ? now + tryTimeoutMs : 0;
+    if (timeoutMs > 0 && this.deadlineMs === 0) this.deadlineMs = this.startedMs + timeoutMs;
+    this.tryDeadlineMs = tryTimeoutMs > 0 ? this.triesSinceMs() + tryTimeoutMs : 0;
     this.answerDeadlineMs = 0;
     this.stallMs = (idleTimeoutMs ?? this.limits.stallTimeoutMs) || Number.POSITIVE_INFINITY;
   }

@@ -1,5 +1,6 @@
-// Deadlines without a timer per request: one timer asks every connection and pool a few times a second.
+// Deadlines without a timer per request: one timer asks every connection and pool a few times a second, another those whose time is near.
 import { type Clock, every } from "../../base/clock.ts";
+import { Deadlines } from "./deadlines.ts";
 
 export interface Swept {
   sweep(nowMs: number): void;
@@ -8,6 +9,7 @@ export interface Swept {
 export class Sweep {
   private readonly members = new Set<Swept>();
   private readonly cancel: () => void;
+  readonly near: Deadlines;
   readonly clock: Clock;
   /** Monotonic ms as of the last sweep: good enough for deadlines, and free. */
   now: number;
@@ -15,6 +17,7 @@ export class Sweep {
   constructor(clock: Clock, everyMs = 100) {
     this.clock = clock;
     this.now = clock.monotonicMs();
+    this.near = new Deadlines(clock);
     this.cancel = every(clock, everyMs, () => {
       this.now = clock.monotonicMs();
       for (const member of this.members) member.sweep(this.now);
@@ -40,5 +43,6 @@ export class Sweep {
 
   stop(): void {
     this.cancel();
+    this.near.stop();
   }
 }

@@ -155,15 +155,19 @@ export abstract class RoutedExchange extends ExchangeCore implements Http1Stream
     this.stallMs = this.parts.limits.stallTimeoutMs;
   }
 
+  protected override get awaitsServer(): boolean {
+    return this.isUnderWay && !this.isDiscarding;
+  }
+
   /** The deadline of a gRPC call is not put off by anything. */
   protected override startTry({ timeoutMs = 0, tryTimeoutMs = 0, idleTimeoutMs }: Forward): void {
-    const { times, limits } = this.parts;
+    const { limits } = this.parts;
     const until = this.startedMs + timeoutMs;
     if (timeoutMs > 0 && (this.deadlineMs === 0 || until < this.deadlineMs)) {
       this.deadlineMs = until;
       this.isShortened = true;
     }
-    this.tryDeadlineMs = tryTimeoutMs > 0 ? times.now + tryTimeoutMs : 0;
+    this.tryDeadlineMs = tryTimeoutMs > 0 ? this.triesSinceMs() + tryTimeoutMs : 0;
     this.answerDeadlineMs = 0;
     // Streams of gRPC are silent for long where nothing happens; their deadlines are their own.
     const usual = this.isGrpc ? limits.tunnelIdleTimeoutMs : limits.stallTimeoutMs;
