@@ -33,8 +33,6 @@ export const unsentField = "x-fairlead-unsent";
 export const explainField = "x-fairlead-explain";
 export const deniedField = "x-fairlead-denied";
 
-export type HttpVersion = "1.0" | "1.1" | "2";
-
 /**
  * Why a message is not understood, with what is answered. `refused` is what the metric and the log line carry; HTTP/2 answers with
  * RST_STREAM or GOAWAY of `h2Code` (RFC 9113 §7) where a status would come too late.

@@ -99,7 +99,7 @@ export class Lane {
       mirrored: (counts) => {
         for (const [outcome, count] of counts) this.#mirrored.add({ outcome }, count);
       },
-      telemetry: this.#parts.telemetry,
+      telemetry: this.telemetry,
       changed,
     });
     if (!started.ok) return started;

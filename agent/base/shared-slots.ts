@@ -7,6 +7,7 @@
 // free, whatever name stands in it.
 import { addText, seededHash, type TextHash } from "./text-hash.ts";
 
+/** Numbers of threads are below it. */
 export const mostThreads = 64;
 const words = 5;
 /** Rows in which a name may stand. */

@@ -9,6 +9,10 @@ export const durationBoundsMs = [
 ] as const;
 export const sizeBounds = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000] as const;
 
+/** A label set as one text, by which it is known again. */
+export const labelSet = (labels: Readonly<Record<RequestLabel, string>>): string =>
+  requestLabels.map((label) => labels[label]).join("\u0000");
+
 /** Sums since the last `flush`. */
 export interface RequestSeries {
   /** Number of the label set in this thread. */
@@ -140,7 +144,7 @@ export class RequestSeriesTable {
       response_code: String(status),
       grpc_response_status: grpcStatus ?? "",
     };
-    const text = requestLabels.map((label) => labels[label]).join("\u0000");
+    const text = labelSet(labels);
     let series = this.#byLabels.get(text);
     if (series === undefined && this.#labels.length >= this.#limit) {
       this.#overflow++;

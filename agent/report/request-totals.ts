@@ -1,7 +1,7 @@
 // Request metrics of all data threads together, as the control thread shows them. A thread that died keeps what it had told.
 import type { Metrics } from "../base/metrics.ts";
-import { metricNames, type RequestLabel, requestLabels } from "./metric-names.ts";
-import { durationBoundsMs, type RequestDelta, type RequestDeltas, sizeBounds } from "./request-series.ts";
+import { metricNames, type RequestLabel } from "./metric-names.ts";
+import { durationBoundsMs, labelSet, type RequestDelta, type RequestDeltas, sizeBounds } from "./request-series.ts";
 
 interface Total {
   readonly labels: Readonly<Record<RequestLabel, string>>;
@@ -113,7 +113,7 @@ export class RequestTotals {
   }
 
   #total(labels: Readonly<Record<RequestLabel, string>>): Total {
-    const text = requestLabels.map((label) => labels[label]).join("\u0000");
+    const text = labelSet(labels);
     let total = this.#totals.get(text);
     if (total === undefined) {
       total = {

@@ -1,6 +1,6 @@
 // Policies by scope and namespace: which are in force for a workload. Used for every kind of policy alike. Pure.
 import type { PolicyName, ServiceName } from "../api/names.ts";
-import { type Authorization, policyNameOf, type Scope, type TrafficPolicy } from "../api/policy.ts";
+import { policyNameOf, type Scope } from "../api/policy.ts";
 import type { Workload } from "../api/workload.ts";
 
 interface Scoped {
@@ -93,6 +93,3 @@ export function selects(selector: Readonly<Record<string, string>>, labels: Read
   for (const key in selector) if (labels[key] !== selector[key]) return false;
   return true;
 }
-
-export type AuthorizationIndex = PolicyIndex<Authorization>;
-export type TrafficPolicyIndex = PolicyIndex<TrafficPolicy>;

@@ -1,17 +1,14 @@
 // The clusters of one data thread, made when a request first needs them and forgotten when none did for a while.
 import type { Place } from "../decide/balance/locality.ts";
 import { Cluster, type ClusterName, type ClusterParts } from "./cluster.ts";
-import type { SharedUpstreams } from "./shared.ts";
-
-export type ClustersParts = ClusterParts & { readonly shared: SharedUpstreams };
 
 export class Clusters {
-  readonly #parts: ClustersParts;
+  readonly #parts: ClusterParts;
   readonly #forgetMs: number;
   readonly #clusters = new Map<string, Cluster>();
 
   /** `forgetMs`: how long one is kept without a request. */
-  constructor(parts: ClustersParts, forgetMs: number) {
+  constructor(parts: ClusterParts, forgetMs: number) {
     this.#parts = parts;
     this.#forgetMs = forgetMs;
   }

@@ -1,6 +1,20 @@
 // The import rule of the architecture as a table: room -> rooms it may import (its own folder and Node core are
 // always allowed). Checked by dependency-cruiser; a folder without a row fails.
 const pureRooms = ["agent/decide", "agent/enrich", "agent/state", "controller/index", "controller/translate"];
+// What decides about requests on a data thread.
+const forRequests = [
+  "agent/enrich",
+  "agent/decide",
+  "agent/forward",
+  "agent/report",
+  "agent/replica.ts",
+  "agent/threads.ts",
+  "agent/state",
+  "agent/flow.ts",
+  "agent/http.ts",
+  "agent/api",
+  "agent/base",
+];
 const table = {
   "agent/base": [],
   "agent/api": ["agent/base"],
@@ -73,34 +87,8 @@ const table = {
     "agent/api",
     "agent/base",
   ],
-  "agent/request.ts": [
-    "agent/enrich",
-    "agent/upstream",
-    "agent/request-watch.ts",
-    "agent/decide",
-    "agent/forward",
-    "agent/report",
-    "agent/replica.ts",
-    "agent/threads.ts",
-    "agent/state",
-    "agent/flow.ts",
-    "agent/http.ts",
-    "agent/api",
-    "agent/base",
-  ],
-  "agent/upstream": [
-    "agent/enrich",
-    "agent/decide",
-    "agent/forward",
-    "agent/report",
-    "agent/replica.ts",
-    "agent/threads.ts",
-    "agent/state",
-    "agent/flow.ts",
-    "agent/http.ts",
-    "agent/api",
-    "agent/base",
-  ],
+  "agent/request.ts": ["agent/upstream", "agent/request-watch.ts", ...forRequests],
+  "agent/upstream": forRequests,
   "agent/connection.ts": [
     "agent/connection-facts.ts",
     "agent/intercept",

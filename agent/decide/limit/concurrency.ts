@@ -3,10 +3,9 @@
 //
 //   own words: | limit | usual latency | window began | samples | sum | most at once | (2 free) | under way, one per thread ... |
 import type { ConcurrencyLimit } from "../../api/rate-limit.ts";
+import { mostThreads } from "../../base/shared-slots.ts";
 
-/** Threads that may have requests under way. */
-export const maxThreads = 64;
-export const concurrencyWords = 8 + maxThreads;
+export const concurrencyWords = 8 + mostThreads;
 const limit = 0;
 const longRun = 1;
 const began = 2;
@@ -61,7 +60,7 @@ export function leave(
 
 export function requestsUnderWay(words: Int32Array, at: number): number {
   let total = 0;
-  for (let i = 0; i < maxThreads; i++) total += words[at + underWay + i] as number;
+  for (let i = 0; i < mostThreads; i++) total += words[at + underWay + i] as number;
   return total;
 }
 

@@ -39,7 +39,6 @@ const statuses = {
   head_timeout: 408,
   /** The client's namespace holds more of the thread's memory than it may. */
   memory_overflow: 431,
-  body_timeout: 408,
 } as const;
 
 export type Refusal = keyof typeof statuses;

@@ -41,6 +41,7 @@ export class Http2Pool extends ServerPool<StreamTaker, Http2Upstream> implements
   readonly http2Limits: Http2Limits;
   readonly turn: Turn;
   readonly clock: SocketClock;
+  /** Those that may take streams. */
   private readonly ready: Http2Upstream[] = [];
   /** All that are open, those that take no more streams too. */
   private readonly live = new Set<Http2Upstream>();
@@ -51,11 +52,6 @@ export class Http2Pool extends ServerPool<StreamTaker, Http2Upstream> implements
     this.turn = parts.turn;
     this.http2Limits = parts.http2Limits ?? defaultLimits;
     this.expected = mostExpected;
-  }
-
-  /** Connections that may take streams. */
-  get readyCount(): number {
-    return this.ready.length;
   }
 
   connection(taker: StreamTaker, fresh: boolean): Http2Upstream | undefined {
