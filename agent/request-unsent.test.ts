@@ -88,6 +88,7 @@ test("[SEC-8] requests of a namespace beyond its limit are answered 503 with the
   const tenants = new Tenants(
     { connections: 10, requests: 1, bytes: 1e6, share: 1 },
     () => {},
+    () => {},
     () => 1,
   );
   const tenant = tenants.of("shop");

@@ -64,6 +64,7 @@ const limits = { ...defaultExchangeLimits, drainIdleMs: start.drainIdleMs };
 const tenants = new Tenants(
   start.limits,
   (fn) => systemClock.after(1, fn),
+  (fn) => setImmediate(fn),
   () => systemClock.monotonicMs() * 1000,
 );
 sweep.add(tenants);
@@ -147,6 +148,20 @@ function take(handed: HandedSocket): void {
     else refusing.refuse(sockets.adopt(facts), `${why} (FAIRLEAD_NAMESPACE_CONNECTIONS)`);
     return;
   }
+  // A flood of connections waits for its turns too.
+  if (tenant.isOut) tenant.wait({ goOn: () => serve(handed, tenant) });
+  else serve(handed, tenant);
+}
+
+function serve(handed: HandedSocket, tenant: Tenant): void {
+  const startUs = tenant.startUs();
+  begin(handed, tenant);
+  tenant.noteRead(startUs);
+}
+
+function begin(handed: HandedSocket, tenant: Tenant): void {
+  const { fd, id, tunnel, protocol } = handed;
+  const facts = { fd, id, paired: tunnel !== "plain" };
   const closed = (): void => {
     tenant.close();
     handedOver.ended(connection);

@@ -30,6 +30,8 @@ const sweepsActive = 10;
 /** Length of a turn; and the longest time that is made up for when one ended late. */
 const turnUs = 1_000;
 const longestUs = 5_000;
+/** Of a turn's time, what a namespace may use at a stretch: then the loop looks for others' bytes, which so wait for no more than this. */
+const stretchUs = 60;
 /** What reading costs around the work that is measured: system calls, the loop. */
 const overheadUs = 15;
 
@@ -44,6 +46,8 @@ export class Tenant {
   held = 0;
   /** µs used beyond what its turns have granted. */
   used = 0;
+  /** µs used since the loop last looked for bytes. */
+  stretch = 0;
   /** Of a read. */
   meanUs = 50;
   /** Sweeps for which it still counts as one that has something to do. */
@@ -115,9 +119,29 @@ export class Tenant {
     return this.#owner.nowUs() - startUs + overheadUs;
   }
 
-  /** Before `who` goes on. False: not in this turn; it goes on in a later one, without being asked again. */
+  /** Whether work that began then may go on, where it can be cut. */
+  hasTime(startUs: number): boolean {
+    const cost = this.sinceUs(startUs);
+    return this.stretch + cost < stretchUs && this.used + cost <= this.limits.share * turnUs;
+  }
+
+  /** `who` goes on later, without being asked again. */
+  wait(who: Waiting): void {
+    this.#owner.startTurn(this);
+    this.queue.push(who);
+  }
+
+  /** Nothing more may be done for it now: what it sent is to be kept for later. */
+  get isOut(): boolean {
+    return (
+      this.#owner.isContended &&
+      (this.used > this.limits.share * turnUs || this.stretch >= stretchUs || this.queue.length > 0)
+    );
+  }
+
+  /** Before `who` goes on. False: not now; it goes on later, without being asked again. */
   admit(who: Waiting): boolean {
-    if (!this.#owner.isContended || (this.used <= this.limits.share * turnUs && this.queue.length === 0)) return true;
+    if (!this.isOut) return true;
     this.queue.push(who);
     return false;
   }
@@ -127,16 +151,23 @@ export class Tenant {
     if (!this.#owner.isContended) return;
     this.#owner.startTurn(this);
     this.used += cost;
+    this.stretch += cost;
   }
 
-  /** After `elapsedUs` of turns: as many go on as there is time for. True: there is more to be done in a next one. */
-  endTurn(elapsedUs: number): boolean {
-    const grantUs = this.limits.share * turnUs;
-    this.used = Math.max(0, this.used - this.limits.share * elapsedUs);
-    if (this.used < grantUs && this.queue.length > 0) {
-      const count = Math.max(1, Math.floor((grantUs - this.used) / Math.max(1, this.meanUs)));
+  /** The loop has looked for bytes: as many go on as there is time for. True: there are more, and there is time for them in this turn. */
+  endStretch(): boolean {
+    this.stretch = 0;
+    const leftUs = Math.min(stretchUs, this.limits.share * turnUs - this.used);
+    if (leftUs > 0 && this.queue.length > 0) {
+      const count = Math.max(1, Math.floor(leftUs / Math.max(1, this.meanUs)));
       for (const who of this.queue.splice(0, count)) who.goOn();
     }
+    return this.queue.length > 0 && this.used < this.limits.share * turnUs;
+  }
+
+  /** After `elapsedUs` of turns. True: there is more to be done in a next one. */
+  endTurn(elapsedUs: number): boolean {
+    this.used = Math.max(0, this.used - this.limits.share * elapsedUs);
     return this.used > 0 || this.queue.length > 0;
   }
 
@@ -149,20 +180,29 @@ export class Tenant {
 export class Tenants {
   readonly #limits: TenantLimits;
   readonly #afterTurn: (fn: () => void) => void;
+  readonly #afterLook: (fn: () => void) => void;
   readonly #tenants = new Map<string, Tenant>();
   /** Those that did something in this turn, or have somebody waiting. */
   readonly #active = new Set<Tenant>();
   readonly #end = (): void => this.#endTurn();
+  readonly #look = (): void => this.#endStretch();
   #isTurn = false;
+  #isStretch = false;
   #beganUs = 0;
   /** More than one has something to do. */
   isContended = false;
   readonly nowUs: () => number;
 
-  /** `afterTurn`: calls back when a turn is over, 1 ms after it began. `nowUs`: monotonic. */
-  constructor(limits: TenantLimits, afterTurn: (fn: () => void) => void, nowUs: () => number) {
+  /** `afterTurn`: calls back when a turn is over, 1 ms after it began; `afterLook`: when the loop has looked for bytes. `nowUs`: monotonic. */
+  constructor(
+    limits: TenantLimits,
+    afterTurn: (fn: () => void) => void,
+    afterLook: (fn: () => void) => void,
+    nowUs: () => number,
+  ) {
     this.#limits = limits;
     this.#afterTurn = afterTurn;
+    this.#afterLook = afterLook;
     this.nowUs = nowUs;
   }
 
@@ -181,10 +221,22 @@ export class Tenants {
 
   startTurn(tenant: Tenant): void {
     this.#active.add(tenant);
+    this.#startStretch();
     if (this.#isTurn) return;
     this.#isTurn = true;
     this.#beganUs = this.nowUs();
     this.#afterTurn(this.#end);
+  }
+
+  #startStretch(): void {
+    if (this.#isStretch) return;
+    this.#isStretch = true;
+    this.#afterLook(this.#look);
+  }
+
+  #endStretch(): void {
+    this.#isStretch = false;
+    for (const tenant of this.#active) if (tenant.endStretch()) this.#startStretch();
   }
 
   #endTurn(): void {

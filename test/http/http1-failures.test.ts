@@ -379,3 +379,19 @@ test("[RES-5] [RES-6] a try that gives no answer or a bad one is made again else
     ]),
   );
 });
+
+test("[SEC-8] a client that pours on after it was refused is cut, not read for as long as it likes", async (t) => {
+  const { proxy } = await behind(t, (_, res) => void res.end("ok"), { limits: { lingerMs: 600_000 } });
+  const socket = connect({ port: proxy.port, host: "127.0.0.1", allowHalfOpen: true });
+  t.after(() => socket.destroy());
+  socket.on("error", () => {});
+  socket.resume();
+  const more = Buffer.alloc(60_000, "x");
+  const pour = (): void => {
+    while (!socket.destroyed && socket.write(more));
+  };
+  socket.on("drain", pour);
+  socket.write("GET / HTTP/1.1\r\nno host\r\n\r\n");
+  pour();
+  await waitFor("it is cut", () => socket.destroyed);
+});

@@ -3,10 +3,9 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { type AddressInfo, connect, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
-import { every, systemClock } from "../../agent/base/clock.ts";
 import { seededRandom } from "../../agent/base/random.ts";
-import { Tenants } from "../../agent/forward/tenants.ts";
 import { startProxy } from "../kit/http1-proxy.ts";
+import { crowdedTenant } from "../kit/tenants.ts";
 import { waitFor } from "../kit/wait.ts";
 
 /** A proxy whose clients have this share of the thread, since another namespace is never idle. */
@@ -23,17 +22,7 @@ async function crowded(t: TestContext, share: number) {
     });
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const tenants = new Tenants(
-    { connections: 1000, requests: 1000, bytes: 2 ** 30, share },
-    (fn) => systemClock.after(1, fn),
-    () => systemClock.monotonicMs() * 1000,
-  );
-  const tenant = tenants.of("crowd");
-  const other = tenants.of("other");
-  const stop = every(systemClock, 20, () => {
-    other.startUs();
-    tenants.sweep();
-  });
+  const { tenant, stop } = crowdedTenant(share);
   const proxy = await startProxy((server.address() as AddressInfo).port, { tenant, limits: { drainIdleMs: 100 } });
   const sockets = new Set<Socket>();
   t.after(async () => {

@@ -17,6 +17,7 @@ import { Http2Pool } from "../../agent/forward/http2/pool.ts";
 import { Turn } from "../../agent/forward/http2/socket.ts";
 import { defaultPoolLimits, type PoolLimits } from "../../agent/forward/server-pool.ts";
 import { type TakeClient, UnknownClient } from "../../agent/forward/sniff.ts";
+import type { Tenant } from "../../agent/forward/tenants.ts";
 import type { RequestHead } from "../../agent/http.ts";
 import { dialPlain } from "./http1-proxy.ts";
 
@@ -48,6 +49,8 @@ export interface LaneOptions {
   readonly limits?: Partial<ExchangeLimits>;
   readonly http2Limits?: Partial<Http2Limits>;
   readonly pool?: Partial<PoolLimits>;
+  /** Whose share of the thread clients use. */
+  readonly tenant?: Tenant;
 }
 
 /** Everything that comes goes to 127.0.0.1:`to`, unless a decision says otherwise. */
@@ -98,6 +101,7 @@ export async function startLane(to: number, options: LaneOptions): Promise<Lane>
     const http1: TakeClient = (adopt) => {
       const closed = (): void => void connections.delete(connection);
       const connection: Downstream = new Downstream({ ...parts, closed }, adopt);
+      connection.tenant = options.tenant;
       connections.add(connection);
       return connection;
     };
@@ -112,6 +116,7 @@ export async function startLane(to: number, options: LaneOptions): Promise<Lane>
             { ...parts, handler: () => handler, turn, http2Limits, closed },
             adopt,
           );
+          connection.tenant = options.tenant;
           connections.add(connection);
           return connection;
         },

@@ -128,3 +128,22 @@ test("[TRF-7] HTTP/2: the owner of every stream hears when the connection vanish
   assert.deepEqual(events.lines, ["reset 1 ECONNREFUSED 8", "done ECONNREFUSED 8"]);
   assert.equal(bound.connection.request(line, [], true, null), null);
 });
+
+test("[SEC-8] HTTP/2: who pours on after its connection was ended is cut, not read for as long as it likes", async () => {
+  await served(async ({ events, peer, over, read }) => {
+    peer.allowHalfOpen = true;
+    // It ends by a reset.
+    over.catch(() => {});
+    peer.write(hello);
+    const endless = Buffer.concat(Array.from({ length: 1000 }, () => frame(t.ping, 0, 0, Buffer.alloc(8))));
+    const pour = (): void => {
+      while (!peer.destroyed && peer.write(endless));
+    };
+    peer.on("drain", pour);
+    pour();
+    await waitFor("it is ended", () => events.lines.some((l) => l.startsWith("done")));
+    // No time passes here: it is what comes that ends it.
+    await waitFor("it is cut", () => peer.destroyed);
+    assert.ok(read() < 8_000_000, `${read()} bytes were read`);
+  });
+});

@@ -96,6 +96,8 @@ export abstract class ClientConnection extends ExchangeCore implements Swept, Wa
   private read(n: number): boolean {
     this.activeMs = this.times.now;
     const startUs = this.tenant?.startUs() ?? 0;
+    // Many may have sent something at once.
+    if (startUs > 0 && this.tenant?.isOut === true && !this.isHeld) return this.putOff(n);
     let going: boolean;
     try {
       if (this.rest.isEmpty) going = this.consume(this.area.raw, ROOM, ROOM + n);
@@ -120,10 +122,26 @@ export abstract class ClientConnection extends ExchangeCore implements Swept, Wa
     return going;
   }
 
+  /** What was read is kept until its namespace's turn comes. */
+  private putOff(n: number): false {
+    if (this.rest.isEmpty) this.rest.set(this.area.raw, ROOM, ROOM + n);
+    else this.rest.append(this.area.raw, ROOM, ROOM + n);
+    this.isHeld = this.tenant?.admit(this) === false;
+    this.isPaused = true;
+    return false;
+  }
+
   /** Its namespace's turn has come. */
   goOn(): void {
     this.isHeld = false;
-    if (!this.isConsuming && this.state !== CLOSED) this.readOn();
+    if (this.isConsuming || this.state === CLOSED) return;
+    const startUs = this.rest.isEmpty ? 0 : (this.tenant?.startUs() ?? 0);
+    try {
+      this.readOn();
+    } catch (error) {
+      this.threw(error);
+    }
+    this.tenant?.noteRead(startUs);
   }
 
   /** Uses `buf[from..to)`, or keeps what has to wait. False: no more is to be read for now. */
@@ -171,7 +189,10 @@ export abstract class ClientConnection extends ExchangeCore implements Swept, Wa
           p = to;
           break;
         default:
+          // It was told of the end; whoever pours on is not worth the time.
+          this.discarded += to - p;
           p = to;
+          if (this.discarded > this.limits.maxDiscardBytes) this.socket.destroy();
       }
     }
     if (p < to) this.rest.set(buf, p, to);
@@ -241,6 +262,7 @@ export abstract class ClientConnection extends ExchangeCore implements Swept, Wa
   /** Orderly: what was written arrives, and what the client still sends does not reset it (RFC 9112 §9.6). */
   protected close(): void {
     this.state = LINGER;
+    this.discarded = 0;
     this.deadlineMs = this.times.now + this.limits.lingerMs;
     this.rest.clear();
     this.socket.end();

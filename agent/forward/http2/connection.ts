@@ -90,13 +90,17 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
     options.wake();
   }
 
-  /** Bytes from the peer, cut anywhere. If `gave` is true after it, they were given on by reference and are no longer the caller's. */
-  receive(bytes: Buffer): void {
+  /**
+   * Bytes from the peer, cut anywhere, worked off to their end or until `goesOn` says no behind a frame; gives how many. If `gave` is true
+   * after it, they were given on by reference and are no longer the caller's.
+   */
+  receive(bytes: Buffer, goesOn?: () => boolean): number {
     this.gave = false;
     this.busy = true;
-    if (!this.done) this.reader.read(bytes);
+    const used = this.done ? bytes.length : this.reader.read(bytes, goesOn);
     this.busy = false;
     this.settle();
+    return used;
   }
 
   /** What is to be written now; then `flushed` is called. */

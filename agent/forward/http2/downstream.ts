@@ -40,6 +40,9 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
   private drainedMs = 0;
   /** Its namespace has used up its turn. */
   private isHeld = false;
+  /** When the read under way began, µs; 0: nobody measures. */
+  private startUs = 0;
+  readonly goesOn = (): boolean => this.tenant?.hasTime(this.startUs) !== false;
 
   /** `open` makes the socket, with `onread` and half-close allowed. */
   constructor(parts: Http2DownstreamParts, open: (onread: OnReadOpts) => Socket) {
@@ -64,13 +67,25 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
     return this.io.connection.streams.size;
   }
 
-  beforeRead(): number {
+  beforeRead(): boolean {
+    this.startUs = this.tenant?.startUs() ?? 0;
+    return this.startUs > 0;
+  }
+
+  afterRead(isWhole: boolean): boolean {
+    if (this.isHeld) return false;
+    this.tenant?.noteRead(this.startUs);
+    if (!isWhole) this.tenant?.wait(this);
+    this.isHeld = !isWhole || (this.startUs > 0 && this.tenant?.admit(this) === false);
+    return !this.isHeld;
+  }
+
+  beforeWrite(): number {
     return this.tenant?.startUs() ?? 0;
   }
 
-  afterRead(startUs: number): boolean {
-    if (!this.isHeld) this.isHeld = this.tenant?.spend(startUs, this) === false;
-    return !this.isHeld;
+  afterWrite(startUs: number): void {
+    if (startUs > 0) this.tenant?.charge(this.tenant.sinceUs(startUs));
   }
 
   /** Its namespace's turn has come. */

@@ -45,14 +45,15 @@ export class FrameReader {
     return this.held !== null || (this.prefaceAt > 0 && this.prefaceAt < preface.length);
   }
 
-  read(bytes: Buffer): void {
+  /** Reads all, or until `goesOn` says no behind a frame; gives how far it came. Bytes behind an end are not needed. */
+  read(bytes: Buffer, goesOn?: () => boolean): number {
     const end = bytes.length;
     let at = 0;
     if (this.prefaceAt < preface.length) {
       while (at < end && this.prefaceAt < preface.length) {
         if (bytes[at++] !== preface[this.prefaceAt++]) {
           this.stop(errorCode.protocolError, "preface");
-          return;
+          return end;
         }
       }
     }
@@ -63,7 +64,9 @@ export class FrameReader {
         this.hold(frameHeaderBytes, bytes, at, end);
         at = end;
       } else at = this.readFrame(bytes, at, end);
+      if (goesOn !== undefined && at < end && !goesOn()) return at;
     }
+    return end;
   }
 
   stop(code: number, reason: string): void {

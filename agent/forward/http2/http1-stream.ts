@@ -9,6 +9,7 @@ import { OutBuffer } from "../http1/out-buffer.ts";
 import { CHUNKED, NO_BODY } from "../http1/request.ts";
 import type { ResponseParser } from "../http1/response.ts";
 import type { RequestRewrite } from "../http1/write.ts";
+import type { Tenant } from "../tenants.ts";
 import { errorCode, referenceBytes } from "./codes.ts";
 import { type Http2Request, joined } from "./head.ts";
 import type { UpHead, UpOwner, UpStream } from "./stream-links.ts";
@@ -16,6 +17,7 @@ import { framingOf, http1Fields, writeHttp1Request, writeTrailerLines } from "./
 
 /** The exchange, as this sees it. */
 export interface Http1StreamOwner extends UpOwner {
+  readonly tenant?: Tenant | undefined;
   /** A connection is there; what is sent during the call goes out in one write. */
   joined(stream: Http1Stream): void;
   failedToJoin(stream: Http1Stream, why: string): void;
@@ -71,6 +73,11 @@ export class Http1Stream implements UpStream, Answered {
     this.rewrite = rewrite;
     this.framing = framingOf(head, end);
     this.requestEnded = end;
+  }
+
+  /** Whose share of the thread the answer uses. */
+  get tenant(): Tenant | undefined {
+    return this.owner.tenant;
   }
 
   /** Looks for a connection. `safe`: the request may be sent twice. */

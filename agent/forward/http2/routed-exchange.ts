@@ -5,6 +5,7 @@ import type { HeaderList } from "../../http.ts";
 import { ExchangeCore } from "../exchange-core.ts";
 import type { ExchangeLimits, Forward, Handler } from "../http1/exchange.ts";
 import type { Sweep } from "../http1/sweep.ts";
+import type { Tenant } from "../tenants.ts";
 import type { Http2Request } from "./head.ts";
 import { Http1Stream, type Http1StreamOwner } from "./http1-stream.ts";
 import { KeptBody } from "./kept-body.ts";
@@ -25,6 +26,8 @@ export interface ExchangeParts {
   give(handler: Handler): void;
   readonly limits: ExchangeLimits;
   readonly times: Sweep;
+  /** Whose share of the thread it uses. */
+  readonly tenant?: Tenant | undefined;
   /** The exchange is over and may serve another stream. */
   free(exchange: RoutedExchange): void;
 }
@@ -183,6 +186,10 @@ export abstract class RoutedExchange extends ExchangeCore implements Http1Stream
   upDrain(): void {
     this.activeMs = this.parts.times.now;
     this.takeMore();
+  }
+
+  get tenant(): Tenant | undefined {
+    return this.parts.tenant;
   }
 
   touch(): void {

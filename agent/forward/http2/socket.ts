@@ -10,8 +10,9 @@ const readBytes = 64 * 1024;
 const leastBytes = 24 * 1024;
 /** How long a peer may owe the rest of a head, its settings or their acknowledgement. */
 const dueMs = 10_000;
-/** After GOAWAY what still comes is thrown away for so long, lest a reset overtakes the GOAWAY. */
+/** After GOAWAY what still comes is thrown away for so long, lest a reset overtakes the GOAWAY; and no more than so much of it. */
 const lingerMs = 1_000;
+const mostDiscardedBytes = 256 * 1024;
 
 export type SocketClock = Pick<Clock, "monotonicMs" | "after">;
 
@@ -21,7 +22,7 @@ export class Turn {
   private readonly run = (): void => {
     const dirty = this.dirty;
     this.dirty = [];
-    for (const each of dirty) each.flush();
+    for (const each of dirty) each.flushForIts();
   };
 
   add<H extends Http2Request | Http2Response>(socket: Http2Socket<H>): void {
@@ -30,9 +31,14 @@ export class Turn {
 }
 
 export interface ReadGate {
-  /** What `afterRead` is given back. */
-  beforeRead(): number;
-  afterRead(startUs: number): boolean;
+  /** Before a read is worked off. Gives whether there is time to be kept: then `goesOn` is asked behind each frame. */
+  beforeRead(): boolean;
+  readonly goesOn: () => boolean;
+  /** A read, or a part of it, has been worked off. False: nothing more until `resume`. */
+  afterRead(isWhole: boolean): boolean;
+  /** Before what was gathered is written. Gives µs, or 0: nobody measures. */
+  beforeWrite(): number;
+  afterWrite(startUs: number): void;
 }
 
 export class Http2Socket<H extends Http2Request | Http2Response> {
@@ -42,8 +48,11 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
   private buffer: Buffer | null = null;
   private cancelDue: (() => void) | null = null;
   private ending = false;
-  /** Told of each read, and asked after it whether to go on; if not, `resume` does. Only where bytes come by `onread`. */
+  private discardedBytes = 0;
+  /** Told of each read, and asked in it and after it whether to go on; if not, `resume` does. Only where bytes come by `onread`. */
   gate: ReadGate | undefined;
+  /** Of a read that was not worked off to its end, for want of time. */
+  private rest: Buffer | null = null;
 
   constructor(options: Omit<Http2Options<H>, "wake" | "nowMs">, turn: Turn, clock: SocketClock) {
     this.clock = clock;
@@ -63,17 +72,33 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
       },
       callback: (bytes) => {
         const buffer = this.buffer as Buffer;
-        const startUs = this.gate?.beforeRead() ?? 0;
-        this.receive(bytes === buffer.length ? buffer : buffer.subarray(0, bytes));
-        // Somebody keeps a part of what was read; the rest is still ours.
-        if (this.connection.gave) this.buffer = buffer.length - bytes < leastBytes ? null : buffer.subarray(bytes);
-        return this.gate === undefined || this.gate.afterRead(startUs);
+        return this.readNow(bytes === buffer.length ? buffer : buffer.subarray(0, bytes), buffer);
       },
     };
   }
 
+  private readNow(read: Buffer, buffer: Buffer): boolean {
+    const { gate } = this;
+    const goesOn = gate?.beforeRead() === true ? gate.goesOn : undefined;
+    const used = goesOn?.() === false ? 0 : this.receive(read, goesOn);
+    // Somebody keeps a part of what was read; the rest is still ours.
+    if (used > 0 && this.connection.gave)
+      this.buffer = buffer.length - read.length < leastBytes ? null : buffer.subarray(read.length);
+    // The next read takes this memory again.
+    if (used < read.length) this.rest = Buffer.from(read.subarray(used));
+    return gate === undefined || gate.afterRead(this.rest === null);
+  }
+
+  /** There is time again: for at least one frame of what was kept. */
   resume(): void {
-    if (this.socket?.destroyed === false) this.socket.resume();
+    const { gate, rest } = this;
+    if (this.socket?.destroyed !== false) return;
+    if (rest !== null && gate !== undefined) {
+      const used = this.receive(rest, gate.beforeRead() ? gate.goesOn : undefined);
+      this.rest = used < rest.length ? rest.subarray(used) : null;
+      if (!gate.afterRead(this.rest === null)) return;
+    }
+    this.socket.resume();
   }
 
   /** Bytes that the peer has not taken. */
@@ -97,11 +122,17 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
     this.flush();
   }
 
-  receive(bytes: Buffer): void {
-    if (this.ending) return;
+  /** Gives how many of the bytes were used; those that are not needed any more count as used. `goesOn` is asked behind each frame. */
+  receive(bytes: Buffer, goesOn?: () => boolean): number {
+    if (this.ending) {
+      this.discardedBytes += bytes.length;
+      if (this.discardedBytes > mostDiscardedBytes) this.socket?.destroy();
+      return bytes.length;
+    }
     const connection = this.connection;
-    connection.receive(bytes);
+    const used = connection.receive(bytes, goesOn);
     if (connection.due ? this.cancelDue === null : this.cancelDue !== null) this.watch();
+    return used;
   }
 
   private watch(): void {
@@ -115,6 +146,18 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
   private lost(reason: string): void {
     this.connection.lost(reason);
     if (!this.ending) this.end();
+  }
+
+  /** Writes what was gathered, at the cost of whose connection it is. */
+  flushForIts(): void {
+    const { gate } = this;
+    if (gate === undefined) {
+      this.flush();
+      return;
+    }
+    const startUs = gate.beforeWrite();
+    this.flush();
+    gate.afterWrite(startUs);
   }
 
   /** Writes what was gathered; by the turn, or at once where somebody cannot wait for it. */

@@ -1,0 +1,20 @@
+// A namespace on a thread where another one is never idle.
+import { every, systemClock } from "../../agent/base/clock.ts";
+import { type Tenant, Tenants } from "../../agent/forward/tenants.ts";
+
+/** It has this share of the thread's time, in turns that really end. */
+export function crowdedTenant(share: number): { readonly tenant: Tenant; stop(): void } {
+  const tenants = new Tenants(
+    { connections: 1000, requests: 1000, bytes: 2 ** 30, share },
+    (fn) => systemClock.after(1, fn),
+    (fn) => setImmediate(fn),
+    () => systemClock.monotonicMs() * 1000,
+  );
+  const tenant = tenants.of("crowd");
+  const other = tenants.of("other");
+  const stop = every(systemClock, 20, () => {
+    other.startUs();
+    tenants.sweep();
+  });
+  return { tenant, stop };
+}
