@@ -77,7 +77,10 @@ const steps: readonly Step[] = [
   nodeTest(
     "unit",
     "unit and property tests",
-    ["{agent,controller,cli}/**/*.test.ts", "test/{kit,lab,bench,unit,controller,fuzz,http,reference}/**/*.test.ts"],
+    [
+      "{agent,controller,cli}/**/*.test.ts",
+      "test/{kit,lab,bench,proof,unit,controller,fuzz,http,reference}/**/*.test.ts",
+    ],
     2,
   ),
   {

@@ -26,7 +26,10 @@ const method = (name: string, requestStream: boolean, responseStream: boolean) =
 type Call = Buffer;
 
 /** Says `name`, if it has one, before it answers. Unary echoes, or fails as asked; server streaming sends as many as asked; client streaming counts; the last sends each back. */
-export function grpcServer(at = "127.0.0.1:0", name = ""): Promise<{ port: number; stop(): void }> {
+export function grpcServer(
+  at = "127.0.0.1:0",
+  name = "",
+): Promise<{ port: number; stop(): void; drain(): Promise<void> }> {
   const server = new Server({ "grpc.max_receive_message_length": -1 });
   const greet = (call: { sendMetadata(head: Metadata): void }): void => {
     if (name === "") return;
@@ -85,7 +88,13 @@ export function grpcServer(at = "127.0.0.1:0", name = ""): Promise<{ port: numbe
   );
   return new Promise((resolve, reject) =>
     server.bindAsync(at, ServerCredentials.createInsecure(), (error, port) =>
-      error === null ? resolve({ port, stop: () => server.forceShutdown() }) : reject(error),
+      error === null
+        ? resolve({
+            port,
+            stop: () => server.forceShutdown(),
+            drain: () => new Promise((done) => server.tryShutdown(() => done())),
+          })
+        : reject(error),
     ),
   );
 }

@@ -1,49 +1,85 @@
-// Runs in a pod: one namespace's flood of a data thread. Arguments: HOST PORT KIND CONNECTIONS. Kinds: hammer (requests as fast as they are
-// answered), loris (heads byte by byte), heads (heads of 60 KiB without an end), chunks (bodies in chunks of one byte). "stop" -> {opened,
-// refused, answered}.
+// Runs in a pod: one namespace's flood of a data thread. Arguments: HOST KIND CONNECTIONS; HTTP/1.1 goes to port 80, HTTP/2 to port 81. "stop" -> {opened, refused, answered}.
 import { connect, type Socket } from "node:net";
 import { createInterface } from "node:readline";
+import { http2Flood } from "./http2-flood.ts";
 
-const [host = "", port = "80", kind = "hammer", count = "200"] = process.argv.slice(2);
+const [host = "", kind = "hammer", count = "200"] = process.argv.slice(2);
 const say = (value: unknown): void => void process.stdout.write(`${JSON.stringify(value)}\n`);
 const seen = { opened: 0, refused: 0, answered: 0 };
 let isOver = false;
 
-const head = "GET / HTTP/1.1\r\nhost: web\r\n";
+const head = "GET / HTTP/1.1\r\nhost: mixed\r\n";
 const chunk = Buffer.from("1\r\nx\r\n".repeat(1000));
+const pipelined = Buffer.from(`${head}\r\n`.repeat(400));
+const nothing = (): void => {};
 
-function begin(socket: Socket): void {
-  if (kind === "hammer") socket.write(`${head}\r\n`);
-  else if (kind === "heads") socket.write(`${head}x-long: ${"x".repeat(60_000)}`);
-  else if (kind === "chunks") {
-    socket.write("POST / HTTP/1.1\r\nhost: web\r\ntransfer-encoding: chunked\r\n\r\n");
-    const more = (): void => {
-      while (!socket.destroyed && socket.write(chunk));
+/** Writes the same again and again, as fast as it is taken. */
+function pour(socket: Socket, bytes: Buffer): void {
+  const more = (): void => {
+    while (!socket.destroyed && socket.write(bytes));
+  };
+  socket.on("drain", more);
+  more();
+}
+
+function count1(data: Buffer): void {
+  seen.answered++;
+  if (data.toString("latin1", 0, 12) !== "HTTP/1.1 200") seen.refused++;
+}
+
+const http1: Readonly<Record<string, (socket: Socket) => (data: Buffer) => void>> = {
+  /** Requests as fast as they are answered. */
+  hammer(socket) {
+    socket.write(`${head}\r\n`);
+    return (data) => {
+      count1(data);
+      socket.write(`${head}\r\n`);
     };
-    socket.on("drain", more);
-    more();
-  } else {
+  },
+  /** Hundreds of requests at a time, without waiting for answers. */
+  pipeline(socket) {
+    pour(socket, pipelined);
+    return count1;
+  },
+  /** A new connection for each request. */
+  connects(socket) {
+    socket.write(`${head}connection: close\r\n\r\n`);
+    return count1;
+  },
+  /** Heads byte by byte. */
+  loris(socket) {
     let at = 0;
     const text = `${head}x: ${"y".repeat(10_000)}`;
     const timer = setInterval(() => socket.write(text[at++ % text.length] as string), 20);
     socket.once("close", () => clearInterval(timer));
-  }
-}
+    return count1;
+  },
+  /** Heads of 60 KiB without an end. */
+  heads(socket) {
+    socket.write(`${head}x-long: ${"x".repeat(60_000)}`);
+    return count1;
+  },
+  /** Bodies in chunks of one byte. */
+  chunks(socket) {
+    socket.write("POST / HTTP/1.1\r\nhost: mixed\r\ntransfer-encoding: chunked\r\n\r\n");
+    pour(socket, chunk);
+    return count1;
+  },
+};
 
 function open(): void {
   if (isOver) return;
-  const socket = connect({ host, port: Number(port), noDelay: true });
+  const one = http1[kind];
+  const two = one === undefined ? http2Flood(kind) : undefined;
+  const socket = connect({ host, port: two === undefined ? 80 : 81, noDelay: true });
+  let take: (data: Buffer) => void = nothing;
   socket.once("connect", () => {
     seen.opened++;
-    begin(socket);
+    take = one?.(socket) ?? two?.(socket, seen) ?? nothing;
   });
-  socket.on("data", (data: Buffer) => {
-    seen.answered++;
-    if (data.toString("latin1", 0, 12) !== "HTTP/1.1 200") seen.refused++;
-    else if (kind === "hammer") begin(socket);
-  });
+  socket.on("data", (data: Buffer) => take(data));
   socket.on("error", () => {});
-  socket.once("close", () => setTimeout(open, 50));
+  socket.once("close", () => setTimeout(open, kind === "connects" ? 0 : 50));
 }
 for (let i = 0; i < Number(count); i++) setTimeout(open, i);
 say({ started: true });

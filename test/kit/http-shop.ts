@@ -35,6 +35,9 @@ export function replicas(namespace: string, generation: number, from: number, to
   });
 }
 
+/** Pods of a generation, from a number to before another, by turns on the nodes. */
+export type PodsOf = (namespace: string, generation: number, from: number, to: number) => unknown[];
+
 /** Replaces all pods of generation `from` by those of the next, `step` at a time: new ones come, are ready, old ones go. */
 export async function rollOut(
   lab: TestLab,
@@ -42,16 +45,18 @@ export async function rollOut(
   from: number,
   count: number,
   step: number,
+  kind: { readonly app: string; readonly pods: PodsOf } = { app: "web", pods: replicas },
 ): Promise<void> {
+  const { app, pods } = kind;
   for (let done = 0; done < count; done += step) {
     const next = Math.min(count, done + step);
-    const fresh = replicas(namespace, from + 1, 0, next);
-    lab.write("web.yaml", manifest(...replicas(namespace, from, done, count), ...fresh));
-    for (let i = done; i < next; i++) await lab.ready(`${namespace}/web-${from + 1}-${i}`, 60_000);
-    lab.write("web.yaml", manifest(...replicas(namespace, from, next, count), ...fresh));
+    const fresh = pods(namespace, from + 1, 0, next);
+    lab.write(`${app}.yaml`, manifest(...pods(namespace, from, done, count), ...fresh));
+    for (let i = done; i < next; i++) await lab.ready(`${namespace}/${app}-${from + 1}-${i}`, 60_000);
+    lab.write(`${app}.yaml`, manifest(...pods(namespace, from, next, count), ...fresh));
     await waitFor(
       "the old pods are gone",
-      async () => !(await lab.status()).pods.some((p) => p.name.startsWith(`web-${from}-`) && isBelow(p.name, next)),
+      async () => !(await lab.status()).pods.some((p) => p.name.startsWith(`${app}-${from}-`) && isBelow(p.name, next)),
       60_000,
     );
   }
@@ -85,9 +90,11 @@ export async function startRequests(
     readonly connections: number;
     readonly methods?: string;
     readonly answers?: "short";
+    /** What the program is started by, such as taskset. */
+    readonly wrap?: (command: readonly string[]) => string[];
   },
 ): Promise<Requests> {
-  const { url, rate, connections, methods = "GET,POST", answers } = options;
+  const { url, rate, connections, methods = "GET,POST", answers, wrap = (all) => [...all] } = options;
   const command = [
     process.execPath,
     join(PROJECT_DIR, "test/kit/http-load.ts"),
@@ -97,7 +104,7 @@ export async function startRequests(
     methods,
     ...(answers === undefined ? [] : [answers]),
   ];
-  const started: PodProgram = await lab.start(from, command);
+  const started: PodProgram = await lab.start(from, wrap(command));
   await started.next();
   return { stop: async () => (await started.ask("stop", 120_000)) as unknown as RequestReport };
 }

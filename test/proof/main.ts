@@ -1,14 +1,16 @@
-// `npm run prove -- [NAME...] [--scale F] [--json FILE]`: the long runs that the documents promise, one after the other. Needs root.
+// `npm run prove -- [NAME...] [--scale F] [--minutes N] [--rate N] [--only PART,...] [--json FILE]`: the long runs that the documents promise, one after the other. Needs root.
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { controller } from "./controller.ts";
 import { deletions } from "./deletions.ts";
+import { isolation } from "./isolation.ts";
 import { ports } from "./ports.ts";
 import { programs } from "./programs.ts";
 import type { Proof } from "./proof.ts";
 import { renewals } from "./renewals.ts";
-import { isolation, requests } from "./requests.ts";
+import { requests } from "./requests.ts";
 import { restarts } from "./restarts.ts";
+import { soak } from "./soak.ts";
 import { traffic } from "./traffic.ts";
 
 const all: readonly Proof[] = [
@@ -21,18 +23,22 @@ const all: readonly Proof[] = [
   renewals,
   requests,
   isolation,
+  soak,
 ];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     scale: { type: "string", default: "1" },
+    minutes: { type: "string" },
+    rate: { type: "string" },
+    only: { type: "string" },
     json: { type: "string" },
     help: { type: "boolean", default: false },
   },
 });
 if (values.help) {
-  console.log("npm run prove -- [NAME...] [--scale 0.05] [--json FILE]\n");
+  console.log("npm run prove -- [NAME...] [--scale 0.05] [--minutes N] [--rate N] [--only PART,...] [--json FILE]\n");
   for (const p of all) console.log(`  ${p.name.padEnd(12)} ${p.about}`);
   process.exit(0);
 }
@@ -41,7 +47,15 @@ if (unknown.length > 0) {
   console.error(`no such proof: ${unknown.join(", ")}; there are: ${all.map((p) => p.name).join(", ")}`);
   process.exit(2);
 }
-const scale = Number(values.scale);
+/** A number above 0. */
+function numberOf(name: "scale" | "minutes" | "rate"): number | undefined {
+  const text = values[name];
+  if (text === undefined) return undefined;
+  if (Number(text) > 0 && Number.isFinite(Number(text))) return Number(text);
+  console.error(`--${name}: a number above 0 is needed, not ${JSON.stringify(text)}`);
+  process.exit(2);
+}
+const [scale = 1, minutes, rate] = [numberOf("scale"), numberOf("minutes"), numberOf("rate")];
 const results: Record<string, unknown> = {};
 let passed = 0;
 let failed = 0;
@@ -49,7 +63,13 @@ for (const proof of all.filter((p) => positionals.length === 0 || positionals.in
   const began = performance.now();
   const say = (line: string): void => console.error(`${proof.name}: ${line}`);
   try {
-    const facts = await proof.run({ scale, say });
+    const facts = await proof.run({
+      scale,
+      say,
+      ...(minutes === undefined ? {} : { minutes }),
+      ...(rate === undefined ? {} : { rate }),
+      ...(values.only === undefined ? {} : { only: values.only.split(",") }),
+    });
     results[proof.name] = { held: true, facts };
     passed++;
     say(`held (${((performance.now() - began) / 1000).toFixed(0)} s)`);

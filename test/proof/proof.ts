@@ -3,6 +3,12 @@
 export interface ProofContext {
   /** 1 is what the documents promise; smaller for a quick look. */
   readonly scale: number;
+  /** Of a proof that lasts as long as it is told to, instead of what scale makes of it. */
+  readonly minutes?: number;
+  /** Requests a second, instead of what the proof finds out or has agreed. */
+  readonly rate?: number;
+  /** Only these parts of a proof that has parts by name. */
+  readonly only?: readonly string[];
   readonly say: (line: string) => void;
 }
 
