@@ -34,18 +34,26 @@ const fresh = () => ({
   times: [] as number[],
 });
 let seen = fresh();
+/** Of each kind. More wait here: streams that wait in Node's client for a place on their connection are refused by it when that is to end. */
+const mostUnderWay = 80;
+const underWayOf = new Map<MixedAsker, number>();
 let underWay = 0;
 let atOnce = 0;
 let n = 0;
 
-function ask(): void {
+/** The next one; false: as many of its kind are under way as may be. */
+function ask(): boolean {
   const asker = askers[n % askers.length] as MixedAsker;
+  const ofKind = underWayOf.get(asker) ?? 0;
+  if (ofKind >= mostUnderWay) return false;
+  underWayOf.set(asker, ofKind + 1);
   const number = Math.floor(n++ / askers.length);
   const began = performance.now();
   seen.sent++;
   underWay++;
   asker.ask(number, ({ failed, givenUp, server }: Asked) => {
     underWay--;
+    underWayOf.set(asker, (underWayOf.get(asker) ?? 0) - 1);
     seen.times.push(performance.now() - began);
     if (server !== undefined) seen.servers.add(server);
     if (givenUp === true) seen.givenUp++;
@@ -56,9 +64,10 @@ function ask(): void {
     }
     if (atOnce > underWay) setImmediate(fill);
   });
+  return true;
 }
 function fill(): void {
-  while (underWay < atOnce) ask();
+  while (underWay < atOnce && ask());
 }
 
 function report(): MixedReport {
@@ -87,7 +96,7 @@ const timer = setInterval(() => {
   const due = Math.floor(((performance.now() - startMs) / 1000) * rate);
   // After a pause of this machine not all at once.
   if (due - planned > rate) planned = due - rate;
-  for (; planned < due; planned++) ask();
+  while (planned < due && ask()) planned++;
 }, 5);
 const say = (value: unknown): void => void process.stdout.write(`${JSON.stringify(value)}\n`);
 say({ started: true });
