@@ -87,9 +87,7 @@ test("[SEC-8] requests of a namespace beyond its limit are answered 503 with the
   const port = await web1(t, "a");
   const tenants = new Tenants(
     { connections: 10, requests: 1, bytes: 1e6, share: 1 },
-    () => {},
-    () => {},
-    () => 1,
+    { afterTurn() {}, afterLook() {}, nowUs: () => 1, cpuUs: () => 1 },
   );
   const tenant = tenants.of("shop");
   const { get, series } = await lane(t, {

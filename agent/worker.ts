@@ -61,12 +61,15 @@ const replica = new Replica();
 const sweep = new Sweep(systemClock);
 const turn = new Turn();
 const limits = { ...defaultExchangeLimits, drainIdleMs: start.drainIdleMs };
-const tenants = new Tenants(
-  start.limits,
-  (fn) => systemClock.after(1, fn),
-  (fn) => setImmediate(fn),
-  () => systemClock.monotonicMs() * 1000,
-);
+const tenants = new Tenants(start.limits, {
+  afterTurn: (fn) => systemClock.after(1, fn),
+  afterLook: (fn) => setImmediate(fn),
+  nowUs: () => systemClock.monotonicMs() * 1000,
+  cpuUs() {
+    const { user, system } = process.threadCpuUsage();
+    return user + system;
+  },
+});
 sweep.add(tenants);
 const series = new RequestSeriesTable(start.metricSeries);
 const guard = new Guard(start.guard, start.thread);

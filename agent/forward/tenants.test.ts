@@ -12,18 +12,33 @@ function setUp(more: Partial<TenantLimits> = {}) {
   let now = 1_000_000;
   let pending: (() => void)[] = [];
   let looks: (() => void)[] = [];
+  let away = 0;
+  let worked = 0;
   const tenants = new Tenants(
     { ...limits, ...more },
-    (fn) => void pending.push(fn),
-    (fn) => void looks.push(fn),
-    () => now,
+    {
+      afterTurn: (fn) => void pending.push(fn),
+      afterLook: (fn) => void looks.push(fn),
+      nowUs: () => now,
+      cpuUs: () => now - away + worked,
+    },
   );
+  /** Another thread has the core for so long. */
+  const goAway = (us: number): void => {
+    now += us;
+    away += us;
+  };
   /** The loop has looked for bytes, so often as somebody waits for it. */
   const look = (): boolean => {
     const all = looks;
     looks = [];
     for (const fn of all) fn();
     return looks.length > 0;
+  };
+  /** Work beside reads. */
+  const charge = (tenant: Tenant, us: number): void => {
+    worked += us;
+    tenant.charge(us);
   };
   const endTurn = (us = 1000): boolean => {
     now += us;
@@ -35,13 +50,14 @@ function setUp(more: Partial<TenantLimits> = {}) {
   /** One read that takes so long, overhead included. */
   const read = (tenant: Tenant, us: number, who: Waiting): boolean => {
     const isMeasured = tenant.startUs() > 0;
+    worked += us;
     return tenant.spend(isMeasured ? now - (us - 15) : 0, who);
   };
   const contend = (...all: Tenant[]): void => {
     for (const tenant of all) tenant.startUs();
     tenants.sweep();
   };
-  return { tenants, endTurn, look, read, contend };
+  return { tenants, endTurn, look, read, charge, contend, goAway };
 }
 
 test("[SEC-8] connections and requests of a namespace are counted and limited; another's are not touched", () => {
@@ -168,7 +184,7 @@ test("[SEC-8] the loop looks for others' bytes after each 60 µs of a flood; wha
 });
 
 test("[SEC-8] one read that takes long is paid for in the turns that follow; so is what is done by the way", () => {
-  const { tenants, endTurn, look, read, contend } = setUp();
+  const { tenants, endTurn, look, read, charge, contend } = setUp();
   const [a, b] = [tenants.of("a"), tenants.of("b")];
   contend(a, b);
   let gone = 0;
@@ -188,7 +204,7 @@ test("[SEC-8] one read that takes long is paid for in the turns that follow; so 
     endTurn();
     look();
   }
-  a.charge(1500);
+  charge(a, 1500);
   assert.equal(read(a, 10, who), false);
   assert.equal(turnsUntilGone(), 5);
   // A turn that ends late has granted more.
@@ -251,4 +267,26 @@ test("[SEC-8] whatever happens in whatever order, everyone who waits goes on in 
     }),
     { numRuns: 300 },
   );
+});
+
+test("[SEC-8] time for which another thread had the core is nobody's", () => {
+  const { tenants, endTurn, look, contend, goAway } = setUp();
+  const [a, b] = [tenants.of("a"), tenants.of("b")];
+  contend(a, b);
+  let isWaiting = true;
+  const startUs = a.startUs();
+  goAway(50_000);
+  assert.equal(
+    a.spend(startUs, {
+      goOn() {
+        isWaiting = false;
+      },
+    }),
+    false,
+  );
+  for (let turn = 0; turn < 5; turn++) {
+    endTurn();
+    look();
+  }
+  assert.equal(isWaiting, false, "it waits for a few turns, not for those that 50 ms would take");
 });

@@ -25,6 +25,18 @@ export interface TenantRefusals {
   readonly count: number;
 }
 
+/** The loop of the thread that is shared, and its clocks. */
+export interface TurnLoop {
+  /** Calls back when a turn is over, 1 ms after it began. */
+  readonly afterTurn: (fn: () => void) => void;
+  /** Calls back when the loop has looked for bytes. */
+  readonly afterLook: (fn: () => void) => void;
+  /** Monotonic. */
+  readonly nowUs: () => number;
+  /** What this thread has worked so far. */
+  readonly cpuUs: () => number;
+}
+
 /** A second: who asked then may ask again, and is to find the thread free. */
 const sweepsActive = 10;
 /** Length of a turn; and the longest time that is made up for when one ended late. */
@@ -48,6 +60,8 @@ export class Tenant {
   used = 0;
   /** µs used since the loop last looked for bytes. */
   stretch = 0;
+  /** µs charged in the turn under way. */
+  charged = 0;
   /** Of a read. */
   meanUs = 50;
   /** Sweeps for which it still counts as one that has something to do. */
@@ -152,6 +166,7 @@ export class Tenant {
     this.#owner.startTurn(this);
     this.used += cost;
     this.stretch += cost;
+    this.charged += cost;
   }
 
   /** The loop has looked for bytes: as many go on as there is time for. True: there are more, and there is time for them in this turn. */
@@ -165,9 +180,10 @@ export class Tenant {
     return this.queue.length > 0 && this.used < this.limits.share * turnUs;
   }
 
-  /** After `elapsedUs` of turns. True: there is more to be done in a next one. */
-  endTurn(elapsedUs: number): boolean {
-    this.used = Math.max(0, this.used - this.limits.share * elapsedUs);
+  /** After `elapsedUs` of turns; `worked`: the part of what was charged in this one that the thread really worked. True: there is more to be done in a next one. */
+  endTurn(elapsedUs: number, worked: number): boolean {
+    this.used = Math.max(0, this.used - this.charged * (1 - worked) - this.limits.share * elapsedUs);
+    this.charged = 0;
     return this.used > 0 || this.queue.length > 0;
   }
 
@@ -179,8 +195,7 @@ export class Tenant {
 
 export class Tenants {
   readonly #limits: TenantLimits;
-  readonly #afterTurn: (fn: () => void) => void;
-  readonly #afterLook: (fn: () => void) => void;
+  readonly #loop: TurnLoop;
   readonly #tenants = new Map<string, Tenant>();
   /** Those that did something in this turn, or have somebody waiting. */
   readonly #active = new Set<Tenant>();
@@ -189,21 +204,16 @@ export class Tenants {
   #isTurn = false;
   #isStretch = false;
   #beganUs = 0;
+  /** What the thread had worked at the end of the last turn, or at a sweep behind it: a turn begins behind its first work. */
+  #seenCpuUs = 0;
   /** More than one has something to do. */
   isContended = false;
   readonly nowUs: () => number;
 
-  /** `afterTurn`: calls back when a turn is over, 1 ms after it began; `afterLook`: when the loop has looked for bytes. `nowUs`: monotonic. */
-  constructor(
-    limits: TenantLimits,
-    afterTurn: (fn: () => void) => void,
-    afterLook: (fn: () => void) => void,
-    nowUs: () => number,
-  ) {
+  constructor(limits: TenantLimits, loop: TurnLoop) {
     this.#limits = limits;
-    this.#afterTurn = afterTurn;
-    this.#afterLook = afterLook;
-    this.nowUs = nowUs;
+    this.#loop = loop;
+    this.nowUs = loop.nowUs;
   }
 
   of(namespace: string): Tenant {
@@ -225,13 +235,13 @@ export class Tenants {
     if (this.#isTurn) return;
     this.#isTurn = true;
     this.#beganUs = this.nowUs();
-    this.#afterTurn(this.#end);
+    this.#loop.afterTurn(this.#end);
   }
 
   #startStretch(): void {
     if (this.#isStretch) return;
     this.#isStretch = true;
-    this.#afterLook(this.#look);
+    this.#loop.afterLook(this.#look);
   }
 
   #endStretch(): void {
@@ -242,13 +252,26 @@ export class Tenants {
   #endTurn(): void {
     const elapsedUs = Math.min(longestUs, this.nowUs() - this.#beganUs);
     this.#isTurn = false;
+    const cpuUs = this.#takeCpuUs();
+    let charged = 0;
+    for (const tenant of this.#active) charged += tenant.charged;
+    // While another thread had its core, nobody used this one's time: a namespace is not to wait for that.
+    const worked = charged > cpuUs ? cpuUs / charged : 1;
     for (const tenant of [...this.#active])
-      if (tenant.endTurn(elapsedUs)) this.startTurn(tenant);
+      if (tenant.endTurn(elapsedUs, worked)) this.startTurn(tenant);
       else this.#active.delete(tenant);
+  }
+
+  /** Worked since the last call. */
+  #takeCpuUs(): number {
+    const before = this.#seenCpuUs;
+    this.#seenCpuUs = this.#loop.cpuUs();
+    return this.#seenCpuUs - before;
   }
 
   /** Before the connections of a sweep say what they hold. */
   sweep(): void {
+    if (!this.#isTurn) this.#takeCpuUs();
     let active = 0;
     for (const tenant of this.#tenants.values()) {
       tenant.bytes = tenant.held;

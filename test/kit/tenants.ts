@@ -4,11 +4,10 @@ import { type Tenant, Tenants } from "../../agent/forward/tenants.ts";
 
 /** It has this share of the thread's time, in turns that really end. */
 export function crowdedTenant(share: number): { readonly tenant: Tenant; stop(): void } {
+  const nowUs = (): number => systemClock.monotonicMs() * 1000;
   const tenants = new Tenants(
     { connections: 1000, requests: 1000, bytes: 2 ** 30, share },
-    (fn) => systemClock.after(1, fn),
-    (fn) => setImmediate(fn),
-    () => systemClock.monotonicMs() * 1000,
+    { afterTurn: (fn) => systemClock.after(1, fn), afterLook: (fn) => setImmediate(fn), nowUs, cpuUs: nowUs },
   );
   const tenant = tenants.of("crowd");
   const other = tenants.of("other");
