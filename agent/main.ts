@@ -1,4 +1,5 @@
 // Process entry of the node agent: config -> agent -> signals -> exit code. 0 drained, 1 lost native, 2 bad configuration, 3 could not start.
+import { flushCompileCache } from "node:module";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startAgent } from "./app/agent.ts";
@@ -45,6 +46,7 @@ if (!started.ok) {
   log.error("not_started", { reason: started.error });
   end(3);
 } else {
+  flushCompileCache();
   // Without a successor this is a drain all the same: what is open ends in its own time. A second signal does not wait.
   let asked = false;
   for (const signal of ["SIGTERM", "SIGINT"] as const)

@@ -1,5 +1,6 @@
 // Entry of a data thread: takes the sockets that native hands over on this thread's own channel. HTTP is carried request by request
 // (request.ts), with decisions from this thread's replica of the state; what turns out to be no HTTP byte for byte, if that is allowed (carried.ts).
+import { flushCompileCache } from "node:module";
 import type { OnReadOpts, Socket } from "node:net";
 import { parentPort, workerData } from "node:worker_threads";
 import { every, systemClock } from "./base/clock.ts";
@@ -217,7 +218,10 @@ parentPort?.on("message", (message: ToThread) => {
   else if (message.say === "ping") tell({ say: "pong" });
   else if (message.say === "taps") watch.observer.setTaps(message.taps);
   else if (message.say === "read") watch.observer.read();
-  else if (message.say === "replicated") tell({ say: "ready" });
+  else if (message.say === "replicated") {
+    flushCompileCache();
+    tell({ say: "ready" });
+  }
   else if (message.say === "drain") {
     drainAsk = message.ask;
     handedOver.drain();

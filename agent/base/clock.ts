@@ -1,4 +1,6 @@
 // Time as an argument. The only file (with random.ts, config and the compositions) that touches the ambient clock.
+// Imported, since the global of that name is a getter, called with each look.
+import { performance } from "node:perf_hooks";
 
 export interface Clock {
   /** Unix time, ms. May jump; for deadlines use monotonicMs. */

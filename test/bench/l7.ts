@@ -10,6 +10,7 @@ import { measures, refusedRow } from "./l7/measures.ts";
 import { sectionOf } from "./l7/report.ts";
 import { steps } from "./l7/steps.ts";
 import { type Built, startBare, startMesh } from "./l7/variants.ts";
+import { startWatched } from "./l7/watched.ts";
 import { type Options, readOptions, tellRows } from "./options.ts";
 import { PROJECT } from "./peers.ts";
 import { drawPlot } from "./plot.ts";
@@ -72,7 +73,8 @@ function write(o: Options, rows: readonly Row[], facts: ReturnType<typeof machin
 }
 
 async function measured(o: Options, built: readonly Built[]): Promise<Row[]> {
-  const variants = built.flatMap((b) => b.variants);
+  const watched = built.find((b) => b.watched !== undefined)?.watched;
+  const variants = built.flatMap((b) => b.variants).map((v) => (v.name === "ours" ? { ...v, watched } : v));
   const chosen = steps.filter((step) => o.only === undefined || o.only.includes(step.name));
   const { samples, refusals } = await interleave(chosen, variants, o, say);
   return measures.flatMap((m) => {
@@ -97,6 +99,7 @@ async function main(): Promise<void> {
     if (facts.load > 0.5) say(`load average ${facts.load}: something else is running; absolute numbers will suffer`);
     const withLoads = o.only === undefined || o.only.some((name) => name !== decision);
     if (withLoads) for (const start of [startBare, startMesh]) built.push(await start(say));
+    if (o.only === undefined || o.only.includes("telemetry")) built.push(await startWatched(say));
     const versions = Object.assign({}, ...built.map((b) => b.versions)) as Record<string, string>;
     const rows = withLoads ? await measured(o, built) : [];
     await down();

@@ -70,13 +70,14 @@ export interface Topology {
   down(): Promise<void>;
 }
 
-type LabKind = "bare" | "mesh";
+/** "watched": agents that log and trace requests. */
+export type LabKind = "bare" | "mesh" | "watched";
 const labOf = (kind: LabKind): string => `bench${process.pid}${kind}`;
 
 /** Removes labs of benchmarks that were killed before they could. */
 export async function removeLeftovers(): Promise<void> {
   for (const name of labNames()) {
-    const owner = /^bench(\d+)(bare|mesh)$/.exec(name)?.[1];
+    const owner = /^bench(\d+)(bare|mesh|watched)$/.exec(name)?.[1];
     if (owner === undefined || Number(owner) === process.pid) continue;
     try {
       process.kill(Number(owner), 0);
@@ -89,13 +90,15 @@ export async function removeLeftovers(): Promise<void> {
 /**
  * @param agentEnv settings of the agents; without it the lab has neither agents nor a controller
  * @param documents manifests of namespaces, pods and what else there is; those of layer 4 if left out
+ * @param kind sets labs of one run apart
  */
 export async function buildTopology(
   agentEnv: Readonly<Record<string, string>> | undefined,
   say: (line: string) => void,
   documents: readonly unknown[] = layerFourDocuments(),
+  kind: LabKind = agentEnv === undefined ? "bare" : "mesh",
 ): Promise<Topology> {
-  const name = labOf(agentEnv === undefined ? "bare" : "mesh");
+  const name = labOf(kind);
   const dir = mkdtempSync(join(tmpdir(), `fairlead-${name}-`));
   mkdirSync(join(dir, "manifests"));
   mkdirSync(join(dir, "log"));

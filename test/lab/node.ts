@@ -4,7 +4,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { err, ok, type Result } from "../../agent/base/result.ts";
-import { agentNodeFlags } from "../../agent/node-flags.ts";
+import { agentNodeEnvironment, agentNodeFlags } from "../../agent/node-flags.ts";
 import { CONTROLLER_IPS, CONTROLLER_PORT, linkNode, nodeName, PodNumbers } from "./addresses.ts";
 import { makeCgroup } from "./cgroup.ts";
 import { entering } from "./command.ts";
@@ -136,6 +136,7 @@ export class NodeRuntime {
     }
     return {
       PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin",
+      ...agentNodeEnvironment(join(PROJECT_DIR, ".cache/agent-code")),
       FAIRLEAD_NODE: this.name,
       FAIRLEAD_CONTROLLER: `${CONTROLLER_IPS[0]}:${CONTROLLER_PORT}`,
       FAIRLEAD_CONTROLLER_NAME: "fairlead-controller", // a TLS server name cannot be an address

@@ -38,6 +38,8 @@ export function sectionOf(rows: readonly Row[], facts: Facts, { rounds, seconds 
     "- At the fixed rate the server's workload has an ALLOW policy about principal, method and path, and the client's side a route; latency counts from when a request was due, and what is added is",
     "  the difference to no mesh within the same round.",
     "- On one core: `taskset` puts all of the agent's threads on the second core, client and server on the first.",
+    "- Access log and tracing: a second pair of agents that makes headers of traces and ids, writes 1 % of the requests to a file and sends spans of 1 % to a stand-in for a collector (OTLP over HTTP), one hop with 16 connections;",
+    "  each turn measures it and the agents of the other rows one after the other, and fails unless the lines and spans are there. The value is the ratio itself.",
     "- Decisions: `npm run bench:decision`, without sockets; the value is the ratio itself.",
     "",
     "## Machine, layer 7",

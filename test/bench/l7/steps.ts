@@ -29,7 +29,10 @@ async function withCpu<T>(way: Way, work: () => Promise<T>): Promise<{ readonly 
 }
 
 /** Ours must have read and counted each of the requests: one that was carried as bytes would not be the same work. */
-async function counting<T extends { readonly requests: number }>(v: Variant, work: () => Promise<T>): Promise<T> {
+async function counting<T extends { readonly requests: number }>(
+  v: Pick<Variant, "counted">,
+  work: () => Promise<T>,
+): Promise<T> {
   const before = await v.counted?.();
   const result = await work();
   if (v.counted === undefined || before === undefined) return result;
@@ -105,6 +108,34 @@ const rate: Step = {
   },
 };
 
+/** Share of the requests that are logged and traced; of so many requests at least half of that must be there in the end. */
+const WATCHED_SHARE = 0.01;
+
+/** CPU per request with an access log and spans of 1 % of them, over that without, in turns within one round. */
+const telemetry: Step = {
+  name: "telemetry",
+  variants: ["ours"],
+  turns: 4,
+  async run(v, seconds) {
+    const { watched } = v;
+    if (watched === undefined) throw new Error("no agents that log and trace were started");
+    const perRequest = async (of: Pick<Variant, "near" | "hop" | "counted">) => {
+      await wrk(of.near, of.hop.target, 16, WARM_SECONDS);
+      const load = () => counting(of, () => wrk(of.near, of.hop.target, 16, seconds));
+      const { result, cpu } = await withCpu(of.hop, load);
+      return { requests: result.requests, cpu: cpu / result.requests };
+    };
+    const before = { logged: watched.logged(), sent: await watched.sent() };
+    const on = await perRequest(watched);
+    const off = await perRequest(v);
+    const least = (on.requests * WATCHED_SHARE) / 2;
+    const noted = { logged: watched.logged() - before.logged, sent: (await watched.sent()) - before.sent };
+    if (noted.logged < least || noted.sent < least)
+      throw new Error(`of ${on.requests} requests ${noted.logged} were logged and ${noted.sent} spans sent`);
+    return { "cpu.on": on.cpu, "cpu.off": off.cpu, ratio: on.cpu / off.cpu };
+  },
+};
+
 /** Sets the cores of all threads in cgroups; those they start inherit it. */
 async function pin(cgroups: readonly string[], cores: string): Promise<void> {
   for (const pid of cgroups.flatMap(cgroupProcesses)) await run(["taskset", "-a", "-p", "-c", cores, String(pid)]);
@@ -146,5 +177,6 @@ export const steps: readonly Step[] = [
   big("hop"),
   big("between"),
   oneCore,
+  telemetry,
   rate,
 ];

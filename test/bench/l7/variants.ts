@@ -7,7 +7,7 @@ import { call } from "../../lab/unix-http.ts";
 import { untilServing } from "../loads.ts";
 import { envoyBinary, fill, makeCertificates } from "../peers.ts";
 import { type Place, startIn } from "../place.ts";
-import { buildTopology, type Topology } from "../topology.ts";
+import { buildTopology, type LabKind, type Topology } from "../topology.ts";
 import type { VariantName } from "../variants.ts";
 import { startServers, writeGrpcMessage } from "./servers.ts";
 import { documents, ports, serviceAddresses } from "./topology.ts";
@@ -34,12 +34,22 @@ export interface Variant {
   readonly between: Way | undefined;
   readonly guarded: Way | undefined;
   /** Requests that the agents have counted so far, both nodes and reporters; undefined for those who are not ours. */
-  counted?(): Promise<number>;
+  readonly counted?: (() => Promise<number>) | undefined;
+  /** The same agents but for an access log and spans, where a step asks for them. */
+  readonly watched?: Watched | undefined;
+}
+
+/** Agents that log and trace some of the requests, in a lab of their own. */
+export interface Watched extends Pick<Variant, "near" | "hop" | "counted"> {
+  /** Lines of the access log so far, and spans that the collector took. */
+  logged(): number;
+  sent(): Promise<number>;
 }
 
 export interface Built {
   readonly variants: readonly Variant[];
   readonly versions: Readonly<Record<string, string>>;
+  readonly watched?: Watched;
   /** Last lines of the logs, for the report of a failure. */
   logs(): string;
   down(): Promise<void>;
@@ -140,13 +150,21 @@ export async function startBare(say: (line: string) => void): Promise<Built> {
   }
 }
 
+/** One worker and one data thread, as the peers have; no access log, no headers of traces and ids, as they are configured. */
+const comparable = {
+  FAIRLEAD_WORKERS: "1",
+  FAIRLEAD_DATA_THREADS: "1",
+  FAIRLEAD_ACCESS_LOG: "off",
+  FAIRLEAD_TRACE_HEADERS: "none",
+} as const;
+
 /** @param env settings of the agents beside those that make them comparable */
 export async function startMesh(
   say: (line: string) => void,
   env: Readonly<Record<string, string>> = {},
-): Promise<Built> {
-  const settings = { FAIRLEAD_WORKERS: "1", FAIRLEAD_DATA_THREADS: "1", FAIRLEAD_ACCESS_LOG: "off" };
-  const topology = await buildTopology({ ...settings, ...env }, say, documents());
+  kind: LabKind = "mesh",
+): Promise<Built & { readonly topology: Topology }> {
+  const topology = await buildTopology({ ...comparable, ...env }, say, documents(), kind);
   const { status } = topology;
   try {
     const base = await common(topology);
@@ -169,7 +187,7 @@ export async function startMesh(
     await untilServing(ours.near, ours.hop.target);
     await untilServing(ours.far, `${serviceAddresses.web}:${ports.http}`);
     await untilServing(ours.far, `${serviceAddresses.guarded}:${ports.http}`);
-    return { variants: [ours], versions: {}, logs: () => agentLogs(status), down: topology.down };
+    return { variants: [ours], versions: {}, logs: () => agentLogs(status), down: topology.down, topology };
   } catch (error) {
     say(agentLogs(status));
     await topology.down();
