@@ -221,8 +221,7 @@ parentPort?.on("message", (message: ToThread) => {
   else if (message.say === "replicated") {
     flushCompileCache();
     tell({ say: "ready" });
-  }
-  else if (message.say === "drain") {
+  } else if (message.say === "drain") {
     drainAsk = message.ask;
     handedOver.drain();
   } else {

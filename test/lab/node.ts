@@ -16,6 +16,9 @@ import { type LabPaths, type NodePaths, nodePaths, PROJECT_DIR } from "./paths.t
 import type { Target, Verdict } from "./prober.ts";
 import { call, callJson } from "./unix-http.ts";
 
+/** Beside the code itself, and as its owner's alone. */
+const codeDir = join(PROJECT_DIR, ".cache/agent-code");
+
 export interface EnrolAnswer {
   readonly pod: string;
   readonly enrolled: boolean;
@@ -136,7 +139,7 @@ export class NodeRuntime {
     }
     return {
       PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin",
-      ...agentNodeEnvironment(join(PROJECT_DIR, ".cache/agent-code")),
+      ...agentNodeEnvironment(codeDir),
       FAIRLEAD_NODE: this.name,
       FAIRLEAD_CONTROLLER: `${CONTROLLER_IPS[0]}:${CONTROLLER_PORT}`,
       FAIRLEAD_CONTROLLER_NAME: "fairlead-controller", // a TLS server name cannot be an address

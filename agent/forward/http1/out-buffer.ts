@@ -64,6 +64,21 @@ export class OutBuffer {
     this.len += size;
   }
 
+  /** A field's line; both Latin1. Names are short: a call to Node's `write` costs more than their few characters do. */
+  field(name: string, value: string): void {
+    this.room(name.length + value.length + 4);
+    const { buf } = this;
+    let at = this.len;
+    for (let i = 0; i < name.length; i++) buf[at++] = name.charCodeAt(i);
+    buf[at++] = 58;
+    buf[at++] = 32;
+    buf.write(value, at, "latin1");
+    at += value.length;
+    buf[at++] = 13;
+    buf[at++] = 10;
+    this.len = at;
+  }
+
   decimal(n: number): void {
     this.text(String(n));
   }
