@@ -98,8 +98,10 @@ async function main(): Promise<void> {
     const facts = machineFacts({});
     if (facts.load > 0.5) say(`load average ${facts.load}: something else is running; absolute numbers will suffer`);
     const withLoads = o.only === undefined || o.only.some((name) => name !== decision);
-    if (withLoads) for (const start of [startBare, startMesh]) built.push(await start(say));
+    if (withLoads) built.push(await startBare(say));
+    // Before the others, so that the agents whose memory is measured are not the first ever to start (node-flags.ts).
     if (o.only === undefined || o.only.includes("telemetry")) built.push(await startWatched(say));
+    if (withLoads) built.push(await startMesh(say));
     const versions = Object.assign({}, ...built.map((b) => b.versions)) as Record<string, string>;
     const rows = withLoads ? await measured(o, built) : [];
     await down();
