@@ -70,6 +70,13 @@ export function identityOf(workload: Pick<Workload, "trustDomain" | "namespace" 
   return workloadId(workload.trustDomain, workload.namespace, workload.serviceAccount);
 }
 
+/** The service that stands before a workload's own port: of several the first by name, so that it is the same each time. */
+export const serviceBeforePort = ({ services }: Pick<Workload, "services">, port: number): ServiceName | undefined =>
+  services
+    .filter(({ ports }) => ports.some(({ targetPort }) => targetPort === port))
+    .map(({ service }) => service)
+    .sort()[0];
+
 export function workloadFromWire(message: wire.Workload): Decoded<Workload> {
   const fields = checkFields();
   const trustDomain = fields.parsed("trust_domain", parseTrustDomain(message.trustDomain), defaultTrustDomain);

@@ -1,6 +1,6 @@
 // Which ports of services a workload's own port stands behind. Pure.
 import type { Service, ServicePort } from "../api/service.ts";
-import type { Workload } from "../api/workload.ts";
+import { serviceBeforePort, type Workload } from "../api/workload.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 
 /** One for each membership that maps to `port`; undefined where the service, or that port of it, is not known. */
@@ -15,11 +15,8 @@ export const servicePortsOf = (
       .map(({ servicePort }) => state.services.byName(service)?.ports.find((p) => p.port === servicePort)),
   );
 
-/** The service that stands before a workload's own port: of several the first by name, so that it is the same each time. */
+/** See serviceBeforePort; undefined also where that service is not known. */
 export function serviceBefore(state: MeshState, workload: Workload, port: number): Service | undefined {
-  const [name] = workload.services
-    .filter(({ ports }) => ports.some(({ targetPort }) => targetPort === port))
-    .map(({ service }) => service)
-    .sort();
+  const name = serviceBeforePort(workload, port);
   return name === undefined ? undefined : state.services.byName(name);
 }

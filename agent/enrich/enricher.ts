@@ -2,7 +2,7 @@
 // policies. Off, it costs one comparison.
 import type { EnricherSettings, MeshFeatures, RequestFeatures } from "../api/enricher.ts";
 import type { SpiffeId } from "../api/names.ts";
-import type { Workload } from "../api/workload.ts";
+import { serviceBeforePort, type Workload } from "../api/workload.ts";
 import type { RequestHead } from "../http.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { Caller } from "./caller.ts";
@@ -36,6 +36,7 @@ export interface CallMemo {
   /** Of the features below. */
   features: MeshFeatures | undefined;
   source: string;
+  /** "namespace/name" of the service before the port; of a port that none serves, the pod. */
   service: string;
   pair: CountKey | undefined;
   namespace: CountKey | undefined;
@@ -57,7 +58,7 @@ export class Enricher {
     const claimed = state.workloads.byAddress(call.sourceIp);
     const caller = new Caller(settings, { identity: call.identity, sourceIp: call.sourceIp, claimed }, nowMs);
     const { destination } = call;
-    const service = serviceOf(destination, call.port);
+    const service = serviceBeforePort(destination, call.port) ?? `${destination.namespace}/${destination.name}`;
     return {
       caller,
       settings,
@@ -121,12 +122,4 @@ export class Enricher {
     }
     return undefined;
   }
-}
-
-/** "namespace/name" of the service that the port serves, the first by name; of a port that none serves, the pod. */
-function serviceOf(pod: Workload, port: number): string {
-  const names = pod.services
-    .filter(({ ports }) => ports.some((p) => p.targetPort === port))
-    .map(({ service }) => service);
-  return names.sort()[0] ?? `${pod.namespace}/${pod.name}`;
 }

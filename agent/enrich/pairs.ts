@@ -2,7 +2,7 @@
 // call a minute. Bounded; pure: time comes in.
 //
 //   own words of a slot: | window ends, s | calls in it | minute | calls in the minute |
-import { bucketRate, SharedBuckets } from "../base/shared-buckets.ts";
+import { bucketKey, bucketRate, SharedBuckets } from "../base/shared-buckets.ts";
 import { SharedTable } from "../base/shared-table.ts";
 import { addText, seededHash, type TextHash } from "../base/text-hash.ts";
 
@@ -64,7 +64,7 @@ export class PairCounts {
   take(key: CountKey, nowMs: number, perMinute: number, action: "limit" | "block"): number {
     if (action === "block")
       return this.#minuteCalls(key) > perMinute ? Math.ceil((minuteMs - (nowMs % minuteMs)) / 1000) : 0;
-    const place = this.#buckets.find((key.low >>> 11) * 2 ** 32 + (key.high >>> 0), nowMs);
+    const place = this.#buckets.find(bucketKey(key), nowMs);
     if (place < 0 || this.#buckets.take(place, bucketRate(perMinute / 60, perMinute), 1, nowMs)) return 0;
     return Math.max(1, Math.ceil(this.#buckets.retryMs / 1000));
   }

@@ -3,7 +3,7 @@
 import type { PolicyName, SpiffeId } from "../../api/names.ts";
 import { policyNameOf } from "../../api/policy.ts";
 import type { ConcurrencyLimit, LimitRule, RateLimit } from "../../api/rate-limit.ts";
-import type { Workload } from "../../api/workload.ts";
+import { serviceBeforePort, type Workload } from "../../api/workload.ts";
 import { formatIp, type IpBytes, parseIp } from "../../base/ip.ts";
 import { type BucketRate, bucketKey, bucketRate, type SharedBuckets } from "../../base/shared-buckets.ts";
 import { addText, type TextHash } from "../../base/text-hash.ts";
@@ -134,7 +134,8 @@ export class RequestLimiter implements KeyFacts {
     this.#connection = connection;
     this.#sourceIp = parseIp(connection.sourceIp);
     const { destination, port } = connection;
-    const owner = ownerOf(destination, port);
+    // Whose buckets count: the service before the pod's port; of a port that none serves, the pod's own.
+    const owner = serviceBeforePort(destination, port) ?? destination.uid;
     const isProxied = compiled.settings.trustedProxies > 0;
     compiled.view.start(noHead, this.#sourceIp, undefined);
     this.#keys = compiled.rules.map(({ name, rule }) => {
@@ -329,12 +330,4 @@ const limitFields = (rule: LimitRule, remaining: number, resetS: number): Header
 function rateOf({ requests, windowMs, burst }: LimitRule, percent: number): BucketRate {
   const perS = (requests * 1000) / windowMs;
   return bucketRate((perS * percent) / 100, Math.max(1, Math.floor((burst * percent) / 100)));
-}
-
-/** Whose buckets count: the service that the pod's port serves, the first by name; of a port that none serves, the pod's own. */
-function ownerOf(pod: Workload, port: number): string {
-  const names = pod.services
-    .filter(({ ports }) => ports.some((p) => p.targetPort === port))
-    .map(({ service }) => service);
-  return names.sort()[0] ?? pod.uid;
 }
