@@ -1,7 +1,8 @@
 // Copies of requests to a mirror: the client's answer is its own server's, whatever becomes of the copy. Real sockets.
 import assert from "node:assert/strict";
 import { createServer, type IncomingMessage, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import { connect as connectHttp2 } from "node:http2";
+import { type AddressInfo, connect } from "node:net";
 import { type TestContext, test } from "node:test";
 import { member, service, workload } from "../test/kit/mesh.ts";
 import { endpoint, lane, web, web1 } from "../test/kit/request-lane.ts";
@@ -48,7 +49,12 @@ interface Copy {
   readonly headers: IncomingMessage["headers"];
 }
 /** web.shop, with copies to shadow.shop; `silent`: the mirror reads nothing. */
-async function mirrored(t: TestContext, filters: HttpRoute["rules"][number]["filters"], silent = false) {
+async function mirrored(
+  t: TestContext,
+  filters: HttpRoute["rules"][number]["filters"],
+  silent = false,
+  protocol: "http1" | "http2" = "http1",
+) {
   const copies: Copy[] = [];
   const server: Server = createServer((request, response) => {
     if (silent) return;
@@ -74,7 +80,7 @@ async function mirrored(t: TestContext, filters: HttpRoute["rules"][number]["fil
   const at = { "10.244.2.1": await web1(t, "a"), "10.244.2.2": (server.address() as AddressInfo).port };
   const routing = { name: "web", namespace: "shop", routes: [routeWith(...filters)], policy: defaultPolicy };
   const parts = { services: [web, shadow], workloads: [endpoint("a", "10.244.2.1"), behind], routings: [routing] };
-  return { ...(await lane(t, { parts, at })), copies };
+  return { ...(await lane(t, { parts, at, protocol })), copies, server };
 }
 const until = async (isSo: () => boolean): Promise<void> => {
   while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 5));
@@ -111,3 +117,30 @@ test("[TRF-5] a mirror that takes nothing, or is not there, holds up no request,
   await until(() => ends.length === 2);
   assert.deepEqual(ends, ["failed", "too_slow"]);
 });
+
+for (const protocol of ["http1", "http2"] as const)
+  test(`[TRF-5] copies of a request that breaks off end with it, and their servers see that they are not whole (${protocol})`, async (t) => {
+    const { port, server, mirrored: ends } = await mirrored(t, [mirror("shadow")], false, protocol);
+    const seen = { begun: 0, broken: 0 };
+    server.on("request", (request: IncomingMessage) => {
+      seen.begun++;
+      request.once("error", () => seen.broken++);
+    });
+    let leave: () => void;
+    if (protocol === "http1") {
+      const client = connect(port, "127.0.0.1");
+      client.write("POST /half HTTP/1.1\r\nhost: web.shop\r\ncontent-length: 100\r\n\r\nhalf");
+      leave = () => client.destroy();
+    } else {
+      const session = connectHttp2(`http://127.0.0.1:${port}`);
+      const stream = session.request({ ":method": "POST", ":path": "/half", ":authority": "web.shop" });
+      stream.on("error", () => {});
+      stream.write("half");
+      leave = () => session.destroy();
+    }
+    t.after(leave);
+    await until(() => seen.begun === 1);
+    leave();
+    await until(() => ends.length === 1 && seen.broken === 1);
+    assert.deepEqual(ends, ["cut_off"]);
+  });

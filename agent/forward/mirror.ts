@@ -20,8 +20,8 @@ export interface MirrorLimits {
 }
 export const defaultMirrorLimits: MirrorLimits = { mostBytes: 256 * 1024, timeoutMs: 15_000 };
 
-/** How a copy ended: "answered", or what was in its way. */
-export type MirrorEnd = "answered" | "too_slow" | "timeout" | "failed";
+/** How a copy ended: "answered", or what was in its way; "cut_off": its request broke off, or was answered before it was whole. */
+export type MirrorEnd = "answered" | "too_slow" | "timeout" | "failed" | "cut_off";
 
 /** Copies of one request, one for each pool. The head is used up during the call. */
 export function copiesOf(
@@ -38,6 +38,7 @@ export function copiesOf(
     begin: (isBodiless) => copies.forEach((copy) => void copy.begin(isBodiless)),
     data: (chunk) => copies.forEach((copy) => void copy.data(chunk)),
     end: () => copies.forEach((copy) => void copy.end()),
+    cut: () => copies.forEach((copy) => void copy.cut()),
   };
 }
 
@@ -122,6 +123,10 @@ class MirroredRequest implements Http1StreamOwner, StreamTaker, Swept {
     if (this.#isOver || this.#isWhole) return;
     this.#isWhole = true;
     this.#send();
+  }
+
+  cut(): void {
+    if (!this.#isWhole) this.#giveUp("cut_off");
   }
 
   #send(): void {

@@ -267,6 +267,7 @@ export class Downstream extends ClientConnection implements Answered {
     if (!this.isUnderWay) return;
     this.isUnderWay = false;
     this.outcome = outcome;
+    this.out.over();
     this.release();
     try {
       this.handler.ended?.(this);

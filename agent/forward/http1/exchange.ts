@@ -38,6 +38,8 @@ export interface RequestCopies {
   data(chunk: Buffer): void;
   /** The body is whole. */
   end(): void;
+  /** The request is over: copies whose body is not whole will never be. */
+  cut(): void;
 }
 export interface Respond {
   readonly kind: "respond";

@@ -57,6 +57,12 @@ export class OutgoingRequest {
     if (body.done) copies.end();
   }
 
+  /** The request is over, whole or not. */
+  over(): void {
+    this.copies?.cut();
+    this.copies = undefined;
+  }
+
   view(): Buffer {
     return this.out.view();
   }

@@ -286,6 +286,7 @@ export class StreamExchange extends RoutedExchange {
     if (!this.isUnderWay) return;
     this.isUnderWay = false;
     this.outcome = outcome;
+    this.copies?.cut();
     const { handler } = this;
     try {
       handler.ended?.(this);
