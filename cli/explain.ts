@@ -75,7 +75,14 @@ async function legOf(lab: LabStatus, pod: PodStatus, outbound: Fields, endpoint:
 function asSent(request: Fields): readonly (readonly [name: string, value: string])[] {
   if (request.read !== true) return [];
   const headers = listAt(request.headers).map((header) => ["header", text(header)] as const);
-  return [["method", text(request.method)], ["path", text(request.path)], ["host", text(request.sentHost)], ...headers];
+  const features = listAt(request.features).map((feature) => ["feature", text(feature)] as const);
+  return [
+    ["method", text(request.method)],
+    ["path", text(request.path)],
+    ["host", text(request.sentHost)],
+    ...headers,
+    ...features,
+  ];
 }
 
 /** A pod outside the mesh: nobody redirects it, so only the destination's node has a say. It may speak HBONE by itself. */
@@ -153,11 +160,11 @@ function summarize(source: string, destination: string, outbound: Fields, legs: 
 export const explain: Command = {
   name: "explain",
   usage:
-    "explain NAMESPACE/POD NAMESPACE/SERVICE:PORT [--path PATH] [--method METHOD] [--host HOST] [--header NAME:VALUE]… [--lab NAME] [--json]",
+    "explain NAMESPACE/POD NAMESPACE/SERVICE:PORT [--path PATH] [--method METHOD] [--host HOST] [--header NAME:VALUE]… [--feature mesh.KEY=VALUE]… [--lab NAME] [--json]",
   summary:
     "What happens to a connection, or to a request on it: lane, route, identities, the policy that decides, the verdict.",
   details:
-    "With any of --path, --method, --host and --header a request is explained (GET / of the service's own name where they say nothing).\nExit code 0 if it is allowed, 3 if it is refused.",
+    "With any of --path, --method, --host, --header and --feature a request is explained (GET / of the service's own name where they say nothing).\nExit code 0 if it is allowed, 3 if it is refused.",
   options: {
     path: { type: "string", value: "PATH", help: "path of a request, with its query" },
     method: { type: "string", value: "METHOD", help: "its method" },
@@ -167,6 +174,12 @@ export const explain: Command = {
       value: "NAME:VALUE",
       multiple: true,
       help: "one of its headers; may be given several times",
+    },
+    feature: {
+      type: "string",
+      value: "mesh.KEY=VALUE",
+      multiple: true,
+      help: "what the enricher finds out about it, as mesh.zone=eu-1 or mesh.score=0.7; may be given several times",
     },
     lab: labOption,
     json: jsonOption,
@@ -180,7 +193,9 @@ export const explain: Command = {
       return value === undefined ? [] : [[name, value] as const];
     });
     const headers = call.list("header").map((header) => ["header", header] as const);
-    const told = await explainPair(await meshOf(call), source, destination, [...request, ...headers]);
+    const features = call.list("feature").map((feature) => ["feature", feature] as const);
+    const asked = [...request, ...headers, ...features];
+    const told = await explainPair(await meshOf(call), source, destination, asked);
     if (call.flag("json")) call.output.out(JSON.stringify(told, null, 2));
     else print(told, call);
     return told.verdict === "allow" ? 0 : 3;
@@ -260,6 +275,10 @@ function print(told: Explanation, call: Call): void {
         `    verdict           ${refuses ? "refuse" : "allow"}: ${text(said.reason)}${text(said.policy) === "" ? "" : `, ${text(said.policy)}${said.rule === null || said.rule === undefined ? "" : ` rule ${text(said.rule)}`}`}`,
       );
     if (text(said.input) !== "") out(`    input             ${text(said.input)}`);
+    for (const key of listAt(leg.inbound?.needs ?? leg.endpoint.needs).map(text))
+      out(
+        `    depends on        ${key}, which the enricher finds out: give --${key.replace("features.", "feature ")}=VALUE`,
+      );
     for (const note of listAt(said.notes))
       out(`    note              ${typeof note === "string" ? note : JSON.stringify(note)}`);
   }

@@ -7,6 +7,7 @@ import { err, ok, type Result } from "../base/result.ts";
 import { decideInbound, subjectOf } from "../decide/inbound.ts";
 import { mtlsFor } from "../decide/mtls.ts";
 import type { MeshState } from "../state/mesh-state.ts";
+import { neededFeatures } from "./asked-features.ts";
 import { describeLimits, type ExplainParts } from "./explain.ts";
 import { type AskedRequest, headOf, judgeRequest } from "./explain-request.ts";
 
@@ -51,7 +52,9 @@ export function explainInbound(
   const posture = decideInbound(state, pod, arrival, parts.decide().knowledge, asRequests);
   const from = { ip: asked.source, identity: identity.value };
   const verdict =
-    asRequests && posture.allow ? judgeRequest(state, pod, arrival.destination, from, headOf(request, "")) : posture;
+    asRequests && posture.allow
+      ? judgeRequest(state, pod, arrival.destination, from, headOf(request, ""), request.features)
+      : posture;
   return ok({
     pod: pod.name,
     generation: state.generation,
@@ -63,6 +66,7 @@ export function explainInbound(
     rule: verdict.rule ?? null,
     ...(verdict.input === undefined ? {} : { input: verdict.input }),
     notes: verdict.notes,
+    ...(asRequests ? { needs: neededFeatures(state, subject, request.features) } : {}),
     mtls: { mode: mtls.mode, policy: mtls.policy === undefined ? null : policyNameOf(mtls.policy) },
     policies: state.authorizations
       .inForce(subject)

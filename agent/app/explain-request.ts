@@ -11,6 +11,7 @@ import { effectiveTimeouts } from "../decide/resilience/timeouts.ts";
 import type { Endpoint, LocalPod, Verdict } from "../flow.ts";
 import type { RequestHead } from "../http.ts";
 import type { MeshState } from "../state/mesh-state.ts";
+import { type AskedFeatures, askedFeatures, featuresOf, neededFeatures } from "./asked-features.ts";
 import { type ExplainParts, explain } from "./explain.ts";
 
 /** A request as somebody asks about it. */
@@ -22,15 +23,20 @@ export interface AskedRequest {
   readonly host: string;
   /** Name in lower case, and value. */
   readonly headers: readonly (readonly [name: string, value: string])[];
+  /** What the enricher would find out. */
+  readonly features: AskedFeatures;
 }
 
-/** Reads `method`, `path`, `host` and any number of `header=name:value`; undefined: no request is asked about. */
+/** Reads `method`, `path`, `host` and any number of `header=name:value` and `feature=mesh.key=value`; undefined: no request is asked about. */
 export function askedRequest(query: URLSearchParams): Result<AskedRequest | undefined, string> {
   const path = query.get("path");
   const method = query.get("method");
   const host = query.get("host");
   const headers = query.getAll("header");
-  if (path === null && method === null && host === null && headers.length === 0) return ok(undefined);
+  const features = askedFeatures(query.getAll("feature"));
+  if (!features.ok) return features;
+  if (path === null && method === null && host === null && headers.length + features.value.size === 0)
+    return ok(undefined);
   const asked = path ?? "/";
   if (!asked.startsWith("/")) return err(`path: "${asked}" does not begin with "/"`);
   const pairs: [string, string][] = [];
@@ -39,7 +45,7 @@ export function askedRequest(query: URLSearchParams): Result<AskedRequest | unde
     if (at < 1) return err(`header: "${header}" is not NAME:VALUE`);
     pairs.push([header.slice(0, at).trim().toLowerCase(), header.slice(at + 1).trim()]);
   }
-  return ok({ method: method ?? "GET", path: asked, host: host ?? "", headers: pairs });
+  return ok({ method: method ?? "GET", path: asked, host: host ?? "", headers: pairs, features: features.value });
 }
 
 /** What `explain` says of the connection, and what becomes of the request on it. */
@@ -77,7 +83,7 @@ export function explainRequest(
       : new ServiceRoutes(routing.routes).tableFor(to.port as number, pod.workload.namespace);
   if (table === undefined) {
     const request = { ...common, route: null, ...times(noTimeouts, policy), retry: policy.retry ?? null };
-    return ok({ ...told.value, endpoints: judged(parts, told.value.endpoints, head, pod), request });
+    return ok({ ...told.value, endpoints: judged(parts, told.value.endpoints, head, pod, asked.features), request });
   }
   const decision = decideRequest(table, head, { random: first, nowMs: parts.wallMs(), faults: true });
   if (decision.kind === "answer") {
@@ -107,7 +113,7 @@ export function explainRequest(
       const there = explain(parts, source, `${backend.service}:${backend.port}`, true);
       return there.ok ? (there.value.endpoints as readonly object[]) : [];
     });
-  return ok({ ...told.value, endpoints: judged(parts, endpoints, head, pod), request });
+  return ok({ ...told.value, endpoints: judged(parts, endpoints, head, pod, asked.features), request });
 }
 
 /** What policies of a pod of this node say of a request that arrives for it. */
@@ -117,19 +123,31 @@ export function judgeRequest(
   at: Endpoint,
   from: { readonly ip: string; readonly identity: SpiffeId | null },
   head: RequestHead,
+  features: AskedFeatures,
 ): Verdict {
   const facts = { identity: from.identity, sourceIp: from.ip, destinationIp: at.ip, port: at.port, sni: undefined };
-  return judgeFor(state, { destination: subjectOf(state, pod), ...facts }).judge(head);
+  return judgeFor(state, { destination: subjectOf(state, pod), ...facts }).judge(head, featuresOf(features));
 }
 
 /** Endpoints on this node with the verdict about the request; those elsewhere as they are. */
-function judged(parts: ExplainParts, endpoints: unknown, head: RequestHead, source: LocalPod): readonly object[] {
+function judged(
+  parts: ExplainParts,
+  endpoints: unknown,
+  head: RequestHead,
+  source: LocalPod,
+  features: AskedFeatures,
+): readonly object[] {
   return (endpoints as readonly { readonly address: Endpoint }[]).map((endpoint) => {
     const { address } = endpoint;
     const pod = parts.pods.byAddress(address.ip);
     if (pod === undefined) return endpoint;
     const ip = source.workload.addresses.find((a) => a.includes(":") === address.ip.includes(":")) ?? "";
-    return { ...endpoint, verdict: judgeRequest(parts.state, pod, address, { ip, identity: source.identity }, head) };
+    const from = { ip, identity: source.identity };
+    return {
+      ...endpoint,
+      verdict: judgeRequest(parts.state, pod, address, from, head, features),
+      needs: neededFeatures(parts.state, subjectOf(parts.state, pod), features),
+    };
   });
 }
 
@@ -137,11 +155,12 @@ function times(rule: HttpTimeouts, policy: HttpPolicy) {
   const { requestMs, tryMs, responseMs } = effectiveTimeouts(rule, policy.timeouts);
   return { timeouts: { requestMs, tryMs, responseMs } };
 }
-const describe = ({ method, path, host, headers }: AskedRequest) => ({
+const describe = ({ method, path, host, headers, features }: AskedRequest) => ({
   method,
   asked: path,
   host,
   headers: headers.map(([name, value]) => `${name}:${value}`),
+  features: [...features].map(([name, value]) => `mesh.${name}=${value}`),
 });
 const describeHit = (
   hit: { readonly rule: { readonly route: string; readonly index: number }; readonly match: number } | undefined,
