@@ -1,9 +1,13 @@
-// The rules for Prometheus that we ship: promtool takes them and their tests, and every metric in them is one of ours.
+// What we give to Prometheus: promtool takes the rules that we ship and their tests, every metric in them is one of ours, and ours are named
+// as Prometheus asks.
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { createMetrics } from "../../agent/base/metrics.ts";
+import { metricNames } from "../../agent/report/metric-names.ts";
+import { controllerMetrics } from "../../controller/report/metrics.ts";
 
 const root = join(import.meta.dirname, "../..");
 const rules = join(root, "manifests/monitoring/rules.yaml");
@@ -27,4 +31,22 @@ test("[OBS-2] every metric that a rule asks for is one that agent or controller 
     return !reference.includes(`\`${metric}\``) && !parts.includes(name);
   });
   assert.deepEqual(unknown, []);
+});
+
+test("[OBS-1] names and help texts of our metrics are as promtool asks; the one that is not is Istio's", async () => {
+  const metrics = createMetrics();
+  for (const spec of Object.values(metricNames)) {
+    const labels = Object.fromEntries(spec.labels.map((label) => [label, "x"]));
+    if (spec.name.endsWith("_total")) metrics.counter<string>(spec).add(labels);
+    else metrics.gauge<string>(spec).set(labels, 1);
+  }
+  controllerMetrics(metrics);
+  const { stdout, stderr } = spawnSync("promtool", ["check", "metrics"], {
+    input: await metrics.text(),
+    encoding: "utf8",
+  });
+  const complaints = `${stdout}${stderr}`.split("\n").filter((line) => line !== "");
+  assert.deepEqual(complaints, [
+    'istio_request_duration_milliseconds use base unit "seconds" instead of "milliseconds"',
+  ]);
 });
