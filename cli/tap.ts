@@ -16,7 +16,7 @@ export const tap: Command = {
   usage: "tap [NAMESPACE[/POD]] [--method M] [--path P] [--status S] [--max N] [--rate N] [--lab NAME] [--json]",
   summary: "Shows live HTTP requests from the agents; those between nodes are seen by both.",
   details:
-    "> is a request that the agent's own pod sends, < one that it is sent. A path may have * at its beginning or end; without ? it is compared with the path alone.\nEnds with ^C, or after --max requests. HTTP must be carried by data threads (FAIRLEAD_DATA_THREADS).",
+    "> is a request that the agent's own pod sends, < one that it is sent. A path may have * at its beginning or end; without ? it is compared with the path alone.\nEnds with ^C, or after --max requests. Nothing is seen of a node whose FAIRLEAD_DATA_THREADS is 0.",
   options: {
     lab: labOption,
     method: { type: "string", value: "METHOD", help: "only these, as GET" },
