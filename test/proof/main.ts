@@ -6,7 +6,7 @@ import { deletions } from "./deletions.ts";
 import { isolation } from "./isolation.ts";
 import { ports } from "./ports.ts";
 import { programs } from "./programs.ts";
-import type { Proof } from "./proof.ts";
+import { type Proof, Unproven } from "./proof.ts";
 import { renewals } from "./renewals.ts";
 import { requests } from "./requests.ts";
 import { restarts } from "./restarts.ts";
@@ -75,7 +75,7 @@ for (const proof of all.filter((p) => positionals.length === 0 || positionals.in
     say(`held (${((performance.now() - began) / 1000).toFixed(0)} s)`);
   } catch (e) {
     const reason = e instanceof Error ? e.message : String(e);
-    results[proof.name] = { held: false, reason };
+    results[proof.name] = { held: false, reason, ...(e instanceof Unproven ? { facts: e.facts } : {}) };
     failed++;
     say(`DOES NOT HOLD: ${reason}`);
   }

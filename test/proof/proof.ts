@@ -22,3 +22,13 @@ export interface Proof {
 export function check(holds: boolean, evidence: string): void {
   if (!holds) throw new Error(evidence);
 }
+
+/** What was promised does not hold; with the facts that were seen. */
+export class Unproven extends Error {
+  readonly facts: unknown;
+
+  constructor(evidence: string, facts: unknown) {
+    super(evidence);
+    this.facts = facts;
+  }
+}

@@ -69,12 +69,12 @@ async function allReady(lab: TestLab, { app }: Kind, count: number): Promise<voi
 const none = (what: string, report: Report): void =>
   check(report.failed === 0 && report.ok > 0, `${what}: ${JSON.stringify(report)}`);
 
-async function replaced(kind: Kind, times: number, say: (line: string) => void): Promise<unknown> {
+async function replaced(kind: Kind, times: number, rate: number, say: (line: string) => void): Promise<unknown> {
   const files = { "shop.yaml": shop(kind), [`${kind.app}.yaml`]: manifest(...kind.pods("shop", 0, 0, 4)) };
   let facts: unknown;
   await withLab(files, { nodes: 2, agentEnv }, async (lab) => {
     await allReady(lab, kind, 4);
-    const loads = await Promise.all(["shop/near", "shop/far"].map((from) => kind.start(lab, from, RATE / 2)));
+    const loads = await Promise.all(["shop/near", "shop/far"].map((from) => kind.start(lab, from, rate / 2)));
     for (let i = 0; i < times; i++) {
       await sleep(2000);
       const node = `node${1 + (i % 2)}`;
@@ -92,7 +92,13 @@ async function replaced(kind: Kind, times: number, say: (line: string) => void):
   return facts;
 }
 
-async function rolled(kind: Kind, times: number, withRetries: boolean, say: (line: string) => void): Promise<unknown> {
+async function rolled(
+  kind: Kind,
+  times: number,
+  rate: number,
+  withRetries: boolean,
+  say: (line: string) => void,
+): Promise<unknown> {
   const files = {
     "shop.yaml": shop(kind),
     [`${kind.app}.yaml`]: manifest(...kind.pods("shop", 0, 0, REPLICAS)),
@@ -102,7 +108,7 @@ async function rolled(kind: Kind, times: number, withRetries: boolean, say: (lin
   let facts: unknown;
   await withLab(files, { nodes: 2, agentEnv }, async (lab) => {
     await allReady(lab, kind, REPLICAS);
-    const load = await kind.start(lab, "shop/near", ROLLOUT_RATE, "GET");
+    const load = await kind.start(lab, "shop/near", rate, "GET");
     for (let i = 0; i < times; i++) {
       say(`${what}: ${i + 1} of ${times}`);
       await rollOut(lab, "shop", i, REPLICAS, 3, kind);
@@ -117,19 +123,20 @@ async function rolled(kind: Kind, times: number, withRetries: boolean, say: (lin
 export const requests: Proof = {
   name: "requests",
   about:
-    "1,000 requests a second while agents are replaced 10 times; 20 rollouts of 10 pods without preStop at 500/s, retries off and on; HTTP/1.1, then HTTP/2 with gRPC; none fails",
-  async run({ scale, say, only }) {
+    "1,000 requests a second while agents are replaced 10 times; 20 rollouts of 10 pods without preStop at 500/s, retries off and on; HTTP/1.1, then HTTP/2 with gRPC; none fails (parts: web-replaced, web-rolled, mixed-replaced, mixed-rolled)",
+  async run({ scale, say, only, rate }) {
     const rollouts = Math.max(1, Math.round(ROLLOUTS * scale));
+    const replacements = Math.max(2, Math.round(REPLACEMENTS * scale));
     const facts: Record<string, unknown> = {};
-    for (const kind of [http1, streams].filter(({ app }) => only === undefined || only.includes(app))) {
-      facts[`${kind.name}, replaced`] = await replaced(kind, Math.max(2, Math.round(REPLACEMENTS * scale)), say);
-      for (const withRetries of [false, true])
-        facts[`${kind.name}, rolled, retries ${withRetries ? "on" : "off"}`] = await rolled(
-          kind,
-          rollouts,
-          withRetries,
-          say,
-        );
+    const isAsked = (part: string): boolean => only === undefined || only.includes(part);
+    for (const kind of [http1, streams]) {
+      if (isAsked(`${kind.app}-replaced`))
+        facts[`${kind.name}, replaced`] = await replaced(kind, replacements, rate ?? RATE, say);
+      if (!isAsked(`${kind.app}-rolled`)) continue;
+      for (const withRetries of [false, true]) {
+        const name = `${kind.name}, rolled, retries ${withRetries ? "on" : "off"}`;
+        facts[name] = await rolled(kind, rollouts, rate ?? ROLLOUT_RATE, withRetries, say);
+      }
     }
     return facts;
   },

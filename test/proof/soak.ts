@@ -5,7 +5,7 @@ import { authorization, clientPod, manifest, namespace, peerAuthentication } fro
 import type { MixedReport } from "../kit/mixed-load.ts";
 import { type MixedLoad, mixedPods, mixedService, startMixed } from "../kit/mixed-shop.ts";
 import { beyond, holdings } from "./leaks.ts";
-import { check, type Proof } from "./proof.ts";
+import { type Proof, Unproven } from "./proof.ts";
 import { agentDescriptors, mostRise, type Reading, read, trends } from "./soak-readings.ts";
 import { type SoakFacts, writeReport } from "./soak-report.ts";
 
@@ -130,7 +130,7 @@ async function soaked(
   rate: number | undefined,
   say: (line: string) => void,
 ): Promise<Soaked> {
-  for (const i of [0, 1]) await lab.ready(`shop/mixed-0-${i}`, 60_000);
+  for (const i of [0, 1]) await lab.ready(`shop/mixed-0-${i}`, 120_000);
   const before = await holdings(lab);
   const kindsBefore = await agentDescriptors(lab);
   const loads = await Promise.all(clients.map((from) => startMixed(lab, from, { host: "mixed", churns: true })));
@@ -168,15 +168,21 @@ export const soak: Proof = {
     const hours = minutes / 2 / 60;
     const isLong = minutes >= LONG_MINUTES;
     if (isLong) writeReport(facts, readings, hours);
-    judge(facts, hours, isLong);
+    const why = judge(facts, hours, isLong);
+    if (why !== undefined) throw new Unproven(why, { ...facts, readings });
     return { ...facts, readings };
   },
 };
 
-function judge({ requests, trends: found, left, kinds }: SoakFacts, hours: number, isLong: boolean): void {
-  check(requests.failed === 0 && requests.ok > 0, `requests: ${JSON.stringify(requests)}`);
+/** What does not hold. */
+function judge(
+  { requests, trends: found, left, kinds }: SoakFacts,
+  hours: number,
+  isLong: boolean,
+): string | undefined {
+  if (requests.failed > 0 || requests.ok === 0) return `requests: ${JSON.stringify(requests)}`;
   for (const [name, trend] of Object.entries(found))
-    check(!isLong || trend.rise <= mostRise(name, hours), `${name} rises: ${JSON.stringify(trend)}`);
-  const evidence = (): string => `${JSON.stringify(left)}, descriptors: ${JSON.stringify(kinds)}`;
-  check(Object.keys(left).length === 0, `left when all clients have gone: ${evidence()}`);
+    if (isLong && trend.rise > mostRise(name, hours)) return `${name} rises: ${JSON.stringify(trend)}`;
+  if (Object.keys(left).length === 0) return undefined;
+  return `left when all clients have gone: ${JSON.stringify(left)}, descriptors: ${JSON.stringify(kinds)}`;
 }
