@@ -11,6 +11,8 @@ export interface Asked {
   readonly failed?: string;
   /** By this client, on purpose. */
   readonly givenUp?: boolean;
+  /** It never left the client: Node refuses streams of its own that it had not written when a GOAWAY came, whatever that one promised. */
+  readonly isUnsent?: boolean;
   readonly server?: string;
 }
 export interface MixedAsker {
@@ -168,7 +170,10 @@ export function http2Asker(host: string, churns: boolean): MixedAsker {
       stream.on("end", () => {
         if (code > 0) over(judge(plan, code, text, bytes));
       });
-      stream.on("error", (error) => over({ failed: `${method} ${path}: ${error.message}` }));
+      stream.on("error", (error) => {
+        const isUnsent = stream.rstCode === constants.NGHTTP2_REFUSED_STREAM && sessions[at] !== session;
+        over(isUnsent ? { isUnsent } : { failed: `${method} ${path}: ${error.message}` });
+      });
       stream.on("close", () => over({ failed: `${method} ${path}: closed with ${stream.rstCode}` }));
       if (body !== undefined) stream.end(body);
       if (givesUp) {
@@ -235,7 +240,8 @@ export function grpcAsker(host: string, churns: boolean): MixedAsker {
       call.on("status", (ended) =>
         // The message of a unary call comes after its status.
         setImmediate(() => {
-          if (ended.code !== status.OK)
+          if (ended.details.includes("NGHTTP2_REFUSED_STREAM")) over({ isUnsent: true });
+          else if (ended.code !== status.OK)
             over({ failed: `${kind}: ${ended.code} ${ended.details.slice(0, 120)}`, server });
           else if (got !== expected) over({ failed: `${kind}: ${got} messages`, server });
           else over({ server });

@@ -1,4 +1,4 @@
-// Runs in a pod: HTTP/1.1, HTTP/2 and gRPC mixed, by clients that come and go and try nothing again. Arguments: HOST KINDS (of http1,http2,grpc) [steady|churn]; ports 80, 81, 82.
+// Runs in a pod: HTTP/1.1, HTTP/2 and gRPC mixed, by clients that come and go and try nothing again but what they did not send. Arguments: HOST KINDS (of http1,http2,grpc) [steady|churn]; ports 80, 81, 82.
 // churn: connections end after a while, some requests are given up and some connections reset by the client, some requests are for what a policy denies.
 // Lines on stdin: "rate N" (requests a second), "max N" (N at once, as fast as they are answered), "report" -> counts since the last, "stop" -> the same, and the end.
 import { createInterface } from "node:readline";
@@ -11,6 +11,8 @@ export interface MixedReport {
   readonly failed: number;
   /** By the client itself, on purpose. */
   readonly givenUp: number;
+  /** Refused by the client itself before they were sent, and asked again, as RFC 9113 §8.7 allows. */
+  readonly unsent: number;
   readonly connections: number;
   readonly reasons: Readonly<Record<string, number>>;
   readonly servers: number;
@@ -29,6 +31,7 @@ const fresh = () => ({
   sent: 0,
   ok: 0,
   givenUp: 0,
+  unsent: 0,
   reasons: new Map<string, number>(),
   servers: new Set<string>(),
   times: [] as number[],
@@ -51,18 +54,23 @@ function ask(): boolean {
   const began = performance.now();
   seen.sent++;
   underWay++;
-  asker.ask(number, ({ failed, givenUp, server }: Asked) => {
+  const over = ({ failed, givenUp, isUnsent, server }: Asked): void => {
     underWay--;
     underWayOf.set(asker, (underWayOf.get(asker) ?? 0) - 1);
     seen.times.push(performance.now() - began);
     if (server !== undefined) seen.servers.add(server);
     if (givenUp === true) seen.givenUp++;
-    else if (failed === undefined) seen.ok++;
+    else if (failed === undefined && isUnsent !== true) seen.ok++;
     else {
-      const reason = `${asker.kind} ${failed}`;
+      const reason = `${asker.kind} ${failed ?? "refused twice"}`;
       seen.reasons.set(reason, (seen.reasons.get(reason) ?? 0) + 1);
     }
     if (atOnce > underWay) setImmediate(fill);
+  };
+  asker.ask(number, (asked) => {
+    if (asked.isUnsent !== true) return over(asked);
+    seen.unsent++;
+    asker.ask(number, over);
   });
   return true;
 }
@@ -71,7 +79,7 @@ function fill(): void {
 }
 
 function report(): MixedReport {
-  const { beganMs, sent, ok, givenUp, reasons, servers, times } = seen;
+  const { beganMs, sent, ok, givenUp, unsent, reasons, servers, times } = seen;
   seen = fresh();
   times.sort((a, b) => a - b);
   const at = (share: number): number => Math.round((times[Math.floor(times.length * share)] ?? 0) * 10) / 10;
@@ -80,6 +88,7 @@ function report(): MixedReport {
     ok,
     failed: [...reasons.values()].reduce((sum, count) => sum + count, 0),
     givenUp,
+    unsent,
     connections: askers.reduce((sum, asker) => sum + asker.takeOpened(), 0),
     reasons: Object.fromEntries(reasons),
     servers: servers.size,

@@ -78,6 +78,7 @@ function added(reports: readonly MixedReport[]): Omit<MixedReport, "seconds"> {
     ok: sum((r) => r.ok),
     failed: sum((r) => r.failed),
     givenUp: sum((r) => r.givenUp),
+    unsent: sum((r) => r.unsent),
     connections: sum((r) => r.connections),
     reasons,
     servers: Math.max(...reports.map((r) => r.servers)),
