@@ -1,0 +1,72 @@
+// `npm run conformance -- [SUITE...] [--without SUITE] [--json FILE]`: suites that others wrote, through the mesh in a lab. Needs root. A suite that
+// cannot run counts as failed.
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { missingForLab } from "../lab/client.ts";
+import { finish } from "../lab/command.ts";
+import { PROJECT_DIR } from "../lab/paths.ts";
+import { type Ran, report } from "./report.ts";
+import { type Suite, textOf } from "./suite.ts";
+import { clients } from "./suites/clients.ts";
+import { grpcInterop } from "./suites/grpc.ts";
+import { h2spec } from "./suites/h2spec.ts";
+import { smuggling } from "./suites/smuggling.ts";
+import { websocket } from "./suites/websocket.ts";
+
+const all: readonly Suite[] = [h2spec, clients, grpcInterop, websocket, smuggling];
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    without: { type: "string", multiple: true, default: [] },
+    json: { type: "string" },
+    help: { type: "boolean", default: false },
+  },
+});
+if (values.help) {
+  console.log("npm run conformance -- [SUITE...] [--without SUITE] [--json FILE]\n");
+  for (const s of all) console.log(`  ${s.name.padEnd(12)} ${s.about}`);
+  console.log("\nAll suites: docs/conformance/http.md is written anew.");
+  process.exit(0);
+}
+const unknown = [...positionals, ...values.without].filter((n) => !all.some((s) => s.name === n));
+if (unknown.length > 0) {
+  console.error(`no such suite: ${unknown.join(", ")}; there are: ${all.map((s) => s.name).join(", ")}`);
+  process.exit(2);
+}
+const missing = missingForLab();
+if (missing !== undefined) {
+  console.error(`no lab here: ${missing}`);
+  process.exit(2);
+}
+
+const wanted = all.filter(
+  (s) => (positionals.length === 0 || positionals.includes(s.name)) && !values.without.includes(s.name),
+);
+const ran: Ran[] = [];
+for (const suite of wanted) {
+  const say = (line: string): void => console.error(`${suite.name}: ${line}`);
+  const began = performance.now();
+  const result = await suite
+    .run(say)
+    .catch((e: unknown) => ({ programs: [], cases: [], broken: textOf(e) }) satisfies Partial<Ran>);
+  const seconds = Math.round((performance.now() - began) / 1000);
+  const one: Ran = { name: suite.name, about: suite.about, seconds, ...result };
+  ran.push(one);
+  for (const c of one.cases) if (c.outcome === "failed") say(`FAILED ${c.group}: ${c.name}: ${c.reason}`);
+  if (one.broken !== undefined) say(`CANNOT RUN: ${one.broken}`);
+  const of = (outcome: string): number => one.cases.filter((c) => c.outcome === outcome).length;
+  say(`${of("passed")} passed, ${of("failed")} failed, ${of("skipped")} skipped (${seconds} s)`);
+}
+const commit = (await finish(["git", "-C", PROJECT_DIR, "rev-parse", "--short", "HEAD"])).stdout.trim();
+if (wanted.length === all.length)
+  writeFileSync(
+    join(PROJECT_DIR, "docs/conformance/http.md"),
+    report(ran, { commit, kernel: (await finish(["uname", "-sr"])).stdout.trim() }),
+  );
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ commit, suites: ran }, null, 2)}\n`);
+const count = (outcome: string): number => ran.flatMap((r) => r.cases).filter((c) => c.outcome === outcome).length;
+const broken = ran.filter((r) => r.broken !== undefined).length;
+console.log(`${count("passed")} passed, ${count("failed") + broken} failed, ${count("skipped")} skipped`);
+process.exitCode = count("failed") + broken === 0 ? 0 : 1;
