@@ -5,19 +5,16 @@ export interface Ran extends SuiteResult {
   readonly name: string;
   readonly about: string;
   readonly seconds: number;
+  /** Commit and kernel. */
+  readonly circumstances: string;
   /** Why the suite could not run at all. */
   readonly broken?: string;
-}
-
-export interface Circumstances {
-  readonly commit: string;
-  readonly kernel: string;
 }
 
 const inCell = (text: string): string => text.replaceAll("|", "\\|").replace(/\s+/g, " ").trim();
 
 function suiteSection(ran: Ran): string {
-  const lines = [`## ${ran.name}`, "", `${ran.about}.`, ""];
+  const lines = [`## ${ran.name}`, "", `${ran.about}. Run in ${ran.seconds} s; ${ran.circumstances}.`, ""];
   if (ran.programs.length > 0) lines.push(`Programs: ${ran.programs.join(", ")}.`, "");
   if (ran.broken !== undefined) return [...lines, `**Could not run: ${inCell(ran.broken)}**`, ""].join("\n");
   lines.push("| what | passed | failed | skipped |", "| --- | --- | --- | --- |");
@@ -41,7 +38,7 @@ function suiteSection(ran: Ran): string {
 }
 
 /** The page. */
-export function report(ran: readonly Ran[], where: Circumstances): string {
+export function report(ran: readonly Ran[]): string {
   const cases = ran.flatMap((r) => r.cases);
   const of = (outcome: string): number => cases.filter((c) => c.outcome === outcome).length;
   const broken = ran.filter((r) => r.broken !== undefined).length;
@@ -51,7 +48,7 @@ Written by \`npm run conformance\`. Programs and suites that others wrote, throu
 ("one node") and node 2 ("between nodes"). Everything of theirs is fetched in pinned versions into \`build/conformance\` (Go, Python with venv, npm and a JDK are needed; what is missing is said, and its suite fails).
 Each group also fails unless \`istio_requests_total\` of the agents on both sides shows its requests: what is carried as bytes does not count.
 
-**${of("passed")} passed, ${of("failed") + broken} failed, ${of("skipped")} skipped**; commit ${where.commit}, ${where.kernel}, ${ran.reduce((sum, r) => sum + r.seconds, 0)} s.
+**${of("passed")} passed, ${of("failed") + broken} failed, ${of("skipped")} skipped**.
 
 ${ran.map(suiteSection).join("\n")}`;
 }

@@ -162,6 +162,9 @@ const patient = {
   FAIRLEAD_CONNECT_TIMEOUT_MS: "10000",
 };
 
+/** Labs of this process that are up or on their way: whoever ends it early takes them down. */
+export const openLabs = new Set<string>();
+
 /** Brings a lab up from manifest files (name -> text), runs `body`, and takes it down whatever happens. */
 export async function withLab(
   manifests: Readonly<Record<string, string>>,
@@ -174,6 +177,7 @@ export async function withLab(
   const lab = new TestLab(name, paths, dir);
   for (const [file, text] of Object.entries(manifests)) lab.write(file, text);
   const lines: string[] = [];
+  openLabs.add(name);
   try {
     const controllerEnv = { ...(await sharedCa()), ...options.controllerEnv };
     okOr(
@@ -193,6 +197,7 @@ export async function withLab(
     await body(lab);
   } finally {
     await labDown(name);
+    openLabs.delete(name);
     rmSync(dir, { recursive: true, force: true });
   }
 }

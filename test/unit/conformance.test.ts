@@ -81,23 +81,29 @@ test("[TRF-7] the corpus names its cases, and has both verdicts for both version
 });
 
 test("[TRF-7] what could not run is a failure in the report, and every failure and skip has its reason there", () => {
-  const text = report(
-    [
-      { name: "one", about: "first", seconds: 1, programs: [], cases: [], broken: "Go is missing" },
-      {
-        name: "two",
-        about: "second",
-        seconds: 2,
-        programs: ["x 1"],
-        cases: [
-          { group: "g", name: "a", outcome: "passed" },
-          { group: "g", name: "b", outcome: "failed", reason: "not | so" },
-          { group: "g", name: "c", outcome: "skipped", reason: "cannot" },
-        ],
-      },
-    ],
-    { commit: "abc", kernel: "Linux" },
-  );
+  const text = report([
+    {
+      name: "one",
+      about: "first",
+      seconds: 1,
+      circumstances: "commit abc",
+      programs: [],
+      cases: [],
+      broken: "Go is missing",
+    },
+    {
+      name: "two",
+      about: "second",
+      seconds: 2,
+      circumstances: "commit abc",
+      programs: ["x 1"],
+      cases: [
+        { group: "g", name: "a", outcome: "passed" },
+        { group: "g", name: "b", outcome: "failed", reason: "not | so" },
+        { group: "g", name: "c", outcome: "skipped", reason: "cannot" },
+      ],
+    },
+  ]);
   assert.match(text, /1 passed, 2 failed, 1 skipped/);
   assert.match(text, /Could not run: Go is missing/);
   assert.match(text, /\| g \| 1 \| 1 \| 1 \|/);
