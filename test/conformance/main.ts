@@ -16,7 +16,7 @@ import { h2spec } from "./suites/h2spec.ts";
 import { smuggling } from "./suites/smuggling.ts";
 import { websocket } from "./suites/websocket.ts";
 
-const all: readonly Suite[] = [h2spec, clients, grpcInterop, websocket, smuggling];
+const all: readonly Suite[] = [h2spec, smuggling, websocket, grpcInterop, clients];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
