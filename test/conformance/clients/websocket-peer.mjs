@@ -18,11 +18,16 @@ else {
       each(socket);
     });
   let count = 0;
-  await visit("/getCaseCount", (s) =>
-    s.on("message", (data) => {
+  const take = (socket) =>
+    socket.on("message", (data) => {
       count = Number(data);
-    }),
-  );
+    });
+  // The fuzzing server ends after one client, so nothing but this may ask whether it listens yet.
+  for (let tries = 0; count === 0; tries++) {
+    const failure = await visit("/getCaseCount", take).catch((e) => e);
+    if (count === 0 && tries === 60) throw failure ?? new Error("it tells no number of cases");
+    if (count === 0) await new Promise((resolve) => setTimeout(resolve, 500));
+  }
   for (let i = 1; i <= count; i++) await visit(`/runCase?case=${i}&agent=${agent}`, echo);
   await visit(`/updateReports?agent=${agent}`, () => {});
   console.log(count);

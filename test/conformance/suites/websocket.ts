@@ -15,8 +15,8 @@ const manifests = (npm: string, kosoku: string): Readonly<Record<string, string>
   const ports = { ports: [{ name: "http", port: 80, targetPort: 8080, appProtocol: "http" }] };
   const container = { readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 } };
   // Reports are written when the client asks for them, and told where its side can read them: on its standard output.
-  const fuzzing = `cd /tmp && "$0" -m fuzzingserver ${without.map((w) => `'${w}'`).join(" ")} -o /tmp/reports 0.0.0.0:8080 & server=$!
-"$1" -e 'require("http").createServer((q, s) => { try { s.end(fs.readFileSync("/tmp/reports/index.json")) } catch (e) { s.writeHead(503).end(String(e)) } }).listen(8090, "::")' & wait $server`;
+  const fuzzing = `cd /tmp && "$0" -m fuzzingserver ${without.map((w) => `'${w}'`).join(" ")} -o /tmp/reports 0.0.0.0:8080 &
+"$1" -e 'require("http").createServer((q, s) => { try { s.end(fs.readFileSync("/tmp/reports/index.json")) } catch (e) { s.writeHead(503).end(String(e)) } }).listen(8090, "::")' & wait`;
   return {
     "all.yaml": manifest(
       namespace("shop"),
