@@ -1,7 +1,7 @@
 // The corpus of ambiguous requests through the mesh to a server that writes down every byte: what reached it is compared with the RFC's verdict.
 import { fileURLToPath } from "node:url";
 import type { TestLab } from "../../kit/lab.ts";
-import { clientPod, manifest, namespace, pod, service } from "../../kit/manifests.ts";
+import { authorization, clientPod, manifest, namespace, pod, service } from "../../kit/manifests.ts";
 import { readStrictly, type StrictRequest } from "../../kit/strict-http1.ts";
 import { type Http2Case, http2Cases, type RawCase, rawCases, type Verdict } from "../corpus.ts";
 import { pythonPrograms, pythonVersion } from "../foreign.ts";
@@ -18,6 +18,11 @@ const manifests = {
   "all.yaml": manifest(
     namespace("shop"),
     clientPod("shop/client", { node: "node1" }),
+    // A policy about requests: with none, bytes that are not HTTP at all are carried as what they are, one connection to one server.
+    authorization("shop/all", {
+      action: "ALLOW",
+      rules: [{ to: [{ operation: { paths: ["/*"] } }] }, { to: [{ operation: { ports: ["8090"] } }] }],
+    }),
     ...places.flatMap(({ node, suffix }) => [
       pod(`shop/${suffix}`, [process.execPath, programOf("recorder.ts")], {
         node,
@@ -58,7 +63,7 @@ export function smuggled(verdict: Verdict, { answer, arrived }: Outcome): string
     return `the server got what can be read in two ways: ${textOf(e)}`;
   }
   const at = JSON.stringify({ answer: answer.slice(0, 60), arrived }).slice(0, 400);
-  const isRefused = /^HTTP\/1\.[01] [45]\d\d |^status [45]\d\d$|^RST_STREAM [^0]|^GOAWAY [^0]/.test(answer);
+  const isRefused = /^HTTP\/1\.[01] [45]\d\d |^status [45]\d\d$|^RST_STREAM [^0]|^GOAWAY [^0]|^closed$|^$/.test(answer);
   if (verdict.kind === "refuse" || (verdict.kind === "either" && isRefused && seen.whole.length === 0)) {
     if (seen.whole.length > 0) return `a request reached the server: ${at}`;
     if (seen.rest.includes("/smuggled HTTP")) return `its hidden request reached the server: ${at}`;
