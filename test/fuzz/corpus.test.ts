@@ -18,6 +18,7 @@ const ids: Readonly<Record<string, string>> = {
   "request-host": "SEC-8",
   "http1-request": "TRF-7",
   "http1-response": "TRF-7",
+  "first-bytes": "INT-7",
   "http2-frames": "SEC-8",
   hpack: "SEC-8",
   http2: "SEC-8",

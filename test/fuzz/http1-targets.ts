@@ -8,6 +8,8 @@ import { OutBuffer, ROOM } from "../../agent/forward/http1/out-buffer.ts";
 import { CHUNKED, RequestParser } from "../../agent/forward/http1/request.ts";
 import { ResponseParser } from "../../agent/forward/http1/response.ts";
 import { writeRequest, writeTrailers } from "../../agent/forward/http1/write.ts";
+import { preface } from "../../agent/forward/http2/codes.ts";
+import { protocolOf } from "../../agent/forward/sniff.ts";
 import { readStrictly } from "../kit/strict-http1.ts";
 import type { FuzzTarget } from "./target.ts";
 
@@ -109,7 +111,20 @@ function responses(input: Buffer): string {
   return `${Math.floor(parser.status / 100)} ${parser.body} ${parser.keepsAlive} ${whole.outcome} ${whole.reader.refused?.refused}`;
 }
 
+/** What first bytes say must not depend on how they were cut, and only a preface is HTTP/2. */
+function firstBytes(input: Buffer): string {
+  let said: string | undefined;
+  for (let end = 0; end <= input.length; end++) {
+    const now = protocolOf(input.subarray(0, end));
+    assert.ok(said === undefined || now === said, `${said} became ${now} at ${end}`);
+    said = now;
+  }
+  assert.equal(said === "http2", input.subarray(0, preface.length).equals(preface));
+  return `${said} ${said === undefined ? Math.min(input.length, 30) : ""}`;
+}
+
 export const http1Targets: readonly FuzzTarget[] = [
   { name: "http1-request", maxBytes: 4_096, run: requests },
   { name: "http1-response", maxBytes: 4_096, run: responses },
+  { name: "first-bytes", maxBytes: 256, run: firstBytes },
 ];
