@@ -6,42 +6,16 @@ import { type AddressInfo, connect } from "node:net";
 import { type TestContext, test } from "node:test";
 import { member, service, workload } from "../test/kit/mesh.ts";
 import { endpoint, lane, web, web1 } from "../test/kit/request-lane.ts";
-import { defaultPolicy, noTimeouts } from "./api/http-policy.ts";
+import { backend, route, rule } from "../test/kit/routes.ts";
+import { defaultPolicy } from "./api/http-policy.ts";
 import type { HttpRoute } from "./api/http-routing.ts";
-import { serviceName } from "./api/names.ts";
 
-const backend = (name: string) => ({
-  service: serviceName("shop", name),
-  port: 80,
-  weight: 1,
-  filters: [],
-  subset: {},
-  invalid: "",
-});
 const mirror = (name: string, numerator = 100) => ({
   kind: "mirror" as const,
   value: { backend: backend(name), numerator, denominator: 100 },
 });
-const routeWith = (...filters: HttpRoute["rules"][number]["filters"]): HttpRoute => ({
-  kind: "http",
-  name: "web",
-  namespace: "shop",
-  createdMs: 0,
-  ports: [],
-  consumers: "",
-  hostnames: [],
-  rules: [
-    {
-      name: "",
-      matches: [],
-      filters,
-      backends: [backend("web")],
-      timeouts: noTimeouts,
-      retry: undefined,
-      affinity: undefined,
-    },
-  ],
-});
+const routeWith = (...filters: HttpRoute["rules"][number]["filters"]): HttpRoute =>
+  route("web", [rule({ filters, backends: [backend("web")] })]);
 
 interface Copy {
   readonly line: string;

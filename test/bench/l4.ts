@@ -3,7 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { interleave } from "./interleave.ts";
 import { type Mesh, startMesh } from "./mesh.ts";
-import { type Options, readOptions, tellRows } from "./options.ts";
+import { type Options, readOptions, runBench, say, tellRows } from "./options.ts";
 import { PROJECT } from "./peers.ts";
 import { drawPlot } from "./plot.ts";
 import { benchmarksPage, machineFacts } from "./report.ts";
@@ -18,7 +18,6 @@ steps: ${steps.map((s) => s.name).join(", ")}`;
 const names = [...steps.map((s) => s.name), ...measures.map((m) => m.measure)];
 const peersOnly = "peers-only";
 
-const say = (line: string): void => void process.stderr.write(`${line}\n`);
 /** The row that says what a capture between the nodes showed; throws if the positive control fails or a peer is not on TLS 1.3. */
 function wireRow(wires: ReadonlyMap<VariantName, Wire>): Row {
   if ((wires.get("none")?.markers ?? 0) === 0)
@@ -51,7 +50,7 @@ function wireRow(wires: ReadonlyMap<VariantName, Wire>): Row {
 }
 
 function write(o: Options, rows: readonly Row[], facts: ReturnType<typeof machineFacts>): void {
-  tellRows(rows, o.json, say);
+  tellRows(rows, o.json);
   if (o.quick || o.only !== undefined || o.flags.has(peersOnly)) return;
   const page = join(PROJECT, "docs/benchmarks.md");
   const previous = existsSync(page) ? readFileSync(page, "utf8") : "";
@@ -103,9 +102,4 @@ async function main(): Promise<void> {
   }
 }
 
-try {
-  await main();
-} catch (error) {
-  say(`bench:l4: ${(error as Error).message}`);
-  process.exitCode = 1;
-}
+await runBench("bench:l4", main);

@@ -11,7 +11,7 @@ import { sectionOf } from "./l7/report.ts";
 import { steps } from "./l7/steps.ts";
 import { type Built, startBare, startMesh } from "./l7/variants.ts";
 import { startWatched } from "./l7/watched.ts";
-import { type Options, readOptions, tellRows } from "./options.ts";
+import { type Options, readOptions, runBench, say, tellRows } from "./options.ts";
 import { PROJECT } from "./peers.ts";
 import { drawPlot } from "./plot.ts";
 import { machineFacts, withSection } from "./report.ts";
@@ -22,7 +22,6 @@ const decision = "decision";
 const names = [...steps.map((s) => s.name), decision];
 const usage = `npm run bench:l7 -- [--json FILE] [--rounds N] [--seconds S] [--only STEP[,STEP]] [--quick]
 steps: ${names.join(", ")}`;
-const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
 interface DecisionRow {
   readonly measure: string;
@@ -63,7 +62,7 @@ async function decisionRows(rounds: number): Promise<Row[]> {
 }
 
 function write(o: Options, rows: readonly Row[], facts: ReturnType<typeof machineFacts>): void {
-  tellRows(rows, o.json, say);
+  tellRows(rows, o.json);
   if (o.quick || o.only !== undefined) return;
   const page = join(PROJECT, "docs/benchmarks.md");
   const previous = existsSync(page) ? readFileSync(page, "utf8") : "";
@@ -115,9 +114,4 @@ async function main(): Promise<void> {
   }
 }
 
-try {
-  await main();
-} catch (error) {
-  say(`bench:l7: ${(error as Error).message}`);
-  process.exitCode = 1;
-}
+await runBench("bench:l7", main);

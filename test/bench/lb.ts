@@ -10,7 +10,7 @@ import { best, type Result, sectionOf, summarise } from "./lb/report.ts";
 import { scenarios } from "./lb/scenarios.ts";
 import { type Outcome, simulate } from "./lb/simulate.ts";
 import { breakerTrace, FAILS, SLOW_START_MS, slowStartTrace } from "./lb/traces.ts";
-import { readOptions } from "./options.ts";
+import { readOptions, runBench, say } from "./options.ts";
 import { PROJECT } from "./peers.ts";
 import { withSection } from "./report.ts";
 import { removeLeftovers } from "./topology.ts";
@@ -18,7 +18,6 @@ import { removeLeftovers } from "./topology.ts";
 const names = scenarios.map((s) => s.name);
 const usage = `npm run bench:lb -- [--json FILE] [--rounds N] [--quick]
 --rounds: seeds a scenario is run with, 5 if left out`;
-const say = (line: string): void => void process.stderr.write(`${line}\n`);
 const everyAlgorithm = algorithms.filter((a): a is ChosenAlgorithm => a !== "");
 
 function plots(): Readonly<Record<string, string>> {
@@ -80,9 +79,4 @@ async function main(): Promise<void> {
   for (const [file, text] of Object.entries(plots())) writeFileSync(join(PROJECT, "docs", file), text);
 }
 
-try {
-  await main();
-} catch (error) {
-  say(`bench:lb: ${(error as Error).message}`);
-  process.exitCode = 1;
-}
+await runBench("bench:lb", main);

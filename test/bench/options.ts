@@ -49,7 +49,7 @@ export function readOptions(usage: string, steps: readonly string[], extra: read
 }
 
 /** Prints every row, and writes them where `json` names a file. */
-export function tellRows(rows: readonly Row[], json: string | undefined, say: (line: string) => void): void {
+export function tellRows(rows: readonly Row[], json: string | undefined): void {
   if (json !== undefined) writeFileSync(json, `${JSON.stringify(rows, null, 1)}\n`);
   for (const row of rows) {
     const peers = Object.entries(row.peers).map(([name, value]) => `${name} ${value}`);
@@ -58,5 +58,17 @@ export function tellRows(rows: readonly Row[], json: string | undefined, say: (l
     say(
       `${row.met ? "met   " : "MISSED"} ${row.measure}: ${row.ours} ${row.unit}${values}; ratio ${row.ratio}; goal ${JSON.stringify(row.goal)}${note}`,
     );
+  }
+}
+
+export const say = (line: string): void => void process.stderr.write(`${line}\n`);
+
+/** Runs a benchmark's command; what goes wrong is said, and is its exit code. */
+export async function runBench(name: string, main: () => Promise<void>): Promise<void> {
+  try {
+    await main();
+  } catch (error) {
+    say(`${name}: ${(error as Error).message}`);
+    process.exitCode = 1;
   }
 }
