@@ -72,6 +72,8 @@ export interface DialParams {
   readonly planId?: number;
   /** The endpoint's place in the plan, for records. */
   readonly index?: number;
+  /** In a tunnel of ours: bytes would be requests as HTTP/2, if a data thread of the other agent reads them. */
+  readonly requests?: boolean;
 }
 
 export interface DialledSocket {
@@ -83,6 +85,8 @@ export interface DialledSocket {
   readonly peer?: string | null;
   /** Whether the tunnel had carried others before. */
   readonly reused?: boolean;
+  /** The offer is taken: what is sent is read as HTTP/2. Absent or false: it reaches the server as it is. */
+  readonly requests?: boolean;
 }
 
 export type HexEntry = readonly [key: string, value: string];

@@ -46,6 +46,8 @@ export interface HandedSocket {
   readonly service?: string | null;
   /** Named by the first bytes, where these were looked at (`opaque` of the answer). */
   readonly protocol?: "http1" | "http2" | null;
+  /** HTTP/2 of a data thread on the client's node, for requests of HTTP/1.1 clients. */
+  readonly requests?: boolean;
   readonly planId: number;
   readonly verdictId: number;
   /** Who the peer of the tunnel is, by its certificate. */

@@ -7,6 +7,7 @@ import { every, systemClock } from "./base/clock.ts";
 import { systemRandom } from "./base/random.ts";
 import { err } from "./base/result.ts";
 import { Carried } from "./carried.ts";
+import { betweenLimits } from "./forward/between.ts";
 import { LaneSockets } from "./forward/dial.ts";
 import { Downstream } from "./forward/http1/downstream.ts";
 import { defaultExchangeLimits } from "./forward/http1/exchange.ts";
@@ -74,8 +75,8 @@ const tenants = new Tenants(start.limits, {
 sweep.add(tenants);
 const series = new RequestSeriesTable(start.metricSeries);
 const guard = new Guard(start.guard, start.thread);
-const dial: TargetDialer = async (target, onread) => {
-  const dialled = await sockets.dial(target, { onread });
+const dial: TargetDialer = async (target, onread, requests) => {
+  const dialled = await sockets.dial(target, { onread }, requests && { onread: requests });
   return dialled.ok ? dialled : err(dialled.error.code);
 };
 const clusters = new Clusters(
@@ -173,9 +174,10 @@ function begin(handed: HandedSocket, tenant: Tenant): void {
   const takers = takersOf(handed, tenant, closed);
   const open = (onread: OnReadOpts): Socket => sockets.adopt(facts, { onread });
   const isNamed = protocol === "http1" || protocol === "http2";
-  const connection: Drained = isNamed
-    ? takers[protocol](open)
-    : new UnknownClient(open, takers, closed, systemClock, limits);
+  let connection: Drained;
+  if (handed.requests === true) connection = takeBetween(handed, tenant, closed, open);
+  else if (isNamed) connection = takers[protocol](open);
+  else connection = new UnknownClient(open, takers, closed, systemClock, limits);
   handedOver.add(connection, handed);
 }
 
@@ -199,6 +201,21 @@ function takersOf(handed: HandedSocket, tenant: Tenant, closed: () => void): Tak
       return client;
     },
   };
+}
+
+/** HTTP/2 of the data thread on the client's node: its requests are those of HTTP/1.1 clients, and go on as such. */
+function takeBetween(
+  handed: HandedSocket,
+  tenant: Tenant,
+  closed: () => void,
+  open: (onread: OnReadOpts) => Socket,
+): Drained {
+  const ways = new RequestWays(flow, handed);
+  const handler = (): RequestFlow => new RequestFlow(flow, ways, tenant);
+  const parts = { limits, sweep, closed, turn, handler, http2Limits: betweenLimits, isHttp1: true };
+  const client = new Http2Downstream(parts, open);
+  client.tenant = tenant;
+  return client;
 }
 
 /** The channel goes first: what ends after it did not end in order, and native resets its other side. */

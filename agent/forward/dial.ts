@@ -12,8 +12,11 @@ const dialTimeoutMs = 60_000;
 export type ReadOptions = Pick<SocketConstructorOpts, "onread">;
 
 export interface Dialler {
-  /** Resolves with a connected socket, paused until it is read; an error's `code` is a close reason. */
-  dial(params: DialParams, read?: ReadOptions): Promise<Result<LaneSocket, CallFault>>;
+  /**
+   * Resolves with a connected socket, paused until it is read; an error's `code` is a close reason. `requests`: how it is read if it
+   * carries requests as HTTP/2, which is then offered to the other agent.
+   */
+  dial(params: DialParams, read?: ReadOptions, requests?: ReadOptions): Promise<Result<LaneSocket, CallFault>>;
 }
 
 /** The facts about a socket that its owner may want. */
@@ -23,6 +26,8 @@ export interface SocketFacts {
   /** One end of a socket pair, which native carries on; else a TCP socket. */
   readonly paired: boolean;
   readonly peer?: string;
+  /** The other agent reads it as HTTP/2. */
+  readonly takesRequests?: boolean;
 }
 
 /** A `net.Socket` that half-closes, and can be reset whatever it is. */
@@ -31,6 +36,7 @@ export class LaneSocket extends Socket {
   readonly paired: boolean;
   /** Who the peer of the tunnel is. */
   readonly peer: string | undefined;
+  readonly takesRequests: boolean;
   readonly #owner: LaneSockets;
 
   constructor(owner: LaneSockets, facts: SocketFacts, read: ReadOptions = {}) {
@@ -38,6 +44,7 @@ export class LaneSocket extends Socket {
     this.id = facts.id;
     this.paired = facts.paired;
     this.peer = facts.peer;
+    this.takesRequests = facts.takesRequests === true;
     this.#owner = owner;
   }
 
@@ -81,9 +88,12 @@ export class LaneSockets implements Dialler {
     return socket;
   }
 
-  async dial(params: DialParams, read?: ReadOptions): Promise<Result<LaneSocket, CallFault>> {
-    const reply = await this.#native.call("dial", params, dialTimeoutMs);
-    return reply.ok ? ok(this.adopt(factsOf(reply.value), read)) : reply;
+  async dial(params: DialParams, read?: ReadOptions, requests?: ReadOptions): Promise<Result<LaneSocket, CallFault>> {
+    const asked = requests === undefined ? params : { ...params, requests: true };
+    const reply = await this.#native.call("dial", asked, dialTimeoutMs);
+    if (!reply.ok) return reply;
+    const facts = factsOf(reply.value);
+    return ok(this.adopt(facts, facts.takesRequests === true ? requests : read));
   }
 
   /** Native resets the stream first: closed before that, this end would look like one in order. */
@@ -110,9 +120,10 @@ export class LaneSockets implements Dialler {
   }
 }
 
-const factsOf = ({ fd, id, lane, peer }: DialledSocket): SocketFacts => ({
+const factsOf = ({ fd, id, lane, peer, requests }: DialledSocket): SocketFacts => ({
   fd,
   id,
   paired: lane === "tunnel" || lane === "hbone",
   ...(typeof peer === "string" ? { peer } : {}),
+  takesRequests: requests === true,
 });

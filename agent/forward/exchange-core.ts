@@ -10,7 +10,7 @@ import type { HttpProtocol } from "./sniff.ts";
 const nothing = Buffer.alloc(0);
 
 export abstract class ExchangeCore implements Exchange, Due {
-  readonly clientProtocol: HttpProtocol;
+  clientProtocol: HttpProtocol;
   decision: Decision | undefined;
   method = "";
   startedMs = 0;

@@ -9,6 +9,7 @@ import { systemClock } from "../base/clock.ts";
 import { Downstream } from "./http1/downstream.ts";
 import type { Forward } from "./http1/exchange.ts";
 import { defaultExchangeLimits } from "./http1/exchange.ts";
+import type { UpstreamPool } from "./http1/pool.ts";
 import { Sweep } from "./http1/sweep.ts";
 import { Pools, type Standing } from "./pools.ts";
 
@@ -30,7 +31,7 @@ async function setUp(t: TestContext, server: Server) {
       pod: "shop/a",
       source: { ip: "127.0.0.1", port: 1 },
       endpoint: { ip: "127.0.0.1", port, mode: "plain" },
-    });
+    }) as UpstreamPool;
   const decision = (): Forward => ({ kind: "forward", upstream: pool() });
   const front = createTcp({ pauseOnConnect: true, allowHalfOpen: true }, (accepted) => {
     const adopt = (onread: OnReadOpts): Socket => {

@@ -1,9 +1,10 @@
 // The pools of one data thread, one per key of rule DP-27: source workload, destination workload and port, protocol, and on the server's
 // side the client's address. A pool that is not used is forgotten.
-import type { OnReadOpts, Socket } from "node:net";
+import type { OnReadOpts } from "node:net";
 import type { Result } from "../base/result.ts";
 import type { Endpoint } from "../flow.ts";
 import type { DialParams } from "../native-calls.ts";
+import { type AgentSocket, BetweenPool, type OfferDialer } from "./between.ts";
 import type { ExchangeLimits } from "./http1/exchange.ts";
 import { UpstreamPool } from "./http1/pool.ts";
 import type { Sweep } from "./http1/sweep.ts";
@@ -15,12 +16,17 @@ import type { HttpProtocol } from "./sniff.ts";
 /** Whose connection it is and where it goes, as native is asked to dial it. */
 export type Target = DialParams;
 /** Opens a connection to a target; bytes go to `onread`, half-close is allowed. The error is a word for records. */
-export type TargetDialer = (target: Target, onread: OnReadOpts) => Promise<Result<Socket, string>>;
+export type TargetDialer = (
+  target: Target,
+  onread: OnReadOpts,
+  /** Where bytes go if the other node's agent reads requests, which it is then asked. */
+  requests?: OnReadOpts,
+) => Promise<Result<AgentSocket, string>>;
 
 /** What is known of the workload at an address: it takes requests, it is going or not ready, or there is none. */
 export type Standing = "serves" | "leaves" | "unknown";
 
-export type Pool = UpstreamPool | Http2Pool;
+export type Pool = UpstreamPool | Http2Pool | BetweenPool;
 
 export interface PoolsParts {
   readonly dial: TargetDialer;
@@ -62,14 +68,6 @@ export class Pools {
    * `key` stands for all of `target` but the client's port, for `counts`, which are those of the service, and for the protocol that the
    * endpoint is spoken to in. Good until its isGone.
    */
-  pool(key: string, target: Target, limits?: PoolLimits, counts?: PoolCounts): UpstreamPool;
-  pool(
-    key: string,
-    target: Target,
-    limits: PoolLimits | undefined,
-    counts: PoolCounts | undefined,
-    protocol: HttpProtocol,
-  ): Pool;
   pool(
     key: string,
     target: Target,
@@ -96,7 +94,11 @@ export class Pools {
     const endpoint: Endpoint = { ip, port };
     const dial = (_: Endpoint, onread: OnReadOpts) => this.#parts.dial(target, onread);
     const parts = { endpoint, dial, sweep, exchangeLimits, limits, counts };
-    return protocol === "http1" ? new UpstreamPool(parts) : new Http2Pool({ ...parts, turn: this.#turn });
+    const turn = this.#turn;
+    if (protocol === "http2") return new Http2Pool({ ...parts, turn });
+    if (target.endpoint.mode !== "fairlead/1") return new UpstreamPool(parts);
+    const offer: OfferDialer = (onread, requests) => this.#parts.dial(target, onread, requests);
+    return new BetweenPool({ ...parts, turn, offer });
   }
 
   /**

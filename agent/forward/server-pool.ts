@@ -40,6 +40,8 @@ export interface ServerPoolParts {
   readonly exchangeLimits: ExchangeLimits;
   readonly limits?: PoolLimits;
   readonly counts?: PoolCounts;
+  /** Told of each exchange of HTTP/1.1 that ended well: bytes of its bodies. */
+  readonly sized?: (bytes: number) => void;
 }
 
 /** Who waits for a connection. */
@@ -61,6 +63,7 @@ export abstract class ServerPool<Who extends Waiter, Connection extends Opening>
   readonly exchangeLimits: ExchangeLimits;
   readonly sweepOf: Sweep;
   private readonly dial: Dialer;
+  protected readonly sized: ((bytes: number) => void) | undefined;
   protected readonly dialling = new Set<Connection>();
   protected readonly waiting: Who[] = [];
   protected isDraining = false;
@@ -72,13 +75,14 @@ export abstract class ServerPool<Who extends Waiter, Connection extends Opening>
   /** When it was last asked for a connection. */
   usedMs: number;
 
-  constructor({ endpoint, dial, sweep, exchangeLimits, limits, counts }: ServerPoolParts) {
+  constructor({ endpoint, dial, sweep, exchangeLimits, limits, counts, sized }: ServerPoolParts) {
     this.endpoint = endpoint;
     this.dial = dial;
     this.sweepOf = sweep;
     this.exchangeLimits = exchangeLimits;
     this.limits = limits ?? defaultPoolLimits;
     this.counts = counts ?? { open: 0, waiting: 0 };
+    this.sized = sized;
     this.usedMs = sweep.now;
     sweep.add(this);
   }

@@ -8,6 +8,7 @@ import { BUSY, CLOSED, ClientConnection, LINGER, TUNNEL } from "./client-connect
 import type { DownstreamParts, Forward, Handler, Outcome } from "./exchange.ts";
 import { isIdempotent, statusOf } from "./exchange.ts";
 import { KEEP_ALIVE, REFUSED } from "./fields.ts";
+import { longBodyBytes } from "./limits.ts";
 import type { Answered, ServerLink } from "./links.ts";
 import { OutgoingRequest } from "./outgoing-request.ts";
 import { CHUNKED, UNTIL_CLOSE } from "./request.ts";
@@ -28,6 +29,7 @@ export class Downstream extends ClientConnection implements Answered {
   private isSent = false;
   private stale = 0;
   turn = 0;
+  isAlone = true;
 
   /** `open` makes the socket, with `onread` and half-close allowed: `(onread) => new Socket({ fd, onread, allowHalfOpen: true })`. */
   constructor(parts: DownstreamParts, open: (onread: OnReadOpts) => Socket) {
@@ -47,6 +49,8 @@ export class Downstream extends ClientConnection implements Answered {
     this.keepsAlive = parser.keepsAlive && !this.isDraining;
     this.out.framing = parser.body;
     this.asksUpgrade = parser.upgrades;
+    this.isAlone =
+      parser.upgrades || parser.contentLength > longBodyBytes || parser.method === "CONNECT" || parser.authority === "";
     body.start(parser.body, parser.contentLength);
     this.isRequestDone = body.done;
     this.isSent = false;
@@ -224,7 +228,8 @@ export class Downstream extends ClientConnection implements Answered {
   answerEnded(upstream: ServerLink): void {
     this.upstream = undefined;
     this.out.isLent = upstream.writer.isPending;
-    if (this.isRequestDone && !this.hasClientEnded && upstream.parser.keepsAlive) upstream.pool.put(upstream);
+    if (this.isRequestDone && !this.hasClientEnded && upstream.parser.keepsAlive)
+      upstream.pool.put(upstream, this.requestBytes + this.responseBytes);
     else upstream.destroy();
     this.finish("finished");
   }

@@ -19,3 +19,6 @@ export const defaultCodecLimits: CodecLimits = {
   maxTrailerBytes: 16 * 1024,
   maxChunkExtensionBytes: 16 * 1024,
 };
+
+/** Bodies from here on are long: worth a connection of their own. */
+export const longBodyBytes = 256 * 1024;

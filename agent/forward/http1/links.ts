@@ -10,6 +10,8 @@ export interface Answered {
   readonly tenant?: Tenant | undefined;
   /** Grows with each wait for a connection, so that a late answer to an earlier one is known. */
   readonly turn: number;
+  /** False where its request may go beside others as HTTP/2: it asks for no other protocol, and no long body is announced. */
+  readonly isAlone?: boolean;
   connected(server: ServerLink): void;
   notConnected(why: string, turn: number): void;
   /** What it was called for threw: it is over. */
@@ -76,8 +78,8 @@ export interface PoolLink {
    * twice. `fresh`: not one that was used before.
    */
   take(exchange: Answered, safe: boolean, fresh: boolean): ServerLink | undefined;
-  /** Takes back a connection whose exchange is over. */
-  put(server: ServerLink): void;
+  /** Takes back a connection whose exchange is over; `bytes`: of both its bodies. */
+  put(server: ServerLink, bytes: number): void;
   /** The exchange waits no longer. */
   cancel(exchange: Answered): void;
   /** Where the endpoint speaks HTTP/2: exchanges that do take streams of it as they are. */

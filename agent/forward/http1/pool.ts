@@ -1,4 +1,5 @@
 // Connections to one endpoint for one class of callers (DP-27: the caller makes a pool per key): kept alive, limited, waited for in turn.
+import type { Socket } from "node:net";
 import { ServerPool } from "../server-pool.ts";
 import type { Answered, PoolLink, ServerLink } from "./links.ts";
 import { Upstream } from "./upstream.ts";
@@ -44,7 +45,15 @@ export class UpstreamPool extends ServerPool<Answered, Upstream> implements Pool
     this.put(up);
   }
 
-  put(up: ServerLink): void {
+  /** Takes in a connection that was opened for somebody else and carried nothing yet. */
+  adopt(up: Upstream, socket: Socket): void {
+    this.count(1);
+    up.opened(socket);
+    this.put(up);
+  }
+
+  put(up: ServerLink, bytes = 0): void {
+    if (up.used > 0) this.sized?.(bytes);
     up.idleSinceMs = this.sweepOf.now;
     const { maxRequests } = this.limits;
     if (!up.isUsable || (maxRequests > 0 && up.used >= maxRequests)) {

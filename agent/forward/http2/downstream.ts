@@ -23,6 +23,8 @@ export interface Http2DownstreamParts extends Omit<DownstreamParts, "handler"> {
   readonly handler: () => Handler;
   readonly turn: Turn;
   readonly http2Limits?: Http2Limits;
+  /** See ExchangeParts. */
+  readonly isHttp1?: boolean;
 }
 
 export class Http2Downstream implements Http2Handler<Http2Request>, ExchangeParts, ReadGate, Swept, Waiting {
@@ -30,6 +32,7 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
   tenant: Tenant | undefined;
   readonly limits: ExchangeLimits;
   readonly times: Sweep;
+  readonly isHttp1: boolean;
   private readonly makeHandler: () => Handler;
   private readonly handlers: Handler[] = [];
   private readonly io: Http2Socket<Http2Request>;
@@ -49,6 +52,7 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
     this.makeHandler = parts.handler;
     this.limits = parts.limits;
     this.times = parts.sweep;
+    this.isHttp1 = parts.isHttp1 === true;
     this.tellClosed = parts.closed;
     this.idleSinceMs = parts.sweep.now;
     const limits = parts.http2Limits ?? defaultLimits;

@@ -46,8 +46,9 @@ export class StreamExchange extends RoutedExchange {
     this.heldRequest = this.heldAnswer = this.resendings = this.discarded = 0;
     this.clearTimes();
     this.isUnderWay = true;
+    this.clientProtocol = parts.isHttp1 ? "http1" : "http2";
     this.clearFacts(head.method);
-    if (head.method === "POST" && isGrpcType(head.header("content-type"))) {
+    if (!parts.isHttp1 && head.method === "POST" && isGrpcType(head.header("content-type"))) {
       this.isGrpc = true;
       const timeout = grpcTimeoutMs(head.header("grpc-timeout"));
       if (timeout !== undefined) this.deadlineMs = this.startedMs + timeout;
@@ -210,7 +211,8 @@ export class StreamExchange extends RoutedExchange {
     if (isSafe && this.canResend && this.resendings < mostResent && decision?.kind === "forward") {
       this.resendings++;
       this.resent++;
-      this.look(decision, false);
+      // Where one kept connection is stale, the others are too; a stream's connection tells of that by itself.
+      this.look(decision, maybeStale && decision.upstream.streams === undefined);
     } else this.giveUp(why);
   }
 

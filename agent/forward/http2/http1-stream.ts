@@ -25,6 +25,10 @@ export interface Http1StreamOwner extends UpOwner {
   threw(error: unknown): void;
 }
 
+/** Heads of requests that are over. */
+const spare: OutBuffer[] = [];
+const mostSpare = 256;
+
 class Http1Answer implements UpHead {
   readonly status: number;
   readonly sensitive = null;
@@ -52,7 +56,7 @@ export class Http1Stream implements UpStream, Answered {
   private readonly head: Http2Request;
   private readonly rewrite: RequestRewrite;
   private readonly framing: number;
-  private readonly out = new OutBuffer(1024);
+  private readonly out = spare.pop() ?? new OutBuffer(1024);
   private server: ServerLink | undefined;
   private isOver = false;
   /** The head is not written yet. */
@@ -88,7 +92,7 @@ export class Http1Stream implements UpStream, Answered {
 
   connected(server: ServerLink): void {
     if (this.isOver) {
-      server.pool.put(server);
+      server.pool.put(server, 0);
       return;
     }
     this.server = server;
@@ -216,8 +220,12 @@ export class Http1Stream implements UpStream, Answered {
 
   answerEnded(server: ServerLink): void {
     this.isOver = true;
+    if (!this.isGathering && !server.writer.isPending && spare.length < mostSpare) {
+      this.out.clear();
+      spare.push(this.out);
+    }
     this.server = undefined;
-    if (this.requestEnded && server.parser.keepsAlive) server.pool.put(server);
+    if (this.requestEnded && server.parser.keepsAlive) server.pool.put(server, 0);
     else server.destroy();
     this.owner.upEnd();
     this.owner.upClosed();

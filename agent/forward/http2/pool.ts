@@ -10,10 +10,14 @@ import { Http2Upstream, type UpstreamOwner } from "./upstream.ts";
 
 /** How many streams at once a server is believed to take before it has said so; usual servers take 100 or more. */
 const mostExpected = 100;
+/** Links kept for later exchanges. */
+const mostSpare = 128;
 
 export interface Http2PoolParts extends ServerPoolParts {
   readonly turn: Turn;
   readonly http2Limits?: Http2Limits;
+  /** After which a connection takes no new stream. */
+  readonly maxAgeMs?: number;
 }
 
 /** An exchange of HTTP/1.1 that waits for a stream. */
@@ -29,7 +33,7 @@ class LinkTaker implements StreamTaker {
     return this.exchange.turn;
   }
   opened(upstream: StreamConnection): void {
-    this.exchange.connected(new StreamServerLink(this.pool, upstream));
+    this.exchange.connected(this.pool.link(upstream));
   }
   notConnected(why: string, turn: number): void {
     this.exchange.notConnected(why, turn);
@@ -45,12 +49,15 @@ export class Http2Pool extends ServerPool<StreamTaker, Http2Upstream> implements
   private readonly ready: Http2Upstream[] = [];
   /** All that are open, those that take no more streams too. */
   private readonly live = new Set<Http2Upstream>();
+  private readonly spare: StreamServerLink[] = [];
+  private readonly maxAgeMs: number;
 
   constructor(parts: Http2PoolParts) {
     super(parts);
     this.clock = parts.sweep.clock;
     this.turn = parts.turn;
     this.http2Limits = parts.http2Limits ?? defaultLimits;
+    this.maxAgeMs = parts.maxAgeMs ?? Number.POSITIVE_INFINITY;
     this.expected = mostExpected;
   }
 
@@ -83,12 +90,29 @@ export class Http2Pool extends ServerPool<StreamTaker, Http2Upstream> implements
 
   take(exchange: Answered, _safe: boolean, fresh: boolean): ServerLink | undefined {
     const upstream = this.connection(new LinkTaker(this, exchange), fresh);
-    return upstream === undefined ? undefined : new StreamServerLink(this, upstream);
+    return upstream === undefined ? undefined : this.link(upstream);
+  }
+
+  /** A stream's way to look like a connection; those whose exchanges are over serve others. */
+  link(upstream: StreamConnection): StreamServerLink {
+    const spare = this.spare.pop();
+    if (spare === undefined) return new StreamServerLink(this, upstream);
+    spare.start(upstream);
+    return spare;
   }
 
   /** Its exchange is over. A stream is not used again. */
-  put(server: ServerLink): void {
-    if (server instanceof StreamServerLink) server.release();
+  put(server: ServerLink, bytes: number): void {
+    this.sized?.(bytes);
+    if (server instanceof StreamServerLink && server.release() && this.spare.length < mostSpare)
+      this.spare.push(server);
+  }
+
+  /** Exchanges of HTTP/1.1 that wait; they are another pool's from here on. */
+  surrender(): readonly Answered[] {
+    const exchanges = this.waiting.flatMap((each) => (each instanceof LinkTaker ? [each.exchange] : []));
+    for (const exchange of exchanges) this.cancel(exchange);
+    return exchanges;
   }
 
   cancel(exchange: Answered): void {
@@ -150,6 +174,7 @@ export class Http2Pool extends ServerPool<StreamTaker, Http2Upstream> implements
   protected override sweepOpen(now: number): void {
     // A stream that its owner gave up made room without a word.
     if (this.waiting.length > 0) this.serve();
+    for (const up of [...this.ready]) if (now - up.openedMs >= this.maxAgeMs) this.end(up);
     this.endIdle(this.isRetired ? now : now - this.limits.idleTimeoutMs);
   }
 
@@ -157,9 +182,13 @@ export class Http2Pool extends ServerPool<StreamTaker, Http2Upstream> implements
   private endIdle(sinceMs: number): void {
     for (const up of this.live) {
       if (up.connection.streams.size > 0 || (up.idleSinceMs > sinceMs && this.ready.includes(up))) continue;
-      this.closing(up);
-      up.drain();
+      this.end(up);
     }
+  }
+
+  private end(up: Http2Upstream): void {
+    this.closing(up);
+    up.drain();
   }
 
   override closeIdle(): void {

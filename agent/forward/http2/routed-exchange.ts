@@ -28,6 +28,8 @@ export interface ExchangeParts {
   readonly times: Sweep;
   /** Whose share of the thread it uses. */
   readonly tenant?: Tenant | undefined;
+  /** The client's agent sends requests of HTTP/1.1 so: they are treated and told of as what they are. */
+  readonly isHttp1: boolean;
   /** The exchange is over and may serve another stream. */
   free(exchange: RoutedExchange): void;
 }

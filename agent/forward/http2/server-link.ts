@@ -17,18 +17,22 @@ export interface LinkPool extends PoolLink {
   readonly exchangeLimits: CodecLimits;
 }
 
+const nothing: Buffer = Buffer.alloc(0);
+
 export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
   readonly pool: LinkPool;
   readonly parser: ResponseParser;
-  readonly used: number;
+  used = 0;
   hasAnswered = false;
   idleSinceMs = 0;
   readonly serverIdleMs = Number.POSITIVE_INFINITY;
   private readonly limits: CodecLimits;
-  private readonly upstream: StreamConnection;
+  private upstream: StreamConnection;
   private exchange: Answered | undefined;
   private stream: Http2Stream | undefined;
   private readonly head = new OutBuffer(1024);
+  private readonly requestHead: RequestParser;
+  private readonly requestBody: BodyReader;
   /** Where content lies between its frame and its chunk; undefined while an earlier one is still being written out. */
   private area: Buffer | undefined;
   private isLent = false;
@@ -38,11 +42,12 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
   private held = 0;
   private waitsForServer = false;
   private flushed: (() => void) | undefined;
+  /** It ended early: whoever had it may still look at it. */
+  private isGone = false;
 
   constructor(pool: LinkPool, upstream: StreamConnection) {
     this.pool = pool;
     this.upstream = upstream;
-    this.used = upstream.used;
     // What a head may gain by edits on its way is no reason to refuse it.
     const { exchangeLimits } = pool;
     this.limits = {
@@ -51,6 +56,18 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
       maxFields: exchangeLimits.maxFields * 2,
     };
     this.parser = new ResponseParser(this.limits);
+    this.requestHead = new RequestParser(this.limits);
+    this.requestBody = new BodyReader(this.limits);
+    this.start(upstream);
+  }
+
+  /** For one exchange; a link that was released may serve another. */
+  start(upstream: StreamConnection): void {
+    this.upstream = upstream;
+    this.used = upstream.used;
+    this.hasAnswered = this.hasEnded = this.waitsForServer = false;
+    this.held = 0;
+    this.trailers = this.flushed = undefined;
   }
 
   get writer(): RequestWriter {
@@ -70,19 +87,20 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
 
   /** The bytes are a head of HTTP/1.1 as it would go to a server, with what there is of its body. */
   request(bytes: Buffer): void {
-    const head = new RequestParser(this.limits);
+    const head = this.requestHead;
+    head.reset();
     if (head.run(bytes, 0, bytes.length) !== DONE) {
       this.failLater(`refused:${head.refused?.refused}`);
       return;
     }
-    const body = new BodyReader(this.limits);
+    const body = this.requestBody;
     body.start(head.body, head.contentLength);
     const fields = http1Fields(head, true);
     if (head.teTrailers) fields.push("te", "trailers");
     const { method, authority, path } = head;
     const line = { method, scheme: "http", authority, path };
     // The exchange keeps its bytes for another try, and taking chunks apart moves them.
-    const rest = Buffer.from(bytes.subarray(head.at));
+    const rest = head.at < bytes.length ? Buffer.from(bytes.subarray(head.at)) : nothing;
     body.decode(rest, 0, rest.length);
     const end = body.done && body.from === body.to && body.trailers === undefined;
     const stream = this.upstream.connection.request(line, fields, end, this);
@@ -185,7 +203,11 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
     if (exchange === undefined) return;
     if (!this.hasEnded) {
       this.hasEnded = true;
-      exchange.payload(Buffer.allocUnsafeSlow(2 * ROOM), ROOM, ROOM, true, this.trailers);
+      const area = this.area ?? Buffer.allocUnsafeSlow(2 * ROOM);
+      this.area = undefined;
+      this.isLent = false;
+      exchange.payload(area, ROOM, ROOM, true, this.trailers);
+      if (!this.isLent) this.area = area;
     }
     this.exchange = undefined;
     exchange.answerEnded(this);
@@ -222,17 +244,20 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
     exchange?.upstreamFailed(this, why);
   }
 
-  /** What is left of the request still goes out; what comes is let go. */
-  release(): void {
+  /** What is left of the request still goes out; what comes is let go. True: nobody knows this any more. */
+  release(): boolean {
+    if (this.isGone) return false;
     this.exchange = undefined;
     const { stream } = this;
     this.stream = undefined;
-    if (stream === undefined) return;
+    if (stream === undefined) return true;
     stream.consume(this.held);
     if (stream.owner === this) stream.owner = null;
+    return true;
   }
 
   destroy(): void {
+    this.isGone = true;
     this.exchange = undefined;
     const { stream } = this;
     this.stream = undefined;

@@ -114,6 +114,7 @@ impl Worker {
             destination,
             upstream: None,
             service: None,
+            requests: false,
             identity: None,
             verdict: 0,
             policy: 0,

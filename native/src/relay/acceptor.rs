@@ -31,6 +31,7 @@ impl Worker {
         conn.lane = Lane::Tunnel;
         conn.service = meta.service;
         conn.identity = identity.clone();
+        conn.requests = meta.requests;
         let conn = self.conns.insert(conn);
         if let Some(t) = self.tunnels.get_mut(key) {
             t.conn = Some(conn);
@@ -38,10 +39,10 @@ impl Worker {
         self.ask_verdict(conn, identity, "fairlead/1");
     }
 
-    /// The application is connected.
-    pub fn app_connected(&mut self, key: Key) {
+    /// The application is connected. `requests`: it is a data thread that reads what OPEN offered.
+    pub fn app_connected(&mut self, key: Key, requests: bool) {
         if let Some(t) = self.tunnels.get_mut(key) {
-            t.link.machine.accept(&mut t.link.control);
+            t.link.machine.accept(requests, &mut t.link.control);
             t.send_due_us = self.now_us + ACCEPT_WAIT_US;
             self.waiting.push_back((t.send_due_us, key));
             self.again.push(Token::Tunnel(key));

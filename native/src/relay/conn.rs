@@ -113,6 +113,8 @@ pub struct Conn {
     pub destination: SocketAddr,
     pub upstream: Option<SocketAddr>,
     pub service: Option<String>,
+    /// Came through a tunnel whose other end offers requests as HTTP/2.
+    pub requests: bool,
     /// Identity of the other side, as its certificate said.
     pub identity: Option<Arc<str>>,
     pub verdict: u32,

@@ -48,6 +48,8 @@ struct Wire {
     #[serde(default)]
     plan_id: u32,
     index: Option<u16>,
+    #[serde(default)]
+    requests: bool,
 }
 
 /// Who waits for a connection. Dropped unanswered it answers that it failed, so that nobody waits for ever.
@@ -56,6 +58,8 @@ pub struct Dial {
     call: Value,
     /// The endpoint's place in the plan that the thread goes by, for records.
     pub index: u16,
+    /// In a tunnel, the thread would rather speak HTTP/2 to the other agent's data thread.
+    pub requests: bool,
     answered: bool,
 }
 
@@ -109,7 +113,8 @@ fn parse(thread: &Arc<DataThread>, message: &Value) -> Result<Order, Fault> {
     let plan = json!({"planId": wire.plan_id, "action": "forward", "identity": wire.identity, "service": wire.service, "endpoints": [wire.endpoint]});
     let plan = Plan::parse(&plan).map_err(|e| Fault::new("bad_params", format!("dial: {e}")))?.value;
     let destination = wire.destination.map_or(plan.endpoints[0].address, Into::into);
-    let dial = Dial { thread: thread.clone(), call: message["id"].clone(), index: wire.index.unwrap_or(u16::MAX), answered: false };
+    let dial =
+        Dial { thread: thread.clone(), call: message["id"].clone(), index: wire.index.unwrap_or(u16::MAX), requests: wire.requests, answered: false };
     Ok(Order { dial, pod: wire.pod, plan: Arc::new(plan), source: wire.source.into(), destination })
 }
 
@@ -150,8 +155,8 @@ impl Worker {
     }
 
     /// The other agent has accepted the stream: the thread gets one end of a pair, and the other end is the application of the
-    /// stream from here on. False: it could not be, and the stream is over.
-    pub fn give_stream(&mut self, key: Key) -> bool {
+    /// stream from here on. `requests`: what was offered is taken. False: it could not be, and the stream is over.
+    pub fn give_stream(&mut self, key: Key, requests: bool) -> bool {
         let Some(conn) = self.conns.get_mut(key) else { return false };
         let Some(Given::Dialling(dial)) = conn.given.take().map(|g| *g) else { return true };
         let stream = dial.begin(conn.id, Place::Worker(self.index, key));
@@ -163,7 +168,8 @@ impl Worker {
         conn.lane = Lane::Http;
         conn.endpoint = dial.index;
         conn.given = Some(Box::new(Given::Stream(stream)));
-        let facts = json!({"id": conn.id, "lane": "tunnel", "peer": conn.identity.as_deref(), "reused": conn.flags & FLAG_REUSED != 0});
+        let facts =
+            json!({"id": conn.id, "lane": "tunnel", "peer": conn.identity.as_deref(), "reused": conn.flags & FLAG_REUSED != 0, "requests": requests});
         self.watch(ours.as_fd(), Token::Down(key));
         if let Some(conn) = self.conns.get_mut(key) {
             conn.down = Some(End::new(ours, true));

@@ -112,15 +112,16 @@ impl Given {
 impl Worker {
     /// Hands `key` over, at once or when its first bytes have been judged.
     pub fn hand_over(&mut self, key: Key, order: &Handover) {
-        let Some(opaque) = order.opaque else { return self.give(key, order.thread) };
         let Some(conn) = self.conns.get_mut(key) else { return };
+        // What the other agent's data thread offers needs no look: it is read as requests, or refused.
+        let Some(opaque) = order.opaque.filter(|_| !conn.requests) else { return self.give(key, order.thread) };
         conn.given = Some(Box::new(Given::Judging { thread: order.thread, opaque }));
         conn.state = State::Judging;
         conn.step += 1;
         let (step, tunnel) = (conn.step, conn.tunnel);
         if let Some(tunnel) = tunnel {
             // The other agent lets its client's bytes come only then.
-            self.app_connected(tunnel);
+            self.app_connected(tunnel, false);
         }
         if order.detect_ms > 0 {
             self.timers.set(self.now_us / 1_000, order.detect_ms, Timer::conn(key, step));
@@ -190,9 +191,10 @@ impl Worker {
             plan: conn.plan.as_ref().map_or(0, |p| p.id),
             verdict: conn.verdict,
             identity: conn.identity.as_deref(),
-            protocol: conn.detector.protocol(),
+            protocol: if conn.requests { Protocol::Http2 } else { conn.detector.protocol() },
         };
         let mut event = facts.event();
+        event["requests"] = json!(conn.requests);
         if let Some(plan) = &conn.plan {
             event["service"] = json!(plan.service);
             // The plan's choice, for a thread that only carries; the HTTP lane picks for itself.
@@ -214,6 +216,7 @@ impl Worker {
         conn.state = State::Open;
         conn.step += 1;
         conn.ready_us = self.now_us;
+        let requests = conn.requests;
         self.report.opened(conn, self.now_us);
         conn.up = Some(End::new(ours, true));
         conn.given = Some(Box::new(Given::Stream(stream)));
@@ -222,7 +225,7 @@ impl Worker {
         if send_socket(thread, event, theirs).is_err() {
             return self.refuse(key, Reason::HandoverFailed);
         }
-        self.app_connected(tunnel);
+        self.app_connected(tunnel, requests);
     }
 
     fn give_accepted(&mut self, key: Key, thread: &DataThread, event: Value) {

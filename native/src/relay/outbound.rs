@@ -197,7 +197,7 @@ impl Worker {
             }
         }
         match conn.tunnel {
-            Some(tunnel) => self.app_connected(tunnel),
+            Some(tunnel) => self.app_connected(tunnel, false),
             None => self.pump_pair(key),
         }
     }

@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::os::fd::AsFd;
 
-use super::conn::{Conn, End, State};
+use super::conn::{Conn, End, Given, State};
 use super::slab::{Key, Token};
 use super::sock::{self, Io};
 use super::timers::Timer;
@@ -87,6 +87,7 @@ impl Worker {
             destination: Some(c.destination),
             service: c.plan.as_ref().and_then(|p| p.service.clone()),
             source_port: Some(c.source.port()),
+            requests: matches!(c.given.as_deref(), Some(Given::Dialling(dial)) if dial.requests),
         };
         if t.link.machine.open(&meta, &mut t.link.control).is_none() {
             t.conn = None;
@@ -227,10 +228,10 @@ impl Worker {
         let Some(t) = self.tunnels.get_mut(key) else { return };
         match event {
             Event::Open(meta) => self.stream_opened(key, meta),
-            Event::Accepted => {
+            Event::Accepted { requests } => {
                 t.used_us = self.now_us;
                 let Some(conn) = t.conn else { return };
-                if self.conns.get(conn).is_some_and(|c| c.given.is_some()) && !self.give_stream(conn) {
+                if self.conns.get(conn).is_some_and(|c| c.given.is_some()) && !self.give_stream(conn, requests) {
                     return;
                 }
                 let Some(t) = self.tunnels.get_mut(key) else { return };

@@ -43,6 +43,46 @@ pub struct OpenMeta {
     pub service: Option<String>,
     /// The client application's own port.
     pub source_port: Option<u16>,
+    /// Its bytes are requests of a data thread, which would rather send them as HTTP/2 to a data thread.
+    pub requests: bool,
+}
+
+/// Value of the fields about requests, in OPEN and ACCEPT: HTTP/2 with prior knowledge (RFC 9113 §3.3).
+const HTTP2: [u8; 1] = [1];
+const OPEN_REQUESTS: u8 = 4;
+const ACCEPT_REQUESTS: u8 = 1;
+
+fn field(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
+    out.push(tag);
+    out.extend_from_slice(&(value.len() as u16).to_be_bytes());
+    out.extend_from_slice(value);
+}
+
+/// The next field and what is behind it; `None`: a length leaves the payload.
+fn next_field(payload: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (tag, length) = (*payload.first()?, u16::from_be_bytes([*payload.get(1)?, *payload.get(2)?]));
+    let (value, rest) = payload.get(3..)?.split_at_checked(usize::from(length))?;
+    Some((tag, value, rest))
+}
+
+/// Payload of ACCEPT. `requests`: a data thread reads the stream as HTTP/2, as OPEN offered.
+pub fn accept_payload(requests: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    if requests {
+        field(&mut out, ACCEPT_REQUESTS, &HTTP2);
+    }
+    out
+}
+
+/// What an ACCEPT says of the offer. Earlier agents send it empty; unknown tags are skipped, and so is what is no field.
+pub fn accepts_requests(mut payload: &[u8]) -> bool {
+    while let Some((tag, value, rest)) = next_field(payload) {
+        if tag == ACCEPT_REQUESTS && value == HTTP2 {
+            return true;
+        }
+        payload = rest;
+    }
+    false
 }
 
 pub fn header(kind: Kind, length: usize, stream: u32) -> [u8; HEADER] {
@@ -68,22 +108,20 @@ fn bounded(text: &str) -> &str {
 impl OpenMeta {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
-        let mut field = |tag: u8, value: &[u8]| {
-            out.push(tag);
-            out.extend_from_slice(&(value.len() as u16).to_be_bytes());
-            out.extend_from_slice(value);
-        };
         if let Some(destination) = self.destination {
             let mut value = [0u8; 18];
             value[..16].copy_from_slice(&mapped(destination.ip()));
             value[16..].copy_from_slice(&destination.port().to_be_bytes());
-            field(1, &value);
+            field(&mut out, 1, &value);
         }
         if let Some(service) = &self.service {
-            field(2, bounded(service).as_bytes());
+            field(&mut out, 2, bounded(service).as_bytes());
         }
         if let Some(port) = self.source_port {
-            field(3, &port.to_be_bytes());
+            field(&mut out, 3, &port.to_be_bytes());
+        }
+        if self.requests {
+            field(&mut out, OPEN_REQUESTS, &HTTP2);
         }
         out
     }
@@ -92,9 +130,8 @@ impl OpenMeta {
     pub fn decode(mut payload: &[u8]) -> Option<Self> {
         let mut meta = Self::default();
         while !payload.is_empty() {
-            let (tag, length) = (*payload.first()?, u16::from_be_bytes([*payload.get(1)?, *payload.get(2)?]));
-            let value = payload.get(3..3 + usize::from(length))?;
-            payload = &payload[3 + usize::from(length)..];
+            let (tag, value, rest) = next_field(payload)?;
+            payload = rest;
             match (tag, value.len()) {
                 (1, 18) => {
                     let octets: [u8; 16] = value[..16].try_into().ok()?;
@@ -103,6 +140,7 @@ impl OpenMeta {
                     meta.destination = Some(SocketAddr::new(ip, u16::from_be_bytes([value[16], value[17]])));
                 }
                 (2, 0..=MAX_TEXT) => meta.service = Some(String::from_utf8(value.to_vec()).ok()?),
+                (OPEN_REQUESTS, _) => meta.requests = value == HTTP2,
                 (3, 2) => meta.source_port = Some(u16::from_be_bytes([value[0], value[1]])),
                 _ => {}
             }
@@ -236,6 +274,15 @@ mod tests {
         assert!(Decoder::default().next(&wire, &mut 0).is_err());
     }
 
+    #[test]
+    #[doc = "[DP-14] an ACCEPT of an earlier agent is empty, one of a later agent may say more"]
+    fn accept_says_whether_requests_are_read() {
+        assert!(accepts_requests(&accept_payload(true)));
+        assert!(!accepts_requests(&accept_payload(false)) && accept_payload(false).is_empty());
+        assert!(accepts_requests(&[9, 0, 2, 7, 7, 1, 0, 1, 1]));
+        assert!(!accepts_requests(&[1, 0, 1, 2]) && !accepts_requests(&[1, 0, 2, 1]));
+    }
+
     fn run(decoder: &mut Decoder, chunk: &[u8], data: &mut Vec<u8>, kinds: &mut Vec<(Kind, u32, Vec<u8>)>) {
         let mut at = 0;
         while let Some(piece) = decoder.next(chunk, &mut at).unwrap() {
@@ -278,13 +325,14 @@ mod tests {
             while let Ok(Some(_)) = d.next(&bytes, &mut at) {}
             let _ = OpenMeta::decode(&bytes);
             let _ = Refusal::decode(&bytes);
+            let _ = accepts_requests(&bytes);
         }
 
         #[test]
-        fn open_metadata_round_trips(ip in any::<u128>(), port in any::<u16>(), service in proptest::option::of("[a-z/]{0,40}"), source_port in any::<Option<u16>>()) {
+        fn open_metadata_round_trips(ip in any::<u128>(), port in any::<u16>(), service in proptest::option::of("[a-z/]{0,40}"), source_port in any::<Option<u16>>(), requests in any::<bool>()) {
             let v6 = Ipv6Addr::from(ip);
             let ip = v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4);
-            let meta = OpenMeta { destination: Some(SocketAddr::new(ip, port)), service, source_port };
+            let meta = OpenMeta { destination: Some(SocketAddr::new(ip, port)), service, source_port, requests };
             prop_assert_eq!(OpenMeta::decode(&meta.encode()), Some(meta));
         }
     }

@@ -1,7 +1,7 @@
 //! The stream state machine of one tunnel, pure: calls and frames in, frames (bytes) and events out. One stream at a time;
 //! the tunnel is free for the next one when both FINs are acknowledged, both sides have sent RST, or OPEN was refused.
 
-use super::frame::{Kind, OpenMeta, Refusal, Violation, put};
+use super::frame::{Kind, OpenMeta, Refusal, Violation, accept_payload, accepts_requests, put};
 use crate::reason::Reason;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +16,10 @@ pub enum Role {
 pub enum Event {
     /// Acceptor: a stream begins; answer with `accept` or `refuse`.
     Open(OpenMeta),
-    /// Opener: the application side is connected.
-    Accepted,
+    /// Opener: the application side is connected. `requests`: it is a data thread that reads HTTP/2, as was offered.
+    Accepted {
+        requests: bool,
+    },
     /// Opener: the stream is over; `not_started` allows another tunnel to carry it.
     Refused(Refusal),
     /// The peer's application will send no more: after all data is delivered call `fin_delivered`.
@@ -34,6 +36,8 @@ pub enum Event {
 #[derive(Clone, Debug, Default)]
 struct Stream {
     accepted: bool,
+    /// Opener: OPEN offered requests.
+    offers: bool,
     sent_fin: bool,
     got_fin: bool,
     /// Everything up to the peer's FIN has reached our application.
@@ -110,16 +114,17 @@ impl Machine {
             return None;
         }
         self.number = self.number.checked_add(1)?;
-        self.stream = Some(Stream::default());
+        self.stream = Some(Stream { offers: meta.requests, ..Stream::default() });
         put(out, Kind::Open, self.number, &meta.encode());
         Some(self.number)
     }
 
     /// Acceptor: the application side is connected. Must come before any data of the application.
-    pub fn accept(&mut self, out: &mut Vec<u8>) {
+    /// `requests`: what OPEN offered is taken.
+    pub fn accept(&mut self, requests: bool, out: &mut Vec<u8>) {
         if let Some(s) = self.stream.as_mut().filter(|s| !s.accepted && !s.sent_rst) {
             s.accepted = true;
-            put(out, Kind::Accept, self.number, &[]);
+            put(out, Kind::Accept, self.number, &accept_payload(requests));
         }
     }
 
@@ -238,7 +243,8 @@ impl Machine {
                     return Err(Violation("unexpected ACCEPT"));
                 }
                 s.accepted = true;
-                Ok(if s.sent_rst { Event::Nothing } else { Event::Accepted })
+                let requests = s.offers && accepts_requests(payload);
+                Ok(if s.sent_rst { Event::Nothing } else { Event::Accepted { requests } })
             }
             Kind::Refuse => {
                 if self.role != Role::Opener || s.accepted {

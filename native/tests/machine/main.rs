@@ -101,7 +101,7 @@ impl World {
                 let side = &mut self.sides[ACCEPTOR];
                 if !side.machine.is_idle() && !side.connected && !side.cut {
                     side.connected = true;
-                    side.machine.accept(&mut out);
+                    side.machine.accept(true, &mut out);
                 }
                 self.send(ACCEPTOR, out);
             }
