@@ -187,6 +187,34 @@ test("[SEC-8] a client that does not read its answer holds up nobody who shares 
   slow.destroy();
 });
 
+test("[SEC-8] a namespace that holds too much at the server's node loses the answers that nobody takes, and no other", async (t) => {
+  let cut = 0;
+  const { port } = await serving(t, (asked, answer) => {
+    if (asked.url === "/ok") return void answer.end("ok");
+    answer.on("close", () => cut++);
+    const more = (): void => {
+      while (answer.write(Buffer.alloc(16_384))) if (answer.destroyed) return;
+      answer.once("drain", more);
+    };
+    more();
+  });
+  const limits = { connections: 1000, requests: 1000, bytes: 100_000, share: 0.3 };
+  const nodes = await startTwoNodes(t, port, { serverParts: { limits } });
+  const { ask } = asker(t, nodes);
+  assert.equal((await ask({ path: "/ok" })).text, "ok");
+  for (let i = 0; i < 4; i++) {
+    const slow = asker(t, nodes).open({ path: "/endless" });
+    slow.on("error", () => {});
+    slow.on("response", (answer: IncomingMessage) => answer.pause().on("error", () => {}));
+    slow.end();
+  }
+  await waitFor("an answer is given up", async () => {
+    assert.equal((await ask({ path: "/ok" })).text, "ok");
+    return cut > 0;
+  });
+  assert.deepEqual(nodes.streams, [taken]);
+});
+
 test("[SEC-1] [OBS-3] requests that share a stream are counted at the server's node as what they are", async (t) => {
   const { port } = await serving(t, (_, answer) => void answer.end("ok"));
   let counted = 0;

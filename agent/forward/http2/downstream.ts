@@ -160,8 +160,10 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
     const { connection } = this.io;
     const { streams } = connection;
     // Its namespace holds too much of this thread's memory, and it more than its part: it is let go.
-    if (this.tenant?.holds(this.queuedBytes + this.io.unsent) === true)
-      connection.fail(errorCode.enhanceYourCalm, overflow);
+    if (this.tenant?.holds(this.queuedBytes + this.io.unsent) === true) {
+      if (this.isHttp1) this.shed();
+      else connection.fail(errorCode.enhanceYourCalm, overflow);
+    }
     if (streams.size > 0) {
       this.idleSinceMs = now;
       for (const stream of streams.values()) (stream.owner as StreamExchange | null)?.sweep(now);
@@ -170,6 +172,19 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
       if (now - Math.max(this.drainedMs, this.idleSinceMs) >= this.limits.drainIdleMs + this.limits.lingerMs)
         this.socket.destroy();
     } else if (now - this.idleSinceMs >= this.limits.idleTimeoutMs) this.drain();
+  }
+
+  /** Of many clients' requests, those whose clients take least of their answers. */
+  private shed(): void {
+    const streams = [...this.io.connection.streams.values()];
+    const mean = this.queuedBytes / Math.max(1, streams.length);
+    for (const stream of streams) {
+      if (stream.queuedBytes === 0 || stream.queuedBytes < mean) continue;
+      const exchange = stream.owner as StreamExchange | null;
+      stream.owner = null;
+      stream.reset(errorCode.enhanceYourCalm);
+      exchange?.over(overflow);
+    }
   }
 
   /** Streams under way are served to their end, and those that the client began before it heard of this (RFC 9113 §6.8). */

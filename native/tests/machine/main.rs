@@ -310,3 +310,17 @@ fn open_crossing_drain() {
     assert_eq!(events, [Event::Drain, Event::Refused(Refusal::new(Reason::PeerDraining, true, ""))]);
     assert!(opener.is_idle() && opener.open(&OpenMeta::default(), &mut Vec::new()).is_none());
 }
+
+#[test]
+#[doc = "[DP-14] an offer is taken only by an ACCEPT that says so, and only where it was made, whatever version the other agent has"]
+fn an_offer_is_taken_only_where_it_was_made() {
+    use fairlead::tunnel::frame::accept_payload;
+    for (offers, payload, taken) in
+        [(true, accept_payload(true), true), (true, Vec::new(), false), (true, vec![9, 0, 1, 1], false), (false, accept_payload(true), false)]
+    {
+        let mut opener = Machine::new(Role::Opener);
+        opener.open(&OpenMeta { requests: offers, ..OpenMeta::default() }, &mut Vec::new()).unwrap();
+        let event = opener.receive(Kind::Accept, 1, &payload, &mut Vec::new()).unwrap();
+        assert_eq!(event, Event::Accepted { requests: taken });
+    }
+}

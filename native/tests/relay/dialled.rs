@@ -37,7 +37,7 @@ fn dialling(to: std::net::SocketAddr) -> (Mesh, std::sync::Arc<Lane>, Value) {
     dialling_to(to, allow)
 }
 
-fn dialling_to(to: std::net::SocketAddr, verdict: fn(&Value) -> Option<Value>) -> (Mesh, std::sync::Arc<Lane>, Value) {
+pub fn dialling_to(to: std::net::SocketAddr, verdict: fn(&Value) -> Option<Value>) -> (Mesh, std::sync::Arc<Lane>, Value) {
     let mesh = Mesh::with(to, config(|_| {}), config(|_| {}), verdict);
     let lane = Lane::attach(&mesh.one, 0);
     let server = mesh.server.inbound();

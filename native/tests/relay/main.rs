@@ -13,6 +13,7 @@ mod lane;
 mod life;
 mod mesh;
 mod node;
+mod offers;
 mod opening;
 mod peers;
 mod pki;
