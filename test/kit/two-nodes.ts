@@ -33,6 +33,8 @@ export interface TwoNodes {
   readonly streams: { readonly offered: boolean; readonly taken: boolean }[];
   /** A connection of the client pod to the server pod; the application's end. */
   connect(): Promise<Socket>;
+  /** The same of a connection that is there: its far end, unread. */
+  adopt(far: Socket): void;
 }
 
 /** What listens on `port` answers what reaches the pod on the second node. */
@@ -99,19 +101,23 @@ export async function startTwoNodes(t: TestContext, port: number, options: TwoNo
   const state = mesh({ workloads: [{ ...podA, tunnel: "fairlead/1" }, client] });
   const replicas = new Replicas({ state, pods: () => [localPod(client)], knowledge: () => "fresh" });
   const clientThreads = await start("client", { replicas, ...options.clientParts });
+  const adopt = (far: Socket): void => {
+    numbers += 2;
+    const event: HandedSocket = {
+      ...{ event: "socket", fd: give(far), id: numbers, tunnel: "plain", direction: "outbound" },
+      ...{ pod: "shop/client", original: serverAddress, source: { ip: "10.244.9.5", port: 40_000 } },
+      ...{ planId: 0, verdictId: 0, protocol: "http1" },
+    };
+    tell("client", event);
+  };
   return {
     clientThreads,
     serverThreads,
     streams,
+    adopt,
     async connect() {
       const { near, far } = await pair(t, 0);
-      numbers += 2;
-      const event: HandedSocket = {
-        ...{ event: "socket", fd: give(far), id: numbers, tunnel: "plain", direction: "outbound" },
-        ...{ pod: "shop/client", original: serverAddress, source: { ip: "10.244.9.5", port: 40_000 } },
-        ...{ planId: 0, verdictId: 0, protocol: "http1" },
-      };
-      tell("client", event);
+      adopt(far);
       near.on("error", () => {});
       return near;
     },
