@@ -64,7 +64,7 @@ export class BetweenPool implements PoolLink {
     };
     this.own = new UpstreamPool(both);
     const dial: Dialer = (_, onread) => this.dialShared(onread);
-    this.shared = new Http2Pool({ ...both, dial, http2Limits: betweenLimits, maxAgeMs });
+    this.shared = new Http2Pool({ ...both, dial, http2Limits: betweenLimits, maxAgeMs, isBetween: true });
   }
 
   get endpoint(): Endpoint {

@@ -11,6 +11,8 @@ export const frameType = {
   goaway: 7,
   windowUpdate: 8,
   continuation: 9,
+  /** Between agents alone (§5.5), empty: the HTTP/1.1 client whose request this is has ended its side of its connection. */
+  clientEnded: 0xf1,
 } as const;
 
 export const flag = { endStream: 1, ack: 1, endHeaders: 4, padded: 8, priority: 32 } as const;

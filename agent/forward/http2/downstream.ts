@@ -151,6 +151,9 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
     this.give(handler);
     handler.refused?.({ refused, status: refused === "head_too_large" ? 431 : 400, h2Code: code });
   }
+  onClientEnded(stream: Http2Stream): void {
+    if (this.isHttp1) (stream.owner as StreamExchange | null)?.clientEnded();
+  }
   onGoaway(): void {}
   onPong(): void {}
   onSettings(): void {}

@@ -33,6 +33,8 @@ export interface Http2Handler<H extends Http2Request | Http2Response> {
   onPong(): void;
   /** The peer's SETTINGS changed what it takes: streams at once, extended CONNECT. */
   onSettings(): void;
+  /** Between agents, server: see frameType.clientEnded. */
+  onClientEnded?(stream: Http2Stream): void;
   /** Nothing more will be read; what is gathered is to be written, then the transport ends. Comes once. */
   onDone(code: number, reason: string): void;
 }

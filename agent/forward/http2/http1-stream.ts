@@ -62,6 +62,7 @@ export class Http1Stream implements UpStream, Answered {
   /** The head is not written yet. */
   private isGathering = true;
   private requestEnded: boolean;
+  private hasClientEnded = false;
   /** Of the answer, bytes that the exchange holds back. */
   private unconsumed = 0;
   private hasAnswered = false;
@@ -105,6 +106,12 @@ export class Http1Stream implements UpStream, Answered {
   private begin(): void {
     this.isGathering = false;
     this.server?.writer.request(this.out.view(), this.framing);
+    if (this.hasClientEnded) this.endWriting();
+  }
+
+  endWriting(): void {
+    this.hasClientEnded = true;
+    if (!this.isOver && !this.isGathering && this.requestEnded) this.server?.endWriting();
   }
 
   notConnected(why: string): void {
@@ -225,7 +232,7 @@ export class Http1Stream implements UpStream, Answered {
       spare.push(this.out);
     }
     this.server = undefined;
-    if (this.requestEnded && server.parser.keepsAlive) server.pool.put(server, 0);
+    if (this.requestEnded && !this.hasClientEnded && server.parser.keepsAlive) server.pool.put(server, 0);
     else server.destroy();
     this.owner.upEnd();
     this.owner.upClosed();

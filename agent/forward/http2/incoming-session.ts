@@ -98,6 +98,11 @@ export function sessionFrame<H extends Http2Request | Http2Response>(
       // We never allow it, and a client must not.
       host.fail(errorCode.protocolError, "push_promise");
       break;
+    case frameType.clientEnded: {
+      const stream = host.server ? host.streams.get(id) : undefined;
+      if (stream !== undefined) host.handler.onClientEnded?.(stream);
+      break;
+    }
     default:
   }
   return false;

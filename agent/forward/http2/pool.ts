@@ -16,6 +16,8 @@ const mostSpare = 128;
 export interface Http2PoolParts extends ServerPoolParts {
   readonly turn: Turn;
   readonly http2Limits?: Http2Limits;
+  /** The server is another agent's data thread, which gives the requests to HTTP/1.1 servers. */
+  readonly isBetween?: boolean;
   /** After which a connection takes no new stream. */
   readonly maxAgeMs?: number;
 }
@@ -45,6 +47,7 @@ export class Http2Pool extends ServerPool<StreamTaker, Http2Upstream> implements
   readonly http2Limits: Http2Limits;
   readonly turn: Turn;
   readonly clock: SocketClock;
+  readonly isBetween: boolean;
   /** Those that may take streams. */
   private readonly ready: Http2Upstream[] = [];
   /** All that are open, those that take no more streams too. */
@@ -57,6 +60,7 @@ export class Http2Pool extends ServerPool<StreamTaker, Http2Upstream> implements
     this.clock = parts.sweep.clock;
     this.turn = parts.turn;
     this.http2Limits = parts.http2Limits ?? defaultLimits;
+    this.isBetween = parts.isBetween === true;
     this.maxAgeMs = parts.maxAgeMs ?? Number.POSITIVE_INFINITY;
     this.expected = mostExpected;
   }

@@ -185,6 +185,11 @@ export abstract class RoutedExchange extends ExchangeCore implements Http1Stream
     if (held > 0) this.stream?.consume(held);
   }
 
+  /** An HTTP/1.1 client has ended its side. It may still read. */
+  clientEnded(): void {
+    (this.up ?? this.joining)?.endWriting?.();
+  }
+
   upDrain(): void {
     this.activeMs = this.parts.times.now;
     this.takeMore();

@@ -15,6 +15,8 @@ import { http1Fields, writeHttp1Response, writeTrailerLines } from "./translate.
 /** The pool, as its links see it. */
 export interface LinkPool extends PoolLink {
   readonly exchangeLimits: CodecLimits;
+  /** The server is another agent's data thread. */
+  readonly isBetween: boolean;
 }
 
 const nothing: Buffer = Buffer.alloc(0);
@@ -234,8 +236,10 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
     this.isLent = true;
   }
 
-  /** A stream has an end of its own, which goes with the message. */
-  endWriting(): void {}
+  /** A stream has an end of its own, which goes with the message; between agents more can be said. */
+  endWriting(): void {
+    if (this.pool.isBetween) this.stream?.tellClientEnded();
+  }
   noteKeepAlive(): void {}
 
   private fail(why: string): void {

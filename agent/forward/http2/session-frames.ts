@@ -60,6 +60,12 @@ export function pingFrame(out: FrameWriter, answerTo: Buffer | null): void {
   out.at += 8;
 }
 
+/** Between agents: see frameType.clientEnded. */
+export function clientEndedFrame(out: FrameWriter, id: number): void {
+  out.reserve(frameHeaderBytes);
+  out.header(0, frameType.clientEnded, 0, id);
+}
+
 /** `reason` goes along as debug data. */
 export function goawayFrame(out: FrameWriter, last: number, code: number, reason: string): void {
   out.reserve(frameHeaderBytes + 8 + reason.length);

@@ -15,6 +15,8 @@ export interface UpStream {
   consume(bytes: number): void;
   /** Its owner hears no more of it; what was sent still goes out. */
   detach(): void;
+  /** Where it is a connection of HTTP/1.1: the client has ended its side, and the server learns of it. */
+  endWriting?(): void;
 }
 
 /** Of an answer; what concerns one connection only is not among its fields. */
