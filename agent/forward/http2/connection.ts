@@ -19,7 +19,7 @@ import { Incoming } from "./incoming.ts";
 import type { IncomingHost } from "./incoming-session.ts";
 import { Allowance, defaultLimits, type Http2Limits, RecentIds } from "./limits.ts";
 import { Sender, type SenderOwner } from "./sender.ts";
-import { clientEndedFrame, clientStart, goawayFrame, pingFrame, serverSettings } from "./session-frames.ts";
+import { clientStart, goawayFrame, pingFrame, serverSettings } from "./session-frames.ts";
 import { Http2Stream, type StreamHost } from "./stream.ts";
 import { StreamTable } from "./stream-table.ts";
 
@@ -223,11 +223,6 @@ export class Http2Connection<H extends Http2Request | Http2Response = Http2Reque
     if (!stream.live || !stream.headSent || stream.localEnded || stream.endQueued) return;
     if (fields.length === 0) this.sender.data(stream, nothing, true);
     else this.sender.trailers(stream, fields, sensitive);
-  }
-
-  clientEnded(stream: Http2Stream): void {
-    if (stream.live && !this.done) clientEndedFrame(this.sender.out, stream.id);
-    this.wake();
   }
 
   resetByOwner(stream: Http2Stream, code: number): void {

@@ -8,6 +8,7 @@ import { OutBuffer, ROOM } from "../http1/out-buffer.ts";
 import { RequestParser } from "../http1/request.ts";
 import { ResponseParser } from "../http1/response.ts";
 import { errorCode, referenceBytes } from "./codes.ts";
+import { clientEndedFrame } from "./session-frames.ts";
 import type { Http2Stream } from "./stream.ts";
 import { notBegun, type StreamConnection, type UpHead, type UpOwner } from "./stream-links.ts";
 import { http1Fields, writeHttp1Response, writeTrailerLines } from "./translate.ts";
@@ -238,7 +239,11 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
 
   /** A stream has an end of its own, which goes with the message; between agents more can be said. */
   endWriting(): void {
-    if (this.pool.isBetween) this.stream?.tellClientEnded();
+    const { stream } = this;
+    const { connection } = this.upstream;
+    if (!this.pool.isBetween || stream?.live !== true || connection.done) return;
+    clientEndedFrame(connection.sender.out, stream.id);
+    connection.wake();
   }
   noteKeepAlive(): void {}
 

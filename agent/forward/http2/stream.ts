@@ -13,7 +13,6 @@ export interface StreamHost {
   ): void;
   data(stream: Http2Stream, chunk: Buffer, end: boolean): boolean;
   trailers(stream: Http2Stream, fields: HeaderList, sensitive: readonly string[] | null): void;
-  clientEnded(stream: Http2Stream): void;
   resetByOwner(stream: Http2Stream, code: number): void;
   consumed(stream: Http2Stream, bytes: number): void;
 }
@@ -114,11 +113,6 @@ export class Http2Stream {
   /** Ends our message; does nothing if it has ended. */
   end(): void {
     if (this.id !== 0 && !this.localEnded && !this.endQueued) this.host.data(this, nothing, true);
-  }
-
-  /** Between agents, client: see frameType.clientEnded. */
-  tellClientEnded(): void {
-    if (this.id !== 0) this.host.clientEnded(this);
   }
 
   /** Gives the stream up; no callback follows. */
