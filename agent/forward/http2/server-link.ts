@@ -67,7 +67,8 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
   /** For one exchange; a link that was released may serve another. */
   start(upstream: StreamConnection): void {
     this.upstream = upstream;
-    this.used = upstream.used;
+    // That an agent's connection breaks says nothing of the server, not even on its first stream: what may be sent twice is.
+    this.used = this.pool.isBetween ? upstream.used + 1 : upstream.used;
     this.hasAnswered = this.hasEnded = this.waitsForServer = false;
     this.held = 0;
     this.trailers = this.flushed = undefined;

@@ -2,7 +2,7 @@
 //! local side acts at any moment.
 
 use fairlead::reason::Reason;
-use fairlead::tunnel::frame::{Decoder, HEADER, Kind, MAX_CONTROL, OpenMeta, Piece, Refusal, put};
+use fairlead::tunnel::frame::{Decoder, HEADER, Kind, MAX_CONTROL, OpenMeta, Piece, Refusal, accept_payload, accepts_requests, put};
 use fairlead::tunnel::machine::{Event, Machine, Role};
 
 use super::cut;
@@ -92,6 +92,8 @@ fn payloads(bytes: &[u8]) {
     if let Some(refusal) = Refusal::decode(bytes) {
         assert_eq!(Refusal::decode(&refusal.encode()), Some(refusal));
     }
+    let taken = accepts_requests(bytes);
+    assert_eq!(accepts_requests(&accept_payload(taken)), taken);
 }
 
 /// First byte: role and how often the local side acts; each act takes a byte off the end.
@@ -126,7 +128,7 @@ pub fn machine(data: &[u8]) {
                 assert!(role == Role::Acceptor && before.1 && !machine.is_idle() && machine.number() > before.0);
                 fin_waits = false;
             }
-            Event::Accepted => assert!(role == Role::Opener && !before.2 && machine.accepted()),
+            Event::Accepted { .. } => assert!(role == Role::Opener && !before.2 && machine.accepted()),
             Event::Refused(_) => assert!(role == Role::Opener && !before.2 && machine.is_idle()),
             Event::Fin => {
                 assert!(!fin_waits && !machine.is_idle());
@@ -147,7 +149,7 @@ fn local(machine: &mut Machine, act: u8, fin_waits: &mut bool, out: &mut Vec<u8>
     let sendable = machine.can_send();
     match act % 8 {
         0 => *fin_waits &= machine.open(&OpenMeta::default(), out).is_none(),
-        1 if machine.role() == Role::Acceptor => machine.accept(out),
+        1 if machine.role() == Role::Acceptor => machine.accept(machine.number() & 1 == 1, out),
         2 if machine.role() == Role::Acceptor => machine.refuse(&Refusal::new(Reason::PolicyDenied, true, "a/b"), out),
         3 => *fin_waits &= !machine.fin(0, out),
         4 => *fin_waits &= !machine.fin_delivered(out),
