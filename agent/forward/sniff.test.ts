@@ -29,19 +29,22 @@ test("[INT-7] the preface of HTTP/2 is HTTP/2, a request line with its version H
     `GET /${"a".repeat(5000)}`,
   ])
     assert.equal(protocolOf(Buffer.from(text)), undefined, text);
-  const others = [
-    "\0",
-    "\x16\x03\x01",
-    " GET",
-    "*1\r\n$4",
+  // Meant as requests, if not good ones: HTTP refuses them.
+  for (const text of [
     "PING\r\n",
     "HELO\n",
     "get key\r\n",
-    "EHLO a.b\r\n",
     "GET /\r\n",
     "GET /\0",
-  ];
-  for (const text of [...others, "GET / HTTP/1.2\r\n", "GET / HTTP/2.0\r\n", `${"A".repeat(21)} / HTTP/1.1\r\n`])
+    "GET\t/ HTTP/1.1\r\n",
+    "GET / HTTP/1.2\r\n",
+    "GET / HTTP/2.0\r\n",
+    "\r\nGET / HTTP/1.1\r\n",
+    "\nGET / HTTP/1.1\r\n",
+    `${"A".repeat(21)} / HTTP/1.1\r\n`,
+  ])
+    assert.equal(protocolOf(Buffer.from(text, "latin1")), "http1", text);
+  for (const text of ["\0", "\x16\x03\x01", " GET", "*1\r\n$4"])
     assert.equal(protocolOf(Buffer.from(text, "latin1")), "other", text);
 });
 
@@ -114,7 +117,7 @@ async function sniffed(t: TestContext, given: Partial<WaitLimits> = {}) {
 for (const [protocol, first] of [
   ["http1", "PRI /x HTTP/1.1\r\nhost: a\r\n\r\n"],
   ["http2", preface.toString()],
-  ["other", "HELO whoever.speaks.this\r\n"],
+  ["other", "*1\r\n$4\r\nPING\r\n"],
 ] as const)
   test(`[INT-7] bytes of ${protocol} that come one by one are read whole by whoever speaks it`, async (t) => {
     const { client, unknown, seen } = await sniffed(t);

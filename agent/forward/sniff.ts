@@ -35,7 +35,7 @@ const del = 0x7f;
 
 /**
  * What these bytes say, as native judges them where it sees them first (native/src/detect): HTTP/2's preface (RFC 9113 §3.4), a request
- * line with its version (RFC 9112 §3), or another protocol. Undefined: too few of them.
+ * line (RFC 9112 §3) or what is meant as one, or another protocol. Undefined: too few of them.
  */
 export function protocolOf(bytes: Uint8Array): HttpProtocol | "other" | undefined {
   if (bytes.length === 0) return undefined;
@@ -44,17 +44,22 @@ export function protocolOf(bytes: Uint8Array): HttpProtocol | "other" | undefine
   if (shared === preface.length) return "http2";
   if (shared === bytes.length) return undefined;
   let at = 0;
+  const unlike = beginsAsText(bytes[0] as number) ? "http1" : "other";
   while (at < bytes.length && tokenBytes.has(bytes[at] as number)) at++;
-  if (at === 0 || at > longestMethod) return "other";
+  if (at === 0 || at > longestMethod) return unlike;
   if (at === bytes.length) return undefined;
-  if (bytes[at] !== space) return "other";
+  if (bytes[at] !== space) return unlike;
   for (at++; at < bytes.length; at++) {
     const byte = bytes[at] as number;
-    if (byte === lf) return endsInVersion(bytes.subarray(0, at)) ? "http1" : "other";
-    if ((byte < space && byte !== cr) || byte === del) return "other";
+    if (byte === lf) return endsInVersion(bytes.subarray(0, at)) ? "http1" : unlike;
+    if ((byte < space && byte !== cr) || byte === del) return unlike;
   }
   return undefined;
 }
+
+/** With a letter, or a line end before it (RFC 9112 §2.2): meant as a request, if not a good one, and HTTP's to refuse. */
+const beginsAsText = (byte: number): boolean =>
+  (byte >= 0x41 && byte <= 0x5a) || (byte >= 0x61 && byte <= 0x7a) || byte === cr || byte === lf;
 
 function endsInVersion(line: Uint8Array): boolean {
   const end = line[line.length - 1] === cr ? line.length - 1 : line.length;

@@ -87,6 +87,7 @@ const KEPT: usize = LONGEST_METHOD + 1 + LONGEST_LINE;
 pub struct Detector {
     decided: Option<Protocol>,
     start: Vec<u8>,
+    first: u8,
 }
 
 impl Detector {
@@ -99,6 +100,7 @@ impl Detector {
             return;
         }
         let seen = if self.start.is_empty() {
+            self.first = chunk[0];
             detect(&chunk[..chunk.len().min(KEPT)])
         } else {
             let room = KEPT.saturating_sub(self.start.len()).min(chunk.len());
@@ -126,6 +128,12 @@ impl Detector {
             let protocol = if self.start.is_empty() { Protocol::ServerFirst } else { Protocol::Tcp };
             self.decide(protocol);
         }
+    }
+
+    /// Whether the client began as text does that is meant as a request, if not a good one: with a letter, or a line end before it
+    /// (RFC 9112 §2.2). Where a port is declared to be HTTP, such bytes are HTTP's to refuse.
+    pub fn began_as_text(&self) -> bool {
+        self.first.is_ascii_alphabetic() || matches!(self.first, b'\r' | b'\n')
     }
 
     /// What goes into the record.

@@ -135,8 +135,11 @@ impl Worker {
         let Some(Given::Judging { thread, opaque }) = conn.given.as_deref() else { return };
         let (thread, opaque) = (*thread, *opaque);
         let first = if conn.tunnel.is_some() { of_stream(conn) } else { self.of_socket(key) };
+        let is_text = self.conns.get(key).is_some_and(|c| c.detector.began_as_text());
         match (first, opaque) {
             (First::Http | First::Unclear, _) => self.give(key, thread),
+            // Meant as a request: the thread says what is wrong with it, and counts it.
+            (First::Other, _) if is_text => self.give(key, thread),
             (First::Nothing, _) if !due => {}
             // Silence is the thread's matter: let through here, HTTP could begin after it, with nobody to route, judge or count it.
             (First::Nothing, _) => self.give(key, thread),

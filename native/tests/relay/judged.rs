@@ -76,6 +76,24 @@ fn http_is_handed_over() {
 }
 
 #[test]
+#[doc = "[INT-7] [TRF-7] what begins as text is meant as a request: handed over unnamed, however bad, for the thread to answer"]
+fn bad_requests_are_handed_over() {
+    for opaque in ["refuse", "forward"] {
+        for (way, mesh, to) in ways(opaque, 30_000) {
+            let lane = lane(way, &mesh);
+            for text in [&b"\r\nGET / HTTP/1.1\r\n\r\n"[..], b"\nGET / HTTP/1.1\r\n\r\n", b"GET\t/ HTTP/1.1\r\n\r\n", b"GET / HTTP/1.9\r\n\r\n"] {
+                let _client = say(to, text);
+                let (event, mut socket) = lane.socket();
+                assert!(event["protocol"] != "http1" && event["protocol"] != "http2", "{way} {event}");
+                let mut got = vec![0; text.len()];
+                socket.read_exact(&mut got).unwrap();
+                assert_eq!(got, text, "{way}");
+            }
+        }
+    }
+}
+
+#[test]
 #[doc = "[INT-7] HTTP in pieces goes to the thread too"]
 fn http_in_pieces() {
     for (way, mesh, to) in ways("refuse", 30_000) {
