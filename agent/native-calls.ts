@@ -76,8 +76,32 @@ export interface DialParams {
   readonly requests?: boolean;
 }
 
+export interface JoinSide {
+  readonly fd: number;
+  readonly id: number;
+  /** SO_COOKIE, as it was told with the socket: the number of the descriptor may be another's by then. */
+  readonly cookie: number;
+}
+
+export interface JoinParams {
+  /** The thread's own number for it. */
+  readonly join: number;
+  readonly from: JoinSide;
+  readonly to: JoinSide;
+  readonly bytes: number;
+}
+
+export interface JoinEnd {
+  /** "refused": it was not begun; "lost": whoever moved the bytes is gone. */
+  readonly how: "done" | "source_ended" | "source_reset" | "sink_reset" | "cancelled" | "refused" | "lost";
+  /** Bytes read from the one, and those that the other has. */
+  readonly taken: number;
+  readonly moved: number;
+}
+
 export interface DialledSocket {
   readonly fd: number;
+  readonly cookie?: number | null;
   readonly id: number;
   /** "tunnel" and "hbone": one end of a socket pair, which native carries; else the very socket. */
   readonly lane: "tunnel" | "hbone" | "plain" | "local";
@@ -230,4 +254,8 @@ export interface Calls {
   readonly dial: { params: DialParams; value: DialledSocket };
   /** Resets a stream of which the thread has one end; answered when that is done. */
   readonly abort: { params: { readonly id: number }; value: object };
+  /** Moves so many bytes from one of the thread's sockets to another; answered when that is over. */
+  readonly join: { params: JoinParams; value: JoinEnd };
+  /** Stops a join; its own answer says how far it came. */
+  readonly unjoin: { params: { readonly join: number }; value: object };
 }

@@ -32,6 +32,8 @@ export interface ThreadStart {
 export interface HandedSocket {
   readonly event: "socket";
   readonly fd: number;
+  /** The kernel's own number of the socket. */
+  readonly cookie?: number | null;
   /** Number of the connection: in records, and for `abort` and the event `aborted` where it came through a tunnel. */
   readonly id: number;
   readonly direction: "outbound" | "inbound";

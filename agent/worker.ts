@@ -15,6 +15,7 @@ import { Refusing } from "./forward/http1/refusing.ts";
 import { Sweep } from "./forward/http1/sweep.ts";
 import { Http2Downstream } from "./forward/http2/downstream.ts";
 import { Turn } from "./forward/http2/socket.ts";
+import { LaneJoins } from "./forward/joins.ts";
 import { Pools, type TargetDialer } from "./forward/pools.ts";
 import { type TakeClient, type Takers, UnknownClient } from "./forward/sniff.ts";
 import { type Tenant, Tenants } from "./forward/tenants.ts";
@@ -37,6 +38,8 @@ const tellMs = 1_000;
 const forgetMs = 60_000;
 /** How long a thread that drains must have been without connections before it says so, ms: one may be on its way to it. */
 const settleMs = 200;
+/** Of a body, bytes that are worth giving to native to move. */
+const leastJoined = 256 * 1024;
 
 const start = workerData as ThreadStart;
 const tell = (message: FromThread): void => parentPort?.postMessage(message);
@@ -49,6 +52,7 @@ const channel = adoptChannel(
     event(event) {
       if (event.event === "socket") overtaken.take(event as unknown as HandedSocket);
       else if (event.event === "aborted") sockets.aborted(event.id as number);
+      else if (event.event === "moved") joins.moved(event.join as number, event.taken as number, event.moved as number);
     },
     late: (value) => sockets.late(value),
     closed(reason) {
@@ -59,6 +63,7 @@ const channel = adoptChannel(
   systemClock,
 );
 const sockets = new LaneSockets(channel);
+const joins = new LaneJoins(channel, leastJoined);
 const replica = new Replica();
 const sweep = new Sweep(systemClock);
 const turn = new Turn();
@@ -144,8 +149,8 @@ function tellRequests(): void {
 }
 
 function take(handed: HandedSocket): void {
-  const { fd, id, tunnel, protocol } = handed;
-  const facts = { fd, id, paired: tunnel !== "plain" };
+  const { fd, id, tunnel, protocol, cookie } = handed;
+  const facts = { fd, id, paired: tunnel !== "plain", ...(typeof cookie === "number" ? { cookie } : {}) };
   const tenant = tenants.of(tenantOf(handed));
   if (!tenant.open()) {
     const why = `namespace ${tenant.namespace} has ${tenant.connections} connections here, its limit`;
@@ -183,7 +188,7 @@ function begin(handed: HandedSocket, tenant: Tenant): void {
 
 /** Whoever reads this connection, by what its client speaks. */
 function takersOf(handed: HandedSocket, tenant: Tenant, closed: () => void): Takers {
-  const parts = { limits, sweep, closed };
+  const parts = { limits, sweep, closed, joiner: joins };
   const http1: TakeClient = (open) => {
     const handler = new RequestFlow(flow, new RequestWays(flow, handed), tenant);
     const client = new Downstream({ ...parts, handler }, open);

@@ -28,12 +28,16 @@ export interface SocketFacts {
   readonly peer?: string;
   /** The other agent reads it as HTTP/2. */
   readonly takesRequests?: boolean;
+  /** The kernel's own number of it; absent: it cannot be joined to another. */
+  readonly cookie?: number;
 }
 
 /** A `net.Socket` that half-closes, and can be reset whatever it is. */
 export class LaneSocket extends Socket {
+  readonly fd: number;
   readonly id: number;
   readonly paired: boolean;
+  readonly cookie: number | undefined;
   /** Who the peer of the tunnel is. */
   readonly peer: string | undefined;
   readonly takesRequests: boolean;
@@ -41,7 +45,9 @@ export class LaneSocket extends Socket {
 
   constructor(owner: LaneSockets, facts: SocketFacts, read: ReadOptions = {}) {
     super({ fd: facts.fd, readable: true, writable: true, allowHalfOpen: true, ...read });
+    this.fd = facts.fd;
     this.id = facts.id;
+    this.cookie = facts.cookie;
     this.paired = facts.paired;
     this.peer = facts.peer;
     this.takesRequests = facts.takesRequests === true;
@@ -120,10 +126,11 @@ export class LaneSockets implements Dialler {
   }
 }
 
-const factsOf = ({ fd, id, lane, peer, requests }: DialledSocket): SocketFacts => ({
+const factsOf = ({ fd, id, lane, peer, cookie, requests }: DialledSocket): SocketFacts => ({
   fd,
   id,
   paired: lane === "tunnel" || lane === "hbone",
   ...(typeof peer === "string" ? { peer } : {}),
+  ...(typeof cookie === "number" ? { cookie } : {}),
   takesRequests: requests === true,
 });

@@ -82,6 +82,12 @@ export class BodyReader {
     return this.kind === LENGTH || this.done ? this.left : undefined;
   }
 
+  /** So many bytes of a body by length were read elsewhere. */
+  skip(size: number): void {
+    this.left -= size;
+    this.done = this.left === 0;
+  }
+
   /** The connection's reading side ended. False: in the middle of the body. */
   end(): boolean {
     if (this.kind === UNTIL_CLOSE) this.done = true;

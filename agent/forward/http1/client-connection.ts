@@ -48,6 +48,8 @@ export abstract class ClientConnection extends ExchangeCore implements Swept, Wa
   protected keepsAlive = true;
   protected isConsuming = false;
   private isPaused = false;
+  /** Its bytes are read by somebody else for now (joined-connection.ts). */
+  protected isMoved = false;
   /** Its namespace has used up its turn. */
   private isHeld = false;
   private discarded = 0;
@@ -216,6 +218,7 @@ export abstract class ClientConnection extends ExchangeCore implements Swept, Wa
   }
 
   private readOn(): void {
+    if (this.isMoved) return;
     if (!this.rest.isEmpty && !this.consume(this.rest.buf as Buffer, this.rest.from, this.rest.to)) return;
     if (!this.isPaused) return;
     this.isPaused = false;

@@ -4,25 +4,25 @@ import type { OnReadOpts, Socket } from "node:net";
 import type { HeaderList, Malformed } from "../../http.ts";
 import { notBegun } from "../http2/stream-links.ts";
 import type { TrailerParser } from "./body.ts";
-import { BUSY, CLOSED, ClientConnection, LINGER, TUNNEL } from "./client-connection.ts";
+import { BUSY, CLOSED, LINGER, TUNNEL } from "./client-connection.ts";
 import type { DownstreamParts, Forward, Handler, Outcome } from "./exchange.ts";
 import { isIdempotent, statusOf } from "./exchange.ts";
 import { KEEP_ALIVE, REFUSED } from "./fields.ts";
+import { JoinedConnection } from "./joined-connection.ts";
 import { longBodyBytes } from "./limits.ts";
 import type { Answered, ServerLink } from "./links.ts";
-import { OutgoingRequest } from "./outgoing-request.ts";
 import { CHUNKED, UNTIL_CLOSE } from "./request.ts";
 import type { ResponseParser } from "./response.ts";
 
 const mostStale = 3;
 const nothing = Buffer.alloc(0);
 
-export class Downstream extends ClientConnection implements Answered {
+export class Downstream extends JoinedConnection implements Answered {
   protected override readonly handler: Handler;
   private readonly tellClosed: (() => void) | undefined;
-  private readonly out = new OutgoingRequest();
-  private upstream: ServerLink | undefined;
-  private readonly serverFlushed = (): void => this.resumeReading();
+  private readonly serverFlushed = (): void => {
+    if (this.upstream === undefined || !this.rest.isEmpty || !this.movesRequest(this.upstream)) this.resumeReading();
+  };
   private readonly clientFlushed = (): void => this.upstream?.resume();
   private minor = 1;
   private asksUpgrade = false;
@@ -33,7 +33,7 @@ export class Downstream extends ClientConnection implements Answered {
 
   /** `open` makes the socket, with `onread` and half-close allowed: `(onread) => new Socket({ fd, onread, allowHalfOpen: true })`. */
   constructor(parts: DownstreamParts, open: (onread: OnReadOpts) => Socket) {
-    super(parts.limits, parts.sweep, open);
+    super(parts, open);
     this.handler = parts.handler;
     this.tellClosed = parts.closed;
   }
@@ -58,6 +58,7 @@ export class Downstream extends ClientConnection implements Answered {
     this.isUnderWay = true;
     this.stale = 0;
     this.clearFacts(parser.method);
+    this.clearJoins();
     this.state = BUSY;
     const decision = this.handler.decide(parser, this);
     this.decision = decision;
@@ -137,7 +138,7 @@ export class Downstream extends ClientConnection implements Answered {
     this.isRequestDone = body.done;
     if (body.done) this.awaitAnswer();
     const pending = upstream.writer.payload(buf, body.from, body.to, body.done, body.done ? body.trailers : undefined);
-    if (!pending) return true;
+    if (!pending) return body.done || !this.movesRequest(upstream);
     if (body.done) {
       // The next request is read while this one is still going out.
       this.lend(buf);
@@ -226,6 +227,7 @@ export class Downstream extends ClientConnection implements Answered {
   }
 
   answerEnded(upstream: ServerLink): void {
+    if (this.stopsBodies(() => this.answerEnded(upstream))) return;
     this.upstream = undefined;
     this.out.isLent = upstream.writer.isPending;
     if (this.isRequestDone && !this.hasClientEnded && upstream.parser.keepsAlive)
@@ -235,6 +237,7 @@ export class Downstream extends ClientConnection implements Answered {
   }
 
   upstreamFailed(upstream: ServerLink, why: Outcome): void {
+    if (this.stopsBodies(() => this.upstreamFailed(upstream, this.isServerReset ? "upstream_reset" : why))) return;
     this.upstream = undefined;
     this.out.isLent = true;
     if (this.state === TUNNEL) {
@@ -284,6 +287,7 @@ export class Downstream extends ClientConnection implements Answered {
   /** Lets go of the server's side, whatever it was doing. */
   private release(): void {
     this.endDelay();
+    this.dropBodies();
     const upstream = this.upstream;
     this.upstream = undefined;
     if (upstream !== undefined) {
@@ -322,6 +326,7 @@ export class Downstream extends ClientConnection implements Answered {
   }
 
   protected override expired(why: Outcome): void {
+    if (this.isStopping || this.stopsBodies(() => this.expired(why))) return;
     if (this.hasStarted) this.fail(why);
     else if (why === "request_stalled") {
       this.release();
@@ -348,6 +353,7 @@ export class Downstream extends ClientConnection implements Answered {
   }
 
   protected override clientGone(): void {
+    if (this.stopsBodies(() => this.clientGone())) return;
     const { upstream } = this;
     if (this.hasClientEnded && this.socket.writableEnded && upstream !== undefined) {
       // Both ends of another protocol have ended theirs; what the client sent last may still be on its way.

@@ -4,6 +4,7 @@ import type { Result } from "../../base/result.ts";
 import type { Endpoint } from "../../flow.ts";
 import type { HeaderEdits, HeaderList, Malformed, RequestHead, ResponseHead } from "../../http.ts";
 import type { HttpProtocol } from "../sniff.ts";
+import type { Joiner } from "./joiner.ts";
 import { type CodecLimits, defaultCodecLimits } from "./limits.ts";
 import type { PoolLink } from "./links.ts";
 import type { Sweep } from "./sweep.ts";
@@ -107,6 +108,8 @@ export interface DownstreamParts {
   readonly sweep: Sweep;
   /** The connection is over. */
   readonly closed?: () => void;
+  /** Moves long bodies; absent: all are read and written here. */
+  readonly joiner?: Joiner;
 }
 
 export interface ExchangeLimits extends CodecLimits {

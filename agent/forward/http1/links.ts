@@ -1,4 +1,5 @@
 // What the two sides of an exchange ask of each other: the client's connection, the server's connection, the pool. Types alone.
+import type { Socket } from "node:net";
 import type { StreamPool } from "../http2/stream-links.ts";
 import type { Tenant } from "../tenants.ts";
 import type { TrailerParser } from "./body.ts";
@@ -24,6 +25,8 @@ export interface Answered {
   answer(server: ServerLink): boolean;
   /** Payload `buf[from..to)`, framed in place. False: no more until `resume`. */
   payload(buf: Buffer, from: number, to: number, done: boolean, trailers: TrailerParser | undefined): boolean;
+  /** Whether the rest of the payload, `left` bytes, reaches the client without these two from now on: until `skipped` nothing is read. */
+  movesAnswer?(server: ServerLink, left: number): boolean;
   /** Nothing more is read for now: what is held back goes out. */
   flush(): void;
   /** The response is whole; the connection goes back to its pool or ends. */
@@ -57,6 +60,8 @@ export interface ServerLink {
   /** Whether any byte of the present response came. */
   readonly hasAnswered: boolean;
   readonly isUsable: boolean;
+  /** Absent where it is not this connection's alone. */
+  readonly socket?: Socket | undefined;
   idleSinceMs: number;
   /** For how long the server says that it keeps an idle connection, with a second to spare. */
   readonly serverIdleMs: number;
@@ -65,6 +70,8 @@ export interface ServerLink {
   resume(): void;
   /** Memory that was read into is still being written out, and the next read will not wait for it. */
   lend(buf: Buffer): void;
+  /** So many bytes of the payload went by without it; it reads on. */
+  skipped?(taken: number): void;
   /** Ends the writing side. */
   endWriting(): void;
   noteKeepAlive(): void;

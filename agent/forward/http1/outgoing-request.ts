@@ -15,6 +15,11 @@ export class OutgoingRequest {
   /** The memory may still be on its way out, so the next request takes other. */
   isLent = false;
 
+  /** What comes of it goes to other servers too. */
+  get isCopied(): boolean {
+    return this.copies !== undefined;
+  }
+
   /** Makes it from a head that is good for the time of the call. */
   begin(head: RequestParser, rewrite: RequestRewrite, copies?: RequestCopies): void {
     this.copies = copies;

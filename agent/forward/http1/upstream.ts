@@ -161,7 +161,25 @@ export class Upstream implements ServerLink, Waiting {
     if (done && next < to) this.isSpoilt = true;
     this.rest.clear();
     if (outcome === DONE) this.finish();
-    return going || done;
+    return done || (going && !this.isMoved());
+  }
+
+  /** Whether the rest of the body goes to the client without us. */
+  private isMoved(): boolean {
+    const { exchange, body } = this;
+    const left = body.done || this.state !== BODY ? 0 : (body.remaining ?? 0);
+    if (left === 0 || exchange?.movesAnswer?.(this, left) !== true) return false;
+    this.socket?.pause();
+    return true;
+  }
+
+  skipped(taken: number): void {
+    const { exchange, body } = this;
+    if (exchange === undefined) return;
+    body.skip(taken);
+    if (body.done) exchange.payload(this.area.raw, ROOM, ROOM, true, undefined);
+    this.readOn();
+    if (body.done) this.finish();
   }
 
   lend(buf: Buffer): void {
@@ -193,7 +211,7 @@ export class Upstream implements ServerLink, Waiting {
   }
 
   private readOn(): void {
-    if (!this.isPaused || this.isClosed) return;
+    if (!this.isPaused || this.isClosed || this.isMoved()) return;
     this.isPaused = false;
     this.socket?.resume();
   }

@@ -107,6 +107,8 @@ impl Worker {
             tunnel: None,
             plan: None,
             given: None,
+            into: None,
+            from: None,
             chosen: None,
             tried: Vec::new(),
             endpoint: u16::MAX,

@@ -28,12 +28,14 @@ pub struct End {
     /// Bytes the socket did not take.
     pub pending: Vec<u8>,
     pub pending_at: usize,
+    /// Bytes that may still be read from it; `u64::MAX`: all.
+    pub left: u64,
 }
 
 impl End {
     /// `ready`: worth trying to read and write before the first event.
     pub fn new(fd: OwnedFd, ready: bool) -> Self {
-        Self { fd, readable: ready, writable: ready, hangup: false, eof: false, shut: false, pending: Vec::new(), pending_at: 0 }
+        Self { fd, readable: ready, writable: ready, hangup: false, eof: false, shut: false, pending: Vec::new(), pending_at: 0, left: u64::MAX }
     }
 
     pub fn blocked(&self) -> bool {
@@ -105,6 +107,9 @@ pub struct Conn {
     pub tunnel: Option<Key>,
     pub plan: Option<Arc<Plan>>,
     pub given: Option<Box<Given>>,
+    /// Joins that take what comes for the thread, and that bring what it would send.
+    pub into: Option<Key>,
+    pub from: Option<Key>,
     /// The endpoint that the connect hook took for it.
     pub chosen: Option<SocketAddr>,
     pub tried: Vec<u16>,

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::conn::{End, Given};
+use super::handover::cookie;
 use super::plan::Plan;
 use super::shared::{Message, Shared};
 use super::slab::{Key, Token};
@@ -75,6 +76,7 @@ impl Dial {
     pub fn given(mut self, fd: OwnedFd, mut facts: Value) {
         self.answered = true;
         facts["fd"] = json!(fd.as_raw_fd());
+        facts["cookie"] = cookie(&fd);
         if self.thread.reply(&self.call, json!({"ok": facts})) {
             // Owned by the data thread from here on: one process, so the number is enough.
             let _ = fd.into_raw_fd();

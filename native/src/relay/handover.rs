@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::net::sockopt;
 use serde_json::{Value, json};
 
 use super::conn::{Conn, End, Given, State};
@@ -60,9 +61,15 @@ impl Facts<'_> {
     }
 }
 
+/// What tells a socket from another that has its number later; null if the kernel does not say.
+pub fn cookie(fd: &OwnedFd) -> Value {
+    json!(sockopt::socket_cookie(fd).ok())
+}
+
 /// Sends an event with a descriptor, which is the thread's from then on. An error gives it back.
 pub fn send_socket(thread: &DataThread, mut event: Value, fd: OwnedFd) -> Result<(), OwnedFd> {
     event["fd"] = json!(fd.as_raw_fd());
+    event["cookie"] = cookie(&fd);
     if !thread.channel.send_json(EVENT, &event) {
         return Err(fd);
     }

@@ -43,6 +43,8 @@ impl Worker {
                     self.abort_given(key);
                     thread.reply(&call, json!({"ok": {}}));
                 }
+                Message::Join(order) => self.start_join(*order),
+                Message::Unjoin { thread, number } => self.cancel_joins(&thread, number),
                 Message::Lost(keys) => keys.into_iter().for_each(|key| self.cut(key, Reason::WorkerDied)),
                 Message::Stop => {
                     for key in self.conns.keys() {

@@ -11,6 +11,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use serde_json::{Value, json};
 
 use super::dial::Order;
+use super::joins;
 use super::slab::Key;
 use super::threads::{DataThread, DataThreads};
 use crate::channel::{Channel, EVENT};
@@ -59,6 +60,13 @@ pub enum Message {
         key: Key,
         thread: Arc<DataThread>,
         call: Value,
+    },
+    /// A data thread gives the rest of a body away.
+    Join(Box<joins::Order>),
+    /// It takes one back, or is gone with all of them (no number).
+    Unjoin {
+        thread: Arc<DataThread>,
+        number: Option<u64>,
     },
     /// The data thread that had these streams is gone.
     Lost(Vec<Key>),

@@ -77,6 +77,9 @@ pub enum Token {
     Down(Key),
     Up(Key),
     Tunnel(Key),
+    /// The two sockets of a join.
+    Source(Key),
+    Sink(Key),
 }
 
 impl Token {
@@ -87,6 +90,8 @@ impl Token {
             Token::Down(k) => (2, k),
             Token::Up(k) => (3, k),
             Token::Tunnel(k) => (4, k),
+            Token::Source(k) => (5, k),
+            Token::Sink(k) => (6, k),
         };
         kind << 56 | u64::from(key.generation) << 32 | u64::from(key.index)
     }
@@ -99,6 +104,8 @@ impl Token {
             2 => Some(Token::Down(key)),
             3 => Some(Token::Up(key)),
             4 => Some(Token::Tunnel(key)),
+            5 => Some(Token::Source(key)),
+            6 => Some(Token::Sink(key)),
             _ => None,
         }
     }

@@ -1,11 +1,11 @@
 //! A stream in a tunnel: the application's socket on one side, frames on the other, both directions in one pass.
 
-use std::io::IoSlice;
-use std::os::fd::AsFd;
-
-use super::conn::{Conn, End, Given, State};
-use super::slab::{Key, Token};
-use super::sock::{self, Io};
+use super::buffers::Buffers;
+use super::conn::{Conn, Given, State};
+use super::delivery::{PIECES, deliver};
+use super::joined_stream::{Into, after_turn, into_sink, more_to_read, source_of};
+use super::joins::{How, Join};
+use super::slab::{Key, Slab, Token};
 use super::timers::Timer;
 use super::tunnels::Tunnel;
 use super::worker::Worker;
@@ -13,12 +13,10 @@ use crate::reason::Reason;
 use crate::record::Closer;
 use crate::tls::session::Failure;
 use crate::tunnel::frame::{OpenMeta, Refusal};
-use crate::tunnel::link::{Fill, Link, Step};
+use crate::tunnel::link::{Fill, Step};
 use crate::tunnel::machine::{Event, Role};
 use serde_json::json;
 
-/// Pieces handed to the application in one write.
-const PIECES: usize = 16;
 /// Reads of one tunnel before the others get their turn.
 const TURNS: usize = 8;
 /// The opener sends DATA before ACCEPT until so many bytes are on their way; it keeps a copy until then.
@@ -35,47 +33,12 @@ enum Passed {
     Event(Event),
     /// The application's socket failed.
     AppFailed,
+    /// A join that takes the peer's bytes is over.
+    Joined(How),
     End {
         clean: bool,
     },
     Failed(Failure),
-}
-
-/// Writes received data to the application; false: its socket failed.
-/// `fin_follows`: the peer's FIN is right behind them.
-fn deliver(link: &mut Link, app: &mut End, fin_follows: bool) -> bool {
-    while !link.undelivered.is_empty() && app.writable {
-        let result = {
-            let mut slices: [IoSlice<'_>; PIECES] = std::array::from_fn(|_| IoSlice::new(&[]));
-            let count = link.undelivered.len().min(PIECES);
-            for (slice, range) in slices.iter_mut().zip(&link.undelivered) {
-                *slice = IoSlice::new(link.bytes(range));
-            }
-            match count {
-                1 => sock::send_last(app.fd.as_fd(), &slices[0], fin_follows),
-                _ => sock::sendv(app.fd.as_fd(), &slices[..count], fin_follows && count == link.undelivered.len()),
-            }
-        };
-        match result {
-            Io::Done(mut n) => {
-                let mut whole = 0;
-                for range in &mut link.undelivered {
-                    let take = n.min(range.len());
-                    range.start += take;
-                    n -= take;
-                    if range.start < range.end {
-                        break;
-                    }
-                    whole += 1;
-                }
-                link.undelivered.drain(..whole);
-                app.writable = link.undelivered.is_empty() || whole >= PIECES;
-            }
-            Io::WouldBlock => app.writable = false,
-            Io::Failed(_) => return false,
-        }
-    }
-    true
 }
 
 impl Worker {
@@ -115,13 +78,8 @@ impl Worker {
     pub fn pump(&mut self, key: Key) {
         for _ in 0..TURNS {
             let Some(t) = self.tunnels.get_mut(key) else { return };
-            let passed = match t.conn {
-                Some(c) => match self.conns.get_mut(c) {
-                    Some(conn) => pass(t, Some(conn), &mut self.buffers),
-                    None => pass(t, None, &mut self.buffers),
-                },
-                None => pass(t, None, &mut self.buffers),
-            };
+            let conn = t.conn.and_then(|c| self.conns.get_mut(c));
+            let passed = pass(t, conn, &mut self.joins, &mut self.buffers);
             match passed {
                 Passed::Waiting if t.write_failed => return self.tunnel_broke(key, Failure::new(Reason::TunnelLost, "socket failed")),
                 Passed::Waiting => return self.pump_app(key),
@@ -134,6 +92,7 @@ impl Worker {
                 Passed::More => {}
                 Passed::Event(event) => self.on_event(key, event),
                 Passed::AppFailed => self.reset_stream(key, None),
+                Passed::Joined(how) => self.end_into(key, how),
                 Passed::End { clean } => return self.tunnel_ended(key, clean),
                 Passed::Failed(failure) => return self.tunnel_broke(key, failure),
             }
@@ -152,12 +111,14 @@ impl Worker {
         let fresh = t.used_us > 0 && self.now_us.saturating_sub(t.used_us) < 5_000_000;
         let role = t.link.machine.role();
         let mut conn = t.conn.and_then(|c| self.conns.get_mut(c));
+        let mut joined = None;
         let sent = match &mut conn {
             None => t.link.pump_out(None, &mut self.room, None, |_| {}),
             Some(c) => {
-                let Conn { down, up, early, early_sent, detector, inbound, state, .. } = &mut **c;
+                let Conn { down, up, early, early_sent, detector, inbound, state, from, .. } = &mut **c;
                 let inbound = *inbound;
-                let app = if inbound { up.as_mut() } else { down.as_mut() };
+                let mut app = if inbound { up.as_mut() } else { down.as_mut() };
+                let mut join = from.and_then(|k| self.joins.get_mut(k));
                 let opening = role == Role::Opener && !t.link.machine.accepted();
                 let open = if inbound { *state == State::Open } else { !opening || (fresh && early.len() < EARLY) };
                 // A stream that moved to this tunnel says again that its application has ended.
@@ -167,8 +128,12 @@ impl Worker {
                 }
                 let keep = if opening { Some(early) } else { None };
                 let seen = |chunk: &[u8]| if inbound { detector.from_server() } else { detector.from_client(chunk) };
-                let sent = t.link.pump_out(app.filter(|_| open), &mut self.room, keep, seen);
+                let source = source_of(app.as_deref_mut(), join.as_deref_mut());
+                let mut sent = t.link.pump_out(source.filter(|_| open), &mut self.room, keep, seen);
                 *early_sent |= opening && sent.bytes > 0;
+                if let (Some(join), Some(app)) = (join, app) {
+                    joined = after_turn(&mut sent, join, app, open).and_then(|how| Some(((*from)?, how)));
+                }
                 sent
             }
         };
@@ -190,6 +155,9 @@ impl Worker {
             return;
         };
         *(if c.inbound { &mut c.received } else { &mut c.sent }) += sent.bytes;
+        if let Some((join, how)) = joined.filter(|_| !sent.tunnel_failed) {
+            return self.end_join(join, how);
+        }
         if sent.eof {
             let side = c.app_side();
             c.close_first(side);
@@ -199,7 +167,7 @@ impl Worker {
             self.again.push(Token::Tunnel(key));
         }
         let may_send = t.link.machine.accepted() || (role == Role::Opener && fresh && c.early.len() < EARLY);
-        let more = c.app().is_some_and(|a| a.readable) && !t.link.backlog() && t.link.machine.can_send() && may_send;
+        let more = more_to_read(c, &self.joins) && !t.link.backlog() && t.link.machine.can_send() && may_send;
         if sent.tunnel_failed && !t.write_failed {
             // What the peer said before it closed is still to be read.
             t.write_failed = true;
@@ -333,13 +301,20 @@ fn judging(conn: Option<&Conn>) -> bool {
 }
 
 /// Reads the peer's bytes: data to the application, the first frame that means more to the caller.
-fn pass(t: &mut Tunnel, mut conn: Option<&mut Conn>, buffers: &mut super::buffers::Buffers) -> Passed {
+fn pass(t: &mut Tunnel, mut conn: Option<&mut Conn>, joins: &mut Slab<Join>, buffers: &mut Buffers) -> Passed {
     let link = &mut t.link;
+    let mut all = u64::MAX;
     let may_deliver = conn.as_deref().is_none_or(|c| c.state == State::Open);
     for _ in 0..TURNS {
         let fin_follows = conn.as_deref().is_some_and(|c| c.fin_due);
-        if let Some(app) = conn.as_deref_mut().and_then(Conn::app).filter(|_| may_deliver)
-            && !deliver(link, app, fin_follows)
+        if let Some(join) = conn.as_deref().and_then(|c| joins.get_mut(c.into?)) {
+            match into_sink(link, join) {
+                Into::Open => {}
+                Into::Blocked => return Passed::Waiting,
+                Into::Over(how) => return Passed::Joined(how),
+            }
+        } else if let Some(app) = conn.as_deref_mut().and_then(Conn::app).filter(|_| may_deliver)
+            && !deliver(link, app, fin_follows, &mut all)
         {
             return Passed::AppFailed;
         }

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde_json::{Value, json};
 
-use super::dial;
+use super::{dial, joins};
 use super::shared::{Message, Shared};
 use super::slab::Key;
 use super::sock::{self, Io};
@@ -74,6 +74,11 @@ impl DataThread {
     /// A dead thread's descriptors close one after another, its channel first: what ends after that did not end in order.
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire) || hung_up(self.channel.socket())
+    }
+
+    /// Who carries a stream that the thread has an end of.
+    pub fn place(&self, id: u64) -> Option<Place> {
+        locked(&self.streams).get(&id).copied()
     }
 
     pub fn reply(&self, id: &Value, body: Value) -> bool {
@@ -179,6 +184,11 @@ fn receive(shared: &Arc<Shared>, thread: &Arc<DataThread>, kind: u8, payload: &[
     match message["method"].as_str() {
         Some("dial") => dial::receive(shared, thread, &message),
         Some("abort") => abort(shared, thread, &message),
+        Some("join") => joins::receive(shared, thread, &message),
+        Some("unjoin") => {
+            joins::cancel(shared, thread, message["params"]["join"].as_u64().or(Some(0)));
+            thread.reply(&message["id"], json!({"ok": {}}));
+        }
         other => thread.reply_error(&message["id"], "unknown_method", &format!("{}: no call of a data thread", other.unwrap_or(""))),
     }
 }
@@ -217,6 +227,7 @@ fn leave(shared: &Arc<Shared>, number: u32, thread: &Arc<DataThread>) {
     if let Some(side) = shared.hbone_running() {
         side.hbone.reset(&of_hbone, Reason::WorkerDied);
     }
+    joins::cancel(shared, thread, None);
     for (index, inbox) in shared.inboxes.iter().enumerate() {
         let keys = streams.iter().filter_map(|(_, place)| match place {
             Place::Worker(worker, key) if *worker == index => Some(*key),

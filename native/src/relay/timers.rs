@@ -11,6 +11,8 @@ pub enum Timer {
     Conn(u32, u32, u32),
     Tunnel(u32, u32, u32),
     Question(u64),
+    /// A join's thread is told how far it is.
+    Join(u32, u32),
     Sweep,
     Drain,
 }

@@ -13,6 +13,7 @@ use rustls::ServerConfig;
 use super::accept::Listening;
 use super::buffers::Buffers;
 use super::conn::{Conn, End, Given, State};
+use super::joins::Join;
 use super::plan::Plan;
 use super::questions::Questions;
 use super::report::Report;
@@ -57,6 +58,9 @@ pub struct Worker {
     pub buffers: Buffers,
     pub room: Vec<u8>,
     pub peeked: Vec<u8>,
+    pub joins: Slab<Join>,
+    /// What joins read into; made with the first.
+    pub join_room: Vec<u8>,
     pub now_us: u64,
     /// Tunnels with `send_due_us`, by that time.
     pub waiting: VecDeque<(u64, Key)>,
@@ -102,6 +106,8 @@ impl Worker {
             buffers: Buffers::new(size + MAX_RECORD),
             room: vec![0; records * RECORD],
             peeked: Vec::new(),
+            joins: Slab::default(),
+            join_room: Vec::new(),
             now_us: shared.now_us(),
             waiting: VecDeque::new(),
             again: Vec::new(),
@@ -156,6 +162,7 @@ impl Worker {
             match token {
                 Token::Tunnel(key) => self.on_tunnel(key),
                 Token::Down(key) | Token::Up(key) => self.pump_pair(key),
+                Token::Source(key) | Token::Sink(key) => self.pump_join(key),
                 _ => {}
             }
         }
@@ -177,6 +184,8 @@ impl Worker {
         match token {
             Token::Wake => self.on_messages(),
             Token::Listener(key) => self.on_listener(key),
+            Token::Source(key) => self.on_join(key, true, flags),
+            Token::Sink(key) => self.on_join(key, false, flags),
             Token::Tunnel(key) => {
                 let Some(t) = self.tunnels.get_mut(key) else { return };
                 t.link.readable |= flags.intersects(F::IN | F::RDHUP | F::HUP | F::ERR);
@@ -239,6 +248,7 @@ impl Worker {
     fn on_timer(&mut self, timer: Timer) {
         match timer {
             Timer::Question(id) => self.on_question_timeout(id),
+            Timer::Join(index, generation) => self.tell_join(Key { index, generation }),
             Timer::Sweep => self.sweep(),
             Timer::Drain => self.drain_deadline(),
             Timer::Tunnel(index, generation, step) => {
@@ -298,6 +308,7 @@ impl Worker {
     /// Ends a connection: one record, sockets closed, by RST if `abort`.
     pub fn end(&mut self, key: Key, reason: Reason, closer: Closer, abort: bool) {
         let Some(mut conn) = self.conns.remove(key) else { return };
+        self.end_joins_of(&conn, abort);
         conn.close_first(closer);
         if abort {
             for end in [&conn.down, &conn.up].into_iter().flatten() {

@@ -76,25 +76,34 @@ impl Link {
                 break;
             }
             let count = if self.full_reads && keep.is_none() { free } else { 1 };
-            let capacity = count * frame::MAX_DATA - prefix;
+            let mut allowed = usize::try_from(end.left).unwrap_or(usize::MAX);
+            let capacity = (count * frame::MAX_DATA - prefix).min(allowed);
             let read = {
                 let mut slices: [IoSliceMut<'_>; 16] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
                 for (i, (slice, record)) in slices.iter_mut().zip(room[used..].chunks_mut(RECORD)).take(count).enumerate() {
                     let from = DATA_AT + if i == 0 { prefix } else { 0 };
-                    *slice = IoSliceMut::new(&mut record[from..records::HEADER + records::MAX_PLAIN]);
+                    let size = (records::HEADER + records::MAX_PLAIN - from).min(allowed);
+                    allowed -= size;
+                    *slice = IoSliceMut::new(&mut record[from..from + size]);
                 }
                 if count == 1 { sock::recv(end.fd.as_fd(), &mut slices[0]) } else { sock::readv(end.fd.as_fd(), &mut slices[..count.min(16)]) }
             };
             let capacity = capacity.min(16 * frame::MAX_DATA);
             match read {
                 Io::Done(0) => {
-                    end.eof = true;
                     end.readable = false;
                     sent.eof = true;
-                    self.fin();
+                    // The end of what is only joined for some bytes is not the stream's.
+                    if end.left == u64::MAX {
+                        end.eof = true;
+                        self.fin();
+                    }
                 }
                 Io::Done(n) => {
-                    end.readable = n == capacity || end.hangup;
+                    if end.left != u64::MAX {
+                        end.left -= n as u64;
+                    }
+                    end.readable = (n == capacity || end.hangup) && end.left > 0;
                     self.full_reads = n == capacity;
                     sent.bytes += n as u64;
                     let first = &room[used + DATA_AT + prefix..][..n.min(frame::MAX_DATA - prefix)];
