@@ -13,6 +13,7 @@ import { UpstreamPool } from "../../agent/forward/http1/pool.ts";
 import { Sweep } from "../../agent/forward/http1/sweep.ts";
 import { defaultPoolLimits, type PoolLimits } from "../../agent/forward/server-pool.ts";
 import type { Tenant } from "../../agent/forward/tenants.ts";
+import type { JoinedLane } from "./joined-lane.ts";
 
 export interface Http1Proxy {
   readonly port: number;
@@ -44,6 +45,8 @@ export async function startProxy(
     readonly dial?: Dialer;
     /** Listens on a Unix socket instead: what native hands over as a socket pair. */
     readonly path?: string;
+    /** Long bodies are moved by native, whose sockets these then are. */
+    readonly lane?: JoinedLane;
     /** Whose share of the thread the clients use. */
     readonly tenant?: Tenant;
   } = {},
@@ -52,7 +55,7 @@ export async function startProxy(
   const sweep = new Sweep(systemClock, 20);
   const pool = new UpstreamPool({
     endpoint: { ip: "127.0.0.1", port: to },
-    dial: options.dial ?? dialPlain,
+    dial: options.dial ?? options.lane?.dial ?? dialPlain,
     sweep,
     exchangeLimits: limits,
     limits: { ...defaultPoolLimits, ...options.pool },
@@ -68,9 +71,20 @@ export async function startProxy(
   const listening = server as unknown as { _handle: { onconnection: (status: number, handle: object) => void } };
   listening._handle.onconnection = (status, handle) => {
     if (status !== 0) return;
-    const open = (onread: OnReadOpts): Socket =>
-      new Socket({ handle, onread, allowHalfOpen: true } as unknown as ConstructorParameters<typeof Socket>[0]);
-    const connection = new Downstream({ handler, limits, sweep, closed: () => connections.delete(connection) }, open);
+    const { lane } = options;
+    const open = (onread: OnReadOpts): Socket => {
+      if (lane === undefined)
+        return new Socket({ handle, onread, allowHalfOpen: true } as unknown as ConstructorParameters<
+          typeof Socket
+        >[0]);
+      const taken = handle as { readonly fd: number; close(): void };
+      const socket = lane.adopt(taken.fd, onread);
+      taken.close();
+      return socket;
+    };
+    const closed = (): void => void connections.delete(connection);
+    const joiner = lane === undefined ? {} : { joiner: lane.joins };
+    const connection: Downstream = new Downstream({ handler, limits, sweep, closed, ...joiner }, open);
     connection.tenant = options.tenant;
     connections.add(connection);
   };

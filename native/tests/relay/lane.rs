@@ -19,6 +19,8 @@ use crate::node::{Node, PATIENCE, dial, frame, wait_for};
 struct Seen {
     sockets: Vec<Value>,
     aborted: Vec<u64>,
+    /// How far joins are, by number.
+    moved: HashMap<u64, u64>,
     replies: HashMap<u64, Value>,
 }
 
@@ -54,6 +56,7 @@ impl Lane {
                     let mut log = log.lock().unwrap();
                     match kind {
                         EVENT if value["event"] == "socket" => log.sockets.push(value),
+                        EVENT if value["event"] == "moved" => drop(log.moved.insert(value["join"].as_u64().unwrap(), value["moved"].as_u64().unwrap())),
                         EVENT => log.aborted.push(value["id"].as_u64().unwrap()),
                         REPLY => drop(log.replies.insert(value["id"].as_u64().unwrap(), value)),
                         other => panic!("frame of kind {other}"),
@@ -87,6 +90,11 @@ impl Lane {
 
     pub fn aborted(&self, id: &Value) -> bool {
         self.seen.lock().unwrap().aborted.contains(&id.as_u64().unwrap())
+    }
+
+    /// What was last told of a join.
+    pub fn moved(&self, join: u64) -> Option<u64> {
+        self.seen.lock().unwrap().moved.get(&join).copied()
     }
 
     /// The thread dies: its channel closes first, as when Node ends a worker.

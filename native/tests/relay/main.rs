@@ -7,6 +7,7 @@ mod dialled;
 mod failover;
 mod first_bytes;
 mod foreign;
+mod joined;
 mod judged;
 mod keys;
 mod lane;
