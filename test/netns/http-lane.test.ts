@@ -57,6 +57,40 @@ const manifests = {
   ),
 };
 
+/** Long bodies down and up in turn on one kept connection, each compared by hash. */
+const longBodies = `
+const { Agent, request } = require("http");
+const { createHash } = require("crypto");
+const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+const sum = (data) => createHash("sha256").update(data).digest("hex");
+const ports = new Set();
+const ask = (method, path, body) => new Promise((resolve, reject) => {
+  const call = request({ agent, host: "web", path, method, headers: { "content-length": body?.length ?? 0 } }, (answer) => {
+    ports.add(answer.socket.localPort);
+    const all = [];
+    answer.on("data", (data) => all.push(data)).on("end", () => resolve(Buffer.concat(all))).on("error", reject);
+  });
+  call.on("error", reject).end(body);
+});
+(async () => {
+  const down = sum(Buffer.alloc(20_000_000, "bytes"));
+  const body = require("crypto").randomBytes(16 * 2 ** 20);
+  const said = [];
+  for (const method of ["GET", "POST", "GET", "POST"]) {
+    const got = method === "GET" ? sum(await ask("GET", "/bytes")) : String(await ask("POST", "/up", body));
+    said.push(got === (method === "GET" ? down : sum(body)) ? method : got);
+  }
+  if (String(await ask("GET", "/last")).startsWith("web GET /last")) said.push("GET");
+  console.log(said.join(" ") + " on " + ports.size + " connection");
+  agent.destroy();
+})().catch((error) => { console.error(error); process.exit(1); });
+`;
+
+/** Bodies that native has been given to move. */
+async function joins(lab: TestLab, node: string): Promise<number> {
+  return Number(/^fairlead_native_total\{counter="joins"\} (\d+)/m.exec(await lab.metrics(node))?.[1] ?? 0);
+}
+
 async function fetch(lab: TestLab, from: string, path: string): Promise<string> {
   const got = await lab.run(from, ["curl", "-sS", "-m", "30", "-w", " %{http_code}", `http://web${path}`]);
   return got.stdout + got.stderr;
@@ -118,6 +152,19 @@ test("[TRF-1] [SEC-1] [IDN-8] [OBS-1] requests between nodes are routed, judged 
         assert.ok(got.stderr.includes(sum), got.stderr);
         const cut = await lab.run(from, ["curl", "-sS", "-m", "60", "-o", "/dev/null", "http://web/cut"]);
         assert.match(cut.stderr, /curl: \((18|56)\)/);
+      }
+    });
+
+    await t.test("[INT-9] 16 MiB both ways on one connection, moved by native, and then it is used again", async () => {
+      for (const [from, nodes] of [
+        ["shop/client", ["node1", "node2"]],
+        ["shop/beside", ["node2"]],
+      ] as const) {
+        const before = await Promise.all(nodes.map((node) => joins(lab, node)));
+        const got = await lab.run(from, [process.execPath, "-e", longBodies]);
+        assert.equal(got.stdout.trim(), "GET POST GET POST GET on 1 connection", `${from}: ${got.stderr}`);
+        for (const [i, node] of nodes.entries())
+          await waitFor(`joins at ${node}`, async () => (await joins(lab, node)) >= (before[i] as number) + 4);
       }
     });
 

@@ -12,10 +12,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde_json::{Value, json};
 
-use super::{dial, joins};
 use super::shared::{Message, Shared};
 use super::slab::Key;
 use super::sock::{self, Io};
+use super::{dial, joins};
 use crate::channel::{CALL, Channel, EVENT, FrameReader, REPLY};
 use crate::reason::Reason;
 

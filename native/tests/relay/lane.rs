@@ -56,7 +56,9 @@ impl Lane {
                     let mut log = log.lock().unwrap();
                     match kind {
                         EVENT if value["event"] == "socket" => log.sockets.push(value),
-                        EVENT if value["event"] == "moved" => drop(log.moved.insert(value["join"].as_u64().unwrap(), value["moved"].as_u64().unwrap())),
+                        EVENT if value["event"] == "moved" => {
+                            drop(log.moved.insert(value["join"].as_u64().unwrap(), value["moved"].as_u64().unwrap()))
+                        }
                         EVENT => log.aborted.push(value["id"].as_u64().unwrap()),
                         REPLY => drop(log.replies.insert(value["id"].as_u64().unwrap(), value)),
                         other => panic!("frame of kind {other}"),
