@@ -258,6 +258,26 @@ test("a server that answers before it has the body, and ends, is heard", async (
   assert.equal(counted[0]?.outcome, "finished");
 });
 
+test("what has to be seen on the way is not given away: copies, what is kept for another try, short waits", async (t) => {
+  const joined = await lane(t);
+  const before = await joined.counter("joins");
+  const copied = createHash("sha256");
+  const copies = { begin: () => {}, data: (chunk: Buffer) => void copied.update(chunk), end: () => {} };
+  for (const more of [{ copies }, { replayBytes: big }, { idleTimeoutMs: 900 }]) {
+    const { proxy } = await behind(t, echo, {
+      lane: joined,
+      handler: { decide: () => ({ kind: "forward", upstream: proxy.pool, ...more }) },
+    });
+    const client = await open(t, proxy.port);
+    const answers = readResponses(client, 1);
+    client.write(post(big));
+    client.write(bytes);
+    assert.equal(JSON.parse(String((await answers)[0])).hash, hashOf(bytes));
+  }
+  assert.equal(copied.digest("hex"), hashOf(bytes));
+  assert.equal(await joined.counter("joins"), before);
+});
+
 test("a socket that native does not know again is carried here", async (t) => {
   const joined = await startJoinedLane(256 * 1024, () => 1);
   t.after(() => joined.close());

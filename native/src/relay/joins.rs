@@ -23,7 +23,7 @@ use crate::fault::Fault;
 use crate::sys;
 
 /// Reads of one join before others get their turn.
-const TURNS: usize = 8;
+const TURNS: usize = 4;
 /// What is read at once: little while the sink is slower than the source, for what it does not take is kept here.
 const LEAST_CHUNK: usize = 64 * 1_024;
 pub const MOST_CHUNK: usize = 256 * 1_024;

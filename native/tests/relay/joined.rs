@@ -264,7 +264,8 @@ fn a_stream_without_its_pair() {
     read_end(&pair);
     drop(pair);
     let records = mesh.one.records(1);
-    assert_eq!((reason(records[0]), number(records[0], 48), number(records[0], 56)), (0, total as u64, total as u64));
+    let record = &records[0];
+    assert_eq!((reason(record), number(record, 48), number(record, 56)), (0, total as u64, total as u64));
 }
 
 fn write_all(to: &mut UnixStream, mut part: &[u8]) {
