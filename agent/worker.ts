@@ -38,8 +38,8 @@ const tellMs = 1_000;
 const forgetMs = 60_000;
 /** How long a thread that drains must have been without connections before it says so, ms: one may be on its way to it. */
 const settleMs = 200;
-/** Of a body, bytes that are worth giving to native to move. */
-const leastJoined = 256 * 1024;
+/** Of a body, bytes that are worth giving to native to move: with fewer, telling it costs more than is saved. */
+const leastJoined = 512 * 1024;
 
 const start = workerData as ThreadStart;
 const tell = (message: FromThread): void => parentPort?.postMessage(message);

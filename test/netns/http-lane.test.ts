@@ -88,7 +88,7 @@ const ask = (method, path, body) => new Promise((resolve, reject) => {
 
 /** Bodies that native has been given to move. */
 async function joins(lab: TestLab, node: string): Promise<number> {
-  return Number(/^fairlead_native_total\{counter="joins"\} (\d+)/m.exec(await lab.metrics(node))?.[1] ?? 0);
+  return Number((await lab.askAgent(node, "/v1/counters")).joins ?? 0);
 }
 
 async function fetch(lab: TestLab, from: string, path: string): Promise<string> {

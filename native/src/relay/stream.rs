@@ -228,6 +228,8 @@ impl Worker {
                 }
             }
             Event::Fin => {
+                self.end_into(key, How::SourceEnded);
+                let Some(t) = self.tunnels.get_mut(key) else { return };
                 if let Some(c) = t.conn.and_then(|c| self.conns.get_mut(c)) {
                     let side = c.far_side();
                     c.close_first(side);
