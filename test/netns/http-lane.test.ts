@@ -163,8 +163,9 @@ test("[TRF-1] [SEC-1] [IDN-8] [OBS-1] requests between nodes are routed, judged 
         const before = await Promise.all(nodes.map((node) => joins(lab, node)));
         const got = await lab.run(from, [process.execPath, "-e", longBodies]);
         assert.equal(got.stdout.trim(), "GET POST GET POST GET on 1 connection", `${from}: ${got.stderr}`);
+        // The first answer may come on a connection that requests share: nobody knew how long it would be.
         for (const [i, node] of nodes.entries())
-          await waitFor(`joins at ${node}`, async () => (await joins(lab, node)) >= (before[i] as number) + 4);
+          await waitFor(`joins at ${node}`, async () => (await joins(lab, node)) >= (before[i] as number) + 3);
       }
     });
 
