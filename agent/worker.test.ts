@@ -19,6 +19,7 @@ import { systemClock } from "./base/clock.ts";
 import { encodeFrame } from "./base/frames.ts";
 import { silentLogger } from "./base/log.ts";
 import type { LocalPod } from "./flow.ts";
+import type { JoinParams } from "./native-calls.ts";
 import type { RequestDeltas } from "./report/request-series.ts";
 import type { HandedEnd } from "./threads.ts";
 
@@ -303,4 +304,20 @@ test("[DP-24] what was silent, is no HTTP and is allowed as a connection is carr
   replicas.mesh({ changed: [{ kind: "Authorization", value: noAdmin }], removed: [] });
   await waitFor("the reset", () => seen.error !== "");
   assert.equal(seen.error, "ECONNRESET");
+});
+
+test("[INT-9] the rest of a long body is given to native, by what it knows both sockets by; refused, it is carried here", async (t) => {
+  const body = randomBytes(4_000_000);
+  const server = createHttp1((_, res) => res.end(body));
+  const { joins, connect } = await startThreads(t, 1, server);
+  const client = await connect(0, { cookie: 8_001 });
+  const got: Buffer[] = [];
+  client.on("data", (data: Buffer) => got.push(data));
+  client.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+  await new Promise((resolve) => client.once("end", resolve));
+  assert.ok(Buffer.concat(got).subarray(-body.length).equals(body));
+  assert.equal(joins.length, 1);
+  const [{ from, to, bytes }] = joins as [JoinParams];
+  assert.deepEqual([from.cookie, from.id, to.cookie, to.id], [8_002, 2, 8_001, 1]);
+  assert.ok(bytes > 512 * 1024 && bytes < body.length);
 });

@@ -8,7 +8,7 @@ import { systemRandom } from "./base/random.ts";
 import { err } from "./base/result.ts";
 import { Carried } from "./carried.ts";
 import { betweenLimits } from "./forward/between.ts";
-import { LaneSockets } from "./forward/dial.ts";
+import { LaneSockets, type SocketFacts } from "./forward/dial.ts";
 import { Downstream } from "./forward/http1/downstream.ts";
 import { defaultExchangeLimits } from "./forward/http1/exchange.ts";
 import { Refusing } from "./forward/http1/refusing.ts";
@@ -148,14 +148,17 @@ function tellRequests(): void {
   if (noted.length > 0) tell({ say: "notes", notes: noted });
 }
 
+function factsOf({ fd, id, tunnel, cookie }: HandedSocket): SocketFacts {
+  return { fd, id, paired: tunnel !== "plain", ...(typeof cookie === "number" ? { cookie } : {}) };
+}
+
 function take(handed: HandedSocket): void {
-  const { fd, id, tunnel, protocol, cookie } = handed;
-  const facts = { fd, id, paired: tunnel !== "plain", ...(typeof cookie === "number" ? { cookie } : {}) };
+  const { protocol } = handed;
   const tenant = tenants.of(tenantOf(handed));
   if (!tenant.open()) {
     const why = `namespace ${tenant.namespace} has ${tenant.connections} connections here, its limit`;
-    if (protocol === "http2") sockets.adopt(facts).reset();
-    else refusing.refuse(sockets.adopt(facts), `${why} (FAIRLEAD_NAMESPACE_CONNECTIONS)`);
+    if (protocol === "http2") sockets.adopt(factsOf(handed)).reset();
+    else refusing.refuse(sockets.adopt(factsOf(handed)), `${why} (FAIRLEAD_NAMESPACE_CONNECTIONS)`);
     return;
   }
   // A flood of connections waits for its turns too.
@@ -170,14 +173,13 @@ function serve(handed: HandedSocket, tenant: Tenant): void {
 }
 
 function begin(handed: HandedSocket, tenant: Tenant): void {
-  const { fd, id, tunnel, protocol } = handed;
-  const facts = { fd, id, paired: tunnel !== "plain" };
+  const { protocol } = handed;
   const closed = (): void => {
     tenant.close();
     handedOver.ended(connection);
   };
   const takers = takersOf(handed, tenant, closed);
-  const open = (onread: OnReadOpts): Socket => sockets.adopt(facts, { onread });
+  const open = (onread: OnReadOpts): Socket => sockets.adopt(factsOf(handed), { onread });
   const isNamed = protocol === "http1" || protocol === "http2";
   let connection: Drained;
   if (handed.requests === true) connection = takeBetween(handed, tenant, closed, open);

@@ -13,6 +13,7 @@ import { systemClock } from "../../agent/base/clock.ts";
 import { encodeFrame, FrameReader } from "../../agent/base/frames.ts";
 import { silentLogger } from "../../agent/base/log.ts";
 import { seededRandom } from "../../agent/base/random.ts";
+import type { JoinParams } from "../../agent/native-calls.ts";
 import { MeshState } from "../../agent/state/mesh-state.ts";
 import type { HandedSocket } from "../../agent/threads.ts";
 import { type FakeNative, silentListener, startFakeNative } from "./fake-native.ts";
@@ -87,15 +88,18 @@ export async function pair(t: TestContext, where: string | number): Promise<{ ne
   return { near, far };
 }
 
-/** What a data thread asks of native: `dial` connects as this process can, or fails. */
+/** What a data thread asks of native: `dial` connects as this process can, or fails; `join` is noted and refused. */
 export function answerDials(
   channel: Socket,
   answer: (params: { endpoint: { port: number } }) => Promise<object>,
+  joins: JoinParams[] = [],
 ): void {
   const frames = new FrameReader({
     async frame(_kind, payload) {
-      const { id, params } = JSON.parse(payload.toString());
-      channel.write(encodeFrame(2, JSON.stringify({ id, ...(await answer(params)) })));
+      const { id, method, params } = JSON.parse(payload.toString());
+      if (method === "join") joins.push(params);
+      const answered = method === "join" ? { error: { code: "join_stale", message: "join" } } : await answer(params);
+      channel.write(encodeFrame(2, JSON.stringify({ id, ...answered })));
     },
   });
   channel.on("data", (chunk: Buffer) => frames.push(chunk)).resume();
@@ -107,6 +111,8 @@ export const script = (body: string): URL =>
 
 export interface StartedThreads {
   readonly threads: DataThreads;
+  /** What was asked to be joined. */
+  readonly joins: readonly JoinParams[];
   /** A connection of a client to the pod shop/a, given to a thread; the client's end. */
   connect(thread: number, more?: Partial<HandedSocket>): Promise<Socket>;
 }
@@ -125,16 +131,18 @@ export async function startThreads(
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   t.after(() => server.close());
   const channels = new Map<number, Socket>();
+  const joins: JoinParams[] = [];
   // Made ahead: an answer of native is given at once.
   const spare = await Promise.all(Array.from({ length: count + 4 }, (_, i) => pair(t, join(folder, `${i}.sock`))));
   native.answers.set("handover.attach", ({ thread }) => {
     const { near, far } = spare.pop() as (typeof spare)[0];
     channels.set(thread as number, far);
-    answerDials(far, async () => {
+    const dialled = async (): Promise<object> => {
       const socket = connect({ port: (server.address() as AddressInfo).port, allowHalfOpen: true });
       await new Promise((resolve) => socket.once("connect", resolve));
-      return { ok: { fd: give(socket), id: 2, lane: "local" } };
-    });
+      return { ok: { fd: give(socket), cookie: 8_002, id: 2, lane: "local" } };
+    };
+    answerDials(far, dialled, joins);
     far.on("error", () => {});
     return { fd: give(near) };
   });
@@ -146,6 +154,7 @@ export async function startThreads(
   t.after(() => started.value.stop());
   return {
     threads: started.value,
+    joins,
     async connect(thread, handed = {}) {
       const client = await pair(t, 0);
       const event: HandedSocket = {

@@ -321,7 +321,7 @@ fn a_stream_that_breaks() {
         is(&answer.join().unwrap(), how, 400_000);
         match how {
             "source_ended" => read_end(&pair),
-            _ => drop(wait_for(|| lane.aborted(&json!(id)).then_some(()))),
+            _ => wait_for(|| lane.aborted(&json!(id)).then_some(())),
         }
     }
 }

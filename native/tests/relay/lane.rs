@@ -57,7 +57,7 @@ impl Lane {
                     match kind {
                         EVENT if value["event"] == "socket" => log.sockets.push(value),
                         EVENT if value["event"] == "moved" => {
-                            drop(log.moved.insert(value["join"].as_u64().unwrap(), value["moved"].as_u64().unwrap()))
+                            log.moved.insert(value["join"].as_u64().unwrap(), value["moved"].as_u64().unwrap());
                         }
                         EVENT => log.aborted.push(value["id"].as_u64().unwrap()),
                         REPLY => drop(log.replies.insert(value["id"].as_u64().unwrap(), value)),
