@@ -1,6 +1,7 @@
 """Sends heads of HTTP/2 as they are, malformed or not, with hyper-h2: `http2_raw.py HOST CASES` (JSON). Prints for each name, answer, and what reached
 the recorder at port 90."""
 import json
+import re
 import socket
 import sys
 
@@ -19,7 +20,7 @@ def bytes_of(fields):
     return [(name.encode("latin1"), value.encode("latin1")) for name, value in fields]
 
 
-def converse(case):
+def converse(case, number):
     wire = socket.create_connection((host, 80), 15)
     connection = h2.connection.H2Connection(config)
     connection.initiate_connection()
@@ -36,7 +37,7 @@ def converse(case):
             if isinstance(event, h2.events.PingAckReceived) and not sent:
                 sent = True
                 body, trailers = case.get("body"), case.get("trailers")
-                connection.send_headers(1, bytes_of(case["fields"]), end_stream=body is None and not trailers)
+                connection.send_headers(1, bytes_of([*case["fields"], ("x-case", str(number))]), end_stream=body is None and not trailers)
                 if body is not None:
                     connection.send_data(1, body.encode("latin1"), end_stream=not trailers)
                 if trailers:
@@ -50,18 +51,20 @@ def converse(case):
         wire.sendall(connection.data_to_send())
 
 
-def taken():
+def taken(number):
+    """What reached the recorder, but for what says of itself that it belongs to another case and came late."""
     with socket.create_connection((host, 90), 15) as wire:
         wire.sendall(b"take\n")
         text = b""
         while not text.endswith(b"\n"):
             text += wire.recv(65536)
-        return json.loads(text)
+        marks = ((arrived, re.search(r"\r\nx-case: (\d+)\r\n", arrived)) for arrived in json.loads(text))
+        return [arrived for arrived, mark in marks if mark is None or mark[1] == str(number)]
 
 
-for case in cases:
+for number, case in enumerate(cases):
     try:
-        answer = converse(case)
+        answer = converse(case, number)
     except Exception as e:
         answer = "failed %s %s" % (type(e).__name__, e)
-    print(json.dumps({"name": case["name"], "answer": answer, "arrived": taken()}), flush=True)
+    print(json.dumps({"name": case["name"], "answer": answer, "arrived": taken(number)}), flush=True)
