@@ -6,6 +6,7 @@ import { type TestContext, test } from "node:test";
 import { localPod } from "../test/kit/mesh.ts";
 import { client as clientPod, endpoint, lane, web } from "../test/kit/request-lane.ts";
 import {
+  algorithms,
   defaultBalancer,
   defaultBreaker,
   defaultOutlier,
@@ -61,6 +62,25 @@ test("[RES-5] an answer that the policy names is asked for elsewhere; a method t
   const posted = new Set<number>();
   for (let i = 0; i < 4; i++) posted.add((await get("/", "POST")).status);
   assert.deepEqual([...posted].sort(), [200, 503]);
+});
+
+test("[DIS-6] [RES-5] a request meets no endpoint twice while there is another: with two of three gone none fails, whatever picks", async (t) => {
+  const up = createServer((_, response) => response.end("up"));
+  await new Promise<void>((resolve) => up.listen(0, "127.0.0.1", resolve));
+  t.after(() => {
+    up.close();
+    up.closeAllConnections();
+  });
+  const at = { "10.244.2.1": 1, "10.244.2.2": 1, "10.244.2.3": (up.address() as AddressInfo).port };
+  const workloads = [1, 2, 3].map((i) => endpoint(`e${i}`, `10.244.2.${i}`));
+  for (const algorithm of algorithms) {
+    const policy = { ...defaultPolicy, balancer: { ...defaultBalancer, algorithm } };
+    const routing = { name: "web", namespace: "shop", routes: [], policy };
+    const { get, series } = await lane(t, { parts: { services: [web], workloads, routings: [routing] }, at });
+    // So few that the budget of retries covers them all.
+    for (let i = 0; i < 12; i++) assert.deepEqual([(await get("/")).status, algorithm], [200, algorithm]);
+    assert.deepEqual(flags(series), ["200 -"]);
+  }
 });
 
 test("[RES-5] retries stay within the budget, and the answer of the last try is the client's", async (t) => {

@@ -39,7 +39,7 @@ import {
   respond,
   routeAnswer,
 } from "./upstream/local-answers.ts";
-import type { Member } from "./upstream/member.ts";
+import { type Member, untried } from "./upstream/member.ts";
 import { mirrorPools } from "./upstream/mirrors.ts";
 import type { RequestWays, Ways, WaysParts } from "./upstream/request-ways.ts";
 import type { Way } from "./upstream/way.ts";
@@ -79,6 +79,8 @@ export class RequestFlow implements Handler {
   /** Of the last try, and whether that try is under way. */
   #member: Member | undefined;
   #isTrying = false;
+  /** Slots of the endpoints before it. */
+  readonly #tried: number[] = [];
   #routed: Routed | undefined;
   #policy: HttpPolicy | undefined;
   #key = 0;
@@ -117,7 +119,7 @@ export class RequestFlow implements Handler {
   #decide(head: RequestHead, { startedMs }: Exchange): Forward | Respond {
     this.#ways = this.#way = this.#member = this.#routed = this.#session = undefined;
     this.#limiter = this.#limitFields = this.#features = undefined;
-    this.#tries = this.#retries = 0;
+    this.#tries = this.#retries = this.#tried.length = 0;
     this.#triedMs = startedMs;
     this.#flags = "-";
     const { ways, table, policy } = this.#book.current();
@@ -283,15 +285,19 @@ export class RequestFlow implements Handler {
   /** The head is gone by now: only servers elsewhere, or whose policies ask about no request, can take it over. */
   #pickOther(cluster: Cluster): boolean {
     const ways = this.#ways as Ways;
-    const before = cluster.members.indexOf(this.#member as Member);
+    const { members } = cluster;
+    const last = this.#member as Member;
+    const before = members.indexOf(last);
+    this.#tried.push(last.slot);
     for (let picks = 0; picks < mostPicks; picks++) {
-      const index = cluster.pick(this.#key, before);
-      if (index < 0) return false;
-      if (index === before) return true;
+      const picked = cluster.pick(this.#key, before);
+      if (picked < 0) return false;
+      if (picked === before) return true;
+      const index = untried(cluster, this.#tried, picked);
       const way = ways.way(index);
       const judge = way.judge(this.#parts.replica.state);
       if (judge !== undefined && !judge.asksNothing) continue;
-      this.#member = cluster.members[index];
+      this.#member = members[index];
       this.#way = way;
       this.#session = undefined;
       return true;

@@ -31,6 +31,21 @@ export class Member implements PickEndpoint {
 /** "<address>:<port>". */
 export const idOf = ({ ip, port }: Upstream): string => (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);
 
+/** `picked`, or where its slot is among `tried` the next endpoint that is not and may be used; `picked` all the same where there is none. */
+export function untried(
+  cluster: { readonly members: readonly Member[]; isOpen(index: number): boolean },
+  tried: readonly number[],
+  picked: number,
+): number {
+  const { members } = cluster;
+  for (let step = 0; step < members.length; step++) {
+    const index = (picked + step) % members.length;
+    const { slot, weight } = members[index] as Member;
+    if (!tried.includes(slot) && (step === 0 || (weight > 0 && cluster.isOpen(index)))) return index;
+  }
+  return picked;
+}
+
 /** Whether what a request needs of the endpoint at `index` is as it was; `this`: the upstreams of now. */
 export function isStill(this: readonly Upstream[], { upstream: was }: Member, index: number): boolean {
   const is = this[index] as Upstream;
