@@ -6,7 +6,8 @@ import type { AddressInfo } from "node:net";
 import { type TestContext, test } from "node:test";
 import { Client, credentials, Metadata, status } from "@grpc/grpc-js";
 import { systemClock } from "../../agent/base/clock.ts";
-import { deadline, grpcServer, path, pattern, same, unary } from "../kit/grpc-echo.ts";
+import { deadline, same } from "../kit/grpc-bytes.ts";
+import { grpcServer, path, pattern, unary } from "../kit/grpc-echo.ts";
 import { type Lane, type LaneOptions, startLane } from "../kit/http-lane.ts";
 
 async function grpc(t: TestContext, options: Partial<LaneOptions> = {}): Promise<{ client: Client; lane: Lane }> {

@@ -11,18 +11,10 @@ import {
   type sendUnaryData,
   status,
 } from "@grpc/grpc-js";
+import { deadline, methodOf, same } from "./grpc-bytes.ts";
 
 export const pattern = (bytes: number): Buffer => Buffer.from(Array.from({ length: bytes }, (_, i) => (i * 31) % 253));
-export const same = (b: Buffer): Buffer => b;
-const method = (name: string, requestStream: boolean, responseStream: boolean) => ({
-  path: `/test.Echo/${name}`,
-  requestStream,
-  responseStream,
-  requestSerialize: same,
-  requestDeserialize: same,
-  responseSerialize: same,
-  responseDeserialize: same,
-});
+const method = methodOf("test.Echo");
 type Call = Buffer;
 
 /** Says `name`, if it has one, before it answers. Unary echoes, or fails as asked; server streaming sends as many as asked; client streaming counts; the last sends each back. */
@@ -100,7 +92,6 @@ export function grpcServer(
 }
 
 export const path = (name: string): string => `/test.Echo/${name}`;
-export const deadline = (): { deadline: number } => ({ deadline: Date.now() + 60_000 });
 export function unary(client: Client, message: string, options: object = deadline()) {
   return new Promise<{ value?: string; code: number; details: string; trailer: unknown }>((resolve) => {
     let value: string | undefined;

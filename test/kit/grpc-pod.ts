@@ -1,7 +1,8 @@
 // gRPC as a program in a pod: `serve PORT NAME` answers all four kinds of calls, `call HOST:PORT CALL...` makes calls one after the other
 // and prints a line of JSON for each: its code, its message, who answered, what came.
 import { Client, credentials, Metadata, type StatusObject } from "@grpc/grpc-js";
-import { deadline, grpcServer, path, same } from "./grpc-echo.ts";
+import { deadline, same } from "./grpc-bytes.ts";
+import { grpcServer, path } from "./grpc-echo.ts";
 
 export interface PodCall {
   readonly call: string;

@@ -3,8 +3,10 @@
 import { Agent, request } from "node:http";
 import { type ClientHttp2Session, connect as connectHttp2, constants } from "node:http2";
 import { connect } from "node:net";
+import type { Readable } from "node:stream";
 import { Client, credentials, Metadata, status } from "@grpc/grpc-js";
-import { path as grpcPath, same } from "./grpc-echo.ts";
+import { same } from "./grpc-bytes.ts";
+import { path as grpcPath } from "./grpc-echo.ts";
 
 export interface Asked {
   /** Why it is not what it should be. */
@@ -53,7 +55,7 @@ const once = (over: (asked: Asked) => void): ((asked: Asked) => void) => {
   };
 };
 
-function judge({ method, path, body }: Plan, code: number, text: string, bytes: number): Asked {
+function judge({ method, path, body }: Plan, code: number, { text, bytes }: ReturnType<typeof gather>): Asked {
   const what = `${method} ${path}`;
   if (path === "/denied") return code === 403 ? {} : { failed: `${what}: ${code} instead of 403` };
   if (code !== 200) return { failed: `${what}: ${code} ${text.slice(0, 120)}` };
@@ -61,6 +63,29 @@ function judge({ method, path, body }: Plan, code: number, text: string, bytes: 
   if (Number(got) !== (body?.length ?? 0)) return { failed: `${what}: the server got ${got} bytes`, server };
   if (path === "/long" && bytes < longBytes) return { failed: `${what}: ${bytes} bytes of a long answer`, server };
   return { server };
+}
+
+/** Connections opened since they were last asked for. */
+class Openings {
+  #count = 0;
+  add(): void {
+    this.#count++;
+  }
+  readonly take = (): number => {
+    const count = this.#count;
+    this.#count = 0;
+    return count;
+  };
+}
+
+/** How long an answer is so far, and how it begins. */
+function gather(answer: Readable): { bytes: number; text: string } {
+  const got = { bytes: 0, text: "" };
+  answer.on("data", (chunk: Buffer) => {
+    got.bytes += chunk.length;
+    if (got.text.length < 256) got.text += chunk.toString("latin1", 0, 256);
+  });
+  return got;
 }
 
 /** A connection that says nothing of use and is reset. */
@@ -76,14 +101,10 @@ function resetOne(host: string, port: number, said: string | Buffer): void {
 export function http1Asker(host: string, churns: boolean): MixedAsker {
   const agent = new Agent({ keepAlive: true, maxSockets: 32, scheduling: "fifo" });
   const known = new WeakSet<object>();
-  let opened = 0;
+  const opened = new Openings();
   return {
     kind: "http1",
-    takeOpened() {
-      const count = opened;
-      opened = 0;
-      return count;
-    },
+    takeOpened: opened.take,
     ask(n, told) {
       const over = once(told);
       const plan = planOf(n, churns);
@@ -91,19 +112,14 @@ export function http1Asker(host: string, churns: boolean): MixedAsker {
       if (isTurn(churns, n, every.reset)) resetOne(host, 80, "GET / HTTP/1.1\r\nhost: web\r\n");
       const headers = isTurn(churns, n, every.closed) ? { connection: "close" } : {};
       const asked = request({ host, path, method, agent, headers, timeout: patienceMs }, (answer) => {
-        let bytes = 0;
-        let text = "";
-        answer.on("data", (chunk: Buffer) => {
-          bytes += chunk.length;
-          if (text.length < 256) text += chunk.toString("latin1", 0, 256);
-        });
+        const got = gather(answer);
         answer.on("error", (error) => over({ failed: `${method} ${path}: answer cut: ${error.message}` }));
-        answer.on("end", () => over(judge(plan, answer.statusCode ?? 0, text, bytes)));
+        answer.on("end", () => over(judge(plan, answer.statusCode ?? 0, got)));
       });
       asked.on("socket", (socket) => {
         if (known.has(socket)) return;
         known.add(socket);
-        opened++;
+        opened.add();
       });
       asked.on("timeout", () => asked.destroy(new Error("no answer in time")));
       asked.on("error", (error: NodeJS.ErrnoException) =>
@@ -121,12 +137,12 @@ export function http1Asker(host: string, churns: boolean): MixedAsker {
 export function http2Asker(host: string, churns: boolean): MixedAsker {
   const many = 4;
   const sessions: (ClientHttp2Session | undefined)[] = new Array(many).fill(undefined);
-  let opened = 0;
+  const opened = new Openings();
   const sessionOf = (at: number): ClientHttp2Session => {
     const kept = sessions[at];
     if (kept !== undefined && !kept.closed && !kept.destroyed) return kept;
     const session = connectHttp2(`http://${host}:81`);
-    opened++;
+    opened.add();
     sessions[at] = session;
     const gone = (): void => {
       if (sessions[at] === session) sessions[at] = undefined;
@@ -138,11 +154,7 @@ export function http2Asker(host: string, churns: boolean): MixedAsker {
   };
   return {
     kind: "http2",
-    takeOpened() {
-      const count = opened;
-      opened = 0;
-      return count;
-    },
+    takeOpened: opened.take,
     ask(n, told) {
       const over = once(told);
       const plan = planOf(n, churns);
@@ -154,8 +166,6 @@ export function http2Asker(host: string, churns: boolean): MixedAsker {
         { endStream: body === undefined },
       );
       let code = 0;
-      let bytes = 0;
-      let text = "";
       stream.setTimeout(patienceMs, () => {
         over({ failed: `${method} ${path}: no answer in time` });
         stream.close(constants.NGHTTP2_CANCEL);
@@ -163,12 +173,9 @@ export function http2Asker(host: string, churns: boolean): MixedAsker {
       stream.on("response", (head) => {
         code = Number(head[":status"]);
       });
-      stream.on("data", (chunk: Buffer) => {
-        bytes += chunk.length;
-        if (text.length < 256) text += chunk.toString("latin1", 0, 256);
-      });
+      const got = gather(stream);
       stream.on("end", () => {
-        if (code > 0) over(judge(plan, code, text, bytes));
+        if (code > 0) over(judge(plan, code, got));
       });
       stream.on("error", (error) => {
         const isUnsent = stream.rstCode === constants.NGHTTP2_REFUSED_STREAM && sessions[at] !== session;
@@ -195,22 +202,18 @@ const message = Buffer.alloc(200, "m");
 
 export function grpcAsker(host: string, churns: boolean): MixedAsker {
   let client: Client | undefined;
-  let opened = 0;
+  const opened = new Openings();
   const clientNow = (): Client => {
     if (client === undefined) {
       // A pool of its own for each, so that a new client is a new connection.
       client = new Client(`${host}:82`, credentials.createInsecure(), { "grpc.use_local_subchannel_pool": 1 });
-      opened++;
+      opened.add();
     }
     return client;
   };
   return {
     kind: "grpc",
-    takeOpened() {
-      const count = opened;
-      opened = 0;
-      return count;
-    },
+    takeOpened: opened.take,
     ask(n, told) {
       const over = once(told);
       const kind = callKinds[n % callKinds.length] as (typeof callKinds)[number];

@@ -8,7 +8,6 @@ import {
   Client,
   credentials,
   Metadata,
-  type MethodDefinition,
   Server,
   ServerCredentials,
   type ServerDuplexStream,
@@ -18,10 +17,9 @@ import {
   type sendUnaryData,
   status,
 } from "@grpc/grpc-js";
+import { deadline, methodOf, same } from "../../kit/grpc-bytes.ts";
 
 const SERVICE = "grpc.testing.TestService";
-const same = (b: Buffer): Buffer => b;
-const deadline = (): { deadline: number } => ({ deadline: Date.now() + 60_000 });
 
 /** Fields by number: bytes and messages as buffers, numbers as numbers, each a list. */
 function fieldsOf(bytes: Uint8Array): ReadonlyMap<number, readonly (number | Buffer)[]> {
@@ -74,15 +72,7 @@ function statusOf(request: ReturnType<typeof fieldsOf>): { code: number; details
 const sizesOf = (request: ReturnType<typeof fieldsOf>): number[] =>
   (request.get(2) ?? []).map((p) => numberOf(fieldsOf(bytesOf(p)).get(1)?.[0]));
 
-const method = (name: string, requestStream: boolean, responseStream: boolean): MethodDefinition<Buffer, Buffer> => ({
-  path: `/${SERVICE}/${name}`,
-  requestStream,
-  responseStream,
-  requestSerialize: same,
-  requestDeserialize: same,
-  responseSerialize: same,
-  responseDeserialize: same,
-});
+const method = methodOf(SERVICE);
 
 function unary(call: ServerUnaryCall<Buffer, Buffer>, done: sendUnaryData<Buffer>): void {
   const request = fieldsOf(call.request);
