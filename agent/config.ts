@@ -142,6 +142,8 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     metricsListen: env.hostPort("FAIRLEAD_METRICS_LISTEN", "0.0.0.0:15020"),
     /** off, stdout, file:PATH, syslog:udp:HOST:PORT, syslog:tcp:HOST:PORT, syslog:unix:PATH (docs/telemetry.md) */
     accessLog: env.string("FAIRLEAD_ACCESS_LOG", "off"),
+    /** Where threat records are written; forms as of FAIRLEAD_ACCESS_LOG. The last ones are under /v1/threats in any case. */
+    threatLog: env.string("FAIRLEAD_THREAT_LOG", "off"),
     /** Conditions: requests that one of them names are always written. Statuses as 5xx, 404, 500-503; 0 is no answer. */
     accessLogCodes: list("FAIRLEAD_ACCESS_LOG_CODES", parseStatus, ""),
     /** Condition: Envoy's response flags, as UAEX,UF. */

@@ -1,10 +1,22 @@
 // The enricher in the flow of requests, over real sockets: asked on the server's node before its policies, which may ask for what it found.
 import assert from "node:assert/strict";
+import { connect } from "node:net";
 import { type TestContext, test } from "node:test";
 import { authorization, rateLimit } from "../test/kit/mesh.ts";
 import { endpoint, type Given, lane, web, web1 } from "../test/kit/request-lane.ts";
 import { linesOf, observeAll } from "../test/kit/telemetry.ts";
 import { defaultEnricher, type EnricherSettings } from "./api/enricher.ts";
+
+/** What is answered to these bytes until the end. */
+const sent = (port: number, bytes: string): Promise<string> =>
+  new Promise((resolve, reject) => {
+    let text = "";
+    const socket = connect(port, "127.0.0.1", () => socket.write(bytes));
+    socket.setEncoding("latin1").on("data", (chunk) => {
+      text += chunk;
+    });
+    socket.on("error", reject).on("end", () => resolve(text));
+  });
 
 const identity = "spiffe://cluster.local/ns/edge/sa/gw";
 
@@ -91,4 +103,34 @@ test("[ENR-3] [LIM-1] a request's line has what the enricher found out, and name
     [429, "RL", "shop/one", undefined],
   );
   assert.equal("features" in (plain ?? {}), false);
+});
+
+test("[ENR-3] denied, limited and malformed requests have a threat record with features.mesh, though no log wants requests; others have none", async (t) => {
+  const at = { "10.244.2.1": await web1(t, "a") };
+  const settings = { enricher: { ...defaultEnricher, enable_mesh_enricher: true, mesh_pair_rpm_limit: 1 } };
+  const deny = authorization("no-admin", [{ to: [{ paths: ["/admin"] }] }], { action: "deny" });
+  const parts = { services: [web], workloads: [endpoint("a", "10.244.2.1")], authorizations: [deny], settings };
+  const { get, told, watch, port } = await lane(t, { direction: "inbound", parts, at, identity });
+  assert.equal((await get("/fine")).status, 200);
+  assert.equal((await get("/admin?x", "GET", { "x-request-id": "r-2" })).status, 403);
+  assert.equal((await get("/fine")).status, 429);
+  const raw = await sent(port, "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
+  assert.match(raw, /^HTTP\/1\.1 400 /);
+  watch.observer.close();
+  assert.equal(linesOf(told).length, 0);
+  const threats = told.flatMap((batch) => batch.threats?.lines ?? []).map((line) => JSON.parse(line));
+  const mesh = { namespace: "edge", mesh_source: identity };
+  assert.deepEqual(
+    threats.map((r) => [r.threat, r.status, r.method, r.path, r.policy, r.features?.mesh]),
+    [
+      ["denied", 403, "GET", "/admin?x", "shop/no-admin", { ...mesh, trace_id: "r-2" }],
+      ["limited", 429, "GET", "/fine", undefined, mesh],
+      ["malformed", 400, "", "", undefined, undefined],
+    ],
+  );
+  assert.deepEqual(
+    [threats[0].features.score, threats[0].features.anomalies, threats[0]["src.identity"], threats[0].input],
+    [0.7, ["cross_namespace", "unusual_pair", "missing_headers"], identity, 'path="/admin"'],
+  );
+  assert.deepEqual([threats[2].reason, threats[2].flags, threats[2].pod], ["host_repeated", "DPE", "shop/a"]);
 });

@@ -8,11 +8,12 @@ import type { RouteHit } from "./decide/http/decision.ts";
 import { composeEdits } from "./decide/http/filter-plan.ts";
 import { RequestTrace, TracePlan } from "./decide/trace/request-trace.ts";
 import type { Endpoint, Verdict } from "./flow.ts";
-import type { HeaderEdits, RequestHead } from "./http.ts";
+import type { HeaderEdits, Malformed, RequestHead } from "./http.ts";
 import { NoteCounts } from "./report/note-counts.ts";
 import type { ObservedBatch, RequestRecord } from "./report/observed.ts";
 import { LOG_MAYBE, RequestObserver, SPAN } from "./report/request-observer.ts";
 import type { RequestParties } from "./report/request-series.ts";
+import { type ThreatKind, threatOf } from "./report/threats.ts";
 import type { HandedSocket, ThreadStart } from "./threads.ts";
 
 export interface WatchParts {
@@ -50,6 +51,9 @@ export class RequestWatch {
   readonly #handed: HandedSocket;
   readonly trace = new RequestTrace();
   #wanted = 0;
+  #threat: ThreatKind | undefined;
+  /** Of the request that is being decided about: good until then. */
+  #head: RequestHead | undefined;
   #method = "";
   #authority = "";
   #path = "";
@@ -64,7 +68,7 @@ export class RequestWatch {
     this.#handed = handed;
   }
 
-  /** A request begins; gives what its next server is to be told beyond what the client said. Nothing of the head is kept. */
+  /** A request begins; gives what its next server is to be told beyond what the client said. The head is read until `decided`. */
   begin(head: RequestHead): HeaderEdits | undefined {
     const { observer, plan, random } = this.#parts;
     const edits = this.trace.begin(head, plan, random);
@@ -73,12 +77,22 @@ export class RequestWatch {
     this.#policy = "";
     this.#hit = undefined;
     this.#features = undefined;
+    this.#threat = undefined;
+    this.#head = head;
     this.#wanted = observer.wants() | (this.trace.recorded ? SPAN : 0);
-    if (this.#wanted === 0) return edits;
-    this.#method = head.method;
-    this.#authority = head.authority;
-    this.#path = head.path;
+    if (this.#wanted !== 0) this.#note(head);
     return edits;
+  }
+
+  #note({ method, authority, path }: RequestHead): void {
+    this.#method = method;
+    this.#authority = authority;
+    this.#path = path;
+  }
+
+  /** Where it goes is decided, for this time. */
+  decided(): void {
+    this.#head = undefined;
   }
 
   /** The route that it came under. */
@@ -98,9 +112,26 @@ export class RequestWatch {
   }
 
   /** It is answered here, for a close reason or the word of a filter; `policy` names what denied it, where that is no policy of `judged`. */
-  answered(reason: string, policy = ""): void {
+  answered(flags: string, reason: string, policy = ""): void {
     this.#reason = reason;
     this.#policy = policy;
+    const threat = threatOf(flags, reason);
+    if (threat === undefined || !this.#parts.observer.beginThreat(threat)) return;
+    this.#threat = threat;
+    if (this.#wanted === 0 && this.#head !== undefined) this.#note(this.#head);
+  }
+
+  /** Bytes of the client were no request. */
+  malformed({ refused, status, h2Code }: Malformed): void {
+    const { observer } = this.#parts;
+    if (!observer.beginThreat("malformed")) return;
+    const watch = new RequestWatch(this.#parts, this.#handed);
+    watch.#reason = refused;
+    const protocol = h2Code === undefined ? "http1" : "http2";
+    observer.threat(
+      watch.#record({ ...noExchange, clientProtocol: protocol, status }, "DPE", 0, undefined, undefined),
+      "malformed",
+    );
   }
 
   /** It is over. `parties`: as it is counted in metrics; `to`: the endpoint that it went to. */
@@ -112,6 +143,9 @@ export class RequestWatch {
     to: Endpoint | undefined,
   ): void {
     const wanted = this.#wanted;
+    if (this.#threat !== undefined)
+      this.#parts.observer.threat(this.#record(exchange, flags, durationMs, parties, to), this.#threat);
+    this.#threat = undefined;
     if (wanted === 0) return;
     this.#wanted = 0;
     // Nothing but a condition may want it, and it went as most do: most end here under such a log.
@@ -176,6 +210,14 @@ export class RequestWatch {
 }
 
 const noNotes: Verdict["notes"] = [];
+const noExchange = {
+  requestBytes: 0,
+  responseBytes: 0,
+  resent: 0,
+  outcome: "malformed",
+  isGrpc: false,
+  grpcStatus: "",
+};
 const at = (ip: string, port: number): string => (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);
 const nameOf = (of: { readonly namespace: string; readonly name: string } | undefined): string =>
   of === undefined ? "" : `${of.namespace}/${of.name}`;

@@ -109,6 +109,7 @@ export class RequestFlow implements Handler {
   decide(head: RequestHead, exchange: Exchange): Forward | Respond {
     this.#traced = this.#watch.begin(head);
     const decision = this.#decide(head, exchange);
+    this.#watch.decided();
     return decision.kind === "forward" ? this.#withTrace(decision) : decision;
   }
 
@@ -172,8 +173,9 @@ export class RequestFlow implements Handler {
     this.#parts.threw(error);
   }
 
-  refused({ refused }: Malformed): void {
-    this.#parts.malformed(refused);
+  refused(malformed: Malformed): void {
+    this.#parts.malformed(malformed.refused);
+    this.#watch.malformed(malformed);
   }
 
   ended(exchange: Exchange): void {
@@ -374,7 +376,7 @@ export class RequestFlow implements Handler {
 
   #own({ flags, answer, reason, policy }: OwnAnswer): Respond {
     this.#flags = flags;
-    this.#watch.answered(reason, policy);
+    this.#watch.answered(flags, reason, policy);
     return answer;
   }
 

@@ -20,7 +20,7 @@ import { mostTaps, type Telemetry } from "./telemetry.ts";
 
 /** What of the HTTP lane is looked at. */
 export interface WatchedLane {
-  readonly telemetry: Pick<Telemetry, "tap">;
+  readonly telemetry: Pick<Telemetry, "tap" | "threats">;
   /** Requests by source and service since the start. */
   requests(): readonly PairRequests[];
 }
@@ -56,12 +56,12 @@ export function adminRoutes(parts: AdminParts): readonly Route[] {
     get("/v1/tunnels", async () => passOn(await parts.native.call("tunnels.list", {}))),
     get("/v1/counters", async () => passOn(await parts.native.call("counters", {}))),
     get("/v1/certs", () => json(parts.certs())),
-    get("/v1/records", ({ query }) => {
-      const limit = Number(query.get("limit") ?? 100);
-      if (!Number.isInteger(limit) || limit < 1)
-        return problem(400, "bad_limit", "limit: is not a whole number above 0");
-      return json({ records: parts.recent.last(limit).map((b) => describeRecord(b, 0, parts.book)) });
-    }),
+    get("/v1/records", ({ query }) =>
+      limited(query, (limit) => ({
+        records: parts.recent.last(limit).map((b) => describeRecord(b, 0, parts.book)),
+      })),
+    ),
+    get("/v1/threats", ({ query }) => limited(query, (limit) => ({ threats: parts.lane.telemetry.threats(limit) }))),
     get("/v1/explain", ({ query }) => {
       const source = query.get("source");
       const destination = query.get("destination");
@@ -113,6 +113,13 @@ export function adminRoutes(parts: AdminParts): readonly Route[] {
     },
     ...healthRoutes(parts.health, parts.metrics),
   ];
+}
+
+/** What `give` has, at most `limit` of it. */
+function limited(query: URLSearchParams, give: (limit: number) => object) {
+  const limit = Number(query.get("limit") ?? 100);
+  const isGood = Number.isInteger(limit) && limit >= 1;
+  return isGood ? json(give(limit)) : problem(400, "bad_limit", "limit: is not a whole number above 0");
 }
 
 /** The names behind a connection's numbers. */

@@ -9,6 +9,7 @@ import { silentLogger } from "../base/log.ts";
 import { createMetrics } from "../base/metrics.ts";
 import { readConfig } from "../config.ts";
 import type { ObservedBatch } from "../report/observed.ts";
+import { threatsKept } from "../report/threats.ts";
 import type { ToThread } from "../threads.ts";
 import { readTap } from "./tap-query.ts";
 import { mostTaps, openTelemetry } from "./telemetry.ts";
@@ -163,4 +164,23 @@ test("[OBS-3] the query of a tap is read strictly", () => {
     const bad = read(text);
     assert.ok(!bad.ok && bad.error.startsWith(`${name}: `), text);
   }
+});
+
+test("[ENR-3] threat records are written where the setting says and the last ones are shown; a wrong setting is named", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "fairlead-threats-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const path = join(dir, "threats.log");
+  const { telemetry, metrics } = await open(t, { FAIRLEAD_THREAT_LOG: `file:${path}` });
+  telemetry.observed(batch({ threats: { lines: ['{"id":1}', '{"id":2}'], counts: [["denied", 3]], dropped: 1 } }));
+  assert.deepEqual(telemetry.threats(threatsKept), [{ id: 2 }, { id: 1 }]);
+  assert.deepEqual(telemetry.threats(1), [{ id: 2 }]);
+  await telemetry.close();
+  assert.equal(readFileSync(path, "utf8"), '{"id":1}\n{"id":2}\n');
+  assert.match(await metrics.text(), /^fairlead_threats_total\{kind="denied"\} 3$/m);
+  const config = configOf({ FAIRLEAD_THREAT_LOG: "disk" });
+  assert.ok(config.ok);
+  const parts = { config: config.value, clock: createFakeClock(), log: silentLogger, metrics: createMetrics() };
+  const refused = await openTelemetry({ ...parts, version: "1", notes: () => {} });
+  assert.ok(!refused.ok);
+  assert.match(refused.error, /^FAIRLEAD_THREAT_LOG: "disk" is none of off, stdout, file:PATH/);
 });

@@ -6,11 +6,12 @@ import type { Logger } from "../base/log.ts";
 import type { CounterMetric, Metrics } from "../base/metrics.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
-import { type AccessLog, openAccessLog } from "../report/access-log.ts";
+import { type AccessLog, openAccessLog, openSink } from "../report/access-log.ts";
 import { metricNames } from "../report/metric-names.ts";
 import type { NoteCount } from "../report/note-counts.ts";
 import type { Masks, ObservedBatch, Tap } from "../report/observed.ts";
 import type { SpanExport } from "../report/span-export.ts";
+import { ThreatReport } from "../report/threats.ts";
 import type { ToThread } from "../threads.ts";
 import type { ThreadTelemetry } from "./data-threads.ts";
 
@@ -44,9 +45,16 @@ export async function openTelemetry(parts: TelemetryParts): Promise<Result<Telem
   const sink = { clock, hostname: hostname(), pid: process.pid, dropped: (count: number) => logDropped.add({}, count) };
   const accessLog = openAccessLog(config.accessLog, masks, sink);
   if (!accessLog.ok) return err(`FAIRLEAD_ACCESS_LOG: ${accessLog.error}`);
+  const threatsDropped = metrics.counter(metricNames.threatsDropped);
+  const threatSink = openSink(config.threatLog, { ...sink, dropped: (count: number) => threatsDropped.add({}, count) });
+  if (!threatSink.ok) {
+    await accessLog.value.close();
+    return err(`FAIRLEAD_THREAT_LOG: ${threatSink.error}`);
+  }
+  const threats = new ThreatReport(metrics, threatSink.value, threatsDropped);
   const spansDropped = metrics.counter(metricNames.spansDropped);
   const spans = await openSpans(parts, masks, spansDropped);
-  return ok(new Telemetry(parts, { accessLog: accessLog.value, masks, logDropped, spans, spansDropped }));
+  return ok(new Telemetry(parts, { accessLog: accessLog.value, masks, logDropped, spans, spansDropped, threats }));
 }
 
 /** The exporter is only loaded where it is used. */
@@ -81,6 +89,7 @@ interface Opened {
   readonly logDropped: CounterMetric<never>;
   readonly spans: SpanExport | undefined;
   readonly spansDropped: CounterMetric<never>;
+  readonly threats: ThreatReport;
 }
 
 export class Telemetry implements ThreadTelemetry {
@@ -117,7 +126,8 @@ export class Telemetry implements ThreadTelemetry {
   }
 
   observed(batch: ObservedBatch): void {
-    const { accessLog, logDropped, spans, spansDropped } = this.#opened;
+    const { accessLog, logDropped, spans, spansDropped, threats } = this.#opened;
+    if (batch.threats !== undefined) threats.take(batch.threats);
     if (batch.lineCount > 0) accessLog.requests(batch.lines, batch.lineCount);
     if (batch.droppedLines > 0) logDropped.add({}, batch.droppedLines);
     if (batch.droppedSpans > 0) spansDropped.add({}, batch.droppedSpans);
@@ -129,6 +139,11 @@ export class Telemetry implements ThreadTelemetry {
       open.shown += isTaken ? count : 0;
       this.#missed(open, dropped + (isTaken ? 0 : count));
     }
+  }
+
+  /** The last threat records, newest first. */
+  threats(limit: number): readonly unknown[] {
+    return this.#opened.threats.last(limit);
   }
 
   notes(notes: readonly NoteCount[]): void {
@@ -165,7 +180,7 @@ export class Telemetry implements ThreadTelemetry {
     const over = new AbortController();
     const ended = spans?.close().finally(() => over.abort());
     await Promise.race([ended, this.#parts.clock.sleep(spans === undefined ? 0 : closeMs, over.signal)]);
-    await this.accessLog.close();
+    await Promise.all([this.accessLog.close(), this.#opened.threats.close()]);
   }
 
   #missed(open: OpenTap, count: number): void {

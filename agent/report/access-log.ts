@@ -29,7 +29,8 @@ export function openAccessLog(target: string, masks: Masks, parts: SinkParts): R
   return ok(sink.value === undefined ? silent : writeTo(sink.value, masks));
 }
 
-function openSink(target: string, parts: SinkParts): Result<LineSink | undefined, string> {
+/** `target`: as above; undefined: off. */
+export function openSink(target: string, parts: SinkParts): Result<LineSink | undefined, string> {
   if (target === "off" || target === "") return ok(undefined);
   if (target === "stdout") return ok(new StreamSink(() => process.stdout, parts, false));
   if (target.startsWith("file:") && target.length > 5)

@@ -46,6 +46,13 @@ export const metricNames = {
   responseBytes: spec("istio_response_bytes", "Bytes of response bodies", requestLabels),
   requestsDropped: spec("fairlead_request_series_overflow_total", "Requests counted under other: too many label sets"),
   malformed: spec("fairlead_malformed_requests_total", "Bytes of clients that were no request, by why", ["refused"]),
+  threats: spec("fairlead_threats_total", "Requests denied, over a limit or malformed, each with a threat record", [
+    "kind",
+  ]),
+  threatsDropped: spec(
+    "fairlead_threat_records_dropped_total",
+    "Threats that have no record: too many at once, or no writer",
+  ),
   breakerChanges: spec("fairlead_breaker_changes_total", "Changes of endpoints' circuit breakers, by new state", [
     "to",
   ]),

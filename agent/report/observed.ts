@@ -1,6 +1,7 @@
 // What data threads tell of single requests, and what they are asked to tell. Types alone: values that can be cloned.
 import type { RequestFeatures } from "../api/enricher.ts";
 import type { VerdictNote } from "../flow.ts";
+import type { ThreatBatch } from "./threats.ts";
 
 /** One ended request. Texts are "" where there is nothing to say. */
 export interface RequestRecord {
@@ -117,4 +118,5 @@ export interface ObservedBatch {
   /** Lines and spans that the control thread was too slow for, since the last batch. */
   readonly droppedLines: number;
   readonly droppedSpans: number;
+  readonly threats?: ThreatBatch;
 }

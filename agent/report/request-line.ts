@@ -2,6 +2,7 @@
 // terminal. Pure.
 import { isV4, parseIp } from "../base/ip.ts";
 import type { Masks, RequestRecord } from "./observed.ts";
+import type { ThreatKind } from "./threats.ts";
 
 /** Characters of a path, and of any other text of a client, that are written. */
 const maxPath = 1_024;
@@ -38,13 +39,15 @@ export function maskQuery(path: string): string {
   return at < 0 || at === path.length - 1 ? path : `${path.slice(0, at)}?...`;
 }
 
-/** The line without its end. Keys of the parties are those of connection lines (access-log.ts). */
-export function requestLine(r: RequestRecord, masks: Masks): string {
+/** The line without its end. Keys of the parties are those of connection lines (access-log.ts). `threat`: it is a threat record. */
+export function requestLine(r: RequestRecord, masks: Masks, threat?: ThreatKind): string {
   const address = masks.addresses ? maskAddress : same;
   const path = masks.queries ? maskQuery(r.path) : r.path;
   return safeJson({
     time: new Date(r.startedMs + r.durationMs).toISOString(),
-    type: "request",
+    type: threat === undefined ? "request" : "threat",
+    threat,
+    pod: threat === undefined ? undefined : orNull(r.pod),
     direction: r.direction,
     protocol: r.protocol,
     method: cut(r.method, 32),

@@ -5,6 +5,7 @@ import type { Random } from "../base/random.ts";
 import type { ObservedBatch, ObserveSettings, RequestRecord, Tap } from "./observed.ts";
 import { isByChance, isLogged, isNamed, isSampled, isTapped } from "./request-filter.ts";
 import { requestLine } from "./request-line.ts";
+import { type ThreatKind, ThreatNotes } from "./threats.ts";
 
 /** A batch goes after this time, or with so many characters; that many characters may wait, and so many batches be unread. */
 const batchMs = 100;
@@ -40,6 +41,7 @@ interface OpenTap {
 export class RequestObserver {
   readonly #parts: ObserverParts;
   readonly #logs: 0 | 1 | 2;
+  readonly #threats: ThreatNotes;
   #taps: OpenTap[] = [];
   #lines = "";
   #lineCount = 0;
@@ -51,6 +53,7 @@ export class RequestObserver {
 
   constructor(parts: ObserverParts) {
     this.#parts = parts;
+    this.#threats = new ThreatNotes(parts.clock);
     const { log } = parts.settings;
     this.#logs = !log.on ? 0 : isByChance(log) ? 1 : 2;
   }
@@ -66,6 +69,18 @@ export class RequestObserver {
   /** No condition of the log can name a request that ended so. */
   isPlain(status: number, flags: string, durationMs: number): boolean {
     return !isNamed(status, flags, durationMs, this.#parts.settings.log);
+  }
+
+  /** A request is a threat, whoever watches. True: `threat` wants its record. */
+  beginThreat(kind: ThreatKind): boolean {
+    const isWanted = this.#threats.begin(kind);
+    this.#soon();
+    return isWanted;
+  }
+
+  threat(record: RequestRecord, kind: ThreatKind): void {
+    this.#threats.add(requestLine(record, this.#parts.settings.masks, kind));
+    this.#soon();
   }
 
   /** A request that somebody wanted has ended. */
@@ -138,6 +153,7 @@ export class RequestObserver {
   }
 
   #hasSome(): boolean {
+    if (this.#threats.hasSome) return true;
     if (this.#lineCount > 0 || this.#spans.length > 0 || this.#droppedLines > 0 || this.#droppedSpans > 0) return true;
     return this.#taps.some(({ count, dropped }) => count > 0 || dropped > 0);
   }
@@ -164,6 +180,7 @@ export class RequestObserver {
       open.count = 0;
       open.dropped = 0;
     }
+    const threats = this.#threats.take();
     const batch: ObservedBatch = {
       lines: this.#lines,
       lineCount: this.#lineCount,
@@ -171,6 +188,7 @@ export class RequestObserver {
       spans: this.#spans,
       droppedLines: this.#droppedLines,
       droppedSpans: this.#droppedSpans,
+      ...(threats === undefined ? {} : { threats }),
     };
     this.#lines = "";
     this.#lineCount = 0;

@@ -85,6 +85,21 @@ test("[ENR-1] [ENR-2] [ENR-3] [ENR-4] [ENR-5] [ENR-6] the enricher in the lab: m
       assert.equal(await status(lab, "edge/gateway"), "200");
     });
 
+    await t.test("denied and limited requests have a threat record, with what is known of their caller", async () => {
+      type Threat = {
+        readonly threat: string;
+        readonly features?: { readonly mesh?: { readonly namespace?: string } };
+      };
+      const limited = await waitFor("the record", async () => {
+        const told = (await lab.askAgent("node2", "/v1/threats")) as { readonly threats: readonly Threat[] };
+        return told.threats.some(({ threat }) => threat === "denied") && told.threats.find(isLimited);
+      });
+      assert.equal(limited.features?.mesh?.namespace, "shop");
+      function isLimited({ threat }: Threat): boolean {
+        return threat === "limited";
+      }
+    });
+
     await t.test("metrics and the log tell of it", async () => {
       await waitFor("the metrics", async () => {
         const text = await metrics(lab);
@@ -92,6 +107,8 @@ test("[ENR-1] [ENR-2] [ENR-3] [ENR-4] [ENR-5] [ENR-6] the enricher in the lab: m
           /^fairlead_mesh_requests_total\{namespace="edge"\} [1-9]/m,
           /^fairlead_mesh_service_requests_total\{service="shop\/web"\} [1-9]/m,
           /^fairlead_mesh_anomalies_total\{anomaly="cross_namespace"\} [1-9]/m,
+          /^fairlead_threats_total\{kind="denied"\} [1-9]/m,
+          /^fairlead_threats_total\{kind="limited"\} [1-9]/m,
           /^fairlead_mesh_limited_total\{by="pair"\} [1-9]/m,
         ].every((line) => line.test(text));
       });
