@@ -48,4 +48,13 @@ export interface HeaderEdits {
   readonly remove: readonly string[];
   readonly set: HeaderList;
   readonly add: HeaderList;
+  /** Added too; absent: none. */
+  readonly made?: MadeFields | undefined;
+}
+
+/** Fields that were made here and are valid, in two forms, each made when it is asked for. Good until the next request is decided about. */
+export interface MadeFields {
+  readonly list: HeaderList;
+  /** As lines of HTTP/1, each with its end: to be copied at once. */
+  readonly lines: Buffer;
 }

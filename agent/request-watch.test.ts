@@ -7,6 +7,7 @@ import { authorization, type MeshParts } from "../test/kit/mesh.ts";
 import { endpoint, lane, web, web1 } from "../test/kit/request-lane.ts";
 import { linesOf, observeAll } from "../test/kit/telemetry.ts";
 import type { TraceSettings } from "./decide/trace/request-trace.ts";
+import { editedFields } from "./forward/http2/translate.ts";
 import { withTrace } from "./request-watch.ts";
 
 test("[OBS-3] [OBS-4] [SEC-10] a request's line has its route, trace and answer; a refused one the policy, the rule and what decided", async (t) => {
@@ -73,4 +74,12 @@ test("[OBS-4] trace headers reach the server; what a route sets holds over them;
   const made = { remove: [], set: [], add: ["x-request-id", "made"] };
   const routed = { remove: [], set: ["x-request-id", "routed"], add: [] };
   assert.deepEqual(withTrace(made, routed), { remove: [], set: ["x-request-id", "routed"], add: [] });
+  const fields = { list: ["x-request-id", "made"], lines: Buffer.from("x-request-id: made\r\n") };
+  const madeAlone = { remove: [], set: [], add: [], made: fields };
+  assert.deepEqual(withTrace(madeAlone, routed), { remove: [], set: ["x-request-id", "routed"], add: [] });
+  const other = { remove: ["cookie"], set: ["x-team", "a"], add: ["x-request-id", "one more"] };
+  assert.deepEqual(withTrace(madeAlone, other), { ...other, made: fields });
+  assert.deepEqual(editedFields(["cookie", "c", "host", "h"], { ...other, made: fields }), [
+    ...["x-team", "a", "x-request-id", "one more", "x-request-id", "made"],
+  ]);
 });

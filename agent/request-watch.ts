@@ -46,10 +46,20 @@ export interface Ended {
   /** "" of what is no gRPC. */
   readonly grpcStatus: string;
 }
-export class RequestWatch {
+/** A decision that changes a head. */
+export interface Editing {
+  readonly edits?: HeaderEdits | undefined;
+}
+
+export class RequestWatch<D extends Editing> {
   readonly #parts: WatchParts;
   readonly #handed: HandedSocket;
   readonly trace = new RequestTrace();
+  /** Beyond what the client said. */
+  #edits: HeaderEdits | undefined;
+  /** What was decided last, and the same with what its server is told: most requests of a connection are decided alike. */
+  #decided: D | undefined;
+  #traced: (D & { edits: HeaderEdits }) | undefined;
   #wanted = 0;
   #threat: ThreatKind | undefined;
   /** Of the request that is being decided about: good until then. */
@@ -68,10 +78,10 @@ export class RequestWatch {
     this.#handed = handed;
   }
 
-  /** A request begins; gives what its next server is to be told beyond what the client said. The head is read until `decided`. */
-  begin(head: RequestHead): HeaderEdits | undefined {
+  /** A request begins. The head is read until `decided`. */
+  begin(head: RequestHead): void {
     const { observer, plan, random } = this.#parts;
-    const edits = this.trace.begin(head, plan, random);
+    this.#edits = this.trace.begin(head, plan, random);
     this.#verdict = undefined;
     this.#reason = "";
     this.#policy = "";
@@ -81,7 +91,17 @@ export class RequestWatch {
     this.#head = head;
     this.#wanted = observer.wants() | (this.trace.recorded ? SPAN : 0);
     if (this.#wanted !== 0) this.#note(head);
-    return edits;
+  }
+
+  /** The decision with what its server is told of the trace. The object is good until the next one. */
+  traced(decision: D): D {
+    if (this.#edits === undefined) return decision;
+    const edits = withTrace(this.#edits, decision.edits);
+    if (this.#traced === undefined || this.#decided !== decision) {
+      this.#decided = decision;
+      this.#traced = { ...decision, edits };
+    } else this.#traced.edits = edits;
+    return this.#traced;
   }
 
   #note({ method, authority, path }: RequestHead): void {
@@ -223,5 +243,16 @@ const nameOf = (of: { readonly namespace: string; readonly name: string } | unde
   of === undefined ? "" : `${of.namespace}/${of.name}`;
 
 /** What a route changes of the head, over what the trace does: a route's author has the last word. */
-export const withTrace = (traced: HeaderEdits, routed: HeaderEdits | undefined): HeaderEdits =>
-  routed === undefined ? traced : composeEdits(traced, routed);
+export function withTrace(traced: HeaderEdits, routed: HeaderEdits | undefined): HeaderEdits {
+  if (routed === undefined) return traced;
+  const { made, remove, set, add } = traced;
+  const isMadeAlone = made !== undefined && remove.length + set.length + add.length === 0;
+  if (!isMadeAlone || touchesMade(routed)) return composeEdits(traced, routed);
+  return { remove: routed.remove, set: routed.set, add: routed.add, made };
+}
+const madeNames: ReadonlySet<string> = new Set(["traceparent", "x-request-id", "x-correlation-id"]);
+function touchesMade({ remove, set }: HeaderEdits): boolean {
+  for (let i = 0; i < remove.length; i++) if (madeNames.has(remove[i] as string)) return true;
+  for (let i = 0; i < set.length; i += 2) if (madeNames.has(set[i] as string)) return true;
+  return false;
+}

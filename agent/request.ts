@@ -25,7 +25,7 @@ import {
 } from "./http.ts";
 import type { RequestSeriesTable } from "./report/request-series.ts";
 import { flagsOf } from "./report/response-flags.ts";
-import { RequestWatch, type WatchParts, withTrace } from "./request-watch.ts";
+import { RequestWatch, type WatchParts } from "./request-watch.ts";
 import type { Cluster, TryOutcome } from "./upstream/cluster.ts";
 import type { Guard } from "./upstream/guard.ts";
 import {
@@ -70,9 +70,7 @@ export class RequestFlow implements Handler {
   readonly #parts: RequestFlowParts;
   readonly #book: RequestWays;
   readonly #tenant: Tenant | undefined;
-  readonly #watch: RequestWatch;
-  /** What servers are told of its trace beyond what the client said. */
-  #traced: HeaderEdits | undefined;
+  readonly #watch: RequestWatch<Forward>;
   // Of the request under way.
   #ways: Ways | undefined;
   #way: Way | undefined;
@@ -107,14 +105,10 @@ export class RequestFlow implements Handler {
   }
 
   decide(head: RequestHead, exchange: Exchange): Forward | Respond {
-    this.#traced = this.#watch.begin(head);
+    this.#watch.begin(head);
     const decision = this.#decide(head, exchange);
     this.#watch.decided();
-    return decision.kind === "forward" ? this.#withTrace(decision) : decision;
-  }
-
-  #withTrace(decision: Forward): Forward {
-    return this.#traced === undefined ? decision : { ...decision, edits: withTrace(this.#traced, decision.edits) };
+    return decision.kind === "forward" ? this.#watch.traced(decision) : decision;
   }
 
   #decide(head: RequestHead, { startedMs }: Exchange): Forward | Respond {
@@ -331,7 +325,7 @@ export class RequestFlow implements Handler {
     if (!this.#pickOther(cluster) || !this.#admit(cluster)) return undefined;
     this.#triedMs = this.#parts.nowMs();
     this.#flags = "-";
-    const forward = this.#withTrace(this.#way.forward(this.#routed, this.#policy as HttpPolicy));
+    const forward = this.#watch.traced(this.#way.forward(this.#routed, this.#policy as HttpPolicy));
     const delayMs = retryDelayMs(retry, failed, this.#parts.random);
     // An injected delay is not suffered twice.
     return delayMs === (forward.delayMs ?? 0) ? forward : { ...forward, delayMs };

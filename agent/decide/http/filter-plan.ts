@@ -94,12 +94,13 @@ export const emptyPlan: FilterPlan = {
 /** One change that does what `first` and then `second` do. Of one name set twice the last value holds. */
 export function composeEdits(first: HeaderEdits | undefined, second: HeaderChanges): HeaderEdits {
   const before = first ?? { remove: [], set: [], add: [] };
+  const added = before.made === undefined ? before.add : [...before.add, ...before.made.list];
   const gone = new Set([...second.remove, ...namesOf(second.set)]);
   const set = [...without(before.set, gone), ...second.set];
   return {
     remove: [...new Set([...before.remove, ...second.remove])],
     set: lastOfEach(set),
-    add: [...without(before.add, gone), ...second.add],
+    add: [...without(added, gone), ...second.add],
   };
 }
 const namesOf = (list: readonly string[]): string[] => list.filter((_, i) => i % 2 === 0);

@@ -4,6 +4,7 @@ import type { Random } from "../../base/random.ts";
 import type { HeaderEdits, RequestHead } from "../../http.ts";
 import { type B3Place, parseB3, readB3Headers, writeB3 } from "./b3.ts";
 import { newRequestId, newSpanId, newTraceId } from "./ids.ts";
+import { MadeIds } from "./made-fields.ts";
 import { isTracestate, readTraceparent, sampledFlag, writeTraceparent } from "./w3c.ts";
 
 /** Headers that are made where a request has none. */
@@ -27,6 +28,8 @@ export class TracePlan {
   readonly b3multi: boolean;
   readonly requestId: boolean;
   readonly correlationId: boolean;
+  /** Of a trace begun here one header tells. */
+  readonly hasOneHeader: boolean;
 
   constructor({ make, ratio, exports }: TraceSettings) {
     this.ratio = ratio;
@@ -36,6 +39,7 @@ export class TracePlan {
     this.b3multi = make.includes("b3multi");
     this.requestId = make.includes("request-id");
     this.correlationId = make.includes("correlation-id");
+    this.hasOneHeader = this.w3c && !this.b3 && !this.b3multi;
   }
 
   /** Whether a trace is begun where there is none. */
@@ -45,40 +49,68 @@ export class TracePlan {
 }
 
 const nothing: readonly string[] = [];
+const stateName: readonly string[] = ["tracestate"];
 
 export class RequestTrace {
-  /** 32 digits; "" where the request is in no trace. */
-  traceId = "";
-  /** The span that this request is here; "" where it is none. */
-  spanId = "";
+  // undefined: made here, and not asked for as text so far.
+  #traceId: string | undefined = "";
+  #spanId: string | undefined = "";
+  #requestId: string | undefined = "";
+  #correlationId: string | undefined = "";
   /** The span that the sender is in; "" where the trace begins here. */
   parentId = "";
   flags = 0;
   /** As the client sent it, where a span is recorded and it is valid. */
   traceState = "";
-  requestId = "";
-  correlationId = "";
   /** A span is to be told to the collector. */
   recorded = false;
 
+  /** What is added to a request that brought nothing of the kind, as most do. */
+  readonly #made = new MadeIds();
+  readonly #madeAlone: HeaderEdits = { remove: nothing, set: nothing, add: nothing, made: this.#made };
   /** Headers to be set in place of what came, and to be added: made only where there are any. */
   #set: string[] | undefined;
   #add: string[] | undefined;
 
+  /** 32 digits; "" where the request is in no trace. */
+  get traceId(): string {
+    this.#traceId ??= this.#made.traceId;
+    return this.#traceId;
+  }
+  set traceId(id: string) {
+    this.#traceId = id;
+  }
+  /** The span that this request is here; "" where it is none. */
+  get spanId(): string {
+    this.#spanId ??= this.#made.spanId;
+    return this.#spanId;
+  }
+  get requestId(): string {
+    this.#requestId ??= this.#made.requestId;
+    return this.#requestId;
+  }
+  get correlationId(): string {
+    this.#correlationId ??= this.#made.requestId;
+    return this.#correlationId;
+  }
+
   /** Reads the head, decides, and gives the changes of the request's head; undefined: it goes on as it is. */
   begin(head: RequestHead, plan: TracePlan, random: Random): HeaderEdits | undefined {
-    this.traceId = "";
-    this.spanId = "";
+    this.#traceId = "";
+    this.#spanId = "";
     this.parentId = "";
     this.flags = 0;
     this.traceState = "";
     this.recorded = false;
     this.#set = undefined;
     this.#add = undefined;
+    this.#made.clear();
     const remove = this.#place(head, plan, random);
     this.#ids(head, plan, random);
-    if (this.#set === undefined && this.#add === undefined && remove.length === 0) return undefined;
-    return { remove, set: this.#set ?? nothing, add: this.#add ?? nothing };
+    const made = this.#made.isEmpty ? undefined : this.#made;
+    if (this.#set === undefined && this.#add === undefined && remove.length === 0)
+      return made === undefined ? undefined : this.#madeAlone;
+    return { remove, set: this.#set ?? nothing, add: this.#add ?? nothing, made };
   }
 
   /** Gives the names of headers to be removed. */
@@ -89,6 +121,10 @@ export class RequestTrace {
     if (isW3c && !(plan.exports && (this.flags & sampledFlag) !== 0) && !plan.b3 && !plan.b3multi) return nothing;
     const single = head.header("b3");
     const multi = head.header("x-b3-traceid") ?? head.header("x-b3-sampled") ?? head.header("x-b3-flags");
+    if (given === undefined && single === undefined && multi === undefined && plan.hasOneHeader) {
+      this.#begin(plan, random);
+      return head.header("tracestate") === undefined ? nothing : stateName;
+    }
     const b3 = isW3c ? undefined : readEither(single, multi, head);
     const isNew = !isW3c && (b3 === undefined || b3.traceId === "");
     if (isNew && !plan.begins) return nothing;
@@ -99,7 +135,7 @@ export class RequestTrace {
     }
     if (!isW3c) this.flags = (b3?.sampled ?? random.next() < plan.ratio) ? sampledFlag : 0;
     this.recorded = plan.exports && (this.flags & sampledFlag) !== 0;
-    if (this.recorded || isNew) this.spanId = newSpanId(random);
+    if (this.recorded || isNew) this.#spanId = newSpanId(random);
     this.#write(head, plan, given, isW3c, single, multi, b3);
     const state = this.recorded || !isW3c ? head.header("tracestate") : undefined;
     if (state === undefined) return nothing;
@@ -107,6 +143,14 @@ export class RequestTrace {
     if (!isW3c || !isTracestate(state)) return stateName;
     this.traceState = state;
     return nothing;
+  }
+
+  /** A trace of which one header tells. */
+  #begin(plan: TracePlan, random: Random): void {
+    this.flags = random.next() < plan.ratio ? sampledFlag : 0;
+    this.recorded = plan.exports && this.flags !== 0;
+    this.#made.beginTrace(random, this.flags);
+    this.#traceId = this.#spanId = undefined;
   }
 
   #write(
@@ -148,16 +192,27 @@ export class RequestTrace {
 
   #ids(head: RequestHead, plan: TracePlan, random: Random): void {
     const request = head.header("x-request-id");
-    this.requestId = request ?? "";
-    if (this.requestId === "" && plan.requestId) {
-      this.requestId = newRequestId(random);
-      this.#put(request, "x-request-id", this.requestId);
-    }
     const correlation = head.header("x-correlation-id");
-    this.correlationId = correlation ?? "";
-    if (this.correlationId === "" && plan.correlationId) {
-      this.correlationId = this.requestId === "" ? newRequestId(random) : this.requestId;
-      this.#put(correlation, "x-correlation-id", this.correlationId);
+    this.#requestId = request ?? "";
+    this.#correlationId = correlation ?? "";
+    if (this.#requestId === "" && plan.requestId) this.#makeRequestId(request, random);
+    if (this.#correlationId !== "" || !plan.correlationId) return;
+    this.#correlationId = this.#requestId;
+    if (this.#requestId === undefined && correlation === undefined) {
+      this.#made.correlate();
+      return;
+    }
+    if (this.requestId === "") this.#correlationId = newRequestId(random);
+    this.#put(correlation, "x-correlation-id", this.correlationId);
+  }
+
+  #makeRequestId(given: string | undefined, random: Random): void {
+    if (given === undefined) {
+      this.#made.newRequestId(random);
+      this.#requestId = undefined;
+    } else {
+      this.#requestId = newRequestId(random);
+      this.#put(given, "x-request-id", this.#requestId);
     }
   }
 
@@ -170,8 +225,6 @@ export class RequestTrace {
     else this.#set.push(name, value);
   }
 }
-
-const stateName: readonly string[] = ["tracestate"];
 
 function readEither(single: string | undefined, multi: string | undefined, head: RequestHead): B3Place | undefined {
   const one = single === undefined ? undefined : parseB3(single);

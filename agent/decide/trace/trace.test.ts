@@ -7,6 +7,7 @@ import { seededRandom } from "../../base/random.ts";
 import type { HeaderEdits } from "../../http.ts";
 import { parseB3, readB3Headers, writeB3 } from "./b3.ts";
 import { newRequestId, newSpanId, newTraceId } from "./ids.ts";
+import { MadeIds } from "./made-fields.ts";
 import { madeHeaders, RequestTrace, TracePlan, type TraceSettings } from "./request-trace.ts";
 import { isTracestate, readTraceparent, type TracePlace, writeTraceparent } from "./w3c.ts";
 
@@ -130,12 +131,17 @@ function pass(headers: Headers, settings: Partial<TraceSettings> = {}): { trace:
   const edits = traced.begin(requestHead({ headers }), new TracePlan({ ...defaults, ...settings }), random);
   return { trace: traced, to: applied(headers, edits) };
 }
+const linesOf = (list: readonly string[]): string =>
+  list.map((text, i) => (i % 2 === 0 ? `${text}: ` : `${text}\r\n`)).join("");
+
 function applied(headers: Headers, edits: HeaderEdits | undefined): Headers {
   const to: Record<string, string> = { ...headers };
   for (const name of edits?.remove ?? []) delete to[name];
-  for (const list of [edits?.set ?? [], edits?.add ?? []])
+  const made = edits?.made?.list ?? [];
+  assert.equal(edits?.made?.lines.toString("latin1") ?? "", linesOf(made), "the same in both forms");
+  for (const list of [edits?.set ?? [], edits?.add ?? [], made])
     for (let i = 0; i < list.length; i += 2) {
-      if (list === edits?.add) assert.equal(to[list[i] as string], undefined, `${list[i]} is added beside another`);
+      if (list !== edits?.set) assert.equal(to[list[i] as string], undefined, `${list[i]} is added beside another`);
       to[list[i] as string] = list[i + 1] as string;
     }
   return to;
@@ -283,5 +289,9 @@ test("[OBS-4] ids are of the right length and never all zeros", () => {
     assert.match(newTraceId(source), /^(?!0+$)[0-9a-f]{32}$/);
     assert.match(newSpanId(source), /^(?!0+$)[0-9a-f]{16}$/);
     assert.match(newRequestId(source), /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+    const made = new MadeIds();
+    made.beginTrace(source, 1);
+    assert.match(made.traceId, /^(?!0+$)[0-9a-f]{32}$/);
+    assert.match(made.spanId, /^(?!0+$)[0-9a-f]{16}$/);
   }
 });

@@ -103,6 +103,9 @@ function writeFields(fields: FieldParser, out: OutBuffer, edits: HeaderEdits, dr
   if (from !== -1) out.bytes(buf, base + from, base + fields.fieldsEnd);
   writeList(out, edits.set);
   writeList(out, edits.add);
+  if (edits.made === undefined) return;
+  const { lines } = edits.made;
+  out.bytes(lines, 0, lines.length);
 }
 
 function writeList(out: OutBuffer, list: HeaderList): void {

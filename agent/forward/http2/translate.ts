@@ -27,7 +27,8 @@ function addTo(to: string[], list: HeaderList): void {
 
 /** The fields after `edits`, without `host`; the same array if nothing changes. */
 export function editedFields(fields: HeaderList, edits: HeaderEdits | undefined): HeaderList {
-  const isEdited = edits !== undefined && edits.remove.length + edits.set.length + edits.add.length > 0;
+  const isEdited =
+    edits !== undefined && (edits.made !== undefined || edits.remove.length + edits.set.length + edits.add.length > 0);
   if (!isEdited && !has(fields, 2, "host")) return fields;
   const out: string[] = [];
   for (let i = 0; i < fields.length; i += 2) {
@@ -39,6 +40,7 @@ export function editedFields(fields: HeaderList, edits: HeaderEdits | undefined)
   if (isEdited) {
     addTo(out, edits.set);
     addTo(out, edits.add);
+    if (edits.made !== undefined) out.push(...edits.made.list);
   }
   return out;
 }
