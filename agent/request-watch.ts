@@ -9,6 +9,7 @@ import { composeEdits } from "./decide/http/filter-plan.ts";
 import { RequestTrace, TracePlan } from "./decide/trace/request-trace.ts";
 import type { Endpoint, Verdict } from "./flow.ts";
 import type { HeaderEdits, Malformed, RequestHead } from "./http.ts";
+import { DecisionCounts } from "./report/decisions.ts";
 import { NoteCounts } from "./report/note-counts.ts";
 import type { ObservedBatch, RequestRecord } from "./report/observed.ts";
 import { LOG_MAYBE, RequestObserver, SPAN } from "./report/request-observer.ts";
@@ -20,6 +21,7 @@ export interface WatchParts {
   readonly observer: RequestObserver;
   readonly plan: TracePlan;
   readonly notes: NoteCounts;
+  readonly decisions: DecisionCounts;
   readonly random: Random;
   /** Unix, ms. */
   readonly wallMs: () => number;
@@ -31,7 +33,14 @@ export function startWatching(
   { random, clock, tell }: { random: Random; clock: Clock; tell: (batch: ObservedBatch) => void },
 ): WatchParts {
   const observer = new RequestObserver({ settings: observe, random, clock, tell });
-  return { observer, plan: new TracePlan(trace), notes: new NoteCounts(), random, wallMs: () => clock.now() };
+  return {
+    observer,
+    plan: new TracePlan(trace),
+    notes: new NoteCounts(),
+    decisions: new DecisionCounts(),
+    random,
+    wallMs: () => clock.now(),
+  };
 }
 
 /** Facts of an ended exchange, whatever its codec. */
@@ -162,6 +171,7 @@ export class RequestWatch<D extends Editing> {
     parties: RequestParties | undefined,
     to: Endpoint | undefined,
   ): void {
+    this.#parts.decisions.request(flags);
     const wanted = this.#wanted;
     if (this.#threat !== undefined)
       this.#parts.observer.threat(this.#record(exchange, flags, durationMs, parties, to), this.#threat);

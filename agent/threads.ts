@@ -5,6 +5,7 @@ import type { TraceSettings } from "./decide/trace/request-trace.ts";
 import type { Knowledge, LocalPod } from "./flow.ts";
 import type { TenantLimits, TenantRefusals } from "./forward/tenants.ts";
 import type { DialEndpoint } from "./native-calls.ts";
+import type { Decided } from "./report/decisions.ts";
 import type { EndpointChange } from "./report/endpoint-changes.ts";
 import type { NoteCount } from "./report/note-counts.ts";
 import type { ObservedBatch, ObserveSettings, Tap } from "./report/observed.ts";
@@ -93,6 +94,8 @@ export type FromThread =
   | { readonly say: "limited"; readonly refusals: readonly TenantRefusals[] }
   /** What its guard has to tell. */
   | { readonly say: "guarded"; readonly told: GuardTold }
+  /** What it decided and probed since it was last told. */
+  | { readonly say: "decided"; readonly told: Decided }
   /** Copies of requests that ended, by how. */
   | { readonly say: "mirrored"; readonly counts: readonly (readonly [how: string, count: number])[] }
   | { readonly say: "pong" }

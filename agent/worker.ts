@@ -84,6 +84,11 @@ const dial: TargetDialer = async (target, onread, requests) => {
   const dialled = await sockets.dial(target, { onread }, requests && { onread: requests });
   return dialled.ok ? dialled : err(dialled.error.code);
 };
+const watch = startWatching(start, {
+  random: systemRandom,
+  clock: systemClock,
+  tell: (batch) => tell({ say: "observed", batch }),
+});
 const clusters = new Clusters(
   {
     replica,
@@ -91,6 +96,7 @@ const clusters = new Clusters(
     shared: new SharedUpstreams(start.shared, start.thread),
     nowMs: () => systemClock.monotonicMs(),
     probe: probeFor({ replica, dial, clock: systemClock }),
+    decisions: watch.decisions,
     told: (change) => tell({ say: "endpoint", change }),
   },
   forgetMs,
@@ -98,11 +104,6 @@ const clusters = new Clusters(
 sweep.add(clusters);
 /** Copies of requests that ended since it was last told, by how. */
 const mirrored = new Map<string, number>();
-const watch = startWatching(start, {
-  random: systemRandom,
-  clock: systemClock,
-  tell: (batch) => tell({ say: "observed", batch }),
-});
 const flow: RequestFlowParts = {
   replica,
   pools: new Pools({ dial, sweep, limits, forgetMs, standing: (ip) => standingOf(replica, ip), turn }),
@@ -142,6 +143,8 @@ function tellRequests(): void {
   if (refusals.length > 0) tell({ say: "limited", refusals });
   const told = guard.flush();
   if (told !== undefined) tell({ say: "guarded", told });
+  const decided = watch.decisions.flush();
+  if (decided !== undefined) tell({ say: "decided", told: decided });
   if (mirrored.size > 0) tell({ say: "mirrored", counts: [...mirrored] });
   mirrored.clear();
   const noted = watch.notes.take();

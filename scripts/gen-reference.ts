@@ -88,7 +88,7 @@ function reasons(): string[][] {
 
 /** The whole document. */
 export function reference(): string {
-  const spec = /spec\(\s*"((?:istio|fairlead)_\w+)",\s*"([^"]+)"/g;
+  const spec = /spec\(\s*"((?:istio|fairlead|orchestrator|ratls)_\w+)",\s*"([^"]+)"/g;
   const named = /name: "(fairlead_\w+)",\s*help: "([^"]+)"/g;
   return `${[
     "# Reference",

@@ -72,6 +72,11 @@ export class Certificates {
       for (const { identity, notAfterMs } of this.svids.statuses())
         if (notAfterMs !== undefined) gauge.set({ identity }, notAfterMs / 1000);
     });
+    metrics.gaugeOf(metricNames.certExpiry, (gauge) => {
+      gauge.clear();
+      const ends = this.svids.statuses().flatMap(({ notAfterMs }) => notAfterMs ?? []);
+      if (ends.length > 0) gauge.set({}, Math.max(0, (Math.min(...ends) - clock.now()) / 1000));
+    });
     metrics.gaugeOf(metricNames.nodeCredentialExpiry, (gauge) => {
       const current = this.node.current();
       gauge.set({}, current.ok ? current.value.notAfterMs / 1000 : 0);

@@ -11,6 +11,7 @@ import type { Random } from "../base/random.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { TenantLimits, TenantRefusals } from "../forward/tenants.ts";
 import type { Native } from "../native.ts";
+import type { Decided } from "../report/decisions.ts";
 import type { EndpointChange } from "../report/endpoint-changes.ts";
 import type { NoteCount } from "../report/note-counts.ts";
 import type { ObservedBatch } from "../report/observed.ts";
@@ -72,6 +73,7 @@ export interface DataThreadParts {
   /** Bytes of a client were no request. */
   readonly malformed: (refused: string) => void;
   readonly guarded: (told: GuardTold) => void;
+  readonly decided: (told: Decided) => void;
   /** Copies of requests that ended since a thread last told, by how. */
   readonly mirrored: (counts: readonly (readonly [how: string, count: number])[]) => void;
   /** Something befell an endpoint of the HTTP lane. */
@@ -178,6 +180,7 @@ class DataThread {
         else if (message.say === "malformed") this.#parts.malformed(message.refused);
         else if (message.say === "requests") this.#parts.requests(this.thread, message.ended);
         else if (message.say === "mirrored") this.#parts.mirrored(message.counts);
+        else if (message.say === "decided") this.#parts.decided(message.told);
         else if (message.say === "guarded") this.#parts.guarded(message.told);
         else if (message.say === "endpoint") this.#parts.endpoint(message.change);
         else if (message.say === "observed") {

@@ -13,6 +13,7 @@ import type { Knowledge, LocalPod } from "../flow.ts";
 import type { Native } from "../native.ts";
 import { EndpointChanges } from "../report/endpoint-changes.ts";
 import { metricNames } from "../report/metric-names.ts";
+import { OrchestratorMetrics } from "../report/orchestrator-metrics.ts";
 import { type PairRequests, RequestTotals } from "../report/request-totals.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { type DataThreads, startDataThreads } from "./data-threads.ts";
@@ -45,6 +46,7 @@ export class Lane {
   readonly #malformed;
   readonly #endpoints: EndpointChanges;
   readonly #mirrored;
+  readonly #decided: OrchestratorMetrics;
   readonly #limited: LimitReport;
   readonly #threw;
   readonly #guard: GuardReport;
@@ -55,9 +57,10 @@ export class Lane {
     this.telemetry = parts.telemetry;
     this.replicas = new Replicas({ state: parts.state, pods: parts.pods, knowledge: parts.knowledge });
     this.#requests = new RequestTotals(parts.metrics);
+    this.#decided = new OrchestratorMetrics(parts.metrics);
     this.#died = parts.metrics.counter(metricNames.dataThreadsDied);
     this.#mirrored = parts.metrics.counter(metricNames.mirrored);
-    this.#endpoints = new EndpointChanges(parts.metrics, parts.log);
+    this.#endpoints = new EndpointChanges(parts.metrics, parts.log, () => this.#decided.breakerOpened());
     this.#malformed = parts.metrics.counter(metricNames.malformed);
     this.#limited = new LimitReport(parts);
     this.#threw = parts.metrics.counter(metricNames.requestsThrew);
@@ -94,6 +97,7 @@ export class Lane {
       requests: (thread, ended) =>
         ended === undefined ? this.#requests.gone(thread) : this.#requests.take(thread, ended),
       malformed: (refused) => this.#malformed.add({ refused }),
+      decided: (told) => this.#decided.take(told),
       guarded: (told) => this.#guard.take(told),
       endpoint: (change) => this.#endpoints.take(change),
       mirrored: (counts) => {

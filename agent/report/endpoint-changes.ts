@@ -29,8 +29,12 @@ export class EndpointChanges {
   readonly #health: CounterMetric<"to">;
   readonly #panics: CounterMetric<never>;
 
-  constructor(metrics: Metrics, log: Logger) {
+  readonly #opened: () => void;
+
+  /** `opened`: a breaker did. */
+  constructor(metrics: Metrics, log: Logger, opened: () => void = () => {}) {
     this.#log = log;
+    this.#opened = opened;
     this.#breakers = metrics.counter(metricNames.breakerChanges);
     this.#ejections = metrics.counter(metricNames.ejections);
     this.#health = metrics.counter(metricNames.healthChanges);
@@ -51,6 +55,7 @@ export class EndpointChanges {
     if (change.kind === "breaker") {
       const { from, to } = change;
       this.#breakers.add({ to });
+      if (to === "open") this.#opened();
       if (to === "open") this.#log.warn("breaker_opened", { service, endpoint, clients: namespace });
       else if (to === "closed") this.#log.info("breaker_closed", { service, endpoint, clients: namespace, from });
       return;

@@ -56,6 +56,25 @@ export const metricNames = {
   breakerChanges: spec("fairlead_breaker_changes_total", "Changes of endpoints' circuit breakers, by new state", [
     "to",
   ]),
+  routes: spec(
+    "orchestrator_route_total",
+    "Requests that this agent decided about: a request between two nodes is decided by both",
+  ),
+  routesDenied: spec("orchestrator_route_denied_total", "Of these, denied by a policy"),
+  routeErrors: spec(
+    "orchestrator_route_error_total",
+    "Of these, without a way to a server: no route, no endpoint, no connection, no room",
+  ),
+  picks: spec(
+    "orchestrator_lb_pick_total",
+    "Tries by the pool they went to (namespace/service:port), its algorithm, and whether nothing spoke against the endpoint",
+    ["pool", "algo", "healthy"],
+  ),
+  healthOk: spec("orchestrator_health_ok_total", "Health probes that an endpoint passed"),
+  healthBad: spec("orchestrator_health_bad_total", "Health probes that an endpoint failed"),
+  probeSeconds: spec("orchestrator_health_probe_seconds", "How long health probes took"),
+  breakersOpened: spec("orchestrator_cb_open_total", "Circuit breakers that opened"),
+  certExpiry: spec("ratls_cert_expiry_seconds", "Time until the first SVID of this node ends; absent without any"),
   mirrored: spec("fairlead_mirrored_requests_total", "Copies of requests to mirrors, by how they ended", ["outcome"]),
   healthChanges: spec("fairlead_endpoint_health_changes_total", "Endpoints found unhealthy or healthy by probes", [
     "to",

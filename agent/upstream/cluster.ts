@@ -5,7 +5,7 @@ import { defaultPolicy } from "../api/http-policy.ts";
 import type { ServiceName } from "../api/names.ts";
 import type { Service, ServicePort } from "../api/service.ts";
 import type { Random } from "../base/random.ts";
-import { buildPicker, nextWarmingMs } from "../decide/balance/build-picker.ts";
+import { algorithmOf, buildPicker, nextWarmingMs } from "../decide/balance/build-picker.ts";
 import { keyOf, type Session, Sessions } from "../decide/balance/keys.ts";
 import { type Place, subsetFor, tierOf } from "../decide/balance/locality.ts";
 import type { Picker } from "../decide/balance/picker.ts";
@@ -16,10 +16,12 @@ import type { Verdict } from "../flow.ts";
 import { defaultPoolLimits, type PoolCounts, type PoolLimits } from "../forward/server-pool.ts";
 import type { RequestHead } from "../http.ts";
 import type { Replica } from "../replica.ts";
+import type { DecisionCounts, PickCount } from "../report/decisions.ts";
 import type { EndpointChange } from "../report/endpoint-changes.ts";
 import { HealthChecks, type Probe } from "./health.ts";
 import { idOf, isStill, Member } from "./member.ts";
 import { Panic } from "./panic.ts";
+import { poolLimitsOf } from "./pool-limits.ts";
 import type { ClusterCell, SharedUpstreams } from "./shared.ts";
 
 export interface ClusterParts {
@@ -30,6 +32,7 @@ export interface ClusterParts {
   readonly nowMs: () => number;
   /** For active health checks, in the name of a pod of this namespace. */
   readonly probe: (namespace: string, service: ServiceName) => Probe;
+  readonly decisions: DecisionCounts;
   /** What befell an endpoint. */
   readonly told: (change: EndpointChange) => void;
 }
@@ -49,6 +52,7 @@ export class Cluster {
   readonly #parts: ClusterParts;
   readonly #place: Place;
   readonly #cell: ClusterCell;
+  readonly #picks: PickCount;
   #generation = 0;
   #members: readonly Member[] = [];
   #sessions = new Sessions([]);
@@ -78,6 +82,7 @@ export class Cluster {
     this.#place = place;
     this.usedMs = parts.nowMs();
     this.#cell = cell;
+    this.#picks = parts.decisions.picksOf(`${name.service}:${name.port}`);
   }
 
   get members(): readonly Member[] {
@@ -218,9 +223,12 @@ export class Cluster {
     const now = nowMs();
     const { affinity, balancer, locality } = this.policy;
     const isBySource = affinity?.kind === "source";
+    const chosen = { balancer: isBySource ? { ...balancer, ...bySource } : balancer, locality };
+    const serviceDefault = this.service?.loadBalancing ?? "";
+    this.#picks.algorithm = algorithmOf(chosen, serviceDefault);
     this.#picker = buildPicker(this.#members, {
-      policy: { balancer: isBySource ? { ...balancer, ...bySource } : balancer, locality },
-      serviceDefault: this.service?.loadBalancing ?? "",
+      policy: chosen,
+      serviceDefault,
       stats: shared.stats,
       nowMs: now,
       cursor: this.#cell.cursor,
@@ -268,6 +276,7 @@ export class Cluster {
     const { breakers, stats } = shared;
     const { breaker } = this.policy;
     if (breaker !== undefined && !breakers.admit(member.slot, breaker, nowMs())) return false;
+    this.#picks.add(stats.gates[member.slot] === 0);
     stats.begin(member.slot);
     member.pending++;
     return true;
@@ -386,12 +395,5 @@ export class Cluster {
   }
 }
 
-const poolLimitsOf = ({ limits, timeouts }: HttpPolicy): PoolLimits => ({
-  ...defaultPoolLimits,
-  maxConnections: limits.maxConnections || defaultPoolLimits.maxConnections,
-  maxWaiting: limits.maxPending || defaultPoolLimits.maxWaiting,
-  maxRequests: limits.maxRequestsPerConnection,
-  connectTimeoutMs: timeouts.connectMs ?? defaultPoolLimits.connectTimeoutMs,
-});
 /** A session by the client's address is the endpoint that its address hashes to. */
 const bySource = { algorithm: "rendezvous", hashOn: "source", hashName: "" } as const;

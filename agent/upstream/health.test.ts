@@ -3,6 +3,7 @@ import { test } from "node:test";
 import type { HealthCheck } from "../api/http-policy.ts";
 import { seededRandom } from "../base/random.ts";
 import { EndpointStats, gateBits } from "../decide/balance/endpoint-stats.ts";
+import { DecisionCounts } from "../report/decisions.ts";
 import { HealthChecks, type ProbeResult } from "./health.ts";
 import { Member } from "./member.ts";
 
@@ -25,6 +26,7 @@ function checks(count: number, answers: (slot: number) => ProbeResult | undefine
   const stats = new EndpointStats(count);
   const asked: number[] = Array.from({ length: count }, () => 0);
   const told: string[] = [];
+  const decisions = new DecisionCounts();
   let now = 0;
   const members = asked.map((_, slot) => member(slot));
   const health = new HealthChecks(check, {
@@ -36,6 +38,7 @@ function checks(count: number, answers: (slot: number) => ProbeResult | undefine
       const answer = answers(m.slot);
       return answer === "pending" ? new Promise(() => {}) : Promise.resolve(answer);
     },
+    decisions,
     told: (m, isHealthy) => void told.push(`${m.slot} ${isHealthy}`),
   });
   health.set(check, members);
@@ -46,16 +49,18 @@ function checks(count: number, answers: (slot: number) => ProbeResult | undefine
       await Promise.resolve();
     }
   };
-  return { stats, asked, told, health, members, pass };
+  return { decisions, stats, asked, told, health, members, pass };
 }
 const good = { isGood: true, ms: 7, why: "connected" };
 const bad = { isGood: false, ms: 1, why: "connect_refused" };
 
 test("[RES-9] endpoints are asked side by side once per interval; one that never answers holds up no other", async () => {
-  const { asked, stats, pass } = checks(3, (slot) => (slot === 0 ? "pending" : good));
+  const { asked, decisions, stats, pass } = checks(3, (slot) => (slot === 0 ? "pending" : good));
   await pass(20_000);
   assert.equal(asked[0], 1);
   for (const slot of [1, 2]) assert.ok((asked[slot] as number) >= 17 && (asked[slot] as number) <= 23, `${asked}`);
+  const told = decisions.flush();
+  assert.equal(told?.goodProbes, (asked[1] as number) + (asked[2] as number));
   // The balancer starts from what the probe took (LB-5).
   assert.ok(stats.latency(1) > 0);
 });

@@ -3,6 +3,7 @@
 import type { HealthCheck } from "../api/http-policy.ts";
 import type { Random } from "../base/random.ts";
 import { type EndpointStats, gateBits } from "../decide/balance/endpoint-stats.ts";
+import type { DecisionCounts } from "../report/decisions.ts";
 import type { Member } from "./member.ts";
 
 export interface ProbeResult {
@@ -19,6 +20,7 @@ export interface HealthParts {
   readonly random: Random;
   readonly probe: Probe;
   readonly nowMs: () => number;
+  readonly decisions: Pick<DecisionCounts, "probe">;
   readonly told: (member: Member, isHealthy: boolean, why: string) => void;
 }
 
@@ -86,6 +88,7 @@ export class HealthChecks {
     const { stats, nowMs, random } = this.#parts;
     const now = nowMs();
     if (result !== undefined) {
+      this.#parts.decisions.probe(result.isGood, result.ms);
       if (result.isGood) stats.seed(member.slot, result.ms, now);
       checked.row = result.isGood === checked.isHealthy ? 0 : checked.row + 1;
       if (checked.row >= (checked.isHealthy ? check.unhealthy : check.healthy)) this.#turn(checked, result);

@@ -63,6 +63,7 @@ export const threadParts = (
   malformed: () => {},
   endpoint: () => {},
   mirrored: () => {},
+  decided: () => {},
   limited: () => {},
   ended,
   changed: () => {},

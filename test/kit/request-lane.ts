@@ -100,6 +100,7 @@ export async function lane(t: TestContext, given: Given) {
   const malformed: string[] = [];
   const nowMs = (): number => systemClock.monotonicMs();
   const changes: EndpointChange[] = [];
+  const { watch, told } = watchParts(observe, trace);
   const clusters = new Clusters(
     {
       replica,
@@ -107,6 +108,7 @@ export async function lane(t: TestContext, given: Given) {
       nowMs,
       shared: memory(),
       probe: probeFor({ replica, dial, clock: systemClock }),
+      decisions: watch.decisions,
       told: (change) => void changes.push(change),
     },
     60_000,
@@ -115,7 +117,6 @@ export async function lane(t: TestContext, given: Given) {
   const limited: LimitNote[] = [];
   const guard = new NotedGuard(createGuardMemory(64), 0, limited);
   const mirrored: string[] = [];
-  const { watch, told } = watchParts(observe, trace);
   const flow = {
     guard,
     replica,

@@ -48,6 +48,7 @@ const table = {
     "agent/forward/tenants.ts",
     "agent/upstream/shared.ts",
     "agent/native-calls.ts",
+    "agent/report/decisions.ts",
     "agent/report/endpoint-changes.ts",
     "agent/upstream/guard.ts",
     "agent/decide/trace/request-trace.ts",

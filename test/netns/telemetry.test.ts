@@ -210,6 +210,18 @@ test("telemetry of requests between nodes", { skip: skipLab, timeout: 400_000 },
             "histogram_quantile(0.99, sum by (le) (istio_request_duration_milliseconds_bucket))",
           );
           assert.ok(Number(p99?.value[1]) > 0, JSON.stringify(p99));
+          // The request that was denied was denied once, on the server's node; both nodes decided about it.
+          const sums = ["route_total", "route_denied_total", "lb_pick_total"].map((name) => `orchestrator_${name}`);
+          const [routes, denied, picks] = await waitFor("decisions in Prometheus", async () => {
+            const found = await Promise.all(sums.map((name) => query(`sum(${name}) > 0`)));
+            const values = found.map(([row]) => Number(row?.value[1] ?? 0));
+            return values.every((value) => value > 0) ? values : undefined;
+          });
+          assert.ok((routes as number) > (denied as number) && (picks as number) > 0, `${routes} ${denied} ${picks}`);
+          const [pool] = await query('orchestrator_lb_pick_total{pool="shop/web:80",algo="ewma",healthy="true"}');
+          assert.ok(Number(pool?.value[1]) > 0, JSON.stringify(pool));
+          const left = await query("ratls_cert_expiry_seconds");
+          assert.ok(left.length === 2 && left.every(({ value }) => Number(value[1]) > 0), JSON.stringify(left));
         } finally {
           prometheus.child.kill("SIGTERM");
         }
