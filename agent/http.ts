@@ -24,10 +24,10 @@ export interface ResponseHead {
 }
 
 /**
- * In an answer of the agent on the server's node to the agent on the client's: the request reached no server, for the reason given, and
- * may go to another. Taken out of answers of servers there, and of all answers here.
+ * In an answer of the agent on the server's node to the agent on the client's: no server answered, for the reason given, which also says
+ * whether one may have got the request. Taken out of answers of servers there, and of all answers here.
  */
-export const unsentField = "x-fairlead-unsent";
+export const unansweredField = "x-fairlead-unanswered";
 
 /** In a request: its client wants to know why it is denied, should it be; and in the answer, who denied it. */
 export const explainField = "x-fairlead-explain";

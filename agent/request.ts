@@ -21,7 +21,7 @@ import {
   type Malformed,
   type RequestHead,
   type ResponseHead,
-  unsentField,
+  unansweredField,
 } from "./http.ts";
 import type { RequestSeriesTable } from "./report/request-series.ts";
 import { flagsOf } from "./report/response-flags.ts";
@@ -36,10 +36,10 @@ import {
   overloaded,
   overMeshLimit,
   refusal,
-  respond,
   routeAnswer,
+  unanswered,
 } from "./upstream/local-answers.ts";
-import { type Member, untried } from "./upstream/member.ts";
+import { hasUntried, type Member, untried } from "./upstream/member.ts";
 import { mirrorPools } from "./upstream/mirrors.ts";
 import type { RequestWays, Ways, WaysParts } from "./upstream/request-ways.ts";
 import type { Way } from "./upstream/way.ts";
@@ -138,9 +138,9 @@ export class RequestFlow implements Handler {
     const { status } = head;
     // A call that failed at once says so in its head.
     const grpcStatus = exchange.isGrpc ? Number(head.header("grpc-status") ?? -1) : -1;
-    const mayBeUnsent = status === 503 || grpcStatus === unavailable || this.#isFromTunnel;
-    const unsent = mayBeUnsent ? head.header(unsentField) : undefined;
-    if (unsent !== undefined) return this.#unsent(exchange);
+    const isSuspect = status === 503 || status === 502 || grpcStatus === unavailable || this.#isFromTunnel;
+    const unanswered = isSuspect ? head.header(unansweredField) : undefined;
+    if (unanswered !== undefined) return this.#unanswered(unanswered, exchange);
     const hasFailed = status >= 500 || isGrpcFailure(grpcStatus);
     this.#report(hasFailed ? "error" : "good", exchange.answeredMs - this.#triedMs);
     if (hasFailed || this.#retry?.codes.includes(status) === true) {
@@ -159,7 +159,7 @@ export class RequestFlow implements Handler {
     const cause = causeOf(why);
     this.#report(why.startsWith("pool_") ? "unknown" : "no_answer", this.#parts.nowMs() - this.#triedMs);
     // Only the client's own agent can send it to another server.
-    if (cause === "connect_failure" && this.#isFromTunnel) return respond(503, `no way to the server: ${why}\n`, why);
+    if (this.#isFromTunnel && (cause === "connect_failure" || cause === "reset")) return unanswered(cause, why);
     return cause && this.#again(cause, 0, exchange);
   }
 
@@ -310,6 +310,8 @@ export class RequestFlow implements Handler {
       status,
       grpcStatus,
       tries: this.#tries,
+      elapsedMs: this.#parts.nowMs() - exchange.startedMs,
+      hasOther: hasUntried(cluster, this.#tried, this.#member?.slot ?? -1),
       method: exchange.method,
       answerStarted: exchange.status !== 0,
       bodyKept: exchange.canResend,
@@ -336,16 +338,17 @@ export class RequestFlow implements Handler {
     return this.#book.handed.tunnel === "fairlead/1";
   }
 
-  /** The agent on the server's node says that the request reached nobody; or a server says what only agents may. */
-  #unsent(exchange: Exchange): HeaderEdits | Forward | undefined {
-    if (!this.#isFromTunnel && this.#member?.upstream.mode === "fairlead/1") {
-      this.#flags = "UF";
+  /** The agent on the server's node says that no server answered; or a server says what only agents may. */
+  #unanswered(why: string, exchange: Exchange): HeaderEdits | Forward | undefined {
+    const cause = causeOf(why);
+    if (!this.#isFromTunnel && this.#member?.upstream.mode === "fairlead/1" && cause !== undefined) {
+      this.#flags = flagsOf(why);
       this.#report("no_answer", this.#parts.nowMs() - this.#triedMs);
-      const again = this.#again("connect_failure", 0, exchange);
+      const again = this.#again(cause, 0, exchange);
       if (again !== undefined) return again;
     } else this.#report("good", exchange.answeredMs - this.#triedMs);
     const edits = this.#responseEdits();
-    return edits === undefined ? withoutUnsent : composeEdits(edits, withoutUnsent);
+    return edits === undefined ? withoutUnanswered : composeEdits(edits, withoutUnanswered);
   }
 
   #report(outcome: TryOutcome, latencyMs: number): void {
@@ -390,4 +393,4 @@ const isGrpcFailure = (code: number): boolean => code === 2 || code === 13 || co
 const unavailable = 14;
 
 const noParties: Ways["parties"] = [];
-const withoutUnsent: HeaderEdits = { remove: [unsentField], set: [], add: [] };
+const withoutUnanswered: HeaderEdits = { remove: [unansweredField], set: [], add: [] };

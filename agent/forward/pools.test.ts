@@ -9,7 +9,8 @@ import { systemClock } from "../base/clock.ts";
 import { Downstream } from "./http1/downstream.ts";
 import type { Forward } from "./http1/exchange.ts";
 import { defaultExchangeLimits } from "./http1/exchange.ts";
-import type { UpstreamPool } from "./http1/pool.ts";
+import type { Answered } from "./http1/links.ts";
+import { UpstreamPool } from "./http1/pool.ts";
 import { Sweep } from "./http1/sweep.ts";
 import { Pools, type Standing } from "./pools.ts";
 
@@ -119,4 +120,25 @@ test("[DIS-6] what is in no mesh is left alone", async (t) => {
   await waitFor("idle", () => pool().idleCount === 1);
   pools.review();
   assert.equal(pool().idleCount, 1);
+});
+
+test("[DIS-6] [DP-29] a connection to an endpoint that leaves is not waited for as long as others: it may be gone without a word", (t) => {
+  const sweep = new Sweep(systemClock, 60_000);
+  t.after(() => sweep.stop());
+  const pool = new UpstreamPool({
+    endpoint: { ip: "192.0.2.1", port: 1 },
+    dial: () => new Promise(() => {}),
+    sweep,
+    exchangeLimits: defaultExchangeLimits,
+  });
+  const told: string[] = [];
+  const waits = { turn: 1, notConnected: (why: string) => told.push(why) } as unknown as Answered;
+  pool.take(waits, true, false);
+  pool.sweep(sweep.now + 1_000);
+  assert.deepEqual(told, []);
+  pool.retire();
+  pool.sweep(sweep.now + 400);
+  assert.deepEqual(told, []);
+  pool.sweep(sweep.now + 1_000);
+  assert.deepEqual([told, pool.open], [["connect_timeout"], 0]);
 });

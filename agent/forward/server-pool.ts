@@ -33,6 +33,9 @@ export const defaultPoolLimits: PoolLimits = {
   maxRequests: 0,
 };
 
+/** The same for an endpoint that leaves: it may be gone without a word, while others could serve. */
+const leavingConnectMs = 500;
+
 export interface ServerPoolParts {
   readonly endpoint: Endpoint;
   readonly dial: Dialer;
@@ -178,8 +181,10 @@ export abstract class ServerPool<Who extends Waiter, Connection extends Opening>
 
   sweep(now: number): void {
     this.sweepOpen(now);
+    const { connectTimeoutMs } = this.limits;
+    const patienceMs = this.isRetired ? Math.min(connectTimeoutMs, leavingConnectMs) : connectTimeoutMs;
     for (const connection of this.dialling) {
-      if (now - connection.openedMs < this.limits.connectTimeoutMs) continue;
+      if (now - connection.openedMs < patienceMs) continue;
       this.dialling.delete(connection);
       this.dialFailed("connect_timeout");
     }

@@ -5,7 +5,7 @@ import type { MeshLimited } from "../enrich/enricher.ts";
 import type { Verdict } from "../flow.ts";
 import type { Respond } from "../forward/http1/exchange.ts";
 import type { Tenant } from "../forward/tenants.ts";
-import { deniedField, unsentField } from "../http.ts";
+import { deniedField, unansweredField } from "../http.ts";
 import { refusedFlags } from "../report/response-flags.ts";
 import type { Cluster } from "./cluster.ts";
 
@@ -23,13 +23,17 @@ export interface OwnAnswer {
 const exhausted = 8;
 const plainText = ["content-type", "text/plain"] as const;
 
-/** `unsent`: why it reached no server, told to the client's own agent (agent/http.ts). */
-export const respond = (status: number, body: string, unsent?: string): Respond => ({
+export const respond = (status: number, body: string): Respond => ({
   kind: "respond",
   status,
-  headers: unsent === undefined ? plainText : [...plainText, unsentField, unsent],
+  headers: plainText,
   body: Buffer.from(body),
 });
+/** For the client's own agent, which may know another server (agent/http.ts). `why`: how this one was not reached, or was lost. */
+export function unanswered(cause: "connect_failure" | "reset", why: string): Respond {
+  const answer = cause === "reset" ? respond(502, "") : respond(503, `no way to the server: ${why}\n`);
+  return { ...answer, headers: [...answer.headers, unansweredField, why] };
+}
 
 const flagsByReason: Readonly<Partial<Record<LocalAnswer["reason"], string>>> = {
   no_route: "NR",

@@ -46,6 +46,17 @@ export function untried(
   return picked;
 }
 
+/** Whether `cluster` has an endpoint that may be used and whose slot is neither `last` nor among `tried`. */
+export function hasUntried(
+  cluster: { readonly members: readonly Member[]; isOpen(index: number): boolean },
+  tried: readonly number[],
+  last: number,
+): boolean {
+  return cluster.members.some(
+    ({ slot, weight }, index) => slot !== last && weight > 0 && !tried.includes(slot) && cluster.isOpen(index),
+  );
+}
+
 /** Whether what a request needs of the endpoint at `index` is as it was; `this`: the upstreams of now. */
 export function isStill(this: readonly Upstream[], { upstream: was }: Member, index: number): boolean {
   const is = this[index] as Upstream;

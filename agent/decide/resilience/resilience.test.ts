@@ -208,6 +208,8 @@ const failed = (more: Partial<FailedTry>): FailedTry => ({
   status: 503,
   grpcStatus: -1,
   tries: 1,
+  elapsedMs: 10,
+  hasOther: false,
   method: "GET",
   answerStarted: false,
   bodyKept: true,
@@ -231,6 +233,22 @@ test("[RES-5] [DP-29] what reached nobody is always tried again; what may have h
     assert.equal(judgeRetry(given, failed({ cause, answerStarted: true })), "answer_started");
     assert.equal(judgeRetry(given, failed({ cause, bodyKept: false })), "body_gone");
   }
+});
+
+test("[RES-5] [DP-29] with endpoints left, quick failures that reached nobody go on to five of them; a connection lost before its answer to one", () => {
+  const gone = { cause: "connect_failure", hasOther: true } as const;
+  assert.equal(judgeRetry(undefined, failed({ ...gone, tries: 5 })), "retry");
+  assert.equal(judgeRetry(undefined, failed({ ...gone, tries: 6 })), "exhausted");
+  assert.equal(judgeRetry(undefined, failed({ ...gone, tries: 3, hasOther: false })), "exhausted");
+  assert.equal(judgeRetry(undefined, failed({ ...gone, tries: 3, elapsedMs: 1000 })), "exhausted");
+  assert.equal(judgeRetry(undefined, failed({ ...gone, tries: 2, elapsedMs: 1000 })), "retry");
+  const lost = { cause: "reset", hasOther: true } as const;
+  assert.equal(judgeRetry(undefined, failed(lost)), "retry");
+  assert.equal(judgeRetry(undefined, failed({ ...lost, tries: 2 })), "exhausted");
+  assert.equal(judgeRetry(undefined, failed({ ...lost, method: "POST" })), "may_have_effect");
+  assert.equal(judgeRetry(undefined, failed({ ...lost, hasOther: false })), "not_configured");
+  assert.equal(judgeRetry({ ...noRetry, attempts: 3, codes: [503] }, failed(lost)), "retry");
+  assert.equal(judgeRetry({ ...noRetry, codes: [503] }, failed(lost)), "not_configured", "told otherwise");
 });
 
 test("[RES-5] backoff: full jitter over a time that doubles up to its limit, none where nobody was reached", () => {

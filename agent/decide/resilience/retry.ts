@@ -12,6 +12,10 @@ export interface FailedTry {
   readonly grpcStatus: number;
   /** Tries made so far, this one included. */
   readonly tries: number;
+  /** Since the request began, ms. */
+  readonly elapsedMs: number;
+  /** There is an endpoint that it has not met. */
+  readonly hasOther: boolean;
   readonly method: string;
   /** The client has been sent part of an answer. */
   readonly answerStarted: boolean;
@@ -54,8 +58,14 @@ export function causeOf(why: string): RetryCause | undefined {
 
 /** RFC 9110 §9.2.2. */
 const idempotent = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
-/** Tries on failures that reached nobody, where nothing is configured: a rollout must not show (DP-29). */
-const alwaysAttempts = 2;
+// Tries beyond the first whatever is configured, for a rollout must not show (DP-29): after failures that reached nobody, and more of
+// them while they are quick and endpoints are left, several of which may be going at a time;
+const harmlessAttempts = 2;
+const quickAttempts = 5;
+const quickMs = 1_000;
+// and after a connection that was lost before its answer, as those are that a server which ends had not accepted yet. Only one: a request
+// that kills its server is not to kill them all. A policy without any attempt ends it.
+const lostAttempts = 1;
 
 export function judgeRetry(policy: RetryPolicy | undefined, failed: FailedTry): RetryVerdict {
   const { attempts, on, codes, grpcCodes, anyMethod } = policy ?? noRetry;
@@ -67,12 +77,14 @@ export function judgeRetry(policy: RetryPolicy | undefined, failed: FailedTry): 
       : failed.cause === "grpc_status"
         ? grpcCodes.includes(failed.grpcStatus)
         : on.includes(failed.cause);
-  if (!isNamed && !isHarmless) return "not_configured";
+  const isLost = failed.cause === "reset" && failed.hasOther && policy?.attempts !== 0;
+  if (!isNamed && !isHarmless && !isLost) return "not_configured";
   if (failed.answerStarted) return "answer_started";
   if (!failed.bodyKept) return "body_gone";
   if (!isHarmless && !anyMethod && !idempotent.has(failed.method)) return "may_have_effect";
-  const most = isHarmless ? Math.max(attempts, alwaysAttempts) : attempts;
-  return failed.tries > most ? "exhausted" : "retry";
+  const isQuick = failed.hasOther && failed.elapsedMs < quickMs;
+  const always = isHarmless ? (isQuick ? quickAttempts : harmlessAttempts) : isLost ? lostAttempts : 0;
+  return failed.tries > Math.max(attempts, always) ? "exhausted" : "retry";
 }
 
 /** Wait before the next try, ms: full jitter over a time that doubles; none where nobody was reached. */
