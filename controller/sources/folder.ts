@@ -17,6 +17,8 @@ export interface FolderOptions {
   /** Quiet time after a change before files are read: a writer may still be at it. */
   readonly settleMs: number;
   readonly pollMs: number;
+  /** An emptied file is mostly one that is being written, and its writer may have been stopped for a while: until then its objects stay. Absent: 1 s. */
+  readonly emptyMs?: number;
 }
 export interface FolderSource {
   /** Resolves after the first complete reading. */
@@ -37,10 +39,13 @@ export function createFolderSource(options: FolderOptions, sink: SourceSink, clo
   const files = new Map<string, FileState>();
   const watchers = new Map<string, FSWatcher>();
   const faults = new Map<string, string>();
-  const emptied = new Set<string>();
+  const { emptyMs = 1_000 } = options;
+  /** Since when a file is empty. */
+  const emptied = new Map<string, number>();
   let applied = new Map<string, Entry>();
   let stopPolling = (): void => {};
   let cancelSettle: (() => void) | undefined;
+  let cancelEmpty: (() => void) | undefined;
   let running: Promise<void> | undefined;
   let isDirty = false;
   let isStopped = false;
@@ -132,11 +137,15 @@ export function createFolderSource(options: FolderOptions, sink: SourceSink, clo
     const name = root === options.liveDir ? `live/${relative(root, path)}` : relative(root, path);
     try {
       const text = await readFile(path, "utf8");
-      // An emptied file is mostly one that is being written: looked at again a moment later before its objects go.
-      if (text === "" && (files.get(path)?.parsed.objects.length ?? 0) > 0 && !emptied.has(path)) {
-        emptied.add(path);
-        wake();
-        return false;
+      if (text === "" && (files.get(path)?.parsed.objects.length ?? 0) > 0) {
+        const sinceMs = emptied.get(path) ?? clock.monotonicMs();
+        emptied.set(path, sinceMs);
+        const leftMs = sinceMs + emptyMs - clock.monotonicMs();
+        if (leftMs > 0) {
+          cancelEmpty?.();
+          cancelEmpty = clock.after(leftMs, wake);
+          return false;
+        }
       }
       emptied.delete(path);
       const parsed = parseManifests(text, name);
@@ -235,6 +244,7 @@ export function createFolderSource(options: FolderOptions, sink: SourceSink, clo
       isStopped = true;
       stopPolling();
       cancelSettle?.();
+      cancelEmpty?.();
       for (const dir of [...watchers.keys()]) forget(dir);
     },
   };

@@ -1,6 +1,6 @@
 // Labs for tests: a name of their own, always taken down, pods by a short form, programs run and watched inside pods.
 import { randomBytes } from "node:crypto";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -130,7 +130,9 @@ export class TestLab {
   write(file: string, text: string): void {
     const path = join(this.manifests, file);
     mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, text);
+    // At once, as good editors do.
+    writeFileSync(`${path}.new`, text);
+    renameSync(`${path}.new`, path);
   }
 }
 

@@ -6,6 +6,8 @@ import { makeDir, removePath, replaceFile } from "./files.ts";
 import { type KubeObject, objectKey, type Problem, parseManifest } from "./objects.ts";
 
 const APPLIED = "applied";
+/** Longer than a poll, so that more than one look finds it empty. */
+const EMPTY_MS = 2500;
 const isManifest = (file: string): boolean =>
   /\.(ya?ml|json)$/.test(file) && !file.split("/").some((part) => part.startsWith("."));
 
@@ -21,13 +23,19 @@ export class Mirror {
   readonly #from: string;
   readonly #to: string;
   readonly #files = new Map<string, Source>();
+  /** Since when a file is empty, ms. */
+  readonly #emptied = new Map<string, number>();
   #watchers: FSWatcher[] = [];
   #poll: NodeJS.Timeout | undefined;
   #settle: NodeJS.Timeout | undefined;
 
-  constructor(from: string, to: string) {
+  readonly #nowMs: () => number;
+
+  /** @param nowMs monotonic */
+  constructor(from: string, to: string, nowMs = (): number => performance.now()) {
     this.#from = from;
     this.#to = to;
+    this.#nowMs = nowMs;
   }
 
   /** Objects in force; of two with one name the later file wins, as for the controller. */
@@ -61,7 +69,7 @@ export class Mirror {
         continue; // it went between the listing and the reading
       }
       seen.add(file);
-      if (this.#files.get(file)?.text === text) continue;
+      if (this.#isBeingWritten(file, text) || this.#files.get(file)?.text === text) continue;
       this.#set(file, { text, ...parseManifest(text, file), hidden: new Set() });
       changed = true;
     }
@@ -72,6 +80,15 @@ export class Mirror {
       changed = true;
     }
     return changed;
+  }
+
+  /** An emptied file is mostly one whose writer was stopped half-way: its objects stay for a while. */
+  #isBeingWritten(file: string, text: string): boolean {
+    const now = this.#nowMs();
+    const since = this.#emptied.get(file) ?? now;
+    if (text !== "" || !this.#files.has(file)) this.#emptied.delete(file);
+    else this.#emptied.set(file, since);
+    return this.#emptied.has(file) && now - since < EMPTY_MS;
   }
 
   #set(file: string, source: Source): void {
