@@ -275,6 +275,7 @@ export abstract class ClientConnection extends ExchangeCore implements Swept, Wa
   /** At once, so that the client sees that something is missing. */
   protected cut(): void {
     this.state = CLOSED;
+    this.writer.discard();
     // libuv refuses to reset a stream that is shutting down, and a socket pair knows no reset at all.
     if (!this.socket.writableEnded && this.socket.remoteAddress !== undefined) this.socket.resetAndDestroy();
     else this.socket.destroy();

@@ -179,7 +179,7 @@ export class Downstream extends JoinedConnection implements Answered {
   }
 
   flush(): void {
-    this.writer.flush();
+    this.writer.flushSoon();
   }
 
   answer(upstream: ServerLink): boolean {

@@ -27,7 +27,7 @@ export interface Answered {
   payload(buf: Buffer, from: number, to: number, done: boolean, trailers: TrailerParser | undefined): boolean;
   /** Whether the rest of the payload, `left` bytes, reaches the client without these two from now on: until `skipped` nothing is read. */
   movesAnswer?(server: ServerLink, left: number): boolean;
-  /** Nothing more is read for now: what is held back goes out. */
+  /** Nothing more of this answer is there for now: what is held back goes out, at the end of this turn of work at the latest. */
   flush(): void;
   /** The response is whole; the connection goes back to its pool or ends. */
   answerEnded(server: ServerLink): void;

@@ -10,8 +10,14 @@ import { writeLocal, writeResponse, writeTrailers } from "./write.ts";
 // Beyond this a payload is not copied behind its head but written beside it in one system call.
 const mostCopied = 16 * 1024;
 const nothing = Buffer.alloc(0);
-// One for the thread: it is empty again before anything else happens.
+// One for the thread, and whose bytes lie in it: they are gone before anybody else's come.
 const scratch = new OutBuffer(32 * 1024);
+let holder: MessageWriter | undefined;
+let isFlushing = false;
+const flushHeld = (): void => {
+  isFlushing = false;
+  holder?.flush();
+};
 
 export class MessageWriter {
   private readonly socket: Socket;
@@ -19,6 +25,13 @@ export class MessageWriter {
 
   constructor(socket: Socket) {
     this.socket = socket;
+  }
+
+  /** What is gathered from here on is this one's. */
+  private claim(): void {
+    if (holder === this) return;
+    holder?.flush();
+    holder = this;
   }
 
   get isPending(): boolean {
@@ -41,13 +54,15 @@ export class MessageWriter {
   }
 
   interim(head: ResponseParser): void {
+    this.claim();
     writeResponse(head, scratch, undefined, { minor: 1, body: head.body, close: false });
   }
 
-  /** Held back until the first payload or `flush`. */
+  /** Held back until the first payload, `flush`, or the end of this turn of work after `flushSoon`. */
   response(head: ResponseParser, edits: HeaderEdits | undefined, minor: number, close: boolean): void {
     this.framing = head.body;
     if (head.body === UNTIL_CLOSE || head.body === CHUNKED) this.framing = minor > 0 ? CHUNKED : UNTIL_CLOSE;
+    this.claim();
     writeResponse(head, scratch, edits, { minor, body: this.framing, close });
   }
 
@@ -60,6 +75,7 @@ export class MessageWriter {
     isHead: boolean,
     close: boolean,
   ): void {
+    this.claim();
     writeLocal(scratch, status, reason, headers, body, { isHead, minor, close });
     this.flush();
   }
@@ -68,7 +84,8 @@ export class MessageWriter {
   payload(buf: Buffer, from: number, to: number, done: boolean, trailers: TrailerParser | undefined): boolean {
     const size = to - from;
     const chunked = this.framing === CHUNKED;
-    if (size === 0 || (scratch.len > 0 && size <= mostCopied)) {
+    if (size === 0 || (holder === this && size <= mostCopied)) {
+      this.claim();
       if (chunked) {
         if (size > 0) scratch.chunk(buf, from, to);
         if (done) writeTrailers(trailers, scratch);
@@ -90,6 +107,7 @@ export class MessageWriter {
     this.write(buf.subarray(start, end));
     const pending = this.socket.writableLength > 0;
     if (chunked && done && trailers !== undefined) {
+      this.claim();
       writeTrailers(trailers, scratch);
       this.flush();
     }
@@ -99,7 +117,7 @@ export class MessageWriter {
   /** Bytes as they are, behind what is held back. */
   write(bytes: Buffer): void {
     const { socket } = this;
-    if (scratch.len === 0) {
+    if (holder !== this || scratch.len === 0) {
       socket.write(bytes);
       return;
     }
@@ -111,18 +129,28 @@ export class MessageWriter {
   }
 
   flush(): void {
-    if (scratch.len === 0) return;
-    this.socket.write(scratch.view());
+    if (holder !== this) return;
+    if (scratch.len > 0) this.socket.write(scratch.view());
     this.emptied();
   }
 
+  /** Unless a payload takes it along before what is being read now is worked off. */
+  flushSoon(): void {
+    if (holder !== this || isFlushing) return;
+    isFlushing = true;
+    queueMicrotask(flushHeld);
+  }
+
   private emptied(): void {
+    holder = undefined;
     if (this.socket.writableLength > 0) scratch.replace();
     else scratch.clear();
   }
 
-  /** After an exception in the middle of a message: nothing of it may reach another socket. */
+  /** The connection is cut, maybe in the middle of a message: nothing of it may reach another socket. */
   discard(): void {
+    if (holder !== this) return;
+    holder = undefined;
     scratch.clear();
   }
 }
