@@ -93,7 +93,9 @@ export function http1Fields(parser: FieldParser, length: boolean): string[] {
     const of = parser.kinds[i];
     if (of === CONTENT_LENGTH) {
       if (length) fields.push("content-length", String(parser.contentLength));
-    } else if (of === ORDINARY || of === EXPECT) fields.push(parser.name(i), parser.value(i));
+    } else if (of === ORDINARY) fields.push(parser.name(i), parser.value(i));
+    // Its case means nothing (RFC 9110 §10.1.1), but servers of HTTP/2 compare it letter by letter.
+    else if (of === EXPECT) fields.push(parser.name(i), parser.value(i).toLowerCase());
   }
   return fields;
 }
