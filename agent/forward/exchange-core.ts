@@ -164,8 +164,12 @@ export abstract class ExchangeCore implements Exchange, Due {
     if (this.deadlineMs > 0 && now >= this.deadlineMs) this.expired("request_timeout");
     else if (this.tryDeadlineMs > 0 && now >= this.tryDeadlineMs) this.expired("try_timeout");
     else if (this.answerDeadlineMs > 0 && now >= this.answerDeadlineMs) this.expired("response_timeout");
-    else if (now - this.activeMs >= this.stallMs)
-      this.expired(this.isRequestDone ? "response_stalled" : "request_stalled");
+    else if (now - this.activeMs >= this.stallMs) this.expired(this.stalled);
+  }
+
+  /** What is waited for in vain, where no byte goes by. */
+  protected get stalled(): Outcome {
+    return this.isRequestDone ? "response_stalled" : "request_stalled";
   }
 }
 

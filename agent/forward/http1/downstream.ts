@@ -3,6 +3,7 @@ import { STATUS_CODES } from "node:http";
 import type { OnReadOpts, Socket } from "node:net";
 import type { HeaderList, Malformed } from "../../http.ts";
 import { notBegun } from "../http2/stream-links.ts";
+import { plainText, upgradeRefusal } from "../websocket.ts";
 import type { TrailerParser } from "./body.ts";
 import { BUSY, CLOSED, LINGER, TUNNEL } from "./client-connection.ts";
 import type { DownstreamParts, Forward, Handler, Outcome } from "./exchange.ts";
@@ -258,7 +259,11 @@ export class Downstream extends JoinedConnection implements Answered {
       this.stale++;
       this.resent++;
       this.look(this.decision, true);
-    } else this.giveUp(why);
+    } else {
+      const refusal = upgradeRefusal(why);
+      if (refusal === undefined) this.giveUp(why);
+      else this.respond(refusal.status, plainText, refusal.body, why);
+    }
   }
 
   protected override fail(why: Outcome): void {

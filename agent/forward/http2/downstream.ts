@@ -56,7 +56,9 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
     this.tellClosed = parts.closed;
     this.idleSinceMs = parts.sweep.now;
     const limits = parts.http2Limits ?? defaultLimits;
-    this.io = new Http2Socket<Http2Request>({ role: "server", handler: this, limits }, parts.turn, parts.sweep.clock);
+    // What asks for another protocol has a connection of its own between agents, so nothing of it comes where isHttp1 is.
+    const options = { role: "server", handler: this, limits, extendedConnect: !this.isHttp1 } as const;
+    this.io = new Http2Socket<Http2Request>(options, parts.turn, parts.sweep.clock);
     this.io.gate = this;
     this.socket = open(this.io.onread() as OnReadOpts);
     this.socket.once("close", () => {

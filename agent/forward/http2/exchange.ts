@@ -6,6 +6,7 @@ import type { HeaderEdits, HeaderList, Malformed } from "../../http.ts";
 import { isGrpcType, knownStatus } from "../grpc.ts";
 import type { Decision, Forward, Outcome, RequestCopies } from "../http1/exchange.ts";
 import { isIdempotent, statusOf } from "../http1/exchange.ts";
+import { declined, websocket } from "../websocket.ts";
 import { errorCode } from "./codes.ts";
 import type { Http2Request } from "./head.ts";
 import { answerGrpc, answerPlainly, endGrpc } from "./local-answer.ts";
@@ -13,6 +14,7 @@ import { type ExchangeParts, RoutedExchange } from "./routed-exchange.ts";
 import type { Http2Stream } from "./stream.ts";
 import { notBegun, type UpHead } from "./stream-links.ts";
 import { editedFields } from "./translate.ts";
+import { tunnelFields, UpgradeRequest } from "./upgrade.ts";
 
 const mostResent = 3;
 const nothing = Buffer.alloc(0);
@@ -53,7 +55,12 @@ export class StreamExchange extends RoutedExchange {
       const timeout = grpcTimeoutMs(head.header("grpc-timeout"));
       if (timeout !== undefined) this.deadlineMs = this.startedMs + timeout;
     }
-    if (head.method === "CONNECT") {
+    this.isUpgrade = head.method === "CONNECT" && head.protocol === websocket;
+    this.isTunnel = false;
+    if (this.isUpgrade) {
+      this.head = new UpgradeRequest(head);
+      this.method = this.head.method;
+    } else if (head.method === "CONNECT") {
       // No decision is asked for, so none is told of its end.
       this.isUnderWay = false;
       this.handler.refused?.(connectRefused);
@@ -62,7 +69,7 @@ export class StreamExchange extends RoutedExchange {
       return;
     }
     try {
-      this.follow(this.handler.decide(head, this));
+      this.follow(this.handler.decide(this.head, this));
     } catch (error) {
       this.threw(error);
     }
@@ -72,7 +79,7 @@ export class StreamExchange extends RoutedExchange {
     super.startTry(decision);
     if (this.copies !== undefined || decision.copies === undefined) return;
     this.copies = decision.copies;
-    this.copies.begin(this.isRequestDone);
+    this.copies.begin(this.isRequestDone || this.isUpgrade);
   }
 
   // The client's side.
@@ -88,18 +95,20 @@ export class StreamExchange extends RoutedExchange {
       return;
     }
     this.requestBytes += size;
-    this.copies?.data(chunk);
+    if (!this.isUpgrade) this.copies?.data(chunk);
     if (up === undefined) {
       this.kept.append(chunk);
       this.heldRequest += size;
       return;
     }
-    this.kept.keep(chunk, this.replayBytes());
+    if (!this.isTunnel) this.kept.keep(chunk, this.replayBytes());
     if (up.sendData(chunk, end)) this.stream?.consume(size);
     else this.heldRequest += size;
   }
 
   trailers(fields: HeaderList): void {
+    // Bytes of another protocol have none.
+    if (this.isUpgrade) return;
     this.requestTrailers = fields;
     if (!this.isDiscarding) this.up?.sendTrailers(fields);
   }
@@ -163,7 +172,16 @@ export class StreamExchange extends RoutedExchange {
       const status = head.header("grpc-status");
       if (status !== undefined) this.grpcStatus = knownStatus(status);
     }
-    stream.respond(head.status, editedFields(head.headers(), edits), end, head.sensitive);
+    const fields = editedFields(head.headers(), edits);
+    if (this.isUpgrade && head.status < 300) this.openTunnel();
+    stream.respond(head.status, this.isTunnel ? tunnelFields(fields) : fields, end, head.sensitive);
+  }
+
+  /** What was said of the request's time does not hold for what follows it. */
+  private openTunnel(): void {
+    this.isTunnel = true;
+    this.deadlineMs = 0;
+    this.stallMs = this.parts.limits.tunnelIdleTimeoutMs;
   }
 
   upData(chunk: Buffer, end: boolean): void {
@@ -197,7 +215,7 @@ export class StreamExchange extends RoutedExchange {
   upReset(why: string, code: number, maybeStale: boolean): void {
     this.up = undefined;
     if (!this.isUnderWay) return;
-    if (this.isAnswerDone) {
+    if (this.isAnswerDone && !(this.isTunnel && code !== errorCode.noError)) {
       this.discard("finished");
       return;
     }
@@ -224,6 +242,11 @@ export class StreamExchange extends RoutedExchange {
     outcome: Outcome,
     grpcStatus?: number,
   ): void {
+    if (this.isUpgrade && status >= 200 && status < 300) {
+      // It would let the client in, to nobody.
+      this.upgradeRefused(declined);
+      return;
+    }
     const { stream } = this;
     this.release(errorCode.cancel);
     this.hasStarted = true;

@@ -37,8 +37,8 @@ class Fields {
 
 export type RequestParts = Pick<
   HeadBuilder,
-  "fields" | "sensitive" | "contentLength" | "method" | "scheme" | "authority" | "path" | "protocol"
->;
+  "fields" | "contentLength" | "method" | "scheme" | "authority" | "path" | "protocol"
+> & { readonly sensitive: readonly string[] | null };
 export class Http2Request extends Fields implements RequestHead {
   readonly method: string;
   readonly scheme: "http" | "https";

@@ -51,22 +51,22 @@ class Http1Answer implements UpHead {
 
 export class Http1Stream implements UpStream, Answered {
   readonly turn = 0;
-  private readonly owner: Http1StreamOwner;
+  protected readonly owner: Http1StreamOwner;
   private readonly pool: PoolLink;
-  private readonly head: Http2Request;
-  private readonly rewrite: RequestRewrite;
+  protected readonly head: Http2Request;
+  protected readonly rewrite: RequestRewrite;
   private readonly framing: number;
-  private readonly out = spare.pop() ?? new OutBuffer(1024);
-  private server: ServerLink | undefined;
-  private isOver = false;
+  protected readonly out = spare.pop() ?? new OutBuffer(1024);
+  protected server: ServerLink | undefined;
+  protected isOver = false;
   /** The head is not written yet. */
   private isGathering = true;
   private requestEnded: boolean;
   private hasClientEnded = false;
   /** Of the answer, bytes that the exchange holds back. */
-  private unconsumed = 0;
-  private hasAnswered = false;
-  private readonly serverFlushed = (): void => {
+  protected unconsumed = 0;
+  protected hasAnswered = false;
+  protected readonly serverFlushed = (): void => {
     if (!this.isOver && this.server !== undefined) this.owner.upDrain();
   };
 
@@ -98,9 +98,13 @@ export class Http1Stream implements UpStream, Answered {
     }
     this.server = server;
     server.begin(this, this.head.method);
-    writeHttp1Request(this.head, this.out, this.rewrite, this.framing);
+    this.writeHead();
     this.owner.joined(this);
     if (this.isGathering && this.server !== undefined) this.begin();
+  }
+
+  protected writeHead(): void {
+    writeHttp1Request(this.head, this.out, this.rewrite, this.framing);
   }
 
   private begin(): void {
@@ -246,7 +250,7 @@ export class Http1Stream implements UpStream, Answered {
     this.owner.upReset(why, errorCode.internalError, maybeStale);
   }
 
-  tunnelled(): boolean {
+  tunnelled(_buf: Buffer, _from: number, _to: number): boolean {
     return true;
   }
   tunnelEnded(): void {}

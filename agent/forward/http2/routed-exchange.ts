@@ -3,15 +3,17 @@
 import { grpcTimeoutField } from "../../base/grpc-timeout.ts";
 import type { HeaderList } from "../../http.ts";
 import { ExchangeCore } from "../exchange-core.ts";
-import type { ExchangeLimits, Forward, Handler } from "../http1/exchange.ts";
+import type { ExchangeLimits, Forward, Handler, Outcome } from "../http1/exchange.ts";
 import type { Sweep } from "../http1/sweep.ts";
 import type { Tenant } from "../tenants.ts";
+import { plainText, unsupported, upgradeRefusal } from "../websocket.ts";
 import type { Http2Request } from "./head.ts";
-import { Http1Stream, type Http1StreamOwner } from "./http1-stream.ts";
+import { Http1Stream } from "./http1-stream.ts";
 import { KeptBody } from "./kept-body.ts";
 import type { Http2Stream } from "./stream.ts";
 import type { StreamConnection, StreamTaker, UpHead, UpStream } from "./stream-links.ts";
 import { editedFields } from "./translate.ts";
+import { type UpgradeOwner, UpgradeStream } from "./upgrade-stream.ts";
 
 const toHttp1 = Buffer.from(
   "gRPC does not go to a port that is declared HTTP/1: declare it with appProtocol grpc or kubernetes.io/h2c",
@@ -34,7 +36,7 @@ export interface ExchangeParts {
   free(exchange: RoutedExchange): void;
 }
 
-export abstract class RoutedExchange extends ExchangeCore implements Http1StreamOwner, StreamTaker {
+export abstract class RoutedExchange extends ExchangeCore implements UpgradeOwner, StreamTaker {
   turn = 0;
   protected parts: ExchangeParts;
   protected override handler: Handler;
@@ -49,6 +51,9 @@ export abstract class RoutedExchange extends ExchangeCore implements Http1Stream
   protected isAnswerDone = false;
   /** The answer is out or on its way, and what still comes of the request is read over. */
   protected isDiscarding = false;
+  /** Its head is an UpgradeRequest; and the server has agreed. */
+  protected isUpgrade = false;
+  protected isTunnel = false;
   /** Of the client's content, not consumed. */
   protected heldRequest = 0;
   /** The deadline is not the one that the client named. */
@@ -86,7 +91,9 @@ export abstract class RoutedExchange extends ExchangeCore implements Http1Stream
       // It would lose its trailers there, and with them its status (DP-28).
       this.respond(502, [], toHttp1, "grpc_over_http1");
     } else {
-      this.joining = new Http1Stream(this, decision.upstream, head, decision, this.isBodiless);
+      this.joining = this.isUpgrade
+        ? new UpgradeStream(this, decision.upstream, head, decision)
+        : new Http1Stream(this, decision.upstream, head, decision, this.isBodiless);
       this.joining.open(this.canResend, fresh);
     }
   }
@@ -95,30 +102,56 @@ export abstract class RoutedExchange extends ExchangeCore implements Http1Stream
     this.turn++;
     const { head, decision } = this;
     if (head === undefined || decision?.kind !== "forward") return;
+    if (this.isUpgrade && !this.mayUpgrade(upstream, decision)) return;
     let fields = editedFields(head.headers(), decision.edits);
     if (this.isGrpc && this.deadlineMs > 0 && (this.isShortened || this.resent > 0)) {
       const leftMs = this.deadlineMs - this.parts.times.exactMs();
       fields = editedFields(fields, { remove: [], set: ["grpc-timeout", grpcTimeoutField(leftMs)], add: [] });
     }
     const { path, authority } = decision;
+    const { isUpgrade } = this;
+    const method = isUpgrade ? "CONNECT" : head.method;
     const line =
-      path === undefined && authority === undefined
+      path === undefined && authority === undefined && !isUpgrade
         ? head
-        : { method: head.method, scheme: head.scheme, path: path ?? head.path, authority: authority ?? head.authority };
+        : { method, scheme: head.scheme, path: path ?? head.path, authority: authority ?? head.authority };
     const end = this.isBodiless;
-    const up = upstream.connection.request(line, fields, end, this, head.sensitive);
+    const protocol = isUpgrade ? head.protocol : "";
+    const up = upstream.connection.request(line, fields, end, this, head.sensitive, protocol);
     if (up === null) this.giveUp("upstream_reset");
     else {
       this.up = up;
-      if (this.isRequestDone) this.awaitAnswer();
+      if (this.isRequestDone || isUpgrade) this.awaitAnswer();
       if (!end) this.sendKept(up);
     }
+  }
+
+  /** Whether the server takes extended CONNECTs, which its settings say: if they are not there yet, they are waited for. */
+  private mayUpgrade(upstream: StreamConnection, decision: Forward): boolean {
+    const { turn } = this;
+    const isKnown = upstream.whenGreeted(() => {
+      if (turn !== this.turn || !this.isUnderWay || this.up !== undefined) return;
+      // Others took its streams meanwhile, or it is gone.
+      if (upstream.canOpen) this.opened(upstream);
+      else this.look(decision, false);
+    });
+    if (isKnown && !upstream.connection.peerExtendedConnect) this.upgradeRefused(unsupported);
+    return isKnown && upstream.connection.peerExtendedConnect;
+  }
+
+  upgradeRefused(why: string): void {
+    const { status, body } = upgradeRefusal(why) ?? { status: 502, body: Buffer.alloc(0) };
+    this.respond(status, plainText, body, why);
+  }
+
+  linger(fn: () => void): void {
+    this.parts.times.after(this.parts.limits.lingerMs, fn);
   }
 
   joined(stream: Http1Stream): void {
     this.joining = undefined;
     this.up = stream;
-    if (this.isRequestDone) this.awaitAnswer();
+    if (this.isRequestDone || this.isUpgrade) this.awaitAnswer();
     this.sendKept(stream);
   }
 
@@ -158,6 +191,11 @@ export abstract class RoutedExchange extends ExchangeCore implements Http1Stream
     this.isShortened = false;
     this.activeMs = this.parts.times.now;
     this.stallMs = this.parts.limits.stallTimeoutMs;
+  }
+
+  protected override get stalled(): Outcome {
+    if (this.isTunnel) return "tunnel_idle";
+    return this.isUpgrade ? "response_stalled" : super.stalled;
   }
 
   protected override get awaitsServer(): boolean {

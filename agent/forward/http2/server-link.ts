@@ -7,11 +7,14 @@ import type { Answered, PoolLink, RequestWriter, ServerLink } from "../http1/lin
 import { OutBuffer, ROOM } from "../http1/out-buffer.ts";
 import { RequestParser } from "../http1/request.ts";
 import { ResponseParser } from "../http1/response.ts";
+import { isKey, keyMissing, unsupported, websocket } from "../websocket.ts";
 import { errorCode, referenceBytes } from "./codes.ts";
+import type { RequestLine } from "./head.ts";
 import { clientEndedFrame } from "./session-frames.ts";
 import type { Http2Stream } from "./stream.ts";
 import { notBegun, type StreamConnection, type UpHead, type UpOwner } from "./stream-links.ts";
 import { http1Fields, writeHttp1Response, writeTrailerLines } from "./translate.ts";
+import { asksWebSocket, connectFields, writeSwitching } from "./upgrade.ts";
 
 /** The pool, as its links see it. */
 export interface LinkPool extends PoolLink {
@@ -45,6 +48,10 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
   private held = 0;
   private waitsForServer = false;
   private flushed: (() => void) | undefined;
+  /** Of a client that asks for WebSocket, else ""; the server has agreed; the client has ended its side. */
+  private key = "";
+  private isTunnel = false;
+  private hasClientEnded = false;
   /** It ended early: whoever had it may still look at it. */
   private isGone = false;
 
@@ -69,7 +76,8 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
     this.upstream = upstream;
     // That an agent's connection breaks says nothing of the server, not even on its first stream: what may be sent twice is.
     this.used = this.pool.isBetween ? upstream.used + 1 : upstream.used;
-    this.hasAnswered = this.hasEnded = this.waitsForServer = false;
+    this.hasAnswered = this.hasEnded = this.waitsForServer = this.isTunnel = this.hasClientEnded = false;
+    this.key = "";
     this.held = 0;
     this.trailers = this.flushed = undefined;
   }
@@ -103,6 +111,10 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
     if (head.teTrailers) fields.push("te", "trailers");
     const { method, authority, path } = head;
     const line = { method, scheme: "http", authority, path };
+    if (asksWebSocket(head)) {
+      this.askTunnel(line, fields, head.header("sec-websocket-key") ?? "");
+      return;
+    }
     // The exchange keeps its bytes for another try, and taking chunks apart moves them.
     const rest = head.at < bytes.length ? Buffer.from(bytes.subarray(head.at)) : nothing;
     body.decode(rest, 0, rest.length);
@@ -115,6 +127,31 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
     this.stream = stream;
     if (!end && rest.length > 0)
       this.payload(rest, body.from, body.to, body.done, body.done ? body.trailers : undefined);
+  }
+
+  /** By extended CONNECT (RFC 8441), once the server's settings say that it takes such. */
+  private askTunnel(line: RequestLine, fields: string[], key: string): void {
+    if (!isKey(key)) {
+      this.failLater(keyMissing);
+      return;
+    }
+    this.key = key;
+    const { exchange, upstream } = this;
+    const { connection } = upstream;
+    const ask = (): void => {
+      // It was given up meanwhile.
+      if (this.exchange !== exchange || this.isGone) return;
+      const connect = { ...line, method: "CONNECT" };
+      const takes = connection.peerExtendedConnect || connection.done;
+      const stream = takes ? connection.request(connect, connectFields(fields), false, this, null, websocket) : null;
+      if (stream === null) {
+        this.failLater(takes ? notBegun : unsupported);
+        return;
+      }
+      this.stream = stream;
+      if (this.hasClientEnded) stream.end();
+    };
+    if (upstream.whenGreeted(ask)) ask();
   }
 
   private failLater(why: string): void {
@@ -157,7 +194,8 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
     exchange.touch();
     this.head.clear();
     parser.reset();
-    writeHttp1Response(head, this.head, end, parser.method === "HEAD");
+    if (this.key !== "" && head.status >= 200 && head.status < 300) writeSwitching(head, this.head, this.key);
+    else writeHttp1Response(head, this.head, end, parser.method === "HEAD");
     const bytes = this.head.view();
     if (parser.run(bytes, 0, bytes.length) === REFUSED) {
       this.fail(`refused:${parser.refused?.refused}`);
@@ -166,6 +204,7 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
     try {
       if (parser.isInterim) exchange.interim(parser);
       else if (!exchange.answer(this)) return;
+      this.isTunnel = parser.isTunnel;
       if (!end) exchange.flush();
     } catch (error) {
       this.destroy();
@@ -181,6 +220,12 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
       return;
     }
     exchange.touch();
+    if (this.isTunnel) {
+      const own = size >= referenceBytes ? chunk : Buffer.from(chunk);
+      if (exchange.tunnelled(own, 0, size)) this.stream?.consume(size);
+      else this.held += size;
+      return;
+    }
     let area = this.area;
     this.area = undefined;
     if (area === undefined || area.length < size + 2 * ROOM)
@@ -205,6 +250,10 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
   upEnd(): void {
     const { exchange } = this;
     if (exchange === undefined) return;
+    if (this.isTunnel) {
+      exchange.tunnelEnded();
+      return;
+    }
     if (!this.hasEnded) {
       this.hasEnded = true;
       const area = this.area ?? Buffer.allocUnsafeSlow(2 * ROOM);
@@ -238,10 +287,12 @@ export class StreamServerLink implements ServerLink, RequestWriter, UpOwner {
     this.isLent = true;
   }
 
-  /** A stream has an end of its own, which goes with the message; between agents more can be said. */
+  /** A stream has an end of its own, which goes with the message or the tunnel; between agents more can be said. */
   endWriting(): void {
     const { stream } = this;
     const { connection } = this.upstream;
+    this.hasClientEnded = true;
+    if (this.key !== "") stream?.end();
     if (!this.pool.isBetween || stream?.live !== true || connection.done) return;
     clientEndedFrame(connection.sender.out, stream.id);
     connection.wake();

@@ -48,6 +48,8 @@ export interface StreamConnection {
   readonly canOpen: boolean;
   /** Streams begun on it. */
   readonly used: number;
+  /** Whether the server's settings are there; if not, `fn` is called when they are, or when they will never be. */
+  whenGreeted(fn: () => void): boolean;
 }
 
 /** Waits for a connection that takes one more stream. */

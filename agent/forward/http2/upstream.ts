@@ -33,6 +33,8 @@ export class Http2Upstream implements Http2Handler<Http2Response>, StreamConnect
   idleSinceMs: number;
   private readonly pool: UpstreamOwner;
   private socket: Socket | undefined;
+  /** Wait for the server's settings; undefined once they are there. */
+  private greeting: (() => void)[] | undefined = [];
 
   constructor(pool: UpstreamOwner, nowMs: number) {
     this.pool = pool;
@@ -107,10 +109,23 @@ export class Http2Upstream implements Http2Handler<Http2Response>, StreamConnect
   }
   onSettings(): void {
     this.pool.told(this.connection.peerMaxStreams);
+    this.greeted();
     this.pool.freed(this);
   }
   onDone(): void {
     this.pool.gone(this);
+    this.greeted();
+  }
+
+  whenGreeted(fn: () => void): boolean {
+    this.greeting?.push(fn);
+    return this.greeting === undefined;
+  }
+
+  private greeted(): void {
+    const { greeting } = this;
+    this.greeting = undefined;
+    for (const fn of greeting ?? []) fn();
   }
 }
 
