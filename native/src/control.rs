@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -23,6 +24,7 @@ use crate::relay::shared::{Message, Shared};
 use crate::relay::sock::{self, Io};
 use crate::relay::succession;
 use crate::relay::worker::Worker;
+use crate::sys;
 
 /// A running native side: the agent's end of the channel and what the threads share.
 pub struct Started {
@@ -145,13 +147,22 @@ fn receive(shared: &Shared, calls: &Sender<Value>, kind: u8, payload: &[u8]) {
     }
 }
 
+/// How often freed memory is given back: what a burst took, and what else threads have once used, would stay for good.
+const GIVE_BACK: Duration = Duration::from_secs(30);
+
 fn run_calls(mut calls: Calls, queue: &Receiver<Value>) {
     let shared = calls.shared.clone();
+    let mut given = Instant::now();
     while let Ok(call) = queue.recv() {
         let method = call["method"].as_str().unwrap_or("").to_owned();
         let result = catch_unwind(AssertUnwindSafe(|| calls.call(&method, &call["params"])))
             .unwrap_or_else(|_| Err(Fault::new("panic", format!("{method} panicked: this is a bug of the native library"))));
         reply(&shared, &call["id"], result);
+        // Heartbeats see to it that there is always a next call; no connection waits for this thread.
+        if given.elapsed() >= GIVE_BACK {
+            given = Instant::now();
+            sys::give_back_memory();
+        }
     }
 }
 

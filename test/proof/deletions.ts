@@ -69,7 +69,7 @@ export const deletions: Proof = {
       check(longestMs <= 1000, `a peer waited ${longestMs} ms after the last pod was gone`);
       check(namespacesOf(lab.name) === base, `${namespacesOf(lab.name)} namespaces, ${base} at the start`);
       await peers.end("quit");
-      // The client's pod keeps up to seven sockets that were made ahead (native/src/kernel/pod.rs, STOCK).
+      // The client's pod keeps up to seven sockets that were made ahead, for half a minute (native/src/kernel/stock.rs).
       const left = await beyond(lab, before, 8);
       check(Object.keys(left).length === 0, `held beyond the start: ${JSON.stringify(left)}`);
       Object.assign(facts, { deleted: gone, longestWaitMs: Math.max(0, longestMs), namespaces: base });

@@ -15,6 +15,8 @@ export interface Trend {
   readonly perHour: number;
   /** What that line rises from the middle of the run to its end. */
   readonly rise: number;
+  /** Standard error of the rise: what swings has one by chance, of this size. */
+  readonly error: number;
 }
 
 /** @throws RangeError with fewer than two samples in the second half */
@@ -28,14 +30,22 @@ export function trendOf(samples: readonly Sample[]): Trend {
   const xy = half.reduce((sum, s) => sum + (s.atS - meanX) * (s.value - mean), 0);
   const perSecond = xx === 0 ? 0 : xy / xx;
   const values = half.map((s) => s.value);
+  const lengthS = last.atS - first.atS;
+  // Of squares around the line; two points lie on it.
+  const rest = half.reduce((sum, s) => sum + (s.value - mean - perSecond * (s.atS - meanX)) ** 2, 0);
+  const error = xx === 0 || half.length < 3 ? 0 : Math.sqrt(rest / (half.length - 2) / xx) * lengthS;
   return {
     mean,
     least: Math.min(...values),
     most: Math.max(...values),
     perHour: perSecond * 3600,
-    rise: perSecond * (last.atS - first.atS),
+    rise: perSecond * lengthS,
+    error,
   };
 }
+
+/** Whether it rises by more than `most`, and not just by chance (beyond two standard errors, 2.3 % of what is flat is). */
+export const rises = ({ rise, error }: Trend, most: number): boolean => rise - 2 * error > most;
 
 /** Samples from the middle of the time on. */
 export function secondHalf(samples: readonly Sample[]): readonly Sample[] {

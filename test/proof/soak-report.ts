@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { drawLines } from "../bench/lb/line-plot.ts";
 import type { MixedReport } from "../kit/mixed-load.ts";
 import { PROJECT_DIR } from "../lab/paths.ts";
-import type { Trend } from "./flat.ts";
+import { rises, type Trend } from "./flat.ts";
 import { limits, mostRise, type Reading } from "./soak-readings.ts";
 
 export interface SoakFacts {
@@ -47,9 +47,9 @@ export function reportOf(facts: SoakFacts, readings: readonly Reading[], hours: 
       `${node}: ${titles[figure] ?? figure}`,
       round(first),
       `${round(trend.mean)} (${round(trend.least)}-${round(trend.most)})`,
-      round(trend.rise),
+      `${round(trend.rise)} ± ${round(trend.error)}`,
       round(limit),
-      trend.rise <= limit ? "yes" : "**no**",
+      rises(trend, limit) ? "**no**" : "yes",
       round(last),
     ];
     return `| ${cells.join(" | ")} |`;
@@ -58,7 +58,7 @@ export function reportOf(facts: SoakFacts, readings: readonly Reading[], hours: 
   return [
     "# Soak",
     "",
-    "Written by `npm run prove -- soak` after a run of at least ten minutes.",
+    `Written by \`npm run prove -- soak\` after a run of at least ten minutes; this one ended on ${new Date().toISOString().slice(0, 10)}.`,
     "",
     `${count(perSecond)} requests per second for ${minutes} minutes (${load}): ${count(requests.sent)} requests of HTTP/1.1, HTTP/2 and gRPC in equal parts over ${count(requests.connections)} connections, of which ${count(requests.failed)} failed and ${count(requests.givenUp)} were given up by the client on purpose.`,
     ...Object.entries(requests.reasons).map(([reason, n]) => `- failed: ${n} x ${reason}`),
@@ -76,7 +76,7 @@ export function reportOf(facts: SoakFacts, readings: readonly Reading[], hours: 
     "Two nodes, a client and a server on each, mutual TLS between the nodes, one data thread per agent. An AuthorizationPolicy that denies a path, retries, a circuit breaker, a timeout and a rate limit are in",
     "force; the route changes every 15 s. Every 97th HTTP request closes its connection, every 401st request is given up, every 499th is beside a connection that is reset half way through its head, every 101st is",
     "denied, some answers take 150 ms or are 300 KB long. Each answer is judged: status, whole length, the number of bytes that the server got.",
-    `The line is that of least squares through the second half, ${readings.length} readings in all; memory may rise by ${limits.memoryMb} MB or ${limits.memoryMbPerHour} MB per hour, whichever is more. Machine: ${cpus()[0]?.model.trim() ?? "unknown"}, ${cpus().length} cores, which clients, servers and agents share.`,
+    `The line is that of least squares through the second half, ${readings.length} readings in all; memory may rise by ${limits.memoryMb} MB or ${limits.memoryMbPerHour} MB per hour, whichever is more. Behind ± is the standard error of the rise; twice as much is put down to chance, since connections come and go. Machine: ${cpus()[0]?.model.trim() ?? "unknown"}, ${cpus().length} cores, which clients, servers and agents share.`,
     "",
   ].join("\n");
 }

@@ -20,6 +20,7 @@ mod nft;
 mod pod;
 mod probe;
 mod routes;
+mod stock;
 mod sweep;
 mod watched;
 

@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::addr;
 use super::layout::{ListenerKey, socket_role, traffic};
 use super::maps::Maps;
 use super::nft::OWN_MARK;
+use super::stock::Stock;
 use super::{enrol, netns, routes};
 use crate::fault::Fault;
 use crate::seam::{Direction, Listener, Original, PodSockets};
@@ -89,7 +90,7 @@ pub struct Pod {
     owned: Vec<(OwnedFd, bool)>,
     maps: Arc<Maps>,
     /// By family and role.
-    stock: [Mutex<Vec<OwnedFd>>; 4],
+    stock: [Stock; 4],
     app_ports: PortRange,
     tunnel_ports: PortRange,
 }
@@ -183,23 +184,24 @@ impl Pod {
     /// what else is done to a socket needs no entering.
     fn socket(&self, to: SocketAddr, role: u32) -> io::Result<OwnedFd> {
         let place = usize::from(to.is_ipv6()) * 2 + usize::from(role == socket_role::OWN_APP);
-        // A panic elsewhere leaves a list of sockets that is as good as before.
-        let mut stock = self.stock[place].lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fd) = stock.pop() {
-            return Ok(fd);
-        }
-        let domain = if to.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
-        let made = netns::within(self.namespace.as_fd(), || {
-            (0..STOCK).map(|_| sys::socket(domain, libc::SOCK_STREAM, libc::IPPROTO_TCP)).collect::<io::Result<Vec<_>>>()
-        })?;
-        for fd in &made {
-            sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-            self.maps.mark_socket(fd.as_fd(), role).map_err(io_error)?;
-            // While nftables takes over from these programs, or they from it, its rules see this socket too.
-            sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, OWN_MARK as i32)?;
-        }
-        *stock = made;
-        stock.pop().ok_or_else(|| io::ErrorKind::Other.into())
+        self.stock[place].take(|| {
+            let domain = if to.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
+            let made = netns::within(self.namespace.as_fd(), || {
+                (0..STOCK).map(|_| sys::socket(domain, libc::SOCK_STREAM, libc::IPPROTO_TCP)).collect::<io::Result<Vec<_>>>()
+            })?;
+            for fd in &made {
+                sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+                self.maps.mark_socket(fd.as_fd(), role).map_err(io_error)?;
+                // While nftables takes over from these programs, or they from it, its rules see this socket too.
+                sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, OWN_MARK as i32)?;
+            }
+            Ok(made)
+        })
+    }
+
+    /// Called every few seconds: sockets that were made ahead and that nobody needs are closed.
+    pub fn age(&self) {
+        self.stock.iter().for_each(Stock::age);
     }
 
     /// Binds to the next port of the range on which nothing listens. SO_REUSEADDR with an explicit port lets a connection

@@ -1,5 +1,5 @@
 //! Deletes rows that nothing else would: SYNs nobody answered, listening rows at zero, seeds whose socket is gone, pods
-//! that ended while no agent was there.
+//! that ended while no agent was there. Closes sockets that were made ahead for nobody.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
@@ -52,6 +52,7 @@ pub struct Sweeper {
 
 impl Sweeper {
     pub fn sweep(&mut self, inner: &Inner) -> Result<(), Fault> {
+        locked(&inner.members).values().for_each(|member| member.pod.age());
         self.syns(&inner.maps)?;
         self.listening(inner)?;
         dead_pods(inner)
