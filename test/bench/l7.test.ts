@@ -7,7 +7,8 @@ import { sectionOf } from "./l7/report.ts";
 import { steps } from "./l7/steps.ts";
 import { drawPlot, margin } from "./plot.ts";
 import { withSection } from "./report.ts";
-import { rowOf } from "./rows.ts";
+import { rowOf, upTo } from "./rows.ts";
+import type { Sample } from "./steps.ts";
 import type { VariantName } from "./variants.ts";
 
 const options = { json: undefined, rounds: 2, seconds: 1, only: undefined, quick: false, flags: new Set<string>() };
@@ -62,6 +63,33 @@ test("[DP-33] a row of layer 7 is the ratio of medians", () => {
   ]);
   const row = rowOf(measure, new Map([["hop-16", of]]));
   assert.deepEqual([row?.ours, row?.ratio, row?.met], [25, 0.45455, true]);
+});
+
+test("[OBS-8] what is added at p99 is the difference to no mesh within the same round; a millisecond misses the goal", () => {
+  const measure = measures.find((m) => m.step === "rate");
+  assert.ok(measure);
+  const p99 = (values: readonly number[]) => values.map((ms) => ({ "rate.p50": ms / 4, "rate.p99": ms }));
+  const row = (ours: readonly number[]) =>
+    rowOf(
+      measure,
+      new Map([
+        [
+          "rate",
+          new Map<VariantName, readonly Sample[]>([
+            // One round in which the whole machine was slow: it says nothing of the mesh.
+            ["none", p99([0.5, 0.75, 40])],
+            ["envoy", p99([2.5, 2.75, 41])],
+            ["ours", p99(ours)],
+          ]),
+        ],
+      ]),
+    );
+  const [good, bad] = [row([0.75, 1.125, 40.25]), row([1.5, 1.75, 40])];
+  assert.deepEqual([good?.ours, good?.peers.envoy, good?.goal, good?.met], [0.25, 2, upTo(0.5), true]);
+  assert.deepEqual([good?.rounds.ours, good?.unit], [[0.25, 0.375, 0.25], "ms"]);
+  assert.deepEqual([bad?.ours, bad?.met], [1, false]);
+  const page = sectionOf([bad ?? refusedRow(measure, "")], facts, options).join("\n");
+  assert.match(page, /0 of 1 goals met; missed: between nodes, policies on requests: p99 at 1,000 requests\/s/);
 });
 
 test("a part of the page is written anew between its marks, all else is kept", () => {
