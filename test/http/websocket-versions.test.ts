@@ -2,6 +2,7 @@
 // pass both ways with each end of its own, and what cannot be opened is said.
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
 import type { Duplex } from "node:stream";
 import { type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -246,6 +247,37 @@ test("[TRF-7] an HTTP/2 server that takes no extended CONNECT is not asked: 501 
     assert.match(await readNext(connection), /does not take WebSocket over HTTP\/2 \(RFC 8441\)/);
     const { outcome, requestBytes } = await ended(lane);
     assert.deepEqual([outcome, requestBytes], ["refused:upgrade_unsupported", 0]);
+  }
+});
+
+test("[TRF-7] more tunnels than one connection to the server takes get others", async (t) => {
+  for (const from of [1, 2] as const) {
+    const lane = await laneTo(t, 2, echo, { mostStreams: 3 });
+    const open = from === 1 ? undefined : await sessionTo(t, lane.port);
+    const one = () => (open === undefined ? openTunnel(t, from, lane.port) : openOn(open, "/"));
+    const all = await Promise.all(Array.from({ length: 8 }, one));
+    for (const [i, { connection }] of all.entries()) {
+      connection.write(`tunnel ${i}`);
+      assert.equal(await readNext(connection), `tunnel ${i}`);
+    }
+  }
+});
+
+test("[DP-29] a server that is gone before it says what it takes is tried a few times, and its client told", async (t) => {
+  let dials = 0;
+  const server = createServer((socket) => {
+    dials++;
+    socket.on("error", () => {}).destroy();
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  for (const from of [1, 2] as const) {
+    const lane = await startLane((server.address() as AddressInfo).port, { upstream: "http2" });
+    t.after(() => lane[Symbol.asyncDispose]());
+    dials = 0;
+    assert.equal((await openTunnel(t, from, lane.port)).status >= 502, true);
+    assert.ok(dials <= 5, `${dials} connections`);
+    assert.equal(lane.ended.length, 1);
   }
 });
 

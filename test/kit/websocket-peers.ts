@@ -20,6 +20,7 @@ export interface ServerOptions {
   readonly answer?: (fields: Fields) => Answer;
   /** HTTP/2: it says in its settings that it takes extended CONNECT. */
   readonly advertises?: boolean;
+  readonly mostStreams?: number;
 }
 
 const open = { kind: "let in" } as const;
@@ -29,7 +30,7 @@ export async function tunnelServer(
   t: TestContext,
   version: 1 | 2,
   serve: (connection: Duplex, fields: Fields, line: string) => void,
-  { answer = () => open, advertises = true }: ServerOptions = {},
+  { answer = () => open, advertises = true, mostStreams = 100 }: ServerOptions = {},
 ): Promise<number> {
   const all = new Set<{ destroy(): unknown }>();
   const kept = <T extends { destroy(): unknown }>(one: T): T => {
@@ -39,7 +40,7 @@ export async function tunnelServer(
   const server =
     version === 1
       ? createHttp1((_, response) => void response.end("a page"))
-      : createHttp2({ settings: { enableConnectProtocol: advertises } });
+      : createHttp2({ settings: { enableConnectProtocol: advertises, maxConcurrentStreams: mostStreams } });
   if (version === 1)
     server.on("upgrade", (asked, socket: Duplex, early: Buffer) => {
       kept(socket).on("error", () => {});

@@ -131,9 +131,11 @@ export abstract class RoutedExchange extends ExchangeCore implements UpgradeOwne
     const { turn } = this;
     const isKnown = upstream.whenGreeted(() => {
       if (turn !== this.turn || !this.isUnderWay || this.up !== undefined) return;
-      // Others took its streams meanwhile, or it is gone.
+      const { done, peerGoaway } = upstream.connection;
       if (upstream.canOpen) this.opened(upstream);
-      else this.look(decision, false);
+      // Others took its streams meanwhile: there are more connections. One that is gone is no reason to dial on and on.
+      else if (!done && !peerGoaway) this.look(decision, false);
+      else this.giveUp("upstream_closed");
     });
     if (isKnown && !upstream.connection.peerExtendedConnect) this.upgradeRefused(unsupported);
     return isKnown && upstream.connection.peerExtendedConnect;

@@ -8,7 +8,7 @@ const [port, host] = process.argv.slice(2);
 let session;
 const sessionTo = () => {
   if (session === undefined || session.closed || session.destroyed)
-    session = connect(`http://${host}`).on("error", () => {});
+    session = connect(`http://${host}`, { maxSessionMemory: 1000 }).on("error", () => {});
   return session;
 };
 const proofOf = (key) => createHash("sha1").update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64");

@@ -17,8 +17,9 @@ const echo = (socket) =>
 
 new WebSocketServer({ perMessageDeflate: true, maxPayload: 0, port: Number(port1), host: "::" }).on("connection", echo);
 
-// ws takes any stream once the handshake is done, which over HTTP/2 is Node's part.
-createServer({ settings: { enableConnectProtocol: true } })
+// ws takes any stream once the handshake is done, which over HTTP/2 is Node's part. Messages are up to 16 MiB, and Node resets new streams of a
+// connection that has 10 MB in hand.
+createServer({ settings: { enableConnectProtocol: true }, maxSessionMemory: 1000 })
   .on("session", (session) => session.on("error", () => {}))
   .on("stream", (stream, fields) => {
     stream.on("error", () => {});
