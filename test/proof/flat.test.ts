@@ -1,7 +1,7 @@
 // Trends of samples: what is flat, what rises, and what only swings.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { rises, type Sample, secondHalf, trendOf } from "./flat.ts";
+import { type Sample, secondHalf, trendOf } from "./flat.ts";
 
 const every10s = (count: number, value: (atS: number) => number): Sample[] =>
   Array.from({ length: count }, (_, i) => ({ atS: i * 10, value: value(i * 10) }));
@@ -20,15 +20,12 @@ test("what only swings is flat; a leak under the swings is seen", () => {
   assert.ok(trendOf(every10s(181, (s) => swing(s) + s / 100)).rise > 8);
 });
 
-test("a rise counts where it is larger than chance makes it", () => {
-  const noise = (s: number): number => 40 * (((s / 10) * 7919) % 1.0001 > 0.5 ? 1 : -1) * (((s * 37) % 101) / 101);
-  const swinging = trendOf(every10s(181, (s) => 150 + noise(s)));
-  assert.ok(swinging.error > 1 && Math.abs(swinging.rise) < 3 * swinging.error, JSON.stringify(swinging));
-  const leaking = trendOf(every10s(181, (s) => 150 + noise(s) + s / 15));
-  assert.ok(leaking.rise > 40 && rises(leaking, 10), JSON.stringify(leaking));
-  // Without noise there is no chance.
-  const line = trendOf(every10s(181, (s) => s / 100));
-  assert.ok(line.error < 1e-9 && rises(line, 8.9) && !rises(line, 9.1), JSON.stringify(line));
+test("a burst at the end does not raise the floor, what is never given back does", () => {
+  const burst = (s: number): number => 120 + ((s / 10) % 7) + (s > 1_650 ? 80 : 0);
+  const bursting = trendOf(every10s(181, burst));
+  assert.ok(bursting.rise > 30 && bursting.floorRise === 0, JSON.stringify(bursting));
+  const leaking = trendOf(every10s(181, (s) => burst(s) + s / 30));
+  assert.ok(leaking.floorRise > 14 && leaking.floorRise < 18, JSON.stringify(leaking));
 });
 
 test("fewer than two samples are no trend", () => {

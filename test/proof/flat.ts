@@ -15,8 +15,8 @@ export interface Trend {
   readonly perHour: number;
   /** What that line rises from the middle of the run to its end. */
   readonly rise: number;
-  /** Standard error of the rise: what swings has one by chance, of this size. */
-  readonly error: number;
+  /** What the least of its later half is above the least of its earlier one: bursts do not raise it, what is never given back does. */
+  readonly floorRise: number;
 }
 
 /** @throws RangeError with fewer than two samples in the second half */
@@ -30,22 +30,17 @@ export function trendOf(samples: readonly Sample[]): Trend {
   const xy = half.reduce((sum, s) => sum + (s.atS - meanX) * (s.value - mean), 0);
   const perSecond = xx === 0 ? 0 : xy / xx;
   const values = half.map((s) => s.value);
-  const lengthS = last.atS - first.atS;
-  // Of squares around the line; two points lie on it.
-  const rest = half.reduce((sum, s) => sum + (s.value - mean - perSecond * (s.atS - meanX)) ** 2, 0);
-  const error = xx === 0 || half.length < 3 ? 0 : Math.sqrt(rest / (half.length - 2) / xx) * lengthS;
+  const least = (of: readonly Sample[]): number => Math.min(...of.map((sample) => sample.value));
+  const later = secondHalf(half);
   return {
     mean,
     least: Math.min(...values),
     most: Math.max(...values),
     perHour: perSecond * 3600,
-    rise: perSecond * lengthS,
-    error,
+    rise: perSecond * (last.atS - first.atS),
+    floorRise: least(later) - least(half.slice(0, half.length - later.length)),
   };
 }
-
-/** Whether it rises by more than `most`, and not just by chance (beyond two standard errors, 2.3 % of what is flat is). */
-export const rises = ({ rise, error }: Trend, most: number): boolean => rise - 2 * error > most;
 
 /** Samples from the middle of the time on. */
 export function secondHalf(samples: readonly Sample[]): readonly Sample[] {

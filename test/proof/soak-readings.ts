@@ -43,8 +43,15 @@ export function trends(readings: readonly Reading[]): Record<string, Trend> {
   return found;
 }
 
-/** What may rise in the second half, by the line through it: MB of anonymous memory (and what it is per hour in a long run); descriptors; threads. */
+/** What may rise in the second half (`riseOf`): MB of anonymous memory (and what it is per hour in a long run); descriptors; threads. */
 export const limits = { memoryMb: 4, memoryMbPerHour: 16, descriptors: 10, threads: 1 } as const;
+
+/**
+ * What is judged. Of memory and threads the line. Of descriptors the floor: they follow the connections that are open just then, of which
+ * clients have twice as many while answers are slow; one that is never closed raises the least of them too.
+ */
+export const riseOf = (name: string, { rise, floorRise }: Trend): number =>
+  name.endsWith("descriptors") ? floorRise : rise;
 
 /** Most that it may rise over so much time. */
 export function mostRise(name: string, hours: number): number {

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { drawLines } from "../bench/lb/line-plot.ts";
 import type { MixedReport } from "../kit/mixed-load.ts";
 import { PROJECT_DIR } from "../lab/paths.ts";
-import { rises, type Trend } from "./flat.ts";
-import { limits, mostRise, type Reading } from "./soak-readings.ts";
+import type { Trend } from "./flat.ts";
+import { limits, mostRise, type Reading, riseOf } from "./soak-readings.ts";
 
 export interface SoakFacts {
   readonly minutes: number;
@@ -47,9 +47,9 @@ export function reportOf(facts: SoakFacts, readings: readonly Reading[], hours: 
       `${node}: ${titles[figure] ?? figure}`,
       round(first),
       `${round(trend.mean)} (${round(trend.least)}-${round(trend.most)})`,
-      `${round(trend.rise)} ± ${round(trend.error)}`,
+      round(riseOf(name, trend)),
       round(limit),
-      rises(trend, limit) ? "**no**" : "yes",
+      riseOf(name, trend) <= limit ? "yes" : "**no**",
       round(last),
     ];
     return `| ${cells.join(" | ")} |`;
@@ -65,7 +65,7 @@ export function reportOf(facts: SoakFacts, readings: readonly Reading[], hours: 
     "",
     "![Memory of the agents](soak.svg)",
     "",
-    "| agent of | at the start | second half, mean (least-most) | its line rises | may rise | flat | when all clients had gone |",
+    "| agent of | at the start | second half, mean (least-most) | rises | may rise | flat | when all clients had gone |",
     "| --- | --- | --- | --- | --- | --- | --- |",
     ...rows,
     "",
@@ -76,7 +76,7 @@ export function reportOf(facts: SoakFacts, readings: readonly Reading[], hours: 
     "Two nodes, a client and a server on each, mutual TLS between the nodes, one data thread per agent. An AuthorizationPolicy that denies a path, retries, a circuit breaker, a timeout and a rate limit are in",
     "force; the route changes every 15 s. Every 97th HTTP request closes its connection, every 401st request is given up, every 499th is beside a connection that is reset half way through its head, every 101st is",
     "denied, some answers take 150 ms or are 300 KB long. Each answer is judged: status, whole length, the number of bytes that the server got.",
-    `The line is that of least squares through the second half, ${readings.length} readings in all; memory may rise by ${limits.memoryMb} MB or ${limits.memoryMbPerHour} MB per hour, whichever is more. Behind ± is the standard error of the rise; twice as much is put down to chance, since connections come and go. Machine: ${cpus()[0]?.model.trim() ?? "unknown"}, ${cpus().length} cores, which clients, servers and agents share.`,
+    `Memory and threads are judged by the line of least squares through the second half, ${readings.length} readings in all; memory may rise by ${limits.memoryMb} MB or ${limits.memoryMbPerHour} MB per hour, whichever is more. Descriptors are judged by their floor, the least of the last quarter against the least of the one before: they follow the connections that are open, of which clients have more while answers are slow. Machine: ${cpus()[0]?.model.trim() ?? "unknown"}, ${cpus().length} cores, which clients, servers and agents share.`,
     "",
   ].join("\n");
 }

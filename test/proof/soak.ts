@@ -4,10 +4,9 @@ import { type TestLab, withLab } from "../kit/lab.ts";
 import { authorization, clientPod, manifest, namespace, peerAuthentication } from "../kit/manifests.ts";
 import type { MixedReport } from "../kit/mixed-load.ts";
 import { type MixedLoad, mixedPods, mixedService, startMixed } from "../kit/mixed-shop.ts";
-import { rises } from "./flat.ts";
 import { beyond, holdings } from "./leaks.ts";
 import { type Proof, Unproven } from "./proof.ts";
-import { agentDescriptors, mostRise, type Reading, read, trends } from "./soak-readings.ts";
+import { agentDescriptors, mostRise, type Reading, read, riseOf, trends } from "./soak-readings.ts";
 import { type SoakFacts, writeReport } from "./soak-report.ts";
 
 const MINUTES = 30;
@@ -184,7 +183,7 @@ function judge(
 ): string | undefined {
   if (requests.failed > 0 || requests.ok === 0) return `requests: ${JSON.stringify(requests)}`;
   for (const [name, trend] of Object.entries(found))
-    if (isLong && rises(trend, mostRise(name, hours))) return `${name} rises: ${JSON.stringify(trend)}`;
+    if (isLong && riseOf(name, trend) > mostRise(name, hours)) return `${name} rises: ${JSON.stringify(trend)}`;
   if (Object.keys(left).length === 0) return undefined;
   return `left when all clients have gone: ${JSON.stringify(left)}, descriptors: ${JSON.stringify(kinds)}`;
 }

@@ -15,9 +15,11 @@ export class UpstreamPool extends ServerPool<Answered, Upstream> implements Pool
   take(exchange: Answered, safe: boolean, fresh: boolean): ServerLink | undefined {
     this.usedMs = this.sweepOf.now;
     if (!fresh) {
+      // By the clock itself: when this thread stood still, so did the sweep's, while servers counted on.
+      const sinceMs = safe || this.idle.length === 0 ? 0 : this.sweepOf.exactMs() - this.limits.unsafeIdleMs;
       for (let i = this.idle.length - 1; i >= 0; i--) {
         const up = this.idle[i] as ServerLink;
-        if (!safe && this.sweepOf.now - up.idleSinceMs > this.limits.unsafeIdleMs) break;
+        if (!safe && up.idleSinceMs < sinceMs) break;
         this.idle.splice(i, 1);
         if (up.isUsable) return up;
       }
