@@ -3,6 +3,7 @@
 // Answers are cached in native per pair, so this runs once per pair and generation, never per byte. One catch, at the bottom.
 import { serviceNameOf } from "./api/service.ts";
 import { inboundFacts, localFacts, planFacts } from "./connection-facts.ts";
+import { connectionLimits } from "./decide/connection-limits.ts";
 import { decideInbound, decidePeer, type PeerWaits } from "./decide/inbound.ts";
 import { type DecideSettings, decideOutbound, type OutboundDecision } from "./decide/outbound.ts";
 import { planEndpoint } from "./decide/upstreams.ts";
@@ -82,7 +83,9 @@ function outbound(parts: ConnectionParts, pod: LocalPod, question: Outbound): Ou
   });
   const planId = parts.facts.plan(`${key}|${JSON.stringify(endpoints)}`, facts);
   const service = decision.route.kind === "service" ? { service: serviceNameOf(decision.route.service) } : {};
-  const common = { planId, generation, identity: pod.identity, ...service, endpoints };
+  const limits = connectionLimits(parts.state, pod.workload.namespace, decision.route);
+  const limited = limits === undefined ? {} : { limits };
+  const common = { planId, generation, identity: pod.identity, ...service, ...limited, endpoints };
   if (taken === undefined) return { ...common, action: "forward", detectMs: decision.detectMs };
   return { ...common, ...handedTo(taken, asConnection.kind === "forward") };
 }

@@ -24,6 +24,7 @@ export const closeReasons = {
   23: "connect_failed",
   24: "policies_stale",
   25: "not_http",
+  26: "connection_limit",
   30: "tls_handshake_timeout",
   31: "tls_expired",
   32: "tls_not_yet_valid",
@@ -96,6 +97,19 @@ export interface PlanEndpoint {
   readonly weight?: number;
 }
 
+/** Of the connections of a namespace to a service, on this node; those of earlier plans with the same key count. */
+export interface PlanLimits {
+  readonly key: string;
+  /** 0: no limit. */
+  readonly maxConnections: number;
+  /** Connections that wait for a place, for the connect timeout; 0: none. */
+  readonly maxPending: number;
+  /** Until the server has the connection; absent: the agent's. */
+  readonly connectTimeoutMs?: number;
+  /** Who says so, for records. */
+  readonly policy: string;
+}
+
 /**
  * Handover: what becomes of a connection whose first bytes are not HTTP. A client that is silent for `detectMs` goes to the thread, which
  * waits on. Absent: handed over without a look.
@@ -116,6 +130,7 @@ export type OutboundAnswer = {
       readonly endpoints: readonly PlanEndpoint[];
       readonly thread?: number;
       readonly opaque?: OpaqueBytes;
+      readonly limits?: PlanLimits;
     }
 );
 

@@ -253,6 +253,11 @@ function print(told: Explanation, call: Call): void {
   if (interception.directLane === false)
     out(`  interception        ${text(interception.way)}, which has no direct lane: ${text(interception.reason)}`);
   if (text(told.outbound.protocol) !== "") out(`  protocol            ${text(told.outbound.protocol)}`);
+  const limits = fieldsAt(told.outbound.connectionLimits);
+  if (number(limits.maxConnections) > 0)
+    out(
+      `  connections         at most ${text(limits.maxConnections)} from this namespace and node, ${text(limits.maxPending)} more wait (${text(limits.policy)})`,
+    );
   for (const leg of told.legs) {
     out(`  endpoint            ${leg.address} ${text(leg.endpoint.workload)} on ${text(leg.endpoint.node)}`);
     out(

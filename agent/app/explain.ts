@@ -4,6 +4,7 @@ import { policyNameOf } from "../api/policy.ts";
 import { identityOf } from "../api/workload.ts";
 import { parseHostPort } from "../base/env.ts";
 import { err, ok, type Result } from "../base/result.ts";
+import { connectionLimits } from "../decide/connection-limits.ts";
 import { type DirectSettings, decideDirect } from "../decide/direct-rows.ts";
 import { subjectOf } from "../decide/inbound.ts";
 import { mtlsFor } from "../decide/mtls.ts";
@@ -86,6 +87,7 @@ export function explain(
         ? "the destination's node, at the stream's opening"
         : "this node",
     protocol: decision.protocol === "" ? "detected" : decision.protocol,
+    connectionLimits: connectionLimits(parts.state, source.workload.namespace, decision.route) ?? null,
     endpoints,
   });
 }

@@ -191,6 +191,7 @@ function flagsOf(reason: number): string {
   if (reason <= 2) return "-";
   if (reason === 10 || reason === 16 || reason === 24) return "UAEX";
   if (reason === 13) return "UH";
+  if (reason === 26) return "UO";
   if (reason === 15) return "NR";
   if (reason >= 20 && reason <= 23) return "UF";
   if (reason >= 30 && reason <= 42) return "UF";

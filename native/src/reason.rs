@@ -55,6 +55,8 @@ reasons! {
     PoliciesStale = 24 "policies_stale";
     /// The plan or verdict lets only HTTP through.
     NotHttp = 25 "not_http";
+    /// As many connections are open to the service as its ResiliencePolicy allows, and as many wait.
+    ConnectionLimit = 26 "connection_limit";
     HandshakeTimeout = 30 "tls_handshake_timeout";
     CertificateExpired = 31 "tls_expired";
     CertificateNotYetValid = 32 "tls_not_yet_valid";

@@ -33,6 +33,7 @@ use crate::reason::Reason;
 use crate::record::{Opened, Record};
 use crate::relay::dial::Pending;
 use crate::relay::plan::Verdict;
+use crate::relay::shared::Place;
 use crate::relay::succession::text_of;
 use crate::relay::threads::DataThreads;
 use crate::seam::PodSockets;
@@ -117,6 +118,10 @@ pub struct Outbound {
     pub flags: u8,
     /// The data thread that asked for it.
     pub pending: Option<Pending>,
+    /// For each target, where a policy says so.
+    pub connect: Option<Duration>,
+    /// Among the connections to its service, held to the end.
+    pub place: Option<Place>,
 }
 
 #[derive(Clone, Debug)]

@@ -28,7 +28,8 @@ const FRESH_TRIES: usize = 3;
 
 /// Carries a connection to its end and records it.
 pub async fn carry(shared: Arc<Shared>, connection: Outbound) {
-    let Outbound { id, client, pod, identity, source, destination, plan, protocol, targets, early, started, flags, pending } = connection;
+    let Outbound { id, client, pod, identity, source, destination, plan, protocol, targets, early, started, flags, pending, connect, place: _place } =
+        connection;
     let open = shared.registry.open(Facts {
         id,
         inbound: false,
@@ -44,7 +45,7 @@ pub async fn carry(shared: Arc<Shared>, connection: Outbound) {
     let dialled = pending.is_some();
     let (reason, closer) = match dial::adopt(client, false) {
         Ok(client) => {
-            let way = Way { pod: &pod, identity: &identity, targets: &targets };
+            let way = Way { pod: &pod, identity: &identity, targets: &targets, connect };
             run(&shared, &way, &open, client, early.into(), pending).await
         }
         Err(_) => (Reason::ClientReset, Closer::Client),
@@ -69,6 +70,7 @@ struct Way<'a> {
     pod: &'a Arc<dyn PodSockets>,
     identity: &'a Arc<str>,
     targets: &'a [Target],
+    connect: Option<Duration>,
 }
 
 async fn run(
@@ -82,7 +84,7 @@ async fn run(
     let begun = tokio::select! {
         biased;
         reason = open.killed() => Err((reason, Closer::Agent)),
-        begun = begin(shared, way.pod, way.identity, way.targets, open) => begun,
+        begun = begin(shared, way, open) => begun,
     };
     let mut stream = match begun {
         Ok(stream) => stream,
@@ -122,20 +124,21 @@ async fn run(
 }
 
 /// Tries the targets in order.
-async fn begin(
-    shared: &Arc<Shared>,
-    pod: &Arc<dyn PodSockets>,
-    identity: &Arc<str>,
-    targets: &[Target],
-    open: &OpenStream,
-) -> Result<Stream, (Reason, Closer)> {
+async fn begin(shared: &Arc<Shared>, way: &Way<'_>, open: &OpenStream) -> Result<Stream, (Reason, Closer)> {
     let mut last = (Reason::NoEndpoints, Closer::Agent);
-    for (tried, target) in targets.iter().enumerate() {
+    for (tried, target) in way.targets.iter().enumerate() {
         if tried > 0 {
             open.flags.fetch_or(FLAG_RETRIED, Ordering::Relaxed);
         }
         open.set_upstream(target.endpoint, target.tunnel);
-        match reach(shared, pod, identity, target, open).await {
+        let reached = reach(shared, way.pod, way.identity, target, open);
+        let reached = match way.connect {
+            None => reached.await,
+            Some(limit) => {
+                timeout(limit, reached).await.unwrap_or(Err(Miss { reason: Reason::ConnectTimeout, closer: Closer::Server, final_: false }))
+            }
+        };
+        match reached {
             Ok(stream) => return Ok(stream),
             Err(Miss { reason, closer, final_: true }) => return Err((reason, closer)),
             Err(Miss { reason, closer, .. }) => last = (reason, closer),

@@ -107,6 +107,8 @@ impl Worker {
             tunnel: None,
             plan: None,
             given: None,
+            place: None,
+            waiting: None,
             into: None,
             from: None,
             chosen: None,

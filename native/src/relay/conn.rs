@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::dial::Dial;
 use super::plan::{Opaque, Plan};
-use super::shared::Pod;
+use super::shared::{Place, Pod, Waiting};
 use super::slab::Key;
 use super::sock::{self, Io};
 use super::threads::Stream;
@@ -74,6 +74,8 @@ pub enum State {
     Peeking,
     /// Waits for first bytes, by which it is handed over or not.
     Judging,
+    /// Waits for another connection to the service to end.
+    Queued,
     /// Waits until the destination's pod is enrolled here.
     Arriving,
     /// Waits for the socket towards the server.
@@ -107,6 +109,9 @@ pub struct Conn {
     pub tunnel: Option<Key>,
     pub plan: Option<Arc<Plan>>,
     pub given: Option<Box<Given>>,
+    /// Where connections to the service are limited.
+    pub place: Option<Place>,
+    pub waiting: Option<Waiting>,
     /// Joins that take what comes for the thread, and that bring what it would send.
     pub into: Option<Key>,
     pub from: Option<Key>,

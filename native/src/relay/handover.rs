@@ -179,7 +179,7 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.given = None;
         self.shared.counters.add("handover_opaque", 1);
-        if conn.inbound { self.connect_app(key) } else { self.next_endpoint(key) }
+        if conn.inbound { self.connect_app(key) } else { self.enter(key) }
     }
 
     /// Without such a thread the connection is refused: it must not pass where L7 rules apply (rule DP-24).

@@ -65,6 +65,8 @@ impl Worker {
             started: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
             flags: conn.flags,
             pending,
+            connect: plan.limits.connect_timeout_ms.map(Duration::from_millis),
+            place: conn.place,
         };
         if let Some(side) = self.shared.hbone() {
             side.hbone.outbound(carried);

@@ -16,6 +16,7 @@ pub mod joins;
 pub mod orders;
 pub mod outbound;
 pub mod pair;
+pub mod places;
 pub mod plan;
 pub mod questions;
 pub mod report;

@@ -45,6 +45,7 @@ impl Worker {
                 }
                 Message::Join(order) => self.start_join(*order),
                 Message::Unjoin { thread, number } => self.cancel_joins(&thread, number),
+                Message::Place(key, place) => self.has_place(key, place),
                 Message::Lost(keys) => keys.into_iter().for_each(|key| self.cut(key, Reason::WorkerDied)),
                 Message::Stop => {
                     for key in self.conns.keys() {
@@ -75,11 +76,12 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let movable = !conn.early_sent;
         let Some(tunnel) = conn.tunnel.take() else { return };
-        if let Some(t) = self.tunnels.get_mut(tunnel)
-            && t.link.ready()
-        {
+        if let Some(t) = self.tunnels.get_mut(tunnel) {
             t.conn = None;
-            self.drop_tunnel(tunnel);
+            // One that still shakes hands is the next one's.
+            if t.link.ready() {
+                self.drop_tunnel(tunnel);
+            }
         }
         self.shared.counters.add("open_timeout", 1);
         if movable { self.endpoint_failed(key, Reason::ConnectTimeout) } else { self.end(key, Reason::ConnectTimeout, Closer::Agent, true) }

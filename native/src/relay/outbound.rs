@@ -8,9 +8,10 @@ use rustix::io::Errno;
 use serde_json::json;
 
 use super::conn::{End, State};
+use super::places::Entry;
 use super::plan::{Mode, Plan};
 use super::questions::{Ask, Resolved};
-use super::shared::Pod;
+use super::shared::{Place, Pod};
 use super::slab::Key;
 use super::sock;
 use super::timers::Timer;
@@ -79,8 +80,55 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(key).filter(|c| c.state == State::Asking) else { return };
         conn.plan = Some(plan.clone());
         if self.act(key, &plan.action) {
-            self.next_endpoint(key);
+            self.enter(key);
         }
+    }
+
+    /// Goes on if the service may have one more connection, waits its turn, or is refused.
+    pub fn enter(&mut self, key: Key) {
+        let wait_ms = self.connect_ms(key);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(plan) = conn.plan.clone() else { return };
+        let Some(limit) = &plan.limit else { return self.next_endpoint(key) };
+        match limit.enter((self.index, key)) {
+            Entry::In(place) => {
+                conn.place = Some(place);
+                self.next_endpoint(key);
+            }
+            Entry::Wait(waiting) => {
+                conn.waiting = Some(waiting);
+                conn.state = State::Queued;
+                conn.step += 1;
+                let timer = Timer::conn(key, conn.step);
+                self.timers.set(self.now_us / 1_000, wait_ms, timer);
+                self.shared.counters.add("connections_queued", 1);
+            }
+            Entry::Full => self.over_limit(key),
+        }
+    }
+
+    /// It is its turn; not where it has left.
+    pub fn has_place(&mut self, key: Key, place: Place) {
+        let Some(conn) = self.conns.get_mut(key).filter(|c| c.state == State::Queued) else { return };
+        conn.waiting = None;
+        conn.place = Some(place);
+        self.next_endpoint(key);
+    }
+
+    /// The record names the policy whose limit it is.
+    pub fn over_limit(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if let Some(plan) = &conn.plan {
+            conn.policy = self.shared.policy_number(&plan.limits.policy);
+        }
+        self.shared.counters.add(Reason::ConnectionLimit.text(), 1);
+        self.refuse(key, Reason::ConnectionLimit);
+    }
+
+    /// How long a connection may take to reach its server, ms.
+    pub fn connect_ms(&self, key: Key) -> u64 {
+        let plan = self.conns.get(key).and_then(|c| c.plan.as_ref());
+        plan.and_then(|p| p.limits.connect_timeout_ms).unwrap_or(self.shared.config.connect_timeout_ms)
     }
 
     /// Goes on with the next endpoint of the plan that has not been tried; without one the client gets its RST.
@@ -153,7 +201,8 @@ impl Worker {
                 if done {
                     self.dialled(key);
                 } else {
-                    self.timers.set(self.now_us / 1_000, self.shared.config.connect_timeout_ms, Timer::conn(key, step));
+                    let limit_ms = self.connect_ms(key);
+                    self.timers.set(self.now_us / 1_000, limit_ms, Timer::conn(key, step));
                 }
             }
         }

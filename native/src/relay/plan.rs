@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::places;
+use super::shared::Limit;
 use crate::reason::Reason;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -68,13 +70,15 @@ pub struct Handover {
     pub detect_ms: u64,
 }
 
-#[derive(Debug)]
 pub struct Plan {
     pub id: u32,
     pub action: Action,
     pub identity: Option<Arc<str>>,
     pub service: Option<String>,
     pub endpoints: Vec<Endpoint>,
+    pub limits: places::Wire,
+    /// Of its connections, all workers together; set when the plan is kept.
+    pub limit: Option<Arc<Limit>>,
 }
 
 #[derive(Clone, Debug)]
@@ -144,6 +148,8 @@ struct Wire {
     speaker: Option<bool>,
     mode: Option<String>,
     wait_ms: Option<u64>,
+    #[serde(default)]
+    limits: places::Wire,
 }
 
 fn action(wire: &Wire) -> Result<Action, String> {
@@ -179,7 +185,16 @@ impl Plan {
             weight: i64::from(e.weight.unwrap_or(1)),
             score: AtomicI64::new(0),
         });
-        let plan = Plan { id: wire.plan_id, action, identity: wire.identity.map(Into::into), service: wire.service, endpoints: endpoints.collect() };
+        let endpoints = endpoints.collect();
+        let plan = Plan {
+            id: wire.plan_id,
+            action,
+            identity: wire.identity.map(Into::into),
+            service: wire.service,
+            endpoints,
+            limits: wire.limits,
+            limit: None,
+        };
         Ok(Answer { value: plan, generation: wire.generation, cache: wire.cache.unwrap_or(true) })
     }
 

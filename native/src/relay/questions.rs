@@ -112,7 +112,10 @@ impl Worker {
             return;
         };
         let parsed = match question.ask {
-            Ask::Outbound { .. } => Plan::parse(answer).map(|a| (a.generation, a.cache, Resolved::Plan(Arc::new(a.value)))),
+            Ask::Outbound { .. } => Plan::parse(answer).map(|mut a| {
+                a.value.limit = self.shared.places.limit(&a.value.limits);
+                (a.generation, a.cache, Resolved::Plan(Arc::new(a.value)))
+            }),
             Ask::Inbound { .. } => Verdict::parse(answer).map(|a| (a.generation, a.cache, Resolved::Verdict(Arc::new(a.value)))),
             Ask::Peer { .. } => PeerRule::parse(answer).map(|Answer { value, generation, cache }| (generation, cache, Resolved::Peer(value))),
         };

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::dial::Order;
 use super::joins;
+use super::places::{self, Places};
 use super::slab::Key;
 use super::threads::{DataThread, DataThreads};
 use crate::channel::{Channel, EVENT};
@@ -68,10 +69,18 @@ pub enum Message {
         thread: Arc<DataThread>,
         number: Option<u64>,
     },
+    /// A connection that waited has its place.
+    Place(Key, Place),
     /// The data thread that had these streams is gone.
     Lost(Vec<Key>),
     Stop,
 }
+
+/// Who waits for a place: a connection of a worker.
+pub type Waiter = (usize, Key);
+pub type Limit = places::Limit<Waiter>;
+pub type Place = places::Place<Waiter>;
+pub type Waiting = places::Waiting<Waiter>;
 
 /// Names of policies that other agents may make us keep.
 const MAX_POLICIES: usize = 1_024;
@@ -137,6 +146,8 @@ pub struct Shared {
     pub connection_ids: AtomicU64,
     pub inboxes: Vec<Arc<Inbox>>,
     pub threads: Arc<DataThreads>,
+    /// Limits of connections, by namespace and service.
+    pub places: Places<Waiter>,
     /// When each worker last turned its loop, µs (`now_us`).
     pub beats: Vec<AtomicU64>,
     /// Names of policies by which other agents refused, by number - 1; told to the agent once each.
@@ -154,7 +165,8 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(config: Config, channel: Arc<Channel>) -> std::io::Result<Self> {
-        let inboxes = (0..config.workers).map(|_| Inbox::new().map(Arc::new)).collect::<Result<_, _>>()?;
+        let inboxes = (0..config.workers).map(|_| Inbox::new().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let boxes = inboxes.clone();
         let beats = (0..config.workers).map(|_| AtomicU64::new(0)).collect();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
@@ -166,6 +178,7 @@ impl Shared {
             connection_ids: AtomicU64::new(1),
             inboxes,
             threads: Arc::default(),
+            places: Places::new(move |(worker, key): Waiter, place| boxes[worker].post(Message::Place(key, place))),
             beats,
             policies: Mutex::default(),
             drain_until_us: AtomicU64::new(0),

@@ -70,7 +70,7 @@ impl Worker {
             t.link.queue_data(&c.early);
         }
         let timer = Timer::conn(conn, c.step);
-        self.timers.set(self.now_us / 1_000, self.shared.config.connect_timeout_ms + self.shared.config.question_timeout_ms, timer);
+        self.timers.set(self.now_us / 1_000, self.connect_ms(conn) + self.shared.config.question_timeout_ms, timer);
         self.pump(tunnel);
     }
 

@@ -29,12 +29,13 @@ impl Worker {
 
     /// It waits no longer than for a connect; then its next endpoint is tried.
     pub fn wait_for_tunnel(&mut self, conn: Key, pool: PoolKey) {
+        let wait_ms = self.connect_ms(conn);
         let Some(c) = self.conns.get_mut(conn) else { return };
         c.lane = Lane::Tunnel;
         c.state = State::Connecting;
         c.step += 1;
         let step = c.step;
-        self.timers.set(self.now_us / 1_000, self.shared.config.connect_timeout_ms, Timer::conn(conn, step));
+        self.timers.set(self.now_us / 1_000, wait_ms, Timer::conn(conn, step));
         self.shared.counters.add("tunnel_waits", 1);
         self.queues.entry(pool).or_default().waiting.push_back((conn, step));
     }

@@ -225,8 +225,13 @@ impl Worker {
             t.shaking = true;
         }
         self.handshakes.insert(key, handshake);
+        let limit_ms = self.connect_ms(conn);
         if let Some(c) = self.conns.get_mut(conn) {
             c.tunnel = Some(key);
+            if c.plan.as_ref().is_some_and(|p| p.limits.connect_timeout_ms.is_some()) {
+                let timer = Timer::conn(conn, c.step);
+                self.timers.set(self.now_us / 1_000, limit_ms, timer);
+            }
         }
         if let Some(t) = self.tunnels.get(key) {
             self.watch(t.link.socket.as_fd(), Token::Tunnel(key));

@@ -274,6 +274,7 @@ impl Worker {
             State::Arriving => self.look_for_pod(key),
             State::Connecting => self.dial_failed(key, Reason::ConnectTimeout),
             State::Opening => self.opening_timeout(key),
+            State::Queued => self.over_limit(key),
             State::Open if conn.check_hello => {
                 conn.check_hello = false;
                 if let Some(down) = &mut conn.down {

@@ -244,6 +244,8 @@ impl Mesh {
                 started: Instant::now(),
                 flags: 0,
                 pending: None,
+                connect: None,
+                place: None,
             });
         })
     }

@@ -12,6 +12,7 @@ mod judged;
 mod keys;
 mod lane;
 mod life;
+mod limits;
 mod mesh;
 mod node;
 mod offers;

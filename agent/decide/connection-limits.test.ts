@@ -1,0 +1,41 @@
+// Limits of connections out of ResiliencePolicies: which connections have one, under which key.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { localPod, mesh, service, workload } from "../../test/kit/mesh.ts";
+import { defaultPolicy, noLimits, noTimeouts } from "../api/http-policy.ts";
+import type { HttpRouting } from "../api/http-routing.ts";
+import { connectionLimits } from "./connection-limits.ts";
+import { routeOf } from "./route.ts";
+
+const redis = service("shop", "redis", "10.96.0.7", [{ port: 6379, nodePort: 0, protocol: "" }]);
+const client = localPod(workload("edge", "client", "10.244.1.5"));
+const pods = { byName: () => client, byAddress: () => undefined };
+
+function limitsOf(policy: Partial<typeof defaultPolicy> | undefined, ip = "10.96.0.7") {
+  const routing: HttpRouting = {
+    namespace: "shop",
+    name: "redis",
+    policy: { ...defaultPolicy, ...policy, sources: ["shop/few"] },
+    routes: [],
+  };
+  const routings = policy === undefined ? [] : [routing];
+  const state = mesh({ services: [redis], routings });
+  return connectionLimits(state, "edge", routeOf(state, pods, { ip, port: 6379 }));
+}
+
+test("[RES-7] connections to a service have its policy's limits, counted by the client's namespace; others have none", () => {
+  const limits = { ...noLimits, maxConnections: 3, maxPending: 2 };
+  const timeouts = { ...noTimeouts, connectMs: 250 };
+  assert.deepEqual(limitsOf({ limits, timeouts }), {
+    key: "edge>shop/redis:6379",
+    maxConnections: 3,
+    maxPending: 2,
+    connectTimeoutMs: 250,
+    policy: "shop/few",
+  });
+  assert.equal(limitsOf({ limits })?.connectTimeoutMs, undefined);
+  assert.equal(limitsOf({ timeouts })?.maxConnections, 0, "a timeout alone");
+  assert.equal(limitsOf({ limits: { ...noLimits, maxPending: 2 } }), undefined, "nothing to wait for");
+  assert.equal(limitsOf(undefined), undefined);
+  assert.equal(limitsOf({ limits }, "192.0.2.1"), undefined, "not to a service");
+});
