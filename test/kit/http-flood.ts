@@ -1,7 +1,7 @@
 // Runs in a pod: one namespace's flood of a data thread. Arguments: HOST KIND CONNECTIONS; HTTP/1.1 goes to port 80, HTTP/2 to port 81. "stop" -> {opened, refused, answered}.
 import { connect, type Socket } from "node:net";
 import { createInterface } from "node:readline";
-import { http2Flood } from "./http2-flood.ts";
+import { http2Flood, pour } from "./http2-flood.ts";
 
 const [host = "", kind = "hammer", count = "200"] = process.argv.slice(2);
 const say = (value: unknown): void => void process.stdout.write(`${JSON.stringify(value)}\n`);
@@ -12,15 +12,6 @@ const head = "GET / HTTP/1.1\r\nhost: mixed\r\n";
 const chunk = Buffer.from("1\r\nx\r\n".repeat(1000));
 const pipelined = Buffer.from(`${head}\r\n`.repeat(400));
 const nothing = (): void => {};
-
-/** Writes the same again and again, as fast as it is taken. */
-function pour(socket: Socket, bytes: Buffer): void {
-  const more = (): void => {
-    while (!socket.destroyed && socket.write(bytes));
-  };
-  socket.on("drain", more);
-  more();
-}
 
 function count1(data: Buffer): void {
   seen.answered++;
@@ -38,7 +29,7 @@ const http1: Readonly<Record<string, (socket: Socket) => (data: Buffer) => void>
   },
   /** Hundreds of requests at a time, without waiting for answers. */
   pipeline(socket) {
-    pour(socket, pipelined);
+    pour(socket, () => pipelined);
     return count1;
   },
   /** A new connection for each request. */
@@ -62,7 +53,7 @@ const http1: Readonly<Record<string, (socket: Socket) => (data: Buffer) => void>
   /** Bodies in chunks of one byte. */
   chunks(socket) {
     socket.write("POST / HTTP/1.1\r\nhost: mixed\r\ntransfer-encoding: chunked\r\n\r\n");
-    pour(socket, chunk);
+    pour(socket, () => chunk);
     return count1;
   },
 };

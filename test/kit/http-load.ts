@@ -78,7 +78,7 @@ for await (const line of createInterface({ input: process.stdin })) if (line ===
 clearInterval(timer);
 for (let waited = 0; underWay > 0 && waited < patienceMs + 5_000; waited += 20) await sleep(20);
 times.sort((a, b) => a - b);
-const at = (share: number): number => Math.round((times[Math.floor(times.length * share)] ?? 0) * 10) / 10;
+const at = (share: number): number => Math.round((times[Math.floor(times.length * share)] ?? 0) * 100) / 100;
 say({
   sent,
   ok,

@@ -32,10 +32,11 @@ interface Seen {
 }
 type Begin = (socket: Socket, seen: Seen) => (data: Buffer) => void;
 
-/** Sends batches made by `next` as fast as they are taken. */
-function pour(socket: Socket, next: () => Buffer): void {
+/** Sends what `next` gives as fast as it is taken; a little at a time, that all of the flooder's connections have their turns. */
+export function pour(socket: Socket, next: () => Buffer): void {
   const more = (): void => {
-    while (!socket.destroyed && socket.write(next()));
+    for (let i = 0; i < 8 && !socket.destroyed; i++) if (!socket.write(next())) return;
+    if (!socket.destroyed) setImmediate(more);
   };
   socket.on("drain", more);
   more();
