@@ -165,6 +165,8 @@ export const isolation: Proof = {
       await lab.ready("calm/web-0-0");
       for (const name of ["flood", "away"]) await lab.ready(`${name}/mixed-0-0`);
       const pid = await placeAgents(lab);
+      // What runs for the first time is slow.
+      await measured(lab, pid, ms);
       const kinds = [["none", 0] as const, ...floods].filter(([kind]) => only === undefined || only.includes(kind));
       for (const [kind, count] of kinds) {
         const seen = { away: [] as Measured[], here: [] as Measured[] };

@@ -28,8 +28,8 @@ export const CLOSED = 5;
 
 const nothing = Buffer.alloc(0);
 /** A body whose bytes cost so much, chunk by tiny chunk, is read in small pieces: others wait for no more than one of them. */
-const dearUs = 100;
-const dearLargeUs = 400;
+const dearUs = 60;
+const dearLargeUs = 150;
 
 export abstract class ClientConnection extends ExchangeCore implements Swept, Waiting {
   /** Whose share of the thread it uses. */
