@@ -1,11 +1,12 @@
-// Runs in a pod: one namespace's flood of a data thread. Arguments: HOST KIND CONNECTIONS; HTTP/1.1 goes to port 80, HTTP/2 to port 81. "stop" -> {opened, refused, answered}.
+// Runs in a pod: one namespace's flood of a data thread. Arguments: HOST KIND CONNECTIONS; HTTP/1.1 goes to port 80, HTTP/2 to port 81. "stop" -> {opened, refused, answered, bytes}.
 import { connect, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { http2Flood, pour } from "./http2-flood.ts";
 
 const [host = "", kind = "hammer", count = "200"] = process.argv.slice(2);
 const say = (value: unknown): void => void process.stdout.write(`${JSON.stringify(value)}\n`);
-const seen = { opened: 0, refused: 0, answered: 0 };
+const seen = { opened: 0, refused: 0, answered: 0, bytes: 0 };
+const sockets = new Set<Socket>();
 let isOver = false;
 
 const head = "GET / HTTP/1.1\r\nhost: mixed\r\n";
@@ -66,15 +67,21 @@ function open(): void {
   let take: (data: Buffer) => void = nothing;
   socket.once("connect", () => {
     seen.opened++;
+    sockets.add(socket);
     take = one?.(socket) ?? two?.(socket, seen) ?? nothing;
   });
   socket.on("data", (data: Buffer) => take(data));
   socket.on("error", () => {});
-  socket.once("close", () => setTimeout(open, kind === "connects" ? 0 : 50));
+  socket.once("close", () => {
+    sockets.delete(socket);
+    seen.bytes += socket.bytesWritten;
+    setTimeout(open, kind === "connects" ? 0 : 50);
+  });
 }
 for (let i = 0; i < Number(count); i++) setTimeout(open, i);
 say({ started: true });
 for await (const line of createInterface({ input: process.stdin })) if (line === "stop") break;
 isOver = true;
+for (const socket of sockets) seen.bytes += socket.bytesWritten - socket.writableLength;
 say(seen);
 process.exit(0);
