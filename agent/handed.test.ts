@@ -87,3 +87,18 @@ test("[DIS-6] an endpoint serves, leaves, or nothing is known of it", () => {
   replica.take(gone(far));
   assert.equal(standingOf(replica, "10.0.0.2"), "unknown");
 });
+
+test("[DP-19] one that waits for its namespace's turn is not forgotten by a thread that ends", () => {
+  const { handed, inbound, empties } = setUp();
+  handed.willBegin();
+  handed.drain();
+  assert.deepEqual([handed.size, empties()], [1, 0]);
+  const other = inbound();
+  handed.ended(other);
+  assert.equal(empties(), 0, "another's end is not the last one");
+  handed.beginsNow();
+  const connection = inbound();
+  assert.equal(connection.drained, 1);
+  handed.ended(connection);
+  assert.equal(empties(), 1);
+});

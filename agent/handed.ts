@@ -21,6 +21,7 @@ export interface HandedParts {
 export class HandedConnections {
   readonly #parts: HandedParts;
   readonly #open = new Map<Drained, HandedFacts>();
+  #waiting = 0;
   #isDraining = false;
 
   constructor(parts: HandedParts) {
@@ -28,10 +29,18 @@ export class HandedConnections {
   }
 
   get size(): number {
-    return this.#open.size;
+    return this.#open.size + this.#waiting;
   }
   get isDraining(): boolean {
     return this.#isDraining;
+  }
+
+  /** One is here that begins later: `beginsNow` tells when, right before its `add`. Until then this is not empty. */
+  willBegin(): void {
+    this.#waiting++;
+  }
+  beginsNow(): void {
+    this.#waiting--;
   }
 
   /** One that begins when all are to end, or whose server is going, is asked at once. */
@@ -41,13 +50,13 @@ export class HandedConnections {
   }
 
   ended(connection: Drained): void {
-    if (this.#open.delete(connection) && this.#isDraining && this.#open.size === 0) this.#parts.empty();
+    if (this.#open.delete(connection) && this.#isDraining && this.size === 0) this.#parts.empty();
   }
 
   drain(): void {
     this.#isDraining = true;
     for (const connection of this.#open.keys()) connection.drain();
-    if (this.#open.size === 0) this.#parts.empty();
+    if (this.size === 0) this.#parts.empty();
   }
 
   /** What is known of workloads has changed. */

@@ -165,8 +165,17 @@ function take(handed: HandedSocket): void {
     return;
   }
   // A flood of connections waits for its turns too.
-  if (tenant.isOut) tenant.wait({ goOn: () => serve(handed, tenant) });
-  else serve(handed, tenant);
+  if (!tenant.isOut) {
+    serve(handed, tenant);
+    return;
+  }
+  handedOver.willBegin();
+  tenant.wait({
+    goOn() {
+      handedOver.beginsNow();
+      serve(handed, tenant);
+    },
+  });
 }
 
 function serve(handed: HandedSocket, tenant: Tenant): void {

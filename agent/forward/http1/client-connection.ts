@@ -198,7 +198,7 @@ export abstract class ClientConnection extends ExchangeCore implements Swept, Wa
       }
     }
     if (p < to) this.rest.set(buf, p, to);
-    else this.rest.clear();
+    else this.rest.clear(!this.isRequestDone);
     this.isConsuming = false;
     return going;
   }

@@ -60,9 +60,10 @@ export class Carry {
     return this.from === this.to;
   }
 
-  clear(): void {
-    // What once held much would stay with an idle connection.
-    if (this.buf !== undefined && this.buf.length > smallBytes) this.buf = undefined;
+  /** `keeps`: as much may come again soon, and memory that is made anew each time is dear. Else what once held much would stay with an idle connection. */
+  clear(keeps = false): void {
+    const most = keeps ? largeBytes + 2 * ROOM : smallBytes;
+    if (this.buf !== undefined && this.buf.length > most) this.buf = undefined;
     this.from = ROOM;
     this.to = ROOM;
   }
@@ -92,8 +93,8 @@ export class Carry {
     if (this.buf === undefined || this.to + size + ROOM > this.buf.length) {
       const kept = this.to - this.from;
       const needed = kept + size + 2 * ROOM;
-      const target =
-        this.buf !== undefined && needed <= this.buf.length / 2 ? this.buf : allocate(Math.max(1024, needed * 2));
+      const room = Math.max(1024, kept > 0 ? needed * 2 : size);
+      const target = this.buf !== undefined && needed <= this.buf.length / 2 ? this.buf : allocate(room);
       this.buf?.copy(target, ROOM, this.from, this.to);
       this.buf = target;
       this.from = ROOM;
