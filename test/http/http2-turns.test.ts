@@ -7,12 +7,17 @@ import { type TestContext, test } from "node:test";
 import { startLane } from "../kit/http-lane.ts";
 import { crowdedTenant } from "../kit/tenants.ts";
 
+const longAnswer = "-".repeat(200_000);
+
 /** A lane to a server that says what it was asked and the hash of what it got. */
 async function crowded(t: TestContext, share: number) {
   const server = createServer((request, response) => {
     const sum = createHash("sha256");
     request.on("data", (chunk: Buffer) => sum.update(chunk));
-    request.on("end", () => response.end(`${request.url} ${sum.digest("hex")}`));
+    request.on("end", () => {
+      if (request.url?.startsWith("/long") === true) response.write(longAnswer);
+      response.end(`${request.url} ${sum.digest("hex")}`);
+    });
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { tenant, stop } = crowdedTenant(share);
@@ -53,6 +58,29 @@ test("[SEC-8] [TRF-7] requests and bodies of HTTP/2 whose namespace must wait al
   );
   const whole = await Promise.all(asked);
   assert.equal(whole.filter((is) => is).length, 240);
+  assert.ok(held > 0, "somebody waited");
+  assert.deepEqual(lane.threw, []);
+});
+
+test("[SEC-8] [TRF-7] long answers of HTTP/2 servers to a namespace that must wait arrive whole", async (t) => {
+  const { lane, tenant } = await crowded(t, 0.05);
+  let held = 0;
+  const session = connect(`http://127.0.0.1:${lane.port}`);
+  t.after(() => session.destroy());
+  const asked = Array.from({ length: 24 }, (_, i) => {
+    const stream = session.request({ ":path": `/long/${i}` });
+    return new Promise<boolean>((resolve, reject) => {
+      let text = "";
+      stream.setEncoding("utf8");
+      stream.on("data", (chunk: string) => {
+        held = Math.max(held, tenant.queue.length);
+        text += chunk;
+      });
+      stream.on("end", () => resolve(text.startsWith(`${longAnswer}/long/${i} `)));
+      stream.on("error", reject);
+    });
+  });
+  assert.ok((await Promise.all(asked)).every((is) => is));
   assert.ok(held > 0, "somebody waited");
   assert.deepEqual(lane.threw, []);
 });

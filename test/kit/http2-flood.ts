@@ -38,7 +38,7 @@ export function pour(socket: Socket, next: () => Buffer): void {
     for (let i = 0; i < 8 && !socket.destroyed; i++) if (!socket.write(next())) return;
     if (!socket.destroyed) setImmediate(more);
   };
-  socket.on("drain", more);
+  socket.on("drain", () => setImmediate(more));
   more();
 }
 

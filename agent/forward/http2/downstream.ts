@@ -3,15 +3,16 @@ import type { OnReadOpts, Socket } from "node:net";
 import type { HeaderList } from "../../http.ts";
 import type { DownstreamParts, ExchangeLimits, Handler } from "../http1/exchange.ts";
 import type { Sweep, Swept } from "../http1/sweep.ts";
-import type { Tenant, Waiting } from "../tenants.ts";
+import type { Tenant } from "../tenants.ts";
 import { errorCode } from "./codes.ts";
 import type { Http2Handler } from "./events.ts";
 import { StreamExchange } from "./exchange.ts";
 import type { Http2Request } from "./head.ts";
 import { defaultLimits, type Http2Limits } from "./limits.ts";
 import type { ExchangeParts, RoutedExchange } from "./routed-exchange.ts";
-import { Http2Socket, type ReadGate, type Turn } from "./socket.ts";
+import { Http2Socket, type Turn } from "./socket.ts";
 import type { Http2Stream } from "./stream.ts";
+import { TurnGate } from "./turn-gate.ts";
 
 const overflow = "memory_overflow";
 /** Exchanges of streams that are over, of all connections of the thread. */
@@ -27,9 +28,7 @@ export interface Http2DownstreamParts extends Omit<DownstreamParts, "handler"> {
   readonly isHttp1?: boolean;
 }
 
-export class Http2Downstream implements Http2Handler<Http2Request>, ExchangeParts, ReadGate, Swept, Waiting {
-  /** Whose share of the thread it uses. */
-  tenant: Tenant | undefined;
+export class Http2Downstream implements Http2Handler<Http2Request>, ExchangeParts, Swept {
   readonly limits: ExchangeLimits;
   readonly times: Sweep;
   readonly isHttp1: boolean;
@@ -41,11 +40,7 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
   private idleSinceMs: number;
   private isDraining = false;
   private drainedMs = 0;
-  /** Its namespace has used up its turn. */
-  private isHeld = false;
-  /** When the read under way began, µs; 0: nobody measures. */
-  private startUs = 0;
-  readonly goesOn = (): boolean => this.tenant?.hasTime(this.startUs) !== false;
+  private readonly gate = new TurnGate(() => this.io.resume());
 
   /** `open` makes the socket, with `onread` and half-close allowed. */
   constructor(parts: Http2DownstreamParts, open: (onread: OnReadOpts) => Socket) {
@@ -59,7 +54,7 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
     // What asks for another protocol has a connection of its own between agents, so nothing of it comes where isHttp1 is.
     const options = { role: "server", handler: this, limits, extendedConnect: !this.isHttp1 } as const;
     this.io = new Http2Socket<Http2Request>(options, parts.turn, parts.sweep.clock);
-    this.io.gate = this;
+    this.io.gate = this.gate;
     this.socket = open(this.io.onread() as OnReadOpts);
     this.socket.once("close", () => {
       parts.sweep.remove(this);
@@ -73,31 +68,12 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
     return this.io.connection.streams.size;
   }
 
-  beforeRead(): boolean {
-    this.startUs = this.tenant?.startUs() ?? 0;
-    return this.startUs > 0;
+  /** Whose share of the thread it uses. */
+  get tenant(): Tenant | undefined {
+    return this.gate.tenant;
   }
-
-  afterRead(isWhole: boolean): boolean {
-    if (this.isHeld) return false;
-    this.tenant?.noteRead(this.startUs);
-    if (!isWhole) this.tenant?.wait(this);
-    this.isHeld = !isWhole || (this.startUs > 0 && this.tenant?.admit(this) === false);
-    return !this.isHeld;
-  }
-
-  beforeWrite(): number {
-    return this.tenant?.startUs() ?? 0;
-  }
-
-  afterWrite(startUs: number): void {
-    if (startUs > 0) this.tenant?.charge(this.tenant.sinceUs(startUs));
-  }
-
-  /** Its namespace's turn has come. */
-  goOn(): void {
-    this.isHeld = false;
-    this.io.resume();
+  set tenant(tenant: Tenant | undefined) {
+    this.gate.tenant = tenant;
   }
 
   /** Of answers, bytes that wait for the client's windows. */

@@ -2,6 +2,7 @@
 // streams (full, GOAWAY) is joined by another; what waits gets its stream in turn.
 import type { Answered, PoolLink, ServerLink } from "../http1/links.ts";
 import { ServerPool, type ServerPoolParts } from "../server-pool.ts";
+import type { Tenant } from "../tenants.ts";
 import { defaultLimits, type Http2Limits } from "./limits.ts";
 import { StreamServerLink } from "./server-link.ts";
 import type { SocketClock, Turn } from "./socket.ts";
@@ -33,6 +34,9 @@ class LinkTaker implements StreamTaker {
   }
   get turn(): number {
     return this.exchange.turn;
+  }
+  get tenant(): Tenant | undefined {
+    return this.exchange.tenant;
   }
   opened(upstream: StreamConnection): void {
     this.exchange.connected(this.pool.link(upstream));
@@ -72,7 +76,7 @@ export class Http2Pool extends ServerPool<StreamTaker, Http2Upstream> implements
       for (let i = 0; i < ready.length; i++) {
         const each = ready[i] as Http2Upstream;
         if (each.canOpen && (!fresh || each.used === 0)) {
-          this.use(each);
+          this.use(each, taker);
           return each;
         }
       }
@@ -82,8 +86,9 @@ export class Http2Pool extends ServerPool<StreamTaker, Http2Upstream> implements
   }
 
   /** One more stream of it; its last one ends it. */
-  private use(upstream: Http2Upstream): void {
+  private use(upstream: Http2Upstream, { tenant }: StreamTaker): void {
     upstream.used++;
+    upstream.gate.tenant = tenant;
     const { maxRequests } = this.limits;
     if (maxRequests > 0 && upstream.used >= maxRequests) this.closing(upstream);
   }
@@ -145,7 +150,7 @@ export class Http2Pool extends ServerPool<StreamTaker, Http2Upstream> implements
     for (let i = 0; i < ready.length && waiting.length > 0; i++) {
       const each = ready[i] as Http2Upstream;
       while (waiting.length > 0 && each.canOpen && ready[i] === each) {
-        this.use(each);
+        this.use(each, waiting[0] as StreamTaker);
         this.nextWaiting()?.opened(each);
       }
     }

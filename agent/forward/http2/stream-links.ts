@@ -1,5 +1,6 @@
 // What an exchange, its stream to a server and the connections to that server ask of each other. Types alone.
 import type { HeaderList, ResponseHead } from "../../http.ts";
+import type { Tenant } from "../tenants.ts";
 import type { Http2Connection } from "./connection.ts";
 import type { Http2Response } from "./head.ts";
 
@@ -54,6 +55,8 @@ export interface StreamConnection {
 
 /** Waits for a connection that takes one more stream. */
 export interface StreamTaker {
+  /** Whose time its answer costs. */
+  readonly tenant?: Tenant | undefined;
   /** Grows with each wait, so that a late answer to an earlier one is known. */
   readonly turn: number;
   opened(upstream: StreamConnection): void;

@@ -9,6 +9,7 @@ import type { Http2Limits } from "./limits.ts";
 import { Http2Socket, type SocketClock, type Turn } from "./socket.ts";
 import type { Http2Stream } from "./stream.ts";
 import { notBegun, type StreamConnection, type UpOwner } from "./stream-links.ts";
+import { TurnGate } from "./turn-gate.ts";
 
 /** The pool, as its connections see it. */
 export interface UpstreamOwner {
@@ -31,6 +32,8 @@ export class Http2Upstream implements Http2Handler<Http2Response>, StreamConnect
   /** Streams begun on it. */
   used = 0;
   idleSinceMs: number;
+  /** Answers cost the time of whoever asked; a pool's callers are of one namespace. */
+  readonly gate = new TurnGate(() => this.io.resume());
   private readonly pool: UpstreamOwner;
   private socket: Socket | undefined;
   /** Wait for the server's settings; undefined once they are there. */
@@ -45,6 +48,7 @@ export class Http2Upstream implements Http2Handler<Http2Response>, StreamConnect
       pool.turn,
       pool.clock,
     );
+    this.io.gate = this.gate;
     this.connection = this.io.connection;
   }
 
