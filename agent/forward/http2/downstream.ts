@@ -155,12 +155,9 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
     } else if (now - this.idleSinceMs >= this.limits.idleTimeoutMs) this.drain();
   }
 
-  /** Of many clients' requests, those whose clients take least of their answers. */
   private shed(): void {
     const streams = [...this.io.connection.streams.values()];
-    const mean = this.queuedBytes / Math.max(1, streams.length);
-    for (const stream of streams) {
-      if (stream.queuedBytes === 0 || stream.queuedBytes < mean) continue;
+    for (const stream of heaviest(streams, this.queuedBytes + this.io.unsent)) {
       const exchange = stream.owner as StreamExchange | null;
       stream.owner = null;
       stream.reset(errorCode.enhanceYourCalm);
@@ -181,6 +178,18 @@ export class Http2Downstream implements Http2Handler<Http2Request>, ExchangePart
     this.io.connection.lost("stopped");
     this.socket.destroy();
   }
+}
+
+/**
+ * Of many clients' requests on a connection that holds `bytes`, those whose clients take least of their answers. Who only waits for the
+ * others to be written out has little, but may be the only one with anything.
+ */
+export function heaviest<S extends { readonly queuedBytes: number }>(
+  streams: readonly S[],
+  bytes: number,
+): readonly S[] {
+  const mean = bytes / Math.max(1, streams.length);
+  return streams.filter(({ queuedBytes }) => queuedBytes > 0 && queuedBytes >= mean);
 }
 
 /** Reset by the client or with its connection; else for a rule that it broke. */
