@@ -1,8 +1,10 @@
 // Handed connections that are carried byte for byte: those whose first bytes, late as they came, are no HTTP. Only where they are allowed
 // as connections, policies about requests counted against them (DP-24), and for as long as that holds.
 import type { PodName, SpiffeId } from "./api/names.ts";
+import type { Clock } from "./base/clock.ts";
 import { decideInbound } from "./decide/inbound.ts";
 import { decideOutbound } from "./decide/outbound.ts";
+import { type CloseReason, closeReasonOf } from "./flow.ts";
 import { ClientBytes, carry } from "./forward/carry.ts";
 import type { LaneSocket, LaneSockets } from "./forward/dial.ts";
 import type { TakeClient } from "./forward/sniff.ts";
@@ -13,6 +15,7 @@ import type { HandedEnd, HandedSocket } from "./threads.ts";
 export interface CarriedParts {
   readonly replica: Replica;
   readonly sockets: LaneSockets;
+  readonly clock: Pick<Clock, "now" | "monotonicMs">;
   readonly ended: (end: HandedEnd) => void;
 }
 
@@ -52,28 +55,30 @@ export class Carried {
   }
 
   async #take(client: LaneSocket, said: ClientBytes, handed: HandedSocket): Promise<void> {
-    const { planId, verdictId } = handed;
-    const ended = (sent: number, received: number, error: string | undefined): void =>
-      this.#parts.ended({ planId, verdictId, sent, received, ...(error === undefined ? {} : { error }) });
-    const gone = new Promise<string>((resolve) => {
-      client.once("error", ({ message }) => resolve(message));
-      client.once("close", () => resolve("reset"));
-    });
+    const { clock } = this.#parts;
+    const startedMs = clock.now();
+    const beganMs = clock.monotonicMs();
+    const sinceUs = (): number => Math.round((clock.monotonicMs() - beganMs) * 1000);
+    let readyUs = 0;
+    const ended = (reason: CloseReason, sent: number, received: number): void =>
+      this.#parts.ended({ handed, reason, startedMs, durationUs: sinceUs(), readyUs, sent, received });
+    client.on("error", () => {});
     const entry = { handed, upstream: undefined as LaneSocket | undefined };
     this.#open.set(client, entry);
     client.once("close", () => this.#open.delete(client));
     const upstream = await this.#parts.sockets.dial(onward(handed));
     if (!upstream.ok) {
       client.reset();
-      return ended(0, 0, upstream.error.code);
+      return ended(closeReasonOf(upstream.error.code), 0, 0);
     }
+    readyUs = sinceUs();
     if (client.destroyed) {
       upstream.value.on("error", () => {}).reset();
-      return ended(0, 0, await gone);
+      return ended("client_reset", 0, 0);
     }
     entry.upstream = upstream.value;
-    const { sent, received, error } = await carry(client, said, upstream.value);
-    ended(sent, received, error);
+    const { sent, received, reason } = await carry(client, said, upstream.value);
+    ended(reason, sent, received);
   }
 
   /** The state may have changed: what is no longer allowed is reset. */

@@ -52,6 +52,10 @@ export const closeReasons = {
   71: "handover_failed",
 } as const;
 export type CloseReason = (typeof closeReasons)[keyof typeof closeReasons];
+const reasonWords: ReadonlySet<string> = new Set(Object.values(closeReasons));
+/** What a dial failed with, as a close reason; a word that is none stands for a connection that was not made. */
+export const closeReasonOf = (word: string): CloseReason =>
+  reasonWords.has(word) ? (word as CloseReason) : "connect_failed";
 
 export interface Endpoint {
   readonly ip: string;

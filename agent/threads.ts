@@ -2,7 +2,7 @@
 // since both threads are one process.
 import type { MeshResource, ResourceKind } from "./api/resources.ts";
 import type { TraceSettings } from "./decide/trace/request-trace.ts";
-import type { Knowledge, LocalPod } from "./flow.ts";
+import type { CloseReason, Knowledge, LocalPod } from "./flow.ts";
 import type { TenantLimits, TenantRefusals } from "./forward/tenants.ts";
 import type { DialEndpoint } from "./native-calls.ts";
 import type { Decided } from "./report/decisions.ts";
@@ -103,11 +103,16 @@ export type FromThread =
   | { readonly say: "drained"; readonly ask: number }
   | { readonly say: "ended"; readonly handed: HandedEnd }
   | { readonly say: "failed"; readonly reason: string };
-/** One connection that a data thread carried. */
+/** One connection that a data thread carried byte for byte. */
 export interface HandedEnd {
-  readonly planId: number;
-  readonly verdictId: number;
+  readonly handed: HandedSocket;
+  readonly reason: CloseReason;
+  /** Unix. */
+  readonly startedMs: number;
+  readonly durationUs: number;
+  /** Until there was a connection to the server; 0: there was none. */
+  readonly readyUs: number;
+  /** Bytes from the client and to it. */
   readonly sent: number;
   readonly received: number;
-  readonly error?: string;
 }

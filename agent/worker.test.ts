@@ -91,7 +91,12 @@ test("[INT-9] a data thread adopts a handed socket and carries it to its destina
   client.near.end(sent);
   assert.equal(await got, createHash("sha256").update(sent).digest("hex"));
   await waitFor("the end is told", () => ends.length > 0);
-  assert.deepEqual(ends, [{ planId: 9, verdictId: 0, sent: 3_000_000, received: 64 }]);
+  const [end] = ends;
+  assert.deepEqual(
+    [end?.handed.planId, end?.handed.source.port, end?.reason, end?.sent, end?.received],
+    [9, 1, "finished", 3_000_000, 64],
+  );
+  assert.ok((end?.durationUs ?? 0) >= (end?.readyUs ?? 0) && (end?.readyUs ?? 0) > 0);
 });
 
 test("a handed socket whose destination refuses is ended, and the end says why", async (t) => {
@@ -107,7 +112,7 @@ test("a handed socket whose destination refuses is ended, and the end says why",
   hand(give(client.far), 1);
   await closed;
   await waitFor("the end is told", () => ends.length > 0);
-  assert.equal(ends[0]?.error, "connect_refused");
+  assert.deepEqual([ends[0]?.reason, ends[0]?.readyUs], ["connect_refused", 0]);
 });
 
 test("[INT-14] a data thread that ends is counted, plans stop naming it, and another takes its number and its channel", async (t) => {

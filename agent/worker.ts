@@ -122,7 +122,7 @@ const flow: RequestFlowParts = {
 };
 const ended = (handed: HandedEnd): void => tell({ say: "ended", handed });
 const refusing = new Refusing(sweep);
-const carried = new Carried({ replica, sockets, ended });
+const carried = new Carried({ replica, sockets, clock: systemClock, ended });
 let drainAsk = 0;
 const handedOver = new HandedConnections({
   replica,

@@ -71,7 +71,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
   const metrics = createMetrics(true);
   const state = new MeshState({ ...defaultSettings, trustDomain: config.trustDomain });
   const book = createFactsBook();
-  const opened = await openTelemetry({ ...parts, metrics, notes: (notes) => report.notes(notes) });
+  const opened = await openTelemetry({ ...parts, metrics, report: () => report });
   if (!opened.ok) {
     takeover.close();
     return opened;

@@ -93,7 +93,7 @@ export class Lane {
         log.error("request_threw", { error });
       },
       limited: (refusals) => this.#limited.take(refusals),
-      ended: () => {},
+      ended: (_thread, end) => this.telemetry.carried(end),
       requests: (thread, ended) =>
         ended === undefined ? this.#requests.gone(thread) : this.#requests.take(thread, ended),
       malformed: (refused) => this.#malformed.add({ refused }),

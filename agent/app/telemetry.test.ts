@@ -14,6 +14,7 @@ import type { ToThread } from "../threads.ts";
 import { readTap } from "./tap-query.ts";
 import { mostTaps, openTelemetry } from "./telemetry.ts";
 
+const report = { notes() {}, carried() {} };
 const configOf = (env: Record<string, string>) => readConfig({ FAIRLEAD_NODE: "node1", ...env }, "/none");
 
 async function open(t: TestContext, env: Record<string, string> = {}) {
@@ -21,7 +22,7 @@ async function open(t: TestContext, env: Record<string, string> = {}) {
   assert.ok(config.ok, JSON.stringify(config));
   const metrics = createMetrics();
   const clock = createFakeClock();
-  const parts = { config: config.value, clock, log: silentLogger, metrics, version: "1", notes: () => {} };
+  const parts = { config: config.value, clock, log: silentLogger, metrics, version: "1", report: () => report };
   const opened = await openTelemetry(parts);
   assert.ok(opened.ok, JSON.stringify(opened));
   t.after(() => opened.value.close());
@@ -75,7 +76,7 @@ test("[OBS-3] [OBS-4] defaults: no log, headers made, 1 % sampled; a condition s
   const config = configOf({ FAIRLEAD_ACCESS_LOG: "printer" });
   assert.ok(config.ok);
   const parts = { config: config.value, clock: createFakeClock(), log: silentLogger, metrics: createMetrics() };
-  const refused = await openTelemetry({ ...parts, version: "1", notes: () => {} });
+  const refused = await openTelemetry({ ...parts, version: "1", report: () => report });
   assert.ok(!refused.ok && refused.error.startsWith('FAIRLEAD_ACCESS_LOG: "printer" is none of off, stdout'));
 });
 
@@ -180,7 +181,7 @@ test("[ENR-3] threat records are written where the setting says and the last one
   const config = configOf({ FAIRLEAD_THREAT_LOG: "disk" });
   assert.ok(config.ok);
   const parts = { config: config.value, clock: createFakeClock(), log: silentLogger, metrics: createMetrics() };
-  const refused = await openTelemetry({ ...parts, version: "1", notes: () => {} });
+  const refused = await openTelemetry({ ...parts, version: "1", report: () => report });
   assert.ok(!refused.ok);
   assert.match(refused.error, /^FAIRLEAD_THREAT_LOG: "disk" is none of off, stdout, file:PATH/);
 });

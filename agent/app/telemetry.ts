@@ -7,12 +7,14 @@ import type { CounterMetric, Metrics } from "../base/metrics.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
 import { type AccessLog, openAccessLog, openSink } from "../report/access-log.ts";
+import type { ConnectionReport } from "../report/connection-report.ts";
 import { metricNames } from "../report/metric-names.ts";
 import type { NoteCount } from "../report/note-counts.ts";
 import type { Masks, ObservedBatch, Tap } from "../report/observed.ts";
 import type { SpanExport } from "../report/span-export.ts";
 import { ThreatReport } from "../report/threats.ts";
-import type { ToThread } from "../threads.ts";
+import type { HandedEnd, ToThread } from "../threads.ts";
+import { carriedRecord } from "./carried-record.ts";
 import type { ThreadTelemetry } from "./data-threads.ts";
 
 export interface TelemetryParts {
@@ -21,7 +23,8 @@ export interface TelemetryParts {
   readonly log: Logger;
   readonly metrics: Metrics;
   readonly version: string;
-  readonly notes: (notes: readonly NoteCount[]) => void;
+  /** Where connections are counted; there once this is open. */
+  readonly report: () => Pick<ConnectionReport, "notes" | "carried">;
 }
 
 /** Taps at a time, and how often each hears of itself. */
@@ -147,7 +150,13 @@ export class Telemetry implements ThreadTelemetry {
   }
 
   notes(notes: readonly NoteCount[]): void {
-    this.#parts.notes(notes);
+    this.#parts.report().notes(notes);
+  }
+
+  /** A connection has ended that a data thread carried byte for byte. */
+  carried(end: HandedEnd): void {
+    const record = carriedRecord(end);
+    if (record !== undefined) this.#parts.report().carried(record);
   }
 
   /**

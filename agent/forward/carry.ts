@@ -8,8 +8,8 @@ const readBytes = 64 * 1024;
 export interface Carried {
   readonly sent: number;
   readonly received: number;
-  /** Why it ended early; absent after an orderly end. */
-  readonly error?: string;
+  /** Whose side failed. */
+  readonly reason: "finished" | "client_reset" | "server_reset";
 }
 
 /** What a client says before there is a server to say it to waits here; no more is read until then. */
@@ -44,19 +44,19 @@ export class ClientBytes {
  */
 export function carry(client: LaneSocket, said: ClientBytes, upstream: LaneSocket): Promise<Carried> {
   return new Promise((resolve) => {
-    let error: string | undefined;
-    const fail = (other: LaneSocket, failed: Error): void => {
-      error ??= failed.message;
+    let reason: Carried["reason"] = "finished";
+    const fail = (other: LaneSocket, whose: Carried["reason"]): void => {
+      if (reason === "finished") reason = whose;
       other.reset();
     };
     for (const socket of [client, upstream]) socket.setNoDelay(true);
-    client.on("error", (failed) => fail(upstream, failed));
-    upstream.on("error", (failed) => fail(client, failed));
+    client.on("error", () => fail(upstream, "client_reset"));
+    upstream.on("error", () => fail(client, "server_reset"));
     let left = 2;
     const closed = (): void => {
       if (--left > 0) return;
       const { bytesRead: received, bytesWritten: sent } = upstream;
-      resolve({ sent, received, ...(error === undefined ? {} : { error }) });
+      resolve({ sent, received, reason });
     };
     client.once("close", closed);
     upstream.once("close", closed);

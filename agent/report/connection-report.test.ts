@@ -128,6 +128,33 @@ test("[OBS-1] a connection counts as opened when it is, not when it ends; an end
   assert.equal(await total("istio_tcp_received_bytes_total"), 0, "a count is no bytes");
 });
 
+test("[OBS-1] [OBS-3] a connection that a data thread carried byte for byte counts when it ends; being handed over is no end of it", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "access-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const path = join(folder, "access.log");
+  const { metrics, book, report, accessLog } = setUp({ log: `file:${path}` });
+  const planId = book.plan("k", plan);
+  report.records(encodeRecord({ plan: planId, lane: 5, reason: 70 }));
+  assert.deepEqual(lines(await metrics.text(), "istio_tcp_"), []);
+  const ends = { lane: 1, closer: 2, id: 7, upstream: ["10.244.2.9", 8080] } as const;
+  report.carried(encodeRecord({ plan: planId, ...ends, reason: 2, sent: 100, received: 5_000_000_000 }));
+  const text = await metrics.text();
+  const value = (name: string): number => Number(lines(text, `${name}{`)[0]?.split(" ").at(-1));
+  assert.deepEqual(
+    ["connections_opened", "connections_closed", "received_bytes", "sent_bytes"].map((n) =>
+      value(`istio_tcp_${n}_total`),
+    ),
+    [1, 1, 100, 5_000_000_000],
+  );
+  assert.match(text, /fairlead_connections_total\{direction="outbound",lane="tunnel",reason="server_reset"\} 1/);
+  await accessLog.close();
+  const last = JSON.parse(readFileSync(path, "utf8").trim().split("\n").at(-1) as string) as Record<string, unknown>;
+  assert.deepEqual(
+    [last.reason, last.closed_by, last["src.addr"], last["dst.addr"], last["dst.upstream"], last.received, last.id],
+    ["server_reset", "server", "10.244.1.5:40000", "10.96.0.1:80", "10.244.2.9:8080", 5_000_000_000, 7],
+  );
+});
+
 test("[SEC-2] [OBS-3] what another agent refused names that agent's policy", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "access-"));
   t.after(() => rmSync(folder, { recursive: true, force: true }));

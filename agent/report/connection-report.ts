@@ -95,7 +95,15 @@ export class ConnectionReport {
     for (const series of this.#countedFor(b, at, laneCode(b, at), 0).series) series.opened += sentBytes(b, at);
   }
 
-  #one(b: Buffer, at: number): void {
+  /**
+   * A connection that a data thread carried byte for byte. Its record of being handed over told of what policies noted, and of nothing
+   * that dashboards of TCP show.
+   */
+  carried(record: Buffer): void {
+    this.#one(record, 0, true);
+  }
+
+  #one(b: Buffer, at: number, isCarried = false): void {
     const lane = laneCode(b, at);
     const reason = reasonCode(b, at);
     const code = (reason << 4) | (lane << 1) | (isInbound(b, at) ? 1 : 0);
@@ -112,8 +120,8 @@ export class ConnectionReport {
       series.sent += received;
       series.received += sent;
     }
-    for (const { kind, policy } of counted.notes) this.#notes.add({ kind, policy });
-    if (counted.passthrough !== undefined) this.#passthrough.add({ why: counted.passthrough });
+    if (!isCarried) for (const { kind, policy } of counted.notes) this.#notes.add({ kind, policy });
+    if (counted.passthrough !== undefined && !isCarried) this.#passthrough.add({ why: counted.passthrough });
     this.recent.add(b, at);
     this.#parts.accessLog.record(b, at, this.#parts.book);
   }
@@ -150,6 +158,8 @@ export class ConnectionReport {
     lane: number,
     reason: number,
   ): readonly TcpSeries[] {
+    // Its requests are counted one by one, or it comes again when it was carried.
+    if (reason === handedOver) return [];
     const secured = secureLanes.has(lane);
     const responseFlags = flagsOf(reason);
     // Both ends on this node, through the agent or past it: one record speaks for both reporters.
@@ -175,6 +185,7 @@ export class ConnectionReport {
   }
 }
 
+const handedOver = 70;
 const nothing: Counted = { series: [], notes: [], passthrough: undefined };
 const unknownService = "unknown";
 const noLane = { lane: "none" };

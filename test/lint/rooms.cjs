@@ -77,7 +77,9 @@ const table = {
     "agent/replica.ts",
     "agent/threads.ts",
     "agent/native-calls.ts",
+    "agent/flow.ts",
     "agent/api",
+    "agent/base/clock.ts",
   ],
   "agent/request-watch.ts": [
     "agent/decide",
