@@ -109,6 +109,18 @@ async function single(session: ClientHttp2Session, s: PeerSettings): Promise<voi
   });
 }
 
+/** One request of HTTP/1.1 in a stream, with so many bytes as its body; what came back, and the hash of its body. */
+async function http(session: ClientHttp2Session, s: PeerSettings): Promise<void> {
+  const stream = request(session, s);
+  const done = outcome(stream);
+  stream.write(s.head ?? "", "latin1");
+  stream.write(pattern(1, s.bytes ?? 0));
+  const { status, data } = await done;
+  const at = data.indexOf("\r\n\r\n");
+  const body = data.subarray(at + 4);
+  report({ event: "done", status, head: data.toString("latin1", 0, at), bytes: body.length, hash: sha256(body) });
+}
+
 /** Sends, then resets, so that the application must see RST. */
 async function reset(session: ClientHttp2Session, s: PeerSettings): Promise<void> {
   const stream = request(session, s);
@@ -166,6 +178,7 @@ async function slowReader(session: ClientHttp2Session, s: PeerSettings): Promise
 const scenarios: Readonly<Record<string, (session: ClientHttp2Session, s: PeerSettings) => Promise<void>>> = {
   echo,
   single,
+  http,
   reset,
   rapidReset,
   goaway,

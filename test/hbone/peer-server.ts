@@ -1,7 +1,7 @@
 // A HBONE server that is not ours: Node's http2 over TLS. Started by native/tests/hbone; it echoes what CONNECT streams
 // bring, or misbehaves as its scenario says, and reports every stream as a JSON line.
 import { createSecureServer, type Http2Session, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect } from "node:net";
 import { createServer, type TLSSocket } from "node:tls";
 import { credentials, report, settings } from "./settings.ts";
 
@@ -45,6 +45,13 @@ function onStream(session: Http2Session, stream: ServerHttp2Stream, headers: Inc
       stream.end(Buffer.alloc(s.bytes ?? 1 << 20, 0x61));
       stream.resume();
       return;
+    case "forward": {
+      const socket = connect({ port: s.to ?? 0, host: "127.0.0.1", allowHalfOpen: true });
+      socket.on("error", () => stream.close());
+      stream.respond({ ":status": 200 });
+      stream.pipe(socket).pipe(stream);
+      return;
+    }
     case "goaway":
       stream.respond({ ":status": 200 });
       stream.pipe(stream);

@@ -18,6 +18,10 @@ export interface PeerSettings {
   readonly bytes?: number;
   readonly maxStreams?: number;
   readonly status?: number;
+  /** "forward": the port of this host that streams are carried to. */
+  readonly to?: number;
+  /** "http": the request up to its body. */
+  readonly head?: string;
   /** Milliseconds between GOAWAY and our end of the stream. */
   readonly delay?: number;
 }
