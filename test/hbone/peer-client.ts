@@ -115,6 +115,8 @@ async function http(session: ClientHttp2Session, s: PeerSettings): Promise<void>
   const done = outcome(stream);
   stream.write(s.head ?? "", "latin1");
   stream.write(pattern(1, s.bytes ?? 0));
+  // Ends when its server has: a request is not half-closed.
+  stream.on("end", () => stream.end());
   const { status, data } = await done;
   const at = data.indexOf("\r\n\r\n");
   const body = data.subarray(at + 4);
