@@ -39,7 +39,7 @@ import {
   routeAnswer,
   unanswered,
 } from "./upstream/local-answers.ts";
-import { hasUntried, type Member, untried } from "./upstream/member.ts";
+import { firstUnmet, type Member, preferUnmet } from "./upstream/member.ts";
 import { mirrorPools } from "./upstream/mirrors.ts";
 import type { RequestWays, Ways, WaysParts } from "./upstream/request-ways.ts";
 import type { Way } from "./upstream/way.ts";
@@ -77,8 +77,8 @@ export class RequestFlow implements Handler {
   /** Of the last try, and whether that try is under way. */
   #member: Member | undefined;
   #isTrying = false;
-  /** Slots of the endpoints before it. */
-  readonly #tried: number[] = [];
+  /** Slots of the endpoints that it met before this one. */
+  readonly #met: number[] = [];
   #routed: Routed | undefined;
   #policy: HttpPolicy | undefined;
   #key = 0;
@@ -114,7 +114,7 @@ export class RequestFlow implements Handler {
   #decide(head: RequestHead, { startedMs }: Exchange): Forward | Respond {
     this.#ways = this.#way = this.#member = this.#routed = this.#session = undefined;
     this.#limiter = this.#limitFields = this.#features = undefined;
-    this.#tries = this.#retries = this.#tried.length = 0;
+    this.#tries = this.#retries = this.#met.length = 0;
     this.#triedMs = startedMs;
     this.#flags = "-";
     const { ways, table, policy } = this.#book.current();
@@ -284,12 +284,12 @@ export class RequestFlow implements Handler {
     const { members } = cluster;
     const last = this.#member as Member;
     const before = members.indexOf(last);
-    this.#tried.push(last.slot);
+    this.#met.push(last.slot);
     for (let picks = 0; picks < mostPicks; picks++) {
       const picked = cluster.pick(this.#key, before);
       if (picked < 0) return false;
       if (picked === before) return true;
-      const index = untried(cluster, this.#tried, picked);
+      const index = preferUnmet(cluster, this.#met, picked);
       const way = ways.way(index);
       const judge = way.judge(this.#parts.replica.state);
       if (judge !== undefined && !judge.asksNothing) continue;
@@ -311,7 +311,7 @@ export class RequestFlow implements Handler {
       grpcStatus,
       tries: this.#tries,
       elapsedMs: this.#parts.nowMs() - exchange.startedMs,
-      hasOther: hasUntried(cluster, this.#tried, this.#member?.slot ?? -1),
+      hasOther: firstUnmet(cluster, [...this.#met, this.#member?.slot ?? -1]) >= 0,
       method: exchange.method,
       answerStarted: exchange.status !== 0,
       bodyKept: exchange.canResend,

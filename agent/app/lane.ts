@@ -60,7 +60,7 @@ export class Lane {
     this.#decided = new OrchestratorMetrics(parts.metrics);
     this.#died = parts.metrics.counter(metricNames.dataThreadsDied);
     this.#mirrored = parts.metrics.counter(metricNames.mirrored);
-    this.#endpoints = new EndpointChanges(parts.metrics, parts.log, () => this.#decided.breakerOpened());
+    this.#endpoints = new EndpointChanges(parts.metrics, parts.log);
     this.#malformed = parts.metrics.counter(metricNames.malformed);
     this.#limited = new LimitReport(parts);
     this.#threw = parts.metrics.counter(metricNames.requestsThrew);

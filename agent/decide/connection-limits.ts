@@ -1,6 +1,5 @@
 // How many connections pods of a namespace may have to a service: the pool limits of its ResiliencePolicy, where native carries connections
 // as they are. The HTTP lane keeps them per request in its own pools (upstream/pool-limits.ts). Pure.
-
 import { serviceNameOf } from "../api/service.ts";
 import type { PlanLimits } from "../flow.ts";
 import type { MeshState } from "../state/mesh-state.ts";

@@ -33,7 +33,7 @@ export const defaultPoolLimits: PoolLimits = {
   maxRequests: 0,
 };
 
-/** The same for an endpoint that leaves: it may be gone without a word, while others could serve. */
+/** `connectTimeoutMs` of an endpoint that leaves is no longer than this: it may be gone without a word, while others could serve. */
 const leavingConnectMs = 500;
 
 export interface ServerPoolParts {

@@ -120,8 +120,10 @@ export class ConnectionReport {
       series.sent += received;
       series.received += sent;
     }
-    if (!isCarried) for (const { kind, policy } of counted.notes) this.#notes.add({ kind, policy });
-    if (counted.passthrough !== undefined && !isCarried) this.#passthrough.add({ why: counted.passthrough });
+    if (!isCarried) {
+      for (const { kind, policy } of counted.notes) this.#notes.add({ kind, policy });
+      if (counted.passthrough !== undefined) this.#passthrough.add({ why: counted.passthrough });
+    }
     this.recent.add(b, at);
     this.#parts.accessLog.record(b, at, this.#parts.book);
   }

@@ -4,8 +4,11 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { authorization } from "../../test/kit/mesh.ts";
 import { endpoint, lane, web, web1 } from "../../test/kit/request-lane.ts";
+import { serviceName } from "../api/names.ts";
+import { silentLogger } from "../base/log.ts";
 import { createMetrics } from "../base/metrics.ts";
 import { DecisionCounts } from "./decisions.ts";
+import { EndpointChanges } from "./endpoint-changes.ts";
 import { OrchestratorMetrics } from "./orchestrator-metrics.ts";
 
 const countOf = (text: string, name: string): number =>
@@ -71,11 +74,25 @@ test("[OBS-1] pools beyond the bound share a label", async () => {
   const told = counts.flush();
   assert.ok(told !== undefined);
   shown.take(told);
-  shown.breakerOpened();
   const text = await metrics.text();
   assert.equal(text.match(/^orchestrator_lb_pick_total\{/gm)?.length, 201);
   assert.equal(countOf(text, 'orchestrator_lb_pick_total{pool="other",algo="",healthy="true"}'), 800);
+});
+
+test("[OBS-1] [RES-4] a breaker that opens counts under both names, one that closes under the newer alone", async () => {
+  const metrics = createMetrics();
+  const changes = new EndpointChanges(metrics, silentLogger);
+  const breaker = {
+    kind: "breaker",
+    service: serviceName("shop", "web"),
+    namespace: "shop",
+    endpoint: "10.0.0.1:80",
+  } as const;
+  changes.take({ ...breaker, from: "closed", to: "open" });
+  changes.take({ ...breaker, from: "half_open", to: "closed" });
+  const text = await metrics.text();
   assert.equal(countOf(text, "orchestrator_cb_open_total"), 1);
+  for (const to of ["open", "closed"]) assert.equal(countOf(text, `fairlead_breaker_changes_total{to="${to}"}`), 1);
 });
 
 test("[OBS-1] requests of the lane are counted as routed, denied or without a way, and tries by pool and algorithm", async (t) => {

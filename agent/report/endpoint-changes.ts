@@ -28,13 +28,12 @@ export class EndpointChanges {
   readonly #ejections: CounterMetric<"reason">;
   readonly #health: CounterMetric<"to">;
   readonly #panics: CounterMetric<never>;
+  /** Breakers that opened, under the name that earlier routers have. */
+  readonly #opened: CounterMetric<never>;
 
-  readonly #opened: () => void;
-
-  /** `opened`: a breaker did. */
-  constructor(metrics: Metrics, log: Logger, opened: () => void = () => {}) {
+  constructor(metrics: Metrics, log: Logger) {
     this.#log = log;
-    this.#opened = opened;
+    this.#opened = metrics.counter(metricNames.breakersOpened);
     this.#breakers = metrics.counter(metricNames.breakerChanges);
     this.#ejections = metrics.counter(metricNames.ejections);
     this.#health = metrics.counter(metricNames.healthChanges);
@@ -55,9 +54,10 @@ export class EndpointChanges {
     if (change.kind === "breaker") {
       const { from, to } = change;
       this.#breakers.add({ to });
-      if (to === "open") this.#opened();
-      if (to === "open") this.#log.warn("breaker_opened", { service, endpoint, clients: namespace });
-      else if (to === "closed") this.#log.info("breaker_closed", { service, endpoint, clients: namespace, from });
+      if (to === "open") {
+        this.#opened.add({});
+        this.#log.warn("breaker_opened", { service, endpoint, clients: namespace });
+      } else if (to === "closed") this.#log.info("breaker_closed", { service, endpoint, clients: namespace, from });
       return;
     }
     if (change.kind === "health") {

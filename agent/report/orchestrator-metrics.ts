@@ -1,4 +1,4 @@
-// The metrics named orchestrator_*, which dashboards of routers before Fairlead ask for, out of what all data threads decided.
+// The metrics named orchestrator_*, which dashboards of routers before Fairlead ask for, out of what all data threads decided; that of breakers is in endpoint-changes.ts.
 import type { CounterMetric, Metrics } from "../base/metrics.ts";
 import { type Decided, probeBoundsS } from "./decisions.ts";
 import { metricNames } from "./metric-names.ts";
@@ -13,7 +13,6 @@ export class OrchestratorMetrics {
   readonly #healthOk: CounterMetric<never>;
   readonly #healthBad: CounterMetric<never>;
   readonly #picks: CounterMetric<"pool" | "algo" | "healthy">;
-  readonly #opened: CounterMetric<never>;
   readonly #pools = new Set<string>();
   readonly #probes = Array.from({ length: probeBoundsS.length + 1 }, () => 0);
   #probeSeconds = 0;
@@ -25,7 +24,6 @@ export class OrchestratorMetrics {
     this.#healthOk = metrics.counter(metricNames.healthOk);
     this.#healthBad = metrics.counter(metricNames.healthBad);
     this.#picks = metrics.counter(metricNames.picks);
-    this.#opened = metrics.counter(metricNames.breakersOpened);
     metrics.histogramOf(metricNames.probeSeconds, probeBoundsS, (set) =>
       set({}, { counts: this.#probes, sum: this.#probeSeconds }),
     );
@@ -48,9 +46,5 @@ export class OrchestratorMetrics {
       if (healthy > 0) this.#picks.add({ pool, algo, healthy: "true" }, healthy);
       if (ill > 0) this.#picks.add({ pool, algo, healthy: "false" }, ill);
     }
-  }
-
-  breakerOpened(): void {
-    this.#opened.add({});
   }
 }

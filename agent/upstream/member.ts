@@ -31,30 +31,28 @@ export class Member implements PickEndpoint {
 /** "<address>:<port>". */
 export const idOf = ({ ip, port }: Upstream): string => (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);
 
-/** `picked`, or where its slot is among `tried` the next endpoint that is not and may be used; `picked` all the same where there is none. */
-export function untried(
-  cluster: { readonly members: readonly Member[]; isOpen(index: number): boolean },
-  tried: readonly number[],
-  picked: number,
-): number {
-  const { members } = cluster;
-  for (let step = 0; step < members.length; step++) {
-    const index = (picked + step) % members.length;
-    const { slot, weight } = members[index] as Member;
-    if (!tried.includes(slot) && (step === 0 || (weight > 0 && cluster.isOpen(index)))) return index;
-  }
-  return picked;
+interface Endpoints {
+  readonly members: readonly Member[];
+  /** Nothing speaks against the endpoint at `index`. */
+  isOpen(index: number): boolean;
 }
 
-/** Whether `cluster` has an endpoint that may be used and whose slot is neither `last` nor among `tried`. */
-export function hasUntried(
-  cluster: { readonly members: readonly Member[]; isOpen(index: number): boolean },
-  tried: readonly number[],
-  last: number,
-): boolean {
-  return cluster.members.some(
-    ({ slot, weight }, index) => slot !== last && weight > 0 && !tried.includes(slot) && cluster.isOpen(index),
-  );
+/** Index of the first endpoint from `from` on, and round, that may be used and whose slot is not among `met`; -1: there is none. */
+export function firstUnmet(cluster: Endpoints, met: readonly number[], from = 0): number {
+  const { members } = cluster;
+  for (let step = 0; step < members.length; step++) {
+    const index = (from + step) % members.length;
+    const { slot, weight } = members[index] as Member;
+    if (weight > 0 && !met.includes(slot) && cluster.isOpen(index)) return index;
+  }
+  return -1;
+}
+
+/** `picked`, or where its slot is among `met` the next endpoint that is not; `picked` all the same where there is none. */
+export function preferUnmet(cluster: Endpoints, met: readonly number[], picked: number): number {
+  if (!met.includes((cluster.members[picked] as Member).slot)) return picked;
+  const other = firstUnmet(cluster, met, picked);
+  return other < 0 ? picked : other;
 }
 
 /** Whether what a request needs of the endpoint at `index` is as it was; `this`: the upstreams of now. */

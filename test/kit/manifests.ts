@@ -81,8 +81,12 @@ export function service(
   };
 }
 
-/** Of a service: port 80, declared to be HTTP, in front of `nodePod`s. */
-export const httpPort = { ports: [{ name: "http", port: 80, targetPort: 8080, appProtocol: "http" }] };
+/** Of a service: port 80, declared to be what is spoken at the pods' `targetPort`. */
+export const declaredPort = (appProtocol: string, targetPort = 8080) => ({
+  ports: [{ name: "p", port: 80, targetPort, appProtocol }],
+});
+/** The same, HTTP, in front of `nodePod`s. */
+export const httpPort = declaredPort("http");
 
 export function authorization(path: string, spec: Readonly<Record<string, unknown>>): unknown {
   const [namespaceName = "", name = ""] = path.split("/");

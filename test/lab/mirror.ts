@@ -22,14 +22,13 @@ interface Source {
 export class Mirror {
   readonly #from: string;
   readonly #to: string;
+  readonly #nowMs: () => number;
   readonly #files = new Map<string, Source>();
   /** Since when a file is empty, ms. */
   readonly #emptied = new Map<string, number>();
   #watchers: FSWatcher[] = [];
   #poll: NodeJS.Timeout | undefined;
   #settle: NodeJS.Timeout | undefined;
-
-  readonly #nowMs: () => number;
 
   /** @param nowMs monotonic */
   constructor(from: string, to: string, nowMs = (): number => performance.now()) {

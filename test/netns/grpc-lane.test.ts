@@ -8,6 +8,7 @@ import { skipLab, type TestLab, withLab } from "../kit/lab.ts";
 import {
   authorization,
   clientPod,
+  declaredPort,
   manifest,
   namespace,
   nodePod,
@@ -28,7 +29,6 @@ const grpcPod = (name: string, node: string): unknown =>
 const page = (kind: string): string =>
   `require("${kind}").createServer((q, s) => q.resume().on("end", () => s.end("${kind} " + q.httpVersion + " " + q.method + " " + q.url))).listen(8080, "::")`;
 const pagePod = (name: string, kind: string): unknown => nodePod(`shop/${name}`, page(kind), { node: "node2" });
-const port = (appProtocol: string) => ({ ports: [{ name: "p", port: 80, targetPort: 8080, appProtocol }] });
 const route = {
   apiVersion: "gateway.networking.k8s.io/v1",
   kind: "GRPCRoute",
@@ -51,11 +51,11 @@ const manifests = {
     grpcPod("canary", "node1"),
     pagePod("web", "http"),
     pagePod("web2", "http2"),
-    service("shop/echo", "echo", {}, port("grpc")),
-    service("shop/canary", "canary", {}, port("grpc")),
-    service("shop/web", "web", {}, port("http")),
-    service("shop/web2", "web2", {}, port("kubernetes.io/h2c")),
-    service("shop/misnamed", "echo", {}, port("http")),
+    service("shop/echo", "echo", {}, declaredPort("grpc")),
+    service("shop/canary", "canary", {}, declaredPort("grpc")),
+    service("shop/web", "web", {}, declaredPort("http")),
+    service("shop/web2", "web2", {}, declaredPort("kubernetes.io/h2c")),
+    service("shop/misnamed", "echo", {}, declaredPort("http")),
   ),
 };
 const clients = ["shop/client", "shop/beside"] as const;

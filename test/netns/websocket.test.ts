@@ -7,6 +7,7 @@ import { skipLab, type TestLab, withLab } from "../kit/lab.ts";
 import {
   authorization,
   clientPod,
+  declaredPort,
   manifest,
   namespace,
   nodePod,
@@ -21,9 +22,6 @@ const program = fileURLToPath(new URL("../kit/websocket-pod.ts", import.meta.url
 const command = [process.execPath, "--disable-warning=ExperimentalWarning", program] as const;
 const echoPod = (name: string, node: string): unknown =>
   pod(`shop/${name}`, [...command, "serve", "8080", "8081", name], { node, container: readyOn(8081) });
-const port = (targetPort: number, appProtocol: string) => ({
-  ports: [{ name: "p", port: 80, targetPort, appProtocol }],
-});
 const places = [
   { name: "near", node: "node1" },
   { name: "far", node: "node2" },
@@ -54,11 +52,11 @@ const manifests = {
     nodePod("shop/deaf", 'require("http2").createServer((q, s) => s.end("a page")).listen(8080, "::")', {
       node: "node2",
     }),
-    service("shop/deaf", "deaf", {}, port(8080, "kubernetes.io/h2c")),
+    service("shop/deaf", "deaf", {}, declaredPort("kubernetes.io/h2c")),
     ...places.flatMap(({ name, node }) => [
       echoPod(name, node),
-      service(`shop/${name}1`, name, {}, port(8080, "http")),
-      service(`shop/${name}2`, name, {}, port(8081, "kubernetes.io/h2c")),
+      service(`shop/${name}1`, name, {}, declaredPort("http")),
+      service(`shop/${name}2`, name, {}, declaredPort("kubernetes.io/h2c", 8081)),
     ]),
   ),
 };

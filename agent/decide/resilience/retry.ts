@@ -58,13 +58,16 @@ export function causeOf(why: string): RetryCause | undefined {
 
 /** RFC 9110 §9.2.2. */
 const idempotent = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
-// Tries beyond the first whatever is configured, for a rollout must not show (DP-29): after failures that reached nobody, and more of
-// them while they are quick and endpoints are left, several of which may be going at a time;
+// Tries beyond the first whatever is configured, for a rollout must not show (DP-29).
+/** After failures that reached nobody. */
 const harmlessAttempts = 2;
+/** The same while the request is not older than `quickMs` and endpoints are left: several of them may be going at a time. */
 const quickAttempts = 5;
 const quickMs = 1_000;
-// and after a connection that was lost before its answer, as those are that a server which ends had not accepted yet. Only one: a request
-// that kills its server is not to kill them all. A policy without any attempt ends it.
+/**
+ * After a connection that was lost before its answer: a server that ends resets those that it has not accepted. Only one, since a request
+ * that kills its server is not to kill them all; none under a policy with 0 attempts.
+ */
 const lostAttempts = 1;
 
 export function judgeRetry(policy: RetryPolicy | undefined, failed: FailedTry): RetryVerdict {

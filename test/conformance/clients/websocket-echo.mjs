@@ -5,13 +5,7 @@ import { join } from "node:path";
 
 const [folder, port1, port2] = process.argv.slice(2);
 const { WebSocket, WebSocketServer } = createRequire(join(folder, "package.json"))("ws");
-const options = {
-  autoPong: true,
-
-  maxPayload: 0,
-  allowSynchronousEvents: true,
-  skipUTF8Validation: false,
-};
+const options = { autoPong: true, maxPayload: 0, allowSynchronousEvents: true, skipUTF8Validation: false };
 const echo = (socket) =>
   socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary })).on("error", () => {});
 

@@ -2,7 +2,7 @@
 // without a mesh where the client itself does something else.
 import { fileURLToPath } from "node:url";
 import type { TestLab } from "../../kit/lab.ts";
-import { clientPod, manifest, namespace, pod, service } from "../../kit/manifests.ts";
+import { clientPod, declaredPort, manifest, namespace, pod, service } from "../../kit/manifests.ts";
 import { faultOf, staticVisits, visits, type Wanted, writePlan } from "../clients/plan.ts";
 import {
   goProgram,
@@ -101,8 +101,8 @@ const manifestsOf = (servers: readonly Server[]): Readonly<Record<string, string
       servers.flatMap((s) => [
         pod(`shop/${s.name}-${suffix}`, s.command, { node, container: ready }),
         ...versions.map((v) => {
-          const ports = [{ name: "p", port: 80, targetPort: v.targetPort, appProtocol: v.appProtocol }];
-          return service(`shop/${serviceOf(s, v.version, suffix)}`, `${s.name}-${suffix}`, {}, { ports });
+          const declared = declaredPort(v.appProtocol, v.targetPort);
+          return service(`shop/${serviceOf(s, v.version, suffix)}`, `${s.name}-${suffix}`, {}, declared);
         }),
       ]),
     ),

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import type { TestLab } from "../../kit/lab.ts";
-import { clientPod, manifest, namespace, pod, service } from "../../kit/manifests.ts";
+import { clientPod, declaredPort, manifest, namespace, pod, service } from "../../kit/manifests.ts";
 import { goProgram, goVersion } from "../foreign.ts";
 import { type Case, counted, judged, type Place, places, type Suite, skipped, withHttpLab } from "../suite.ts";
 
@@ -71,7 +71,7 @@ const js: Peer = {
   command: (to, name) => [process.execPath, jsPeer, "call", `${to}:80`, name],
 };
 
-const grpcPort = { ports: [{ name: "grpc", port: 80, targetPort: 8080, appProtocol: "grpc" }] };
+const grpcPort = declaredPort("grpc");
 const container = { readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 } };
 const manifests = (peers: readonly Peer[]): Readonly<Record<string, string>> => ({
   "all.yaml": manifest(

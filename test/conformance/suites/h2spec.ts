@@ -1,6 +1,6 @@
 // h2spec against the agent's HTTP/2: its frames come from a pod and end at the agent; behind it is a server of HTTP/2 or of HTTP/1.1.
 import type { TestLab } from "../../kit/lab.ts";
-import { clientPod, manifest, namespace, pod, service } from "../../kit/manifests.ts";
+import { clientPod, declaredPort, manifest, namespace, pod, service } from "../../kit/manifests.ts";
 import { goProgram, goVersion } from "../foreign.ts";
 import { type Case, counted, failed, type Place, passed, places, type Suite, skipped, withHttpLab } from "../suite.ts";
 
@@ -27,8 +27,8 @@ const manifests = {
         container: { readinessProbe: { tcpSocket: { port: 8081 }, periodSeconds: 1 } },
       }),
       ...versions.map((v) => {
-        const ports = [{ name: "p", port: 80, targetPort: v.targetPort, appProtocol: v.appProtocol }];
-        return service(`shop/${v.service}-${suffix}`, suffix, {}, { ports });
+        const declared = declaredPort(v.appProtocol, v.targetPort);
+        return service(`shop/${v.service}-${suffix}`, suffix, {}, declared);
       }),
     ]),
   ),

@@ -1,7 +1,7 @@
 // The cases of Autobahn's test suite for WebSocket, run by kosoku (its own runner needs Python 2) as a client against an echo server through the mesh.
 import { fileURLToPath } from "node:url";
 import type { TestLab } from "../../kit/lab.ts";
-import { clientPod, manifest, namespace, pod, service } from "../../kit/manifests.ts";
+import { clientPod, declaredPort, manifest, namespace, pod, service } from "../../kit/manifests.ts";
 import { npmFolder, npmVersion, pythonPrograms, pythonVersion } from "../foreign.ts";
 import { type Case, counted, failed, judged, type Place, places, type Suite, withHttpLab } from "../suite.ts";
 
@@ -35,8 +35,8 @@ const manifests = (npm: string): Readonly<Record<string, string>> => ({
         container: { readinessProbe: { tcpSocket: { port: 8081 }, periodSeconds: 1 } },
       }),
       ...servers.map((s) => {
-        const ports = [{ name: "p", port: 80, targetPort: s.targetPort, appProtocol: s.appProtocol }];
-        return service(`shop/echo${s.version}-${suffix}`, `echo-${suffix}`, {}, { ports });
+        const declared = declaredPort(s.appProtocol, s.targetPort);
+        return service(`shop/echo${s.version}-${suffix}`, `echo-${suffix}`, {}, declared);
       }),
     ]),
   ),
