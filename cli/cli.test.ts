@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { type Command, pairs, readCall, UsageError, wholeNumber } from "./command.ts";
-import { linesOf } from "./connections.ts";
+import { draw, linesOf } from "./connections.ts";
 import { main } from "./main.ts";
 import { distance, listed, nearest } from "./nearest.ts";
 import { bytes, cell, duration, printable, table } from "./table.ts";
@@ -135,12 +135,14 @@ test("[OBS-3] tables align, carry colour only when asked, and pass no control ch
 
 test("[OBS-3] sizes and durations are in the unit that reads best", () => {
   assert.deepEqual([0, 999, 1000, 123_456, 5e9].map(bytes), ["0 B", "999 B", "1.0 kB", "123 kB", "5.0 GB"]);
-  assert.deepEqual([0.25, 3.14, 250, 1500, 65_000, 86_400_000].map(duration), [
+  assert.deepEqual([0.25, 3.14, 250, 1500, 65_000, 119_800, 86_390_000, 86_400_000].map(duration), [
     "250 µs",
     "3.1 ms",
     "250 ms",
     "1.5 s",
     "1 min 5 s",
+    "2 min 0 s",
+    "24 h 0 min",
     "24 h 0 min",
   ]);
 });
@@ -179,4 +181,14 @@ test("[OBS-3] top counts a tunnelled connection once, though both ends tell of i
     ["a/x", "none", 0, 1, 0, 0],
     ["a/x", "tunnel", 1, 0, 10, 2],
   ]);
+});
+
+test("[OBS-3] top shows no bytes for connections whose requests are counted one by one, and those of one carried whole", () => {
+  const record = { lane: "http", direction: "outbound", "src.workload": "a/x", "dst.service": "a/s", ready_us: 0 };
+  const cells = (r: object): string[] =>
+    draw(linesOf([], [{ ...record, ...r }]), false)
+      .split("\n")[1]
+      ?.split(/ {2,}/) ?? [];
+  assert.deepEqual(cells({ sent: 0, received: 0 }), ["a/x", "a/s", "http", "0", "1", "0", "-", "-", "-"]);
+  assert.deepEqual(cells({ sent: 10, received: 2000 }).slice(6, 8), ["10 B", "2.0 kB"]);
 });

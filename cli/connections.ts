@@ -99,7 +99,10 @@ async function look(lab: LabStatus): Promise<Look> {
   return { lines: linesOf(open.rows, ended.rows), requests: sumsOf(requests.rows, Date.now()), silent: open.silent };
 }
 
-const draw = (lines: readonly Line[], colour: boolean): string =>
+/** Requests of the HTTP lane are counted one by one: their connections have no bytes of their own to show. */
+const isPerRequest = (line: Line): boolean => line.lane === "http" && line.sent === 0 && line.received === 0;
+
+export const draw = (lines: readonly Line[], colour: boolean): string =>
   table(
     ["SOURCE", "DESTINATION", "LANE", "OPEN", "ENDED", "REFUSED", "SENT", "RECEIVED", "READY"],
     lines.map((l) => [
@@ -109,9 +112,7 @@ const draw = (lines: readonly Line[], colour: boolean): string =>
       text(l.open),
       text(l.ended),
       cell(text(l.refused), l.refused > 0 ? "red" : "grey"),
-      bytes(l.sent),
-      bytes(l.received),
-      duration(l.readyMs),
+      ...(isPerRequest(l) ? ["-", "-", "-"] : [bytes(l.sent), bytes(l.received), duration(l.readyMs)]),
     ]),
     colour,
   );
