@@ -39,7 +39,7 @@ import {
   routeAnswer,
   unanswered,
 } from "./upstream/local-answers.ts";
-import { firstUnmet, type Member, preferUnmet } from "./upstream/member.ts";
+import { hasUnmet, type Member, preferUnmet } from "./upstream/member.ts";
 import { mirrorPools } from "./upstream/mirrors.ts";
 import type { RequestWays, Ways, WaysParts } from "./upstream/request-ways.ts";
 import type { Way } from "./upstream/way.ts";
@@ -311,7 +311,7 @@ export class RequestFlow implements Handler {
       grpcStatus,
       tries: this.#tries,
       elapsedMs: this.#parts.nowMs() - exchange.startedMs,
-      hasOther: firstUnmet(cluster, [...this.#met, this.#member?.slot ?? -1]) >= 0,
+      hasOther: hasUnmet(cluster, [...this.#met, this.#member?.slot ?? -1]),
       method: exchange.method,
       answerStarted: exchange.status !== 0,
       bodyKept: exchange.canResend,

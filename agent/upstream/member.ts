@@ -37,22 +37,35 @@ interface Endpoints {
   isOpen(index: number): boolean;
 }
 
-/** Index of the first endpoint from `from` on, and round, that may be used and whose slot is not among `met`; -1: there is none. */
-export function firstUnmet(cluster: Endpoints, met: readonly number[], from = 0): number {
-  const { members } = cluster;
-  for (let step = 0; step < members.length; step++) {
-    const index = (from + step) % members.length;
-    const { slot, weight } = members[index] as Member;
-    if (weight > 0 && !met.includes(slot) && cluster.isOpen(index)) return index;
-  }
-  return -1;
+function isUnmet(cluster: Endpoints, met: readonly number[], index: number): boolean {
+  const { slot, weight } = cluster.members[index] as Member;
+  return weight > 0 && !met.includes(slot) && cluster.isOpen(index);
 }
 
-/** `picked`, or where its slot is among `met` the next endpoint that is not; `picked` all the same where there is none. */
+/** Whether there is an endpoint that may be used and whose slot is not among `met`. */
+export function hasUnmet(cluster: Endpoints, met: readonly number[]): boolean {
+  for (let index = 0; index < cluster.members.length; index++) if (isUnmet(cluster, met, index)) return true;
+  return false;
+}
+
+/**
+ * `picked`, or where its slot is among `met` the next endpoint, all round, that is not; `picked` all the same where there is none.
+ * As with the balancer, of the tier that was picked, and after it of the nearest that has one (decide/balance/locality.ts).
+ */
 export function preferUnmet(cluster: Endpoints, met: readonly number[], picked: number): number {
-  if (!met.includes((cluster.members[picked] as Member).slot)) return picked;
-  const other = firstUnmet(cluster, met, picked);
-  return other < 0 ? picked : other;
+  const { members } = cluster;
+  const { slot, tier: chosen } = members[picked] as Member;
+  if (!met.includes(slot)) return picked;
+  let best = picked;
+  let bestRank = Number.POSITIVE_INFINITY;
+  for (let step = 1; step < members.length; step++) {
+    const index = (picked + step) % members.length;
+    const { tier } = members[index] as Member;
+    const rank = tier === chosen ? -1 : tier;
+    if (rank >= bestRank || !isUnmet(cluster, met, index)) continue;
+    [best, bestRank] = [index, rank];
+  }
+  return best;
 }
 
 /** Whether what a request needs of the endpoint at `index` is as it was; `this`: the upstreams of now. */
