@@ -6,6 +6,7 @@ import { join, relative } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { type Clock, every } from "../../agent/base/clock.ts";
 import { type Logger, messageOf } from "../../agent/base/log.ts";
+import { Emptied } from "./emptied.ts";
 import { type FileState, merge } from "./merge.ts";
 import { type ParsedFile, parseManifests } from "./parse.ts";
 import { type Problem, refKey, refOf, type SourceSink } from "./types.ts";
@@ -17,7 +18,7 @@ export interface FolderOptions {
   /** Quiet time after a change before files are read: a writer may still be at it. */
   readonly settleMs: number;
   readonly pollMs: number;
-  /** An emptied file is mostly one that is being written, and its writer may have been stopped for a while: until then its objects stay. Absent: 1 s. */
+  /** For how long the objects of an emptied file stay (emptied.ts). Absent: 1 s. */
   readonly emptyMs?: number;
 }
 export interface FolderSource {
@@ -39,9 +40,7 @@ export function createFolderSource(options: FolderOptions, sink: SourceSink, clo
   const files = new Map<string, FileState>();
   const watchers = new Map<string, FSWatcher>();
   const faults = new Map<string, string>();
-  const { emptyMs = 1_000 } = options;
-  /** Since when a file is empty. */
-  const emptied = new Map<string, number>();
+  const emptied = new Emptied(options.emptyMs ?? 1_000);
   let applied = new Map<string, Entry>();
   let stopPolling = (): void => {};
   let cancelSettle: (() => void) | undefined;
@@ -126,6 +125,7 @@ export function createFolderSource(options: FolderOptions, sink: SourceSink, clo
     for (const path of files.keys()) {
       if (found.has(path)) continue;
       files.delete(path);
+      emptied.forget(path);
       isChanged = true;
     }
     for (const dir of [...watchers.keys()]) if (!dirs.has(dir)) forget(dir);
@@ -137,17 +137,13 @@ export function createFolderSource(options: FolderOptions, sink: SourceSink, clo
     const name = root === options.liveDir ? `live/${relative(root, path)}` : relative(root, path);
     try {
       const text = await readFile(path, "utf8");
-      if (text === "" && (files.get(path)?.parsed.objects.length ?? 0) > 0) {
-        const sinceMs = emptied.get(path) ?? clock.monotonicMs();
-        emptied.set(path, sinceMs);
-        const leftMs = sinceMs + emptyMs - clock.monotonicMs();
-        if (leftMs > 0) {
-          cancelEmpty?.();
-          cancelEmpty = clock.after(leftMs, wake);
-          return false;
-        }
+      const hadObjects = (files.get(path)?.parsed.objects.length ?? 0) > 0;
+      const leftMs = emptied.leftMs(path, text, hadObjects, clock.monotonicMs());
+      if (leftMs > 0) {
+        cancelEmpty?.();
+        cancelEmpty = clock.after(leftMs, wake);
+        return false;
       }
-      emptied.delete(path);
       const parsed = parseManifests(text, name);
       files.set(path, {
         root,

@@ -2,6 +2,7 @@
 import { type FSWatcher, readdirSync, readFileSync, watch } from "node:fs";
 import { dirname, join } from "node:path";
 import { stringify } from "yaml";
+import { Emptied } from "../../controller/sources/emptied.ts";
 import { makeDir, removePath, replaceFile } from "./files.ts";
 import { type KubeObject, objectKey, type Problem, parseManifest } from "./objects.ts";
 
@@ -24,8 +25,7 @@ export class Mirror {
   readonly #to: string;
   readonly #nowMs: () => number;
   readonly #files = new Map<string, Source>();
-  /** Since when a file is empty, ms. */
-  readonly #emptied = new Map<string, number>();
+  readonly #emptied = new Emptied(EMPTY_MS);
   #watchers: FSWatcher[] = [];
   #poll: NodeJS.Timeout | undefined;
   #settle: NodeJS.Timeout | undefined;
@@ -68,26 +68,20 @@ export class Mirror {
         continue; // it went between the listing and the reading
       }
       seen.add(file);
-      if (this.#isBeingWritten(file, text) || this.#files.get(file)?.text === text) continue;
+      const known = this.#files.get(file);
+      if (this.#emptied.leftMs(file, text, (known?.objects.length ?? 0) > 0, this.#nowMs()) > 0) continue;
+      if (known?.text === text) continue;
       this.#set(file, { text, ...parseManifest(text, file), hidden: new Set() });
       changed = true;
     }
     for (const file of [...this.#files.keys()]) {
       if (seen.has(file) || file.startsWith(`${APPLIED}/`)) continue;
       this.#files.delete(file);
+      this.#emptied.forget(file);
       removePath(join(this.#to, file));
       changed = true;
     }
     return changed;
-  }
-
-  /** An emptied file is mostly one whose writer was stopped half-way: its objects stay for a while. */
-  #isBeingWritten(file: string, text: string): boolean {
-    const now = this.#nowMs();
-    const since = this.#emptied.get(file) ?? now;
-    if (text !== "" || !this.#files.has(file)) this.#emptied.delete(file);
-    else this.#emptied.set(file, since);
-    return this.#emptied.has(file) && now - since < EMPTY_MS;
   }
 
   #set(file: string, source: Source): void {
