@@ -3,6 +3,9 @@
 /** Name and value in turn, names in lower case: `["accept", "*\/*", "host", "a"]`. One array, so that a head costs no object per field. */
 export type HeaderList = readonly string[];
 
+/** Of answers in words that no server gave. */
+export const plainText: HeaderList = ["content-type", "text/plain; charset=utf-8"];
+
 /** A request's head as decisions see it. Codecs may read values lazily; nothing here may be kept after the call it is given to. */
 export interface RequestHead {
   readonly method: string;

@@ -36,6 +36,3 @@ const answers: Readonly<Record<string, { readonly status: number; readonly body:
 /** What a client is told instead of being let in; undefined: `why` is no such word. */
 export const upgradeRefusal = (why: string): { readonly status: number; readonly body: Buffer } | undefined =>
   answers[why];
-
-/** Of such an answer. */
-export const plainText: readonly string[] = ["content-type", "text/plain; charset=utf-8"];

@@ -5,7 +5,7 @@ import type { MeshLimited } from "../enrich/enricher.ts";
 import type { Verdict } from "../flow.ts";
 import type { Respond } from "../forward/http1/exchange.ts";
 import type { Tenant } from "../forward/tenants.ts";
-import { deniedField, unansweredField } from "../http.ts";
+import { deniedField, plainText, unansweredField } from "../http.ts";
 import { refusedFlags } from "../report/response-flags.ts";
 import type { Cluster } from "./cluster.ts";
 
@@ -21,7 +21,6 @@ export interface OwnAnswer {
 
 /** RESOURCE_EXHAUSTED: what a client of gRPC is told of a rate limit. */
 const exhausted = 8;
-const plainText = ["content-type", "text/plain"] as const;
 
 export const respond = (status: number, body: string): Respond => ({
   kind: "respond",

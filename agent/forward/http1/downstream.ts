@@ -1,9 +1,9 @@
 // One client's exchanges with servers: each request is decided about, carried on and answered. The bytes of both sides pass here.
 import { STATUS_CODES } from "node:http";
 import type { OnReadOpts, Socket } from "node:net";
-import type { HeaderList, Malformed } from "../../http.ts";
+import { type HeaderList, type Malformed, plainText } from "../../http.ts";
 import { notBegun } from "../http2/stream-links.ts";
-import { plainText, upgradeRefusal } from "../websocket.ts";
+import { upgradeRefusal } from "../websocket.ts";
 import type { TrailerParser } from "./body.ts";
 import { BUSY, CLOSED, LINGER, TUNNEL } from "./client-connection.ts";
 import type { DownstreamParts, Forward, Handler, Outcome } from "./exchange.ts";

@@ -1,12 +1,12 @@
 // The way of a stream's exchange to its server, of either version: looked for, waited for, what came of the body meanwhile sent after it, let
 // go of. Deadlines are kept here too. What comes back is exchange.ts's matter.
 import { grpcTimeoutField } from "../../base/grpc-timeout.ts";
-import type { HeaderList } from "../../http.ts";
+import { type HeaderList, plainText } from "../../http.ts";
 import { ExchangeCore } from "../exchange-core.ts";
 import type { ExchangeLimits, Forward, Handler, Outcome } from "../http1/exchange.ts";
 import type { Sweep } from "../http1/sweep.ts";
 import type { Tenant } from "../tenants.ts";
-import { plainText, unsupported, upgradeRefusal } from "../websocket.ts";
+import { unsupported, upgradeRefusal } from "../websocket.ts";
 import type { Http2Request } from "./head.ts";
 import { Http1Stream } from "./http1-stream.ts";
 import { KeptBody } from "./kept-body.ts";
