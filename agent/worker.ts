@@ -13,6 +13,7 @@ import { Downstream } from "./forward/http1/downstream.ts";
 import { defaultExchangeLimits } from "./forward/http1/exchange.ts";
 import { Refusing } from "./forward/http1/refusing.ts";
 import { Sweep } from "./forward/http1/sweep.ts";
+import { writeTurn } from "./forward/http1/write-turn.ts";
 import { Http2Downstream } from "./forward/http2/downstream.ts";
 import { Turn } from "./forward/http2/socket.ts";
 import { LaneJoins } from "./forward/joins.ts";
@@ -239,6 +240,7 @@ function takeBetween(
 
 /** The channel goes first: what ends after it did not end in order, and native resets its other side. */
 function stop(): void {
+  writeTurn.flush();
   stopTelling();
   tellRequests();
   watch.observer.close();

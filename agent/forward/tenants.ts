@@ -105,6 +105,11 @@ export class Tenant {
     return true;
   }
 
+  /** Whether its time is measured: others want the thread too. */
+  get isMeasured(): boolean {
+    return this.#owner.isContended;
+  }
+
   /** When a read begins: µs, or 0 while nobody's time is measured. */
   startUs(): number {
     this.activeFor = sweepsActive;

@@ -268,7 +268,7 @@ export abstract class ClientConnection extends ExchangeCore implements Swept, Wa
     this.discarded = 0;
     this.deadlineMs = this.times.now + this.limits.lingerMs;
     this.rest.clear();
-    this.socket.end();
+    this.writer.end();
     this.resumeReading();
   }
 
@@ -297,7 +297,7 @@ export abstract class ClientConnection extends ExchangeCore implements Swept, Wa
     this.hasClientEnded = true;
     if (this.state === BUSY || this.state === TUNNEL) this.halfClosed();
     else if (this.state === READING) this.close();
-    else this.socket.end();
+    else this.writer.end();
   }
 
   sweep(now: number): void {

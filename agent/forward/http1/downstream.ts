@@ -51,7 +51,7 @@ export class Downstream extends JoinedConnection implements Answered {
     this.out.framing = parser.body;
     this.asksUpgrade = parser.upgrades;
     this.isAlone =
-      parser.upgrades || parser.contentLength > longBodyBytes || parser.method === "CONNECT" || parser.authority === "";
+      parser.upgrades || parser.contentLength > longBodyBytes || parser.method === "CONNECT" || !parser.hasAuthority;
     body.start(parser.body, parser.contentLength);
     this.isRequestDone = body.done;
     this.isSent = false;
@@ -61,6 +61,7 @@ export class Downstream extends JoinedConnection implements Answered {
     this.clearFacts(parser.method);
     this.clearJoins();
     this.state = BUSY;
+    this.writer.payer = this.tenant;
     const decision = this.handler.decide(parser, this);
     this.decision = decision;
     if (decision.kind !== "forward") {
@@ -110,7 +111,7 @@ export class Downstream extends JoinedConnection implements Answered {
     upstream.begin(this, this.method);
     this.isSent = true;
     const writer = upstream.writer;
-    writer.request(this.out.view(), this.out.framing);
+    writer.request(this.out.view(), this.out.framing, this.isRequestDone);
     if (this.hasClientEnded) upstream.endWriting();
     if (this.isRequestDone) {
       this.awaitAnswer();
@@ -321,7 +322,7 @@ export class Downstream extends JoinedConnection implements Answered {
   }
 
   tunnelEnded(): void {
-    this.socket.end();
+    this.writer.end();
   }
 
   protected override halfClosed(): void {
@@ -373,6 +374,7 @@ export class Downstream extends JoinedConnection implements Answered {
   destroy(): void {
     this.endExchange("stopped");
     this.state = CLOSED;
+    this.writer.discard();
     this.socket.destroy();
   }
 }

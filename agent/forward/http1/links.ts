@@ -42,8 +42,8 @@ export interface RequestWriter {
   /** Something of what was written has not left. */
   readonly isPending: boolean;
   whenFlushed(fn: () => void): void;
-  /** A whole request, or its head with the beginning of a body that goes on in `framing`. */
-  request(bytes: Buffer, framing: number): void;
+  /** A request that is whole, or its head with the beginning of a body that goes on in `framing`. `bytes` are lent while `isPending`. */
+  request(bytes: Buffer, framing: number, isWhole: boolean): void;
   /** The payload `buf[from..to)`, framed in place; true if `buf` is still being written out afterwards. */
   payload(buf: Buffer, from: number, to: number, done: boolean, trailers: TrailerParser | undefined): boolean;
   /** Bytes as they are. */

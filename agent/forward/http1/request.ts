@@ -84,6 +84,10 @@ export class RequestParser extends FieldParser implements RequestHead {
     return this.authorityText;
   }
 
+  get hasAuthority(): boolean {
+    return this.authorityEnd > this.authorityStart;
+  }
+
   /** Whether the client takes another request on this connection (RFC 9112 §9.3). */
   get keepsAlive(): boolean {
     if ((this.connection & CLOSE) !== 0) return false;

@@ -81,6 +81,7 @@ export class Upstream implements ServerLink, Waiting {
     this.state = HEAD;
     this.parser.reset();
     this.parser.method = method;
+    this.writer.payer = exchange.tenant;
   }
 
   private read(n: number): boolean {
@@ -196,12 +197,14 @@ export class Upstream implements ServerLink, Waiting {
 
   /** Reads what Keep-Alive says, which few servers send and which is all there is against their closing first. */
   noteKeepAlive(): void {
-    const timeout = /timeout=(\d{1,6})/.exec(this.parser.header("keep-alive") ?? "")?.[1];
+    const said = this.parser.header("keep-alive");
+    if (said === undefined) return;
+    const timeout = /timeout=(\d{1,6})/.exec(said)?.[1];
     if (timeout !== undefined) this.serverIdleMs = Math.max(0, Number(timeout) * 1000 - 1000);
   }
 
   endWriting(): void {
-    this.socket?.end();
+    this.output?.end();
   }
 
   resume(): void {

@@ -109,7 +109,7 @@ export class Http1Stream implements UpStream, Answered {
 
   private begin(): void {
     this.isGathering = false;
-    this.server?.writer.request(this.out.view(), this.framing);
+    this.server?.writer.request(this.out.view(), this.framing, this.requestEnded);
     if (this.hasClientEnded) this.endWriting();
   }
 
