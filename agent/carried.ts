@@ -2,8 +2,10 @@
 // as connections, policies about requests counted against them (DP-24), and for as long as that holds.
 import type { PodName, SpiffeId } from "./api/names.ts";
 import type { Clock } from "./base/clock.ts";
+import { connectionLimits } from "./decide/connection-limits.ts";
 import { decideInbound } from "./decide/inbound.ts";
 import { decideOutbound } from "./decide/outbound.ts";
+import { routeOf } from "./decide/route.ts";
 import { type CloseReason, closeReasonOf } from "./flow.ts";
 import { ClientBytes, carry } from "./forward/carry.ts";
 import type { LaneSocket, LaneSockets } from "./forward/dial.ts";
@@ -60,16 +62,18 @@ export class Carried {
     const beganMs = clock.monotonicMs();
     const sinceUs = (): number => Math.round((clock.monotonicMs() - beganMs) * 1000);
     let readyUs = 0;
-    const ended = (reason: CloseReason, sent: number, received: number): void =>
-      this.#parts.ended({ handed, reason, startedMs, durationUs: sinceUs(), readyUs, sent, received });
+    const ended = (reason: CloseReason, sent: number, received: number, policy = ""): void => {
+      const by = policy === "" ? {} : { policy };
+      this.#parts.ended({ handed, reason, ...by, startedMs, durationUs: sinceUs(), readyUs, sent, received });
+    };
     client.on("error", () => {});
     const entry = { handed, upstream: undefined as LaneSocket | undefined };
     this.#open.set(client, entry);
     client.once("close", () => this.#open.delete(client));
-    const upstream = await this.#parts.sockets.dial(onward(handed));
+    const upstream = await this.#parts.sockets.dial({ ...onward(handed), ...this.#limitsOf(handed) });
     if (!upstream.ok) {
       client.reset();
-      return ended(closeReasonOf(upstream.error.code), 0, 0);
+      return ended(closeReasonOf(upstream.error.code), 0, 0, upstream.error.policy);
     }
     readyUs = sinceUs();
     if (client.destroyed) {
@@ -79,6 +83,16 @@ export class Carried {
     entry.upstream = upstream.value;
     const { sent, received, reason } = await carry(client, said, upstream.value);
     ended(reason, sent, received);
+  }
+
+  /** Those of the service that it goes to, as native keeps them of what it carries itself. */
+  #limitsOf({ direction, pod: name, original }: HandedSocket): Pick<DialParams, "limits"> {
+    const { replica } = this.#parts;
+    const pod = direction === "outbound" ? replica.byName(name as PodName) : undefined;
+    if (pod === undefined) return {};
+    const { state } = replica;
+    const limits = connectionLimits(state, pod.workload.namespace, routeOf(state, replica, original));
+    return limits === undefined ? {} : { limits };
   }
 
   /** The state may have changed: what is no longer allowed is reset. */

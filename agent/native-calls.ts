@@ -7,7 +7,7 @@
 export interface CallFault {
   readonly code: string;
   readonly message: string;
-  /** dial: the policy by which the other agent refused it. */
+  /** dial: the policy by which the other agent, or a limit of connections, refused it. */
   readonly policy?: string;
 }
 
@@ -74,6 +74,14 @@ export interface DialParams {
   readonly index?: number;
   /** In a tunnel of ours: bytes would be requests as HTTP/2, if a data thread of the other agent reads them. */
   readonly requests?: boolean;
+  /** Of connections to the service, where this one is carried as it is; a socket that is not paired has its place until `release`. */
+  readonly limits?: {
+    readonly key: string;
+    readonly maxConnections: number;
+    readonly maxPending: number;
+    readonly connectTimeoutMs?: number;
+    readonly policy: string;
+  };
 }
 
 export interface JoinSide {
@@ -254,6 +262,8 @@ export interface Calls {
   readonly dial: { params: DialParams; value: DialledSocket };
   /** Resets a stream of which the thread has one end; answered when that is done. */
   readonly abort: { params: { readonly id: number }; value: object };
+  /** A socket that was dialled with limits, and that native gave away, has closed: its place is free. */
+  readonly release: { params: { readonly id: number }; value: object };
   /** Moves so many bytes from one of the thread's sockets to another; answered when that is over. */
   readonly join: { params: JoinParams; value: JoinEnd };
   /** Stops a join; its own answer says how far it came. */

@@ -107,6 +107,8 @@ export type FromThread =
 export interface HandedEnd {
   readonly handed: HandedSocket;
   readonly reason: CloseReason;
+  /** The policy that refused it. */
+  readonly policy?: string;
   /** Unix. */
   readonly startedMs: number;
   readonly durationUs: number;

@@ -156,7 +156,7 @@ export class Telemetry implements ThreadTelemetry {
   /** A connection has ended that a data thread carried byte for byte. */
   carried(end: HandedEnd): void {
     const record = carriedRecord(end);
-    if (record !== undefined) this.#parts.report().carried(record);
+    if (record !== undefined) this.#parts.report().carried(record, end.policy);
   }
 
   /**

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { localPod, mesh, service, workload } from "../../test/kit/mesh.ts";
 import { defaultPolicy, noLimits, noTimeouts } from "../api/http-policy.ts";
 import type { HttpRouting } from "../api/http-routing.ts";
+import type { ServiceName } from "../api/names.ts";
 import { connectionLimits } from "./connection-limits.ts";
 import { routeOf } from "./route.ts";
 
@@ -22,6 +23,35 @@ function limitsOf(policy: Partial<typeof defaultPolicy> | undefined, ip = "10.96
   const state = mesh({ services: [redis], routings });
   return connectionLimits(state, "edge", routeOf(state, pods, { ip, port: 6379 }));
 }
+
+test("[RES-7] [DIS-10] connections to the pods of a headless Service have its policy's limits, whichever pod it is", () => {
+  const ports = [{ servicePort: 6379, targetPort: 6380 }];
+  const headless = (name: string) => ({ ...service("shop", name, "", redis.ports), addresses: [], headless: true });
+  const routing = (name: string, maxConnections: number): HttpRouting => ({
+    namespace: "shop",
+    name,
+    policy: { ...defaultPolicy, limits: { ...noLimits, maxConnections }, sources: [`shop/${name}`] },
+    routes: [],
+  });
+  const names = ["shop/redis", "shop/nodes-b", "shop/nodes-a", "shop/nodes"] as const;
+  const members = names.map((name) => ({ service: name as ServiceName, ports }));
+  const pod = (ip: string) => workload("shop", `redis-${ip.at(-1)}`, ip, { services: members });
+  const services = [redis, ...["nodes", "nodes-a", "nodes-b"].map(headless)];
+  const routings = [routing("redis", 1), routing("nodes-b", 2), routing("nodes-a", 3)];
+  const state = mesh({ services, routings, workloads: [pod("10.244.2.1"), pod("10.244.2.2")] });
+  const limits = (ip: string, port: number) => connectionLimits(state, "edge", routeOf(state, pods, { ip, port }));
+  for (const ip of ["10.244.2.1", "10.244.2.2"])
+    assert.deepEqual(limits(ip, 6380), {
+      key: "edge>shop/nodes-a:6379",
+      maxConnections: 3,
+      maxPending: 0,
+      policy: "shop/nodes-a",
+    });
+  assert.equal(limits("10.244.2.1", 6379), undefined, "another port of the pod");
+  const before = mesh({ services: [redis], routings, workloads: [pod("10.244.2.1")] });
+  const asked = routeOf(before, pods, { ip: "10.244.2.1", port: 6380 });
+  assert.equal(connectionLimits(before, "edge", asked), undefined, "no headless Service: nobody asked for a service");
+});
 
 test("[RES-7] connections to a service have its policy's limits, counted by the client's namespace; others have none", () => {
   const limits = { ...noLimits, maxConnections: 3, maxPending: 2 };

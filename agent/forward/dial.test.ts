@@ -66,6 +66,26 @@ const endOf = (socket: Socket | LaneSocket): Promise<string> =>
     socket.resume();
   });
 
+test("[RES-7] a place among a service's connections is let go when a socket that native does not see any more has closed", async (t) => {
+  const limits = { key: "k", maxConnections: 1, maxPending: 0, policy: "shop/few" };
+  for (const kind of ["plain", "tunnel"] as const) {
+    const { native, sockets, folder } = await lane(t);
+    const { fd } = await ends(t, kind === "tunnel" ? join(folder, "pair.sock") : 0);
+    native.answers.set("dial", () => ({ fd, id: 7, lane: kind }));
+    native.answers.set("release", () => ({}));
+    const dialled = await sockets.dial({ ...params, limits });
+    assert.ok(dialled.ok);
+    dialled.value.destroy();
+    await new Promise((resolve) => dialled.value.once("close", resolve));
+    const released = () => native.calls.filter(({ method }) => method === "release");
+    if (kind === "plain") await waitFor("it is let go", () => released().length === 1);
+    assert.deepEqual(
+      released().map((call) => call.params),
+      kind === "plain" ? [{ id: 7 }] : [],
+    );
+  }
+});
+
 test("[INT-9] a dialled socket carries both ways, and each way ends by itself", async (t) => {
   const { native, socket, far, sockets } = await dialled(t, "tunnel");
   assert.deepEqual(native.calls.at(-1)?.params, params);

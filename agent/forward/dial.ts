@@ -99,7 +99,9 @@ export class LaneSockets implements Dialler {
     const reply = await this.#native.call("dial", asked, dialTimeoutMs);
     if (!reply.ok) return reply;
     const facts = factsOf(reply.value);
-    return ok(this.adopt(facts, facts.takesRequests === true ? requests : read));
+    const socket = this.adopt(facts, facts.takesRequests === true ? requests : read);
+    if (params.limits !== undefined && !socket.paired) socket.once("close", () => this.#release(socket.id));
+    return ok(socket);
   }
 
   /** Native resets the stream first: closed before that, this end would look like one in order. */
@@ -118,6 +120,12 @@ export class LaneSockets implements Dialler {
   late(value: unknown): void {
     const dialled = value as Partial<DialledSocket>;
     if (dialled.fd !== undefined) new Socket({ fd: dialled.fd }).destroy();
+    if (dialled.id !== undefined) this.#release(dialled.id);
+  }
+
+  /** Native cannot see the end of a socket that it gave away: its place among the connections to the service is free. */
+  #release(id: number): void {
+    void this.#native.call("release", { id });
   }
 
   /** Lets go of everything. */

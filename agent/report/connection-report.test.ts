@@ -155,6 +155,26 @@ test("[OBS-1] [OBS-3] a connection that a data thread carried byte for byte coun
   );
 });
 
+test("[RES-7] [OBS-3] a connection that a limit kept a data thread from carrying names the limit's policy", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "access-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const path = join(folder, "access.log");
+  const { book, report, accessLog } = setUp({ log: `file:${path}` });
+  const refused = () => encodeRecord({ plan: book.plan("k", plan), lane: 6, reason: 26 });
+  for (const policy of ["shop/few", "shop/fewer", "shop/few"]) report.carried(refused(), policy);
+  await accessLog.close();
+  const logged = readFileSync(path, "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  assert.deepEqual(
+    logged.map(({ reason, policy }) => [reason, policy]),
+    ["shop/few", "shop/fewer", "shop/few"].map((policy) => ["connection_limit", policy]),
+  );
+  for (let i = 0; i < 2_000; i++) book.policyNumber(`shop/p${i}`);
+  assert.deepEqual([book.policyNumber("shop/p1999"), book.policyNumber("shop/few") > 0], [0, true]);
+});
+
 test("[SEC-2] [OBS-3] what another agent refused names that agent's policy", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "access-"));
   t.after(() => rmSync(folder, { recursive: true, force: true }));

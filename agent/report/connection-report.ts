@@ -97,9 +97,10 @@ export class ConnectionReport {
 
   /**
    * A connection that a data thread carried byte for byte. Its record of being handed over told of what policies noted, and of nothing
-   * that dashboards of TCP show.
+   * that dashboards of TCP show. `policy`: who refused it.
    */
-  carried(record: Buffer): void {
+  carried(record: Buffer, policy = ""): void {
+    if (policy !== "") record.writeUInt32LE(this.#parts.book.policyNumber(policy), 120);
     this.#one(record, 0, true);
   }
 

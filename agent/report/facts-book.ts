@@ -3,6 +3,9 @@ import type { FactsBook, PlanFacts, VerdictFacts } from "../flow.ts";
 
 /** How many of each are kept; the oldest go first. A record whose facts are gone is counted and labelled unknown. */
 const kept = 65_536;
+/** Numbers that we give to policies begin above those of native, which counts from 1. */
+const ownPolicies = 2 ** 31;
+const mostPolicies = 1_024;
 
 class Numbered<F> {
   readonly #byKey = new Map<string, number>();
@@ -38,9 +41,11 @@ class Numbered<F> {
 export interface Book extends FactsBook {
   planFacts(id: number): PlanFacts | undefined;
   verdictFacts(id: number): VerdictFacts | undefined;
-  /** A policy that another agent refused by, under the number that native gave it (bounded there). */
+  /** A policy that another agent, or a limit, refused by, under the number that native gave it (bounded there). */
   remotePolicy(number: number, name: string): void;
   remotePolicyName(number: number): string | undefined;
+  /** A number of ours for such a policy, in a record that is made here; 0 after 1,024 of them. */
+  policyNumber(name: string): number;
   readonly sizes: { readonly plans: number; readonly verdicts: number };
 }
 
@@ -48,6 +53,7 @@ export function createFactsBook(): Book {
   const plans = new Numbered<PlanFacts>();
   const verdicts = new Numbered<VerdictFacts>();
   const remote = new Map<number, string>();
+  const numbers = new Map<string, number>();
   return {
     plan: (key, facts) => plans.number(key, facts),
     verdict: (key, facts) => verdicts.number(key, facts),
@@ -55,6 +61,14 @@ export function createFactsBook(): Book {
     verdictFacts: (id) => verdicts.get(id),
     remotePolicy: (number, name) => void remote.set(number, name),
     remotePolicyName: (number) => remote.get(number),
+    policyNumber: (name) => {
+      const known = numbers.get(name);
+      if (known !== undefined || numbers.size >= mostPolicies) return known ?? 0;
+      const number = ownPolicies + numbers.size;
+      numbers.set(name, number);
+      remote.set(number, name);
+      return number;
+    },
     get sizes() {
       return { plans: plans.size, verdicts: verdicts.size };
     },

@@ -99,7 +99,12 @@ export function answerDials(
     async frame(_kind, payload) {
       const { id, method, params } = JSON.parse(payload.toString());
       if (method === "join") joins.push(params);
-      const answered = method === "join" ? { error: { code: "join_stale", message: "join" } } : await answer(params);
+      const answered =
+        method === "join"
+          ? { error: { code: "join_stale", message: "join" } }
+          : method === "release"
+            ? { ok: {} }
+            : await answer(params);
       channel.write(encodeFrame(2, JSON.stringify({ id, ...answered })));
     },
   });

@@ -28,7 +28,7 @@ const FRESH_TRIES: usize = 3;
 
 /// Carries a connection to its end and records it.
 pub async fn carry(shared: Arc<Shared>, connection: Outbound) {
-    let Outbound { id, client, pod, identity, source, destination, plan, protocol, targets, early, started, flags, pending, connect, place: _place } =
+    let Outbound { id, client, pod, identity, source, destination, plan, protocol, targets, early, started, flags, pending, connect, place } =
         connection;
     let open = shared.registry.open(Facts {
         id,
@@ -51,6 +51,8 @@ pub async fn carry(shared: Arc<Shared>, connection: Outbound) {
         Err(_) => (Reason::ClientReset, Closer::Client),
     };
     shared.registry.close(&open);
+    // Whoever sees its record finds the place free.
+    drop(place);
     // A dial that failed was answered; it was no connection.
     if dialled && open.given.get().is_none() {
         return;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::conn::{End, Given};
 use super::handover::cookie;
 use super::plan::Plan;
-use super::shared::{Message, Shared};
+use super::shared::{self, Message, Shared};
 use super::slab::{Key, Token};
 use super::threads::{DataThread, Place, Stream, pair};
 use super::worker::Worker;
@@ -51,6 +51,8 @@ struct Wire {
     index: Option<u16>,
     #[serde(default)]
     requests: bool,
+    /// As in a plan: those of the connection that the thread carries on.
+    limits: Option<Value>,
 }
 
 /// Who waits for a connection. Dropped unanswered it answers that it failed, so that nobody waits for ever.
@@ -70,6 +72,11 @@ impl Dial {
             let message = if policy.is_empty() { format!("dial: {}", reason.text()) } else { format!("dial: {} by {policy}", reason.text()) };
             self.thread.reply(&self.call, json!({"error": {"code": reason.text(), "message": message, "policy": policy}}));
         }
+    }
+
+    /// The socket that it is given counts as a connection to its service until the thread says that it has ended.
+    fn keep(&self, id: u64, place: shared::Place) {
+        self.thread.keep(id, place);
     }
 
     /// Gives the descriptor away. It is closed here if the thread cannot be told.
@@ -110,10 +117,15 @@ pub struct Order {
     destination: SocketAddr,
 }
 
-fn parse(thread: &Arc<DataThread>, message: &Value) -> Result<Order, Fault> {
+fn parse(shared: &Shared, thread: &Arc<DataThread>, message: &Value) -> Result<Order, Fault> {
     let wire: Wire = params("dial", &message["params"])?;
-    let plan = json!({"planId": wire.plan_id, "action": "forward", "identity": wire.identity, "service": wire.service, "endpoints": [wire.endpoint]});
-    let plan = Plan::parse(&plan).map_err(|e| Fault::new("bad_params", format!("dial: {e}")))?.value;
+    let mut plan =
+        json!({"planId": wire.plan_id, "action": "forward", "identity": wire.identity, "service": wire.service, "endpoints": [wire.endpoint]});
+    if let Some(limits) = wire.limits {
+        plan["limits"] = limits;
+    }
+    let mut plan = Plan::parse(&plan).map_err(|e| Fault::new("bad_params", format!("dial: {e}")))?.value;
+    plan.limit = shared.places.limit(&plan.limits);
     let destination = wire.destination.map_or(plan.endpoints[0].address, Into::into);
     let dial =
         Dial { thread: thread.clone(), call: message["id"].clone(), index: wire.index.unwrap_or(u16::MAX), requests: wire.requests, answered: false };
@@ -122,7 +134,7 @@ fn parse(thread: &Arc<DataThread>, message: &Value) -> Result<Order, Fault> {
 
 /// Gives the call to the worker that has the tunnels of this pair: pools are a worker's own.
 pub fn receive(shared: &Shared, thread: &Arc<DataThread>, message: &Value) {
-    match parse(thread, message) {
+    match parse(shared, thread, message) {
         Err(fault) => thread.reply_error(&message["id"], fault.code, &fault.message),
         Ok(order) => {
             let mut hash = DefaultHasher::new();
@@ -140,10 +152,9 @@ impl Worker {
         self.shared.counters.add("dials", 1);
         let mut conn = self.new_conn(pod, false, source, destination);
         conn.plan = Some(plan);
-        conn.tried.push(0);
         conn.given = Some(Box::new(Given::Dialling(dial)));
         let key = self.conns.insert(conn);
-        self.use_endpoint(key, 0);
+        self.enter(key);
     }
 
     /// The socket of a plain or local endpoint is connected: the thread has it from here on, and counts what it carries.
@@ -151,6 +162,9 @@ impl Worker {
         let Some(mut conn) = self.conns.remove(key) else { return };
         if let (Some(up), Some(Given::Dialling(dial))) = (conn.up.take(), conn.given.take().map(|g| *g)) {
             let _ = epoll::delete(&self.epoll, up.fd.as_fd());
+            if let Some(place) = conn.place.take() {
+                dial.keep(conn.id, place);
+            }
             dial.given(up.fd, json!({"id": conn.id, "lane": conn.lane.text()}));
         }
         self.drain_check();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use serde_json::json;
 
-use super::conn::{End, State};
+use super::conn::{End, Given, State};
 use super::places::Entry;
 use super::plan::{Mode, Plan};
 use super::questions::{Ask, Resolved};
@@ -120,6 +120,9 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if let Some(plan) = &conn.plan {
             conn.policy = self.shared.policy_number(&plan.limits.policy);
+            if let Some(Given::Dialling(dial)) = conn.given.as_deref_mut() {
+                dial.failed(Reason::ConnectionLimit, &plan.limits.policy);
+            }
         }
         self.shared.counters.add(Reason::ConnectionLimit.text(), 1);
         self.refuse(key, Reason::ConnectionLimit);

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde_json::{Value, json};
 
-use super::shared::{Message, Shared};
+use super::shared::{self, Message, Shared};
 use super::slab::Key;
 use super::sock::{self, Io};
 use super::{dial, joins};
@@ -39,6 +39,8 @@ pub struct DataThread {
     pub channel: Channel,
     gone: AtomicBool,
     streams: Mutex<HashMap<u64, Place>>,
+    /// Places of connections whose very socket the thread has, by the number of its dial.
+    places: Mutex<HashMap<u64, shared::Place>>,
     parked: Mutex<Vec<(OwnedFd, Instant)>>,
 }
 
@@ -69,6 +71,19 @@ impl DataThread {
         streams.insert(id, place);
         drop(streams);
         Some(Stream { thread: self.clone(), id })
+    }
+
+    /// Keeps the place until the thread says that the connection has ended, or is gone.
+    pub fn keep(&self, id: u64, place: shared::Place) {
+        let mut places = locked(&self.places);
+        // As for streams: either it is among those that are let go, or the mark is seen here.
+        if !self.gone.load(Ordering::Acquire) {
+            places.insert(id, place);
+        }
+    }
+
+    fn release(&self, id: u64) {
+        drop(locked(&self.places).remove(&id));
     }
 
     /// A dead thread's descriptors close one after another, its channel first: what ends after that did not end in order.
@@ -125,7 +140,13 @@ impl Drop for Stream {
 /// Makes a thread's channel and starts to read it; the thread's end.
 pub fn attach(shared: &Arc<Shared>, number: u32) -> std::io::Result<OwnedFd> {
     let (theirs, ours) = pair()?;
-    let entry = DataThread { channel: Channel::new(ours)?, gone: AtomicBool::new(false), streams: Mutex::default(), parked: Mutex::default() };
+    let entry = DataThread {
+        channel: Channel::new(ours)?,
+        gone: AtomicBool::new(false),
+        streams: Mutex::default(),
+        places: Mutex::default(),
+        parked: Mutex::default(),
+    };
     let entry = Arc::new(entry);
     if let Ok(mut threads) = shared.threads.write() {
         threads.insert(number, entry.clone());
@@ -184,6 +205,10 @@ fn receive(shared: &Arc<Shared>, thread: &Arc<DataThread>, kind: u8, payload: &[
     match message["method"].as_str() {
         Some("dial") => dial::receive(shared, thread, &message),
         Some("abort") => abort(shared, thread, &message),
+        Some("release") => {
+            thread.release(message["params"]["id"].as_u64().unwrap_or(0));
+            thread.reply(&message["id"], json!({"ok": {}}));
+        }
         Some("join") => joins::receive(shared, thread, &message),
         Some("unjoin") => {
             joins::cancel(shared, thread, message["params"]["join"].as_u64().or(Some(0)));
@@ -228,6 +253,7 @@ fn leave(shared: &Arc<Shared>, number: u32, thread: &Arc<DataThread>) {
         side.hbone.reset(&of_hbone, Reason::WorkerDied);
     }
     joins::cancel(shared, thread, None);
+    drop(std::mem::take(&mut *locked(&thread.places)));
     for (index, inbox) in shared.inboxes.iter().enumerate() {
         let keys = streams.iter().filter_map(|(_, place)| match place {
             Place::Worker(worker, key) if *worker == index => Some(*key),

@@ -3,19 +3,24 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairlead::config::Config;
 use fairlead::reason::Reason;
 use serde_json::{Value, json};
 
 use crate::kit::{CLIENT, Mesh, SERVER, echo_app, is_reset, local, pattern, until};
-use crate::node::{LoopbackPod, Node, dial, hbone_address, number, reason};
+use crate::node::{AT_ONCE, LoopbackPod, Node, dial, hbone_address, number, reason};
 use crate::peer::Peer;
 use crate::pki::Pair;
 
 /// A node whose plans lead to `server` by HBONE and whose verdicts forward; and the mesh's CA to make peers with.
 fn node() -> (Node, Mesh, Arc<Mutex<SocketAddr>>) {
+    limited(json!({}))
+}
+
+/// The same with limits in its plans.
+fn limited(limits: Value) -> (Node, Mesh, Arc<Mutex<SocketAddr>>) {
     let mesh = Mesh::new();
     let server = Arc::new(Mutex::new(local(1)));
     let at = server.clone();
@@ -25,7 +30,9 @@ fn node() -> (Node, Mesh, Arc<Mutex<SocketAddr>>) {
             let server = *at.lock().unwrap();
             let endpoint = json!({"ip": "10.1.2.3", "port": 80, "mode": "hbone", "identities": [SERVER], "tunnelAddress": {"ip": server.ip(), "port": server.port()}});
             match q["ask"].as_str() {
-                Some("outbound") => Some(json!({"planId": 11, "generation": 1, "action": "forward", "identity": CLIENT, "endpoints": [endpoint]})),
+                Some("outbound") => {
+                    Some(json!({"planId": 11, "generation": 1, "action": "forward", "identity": CLIENT, "endpoints": [endpoint], "limits": limits}))
+                }
                 Some("inbound") => Some(json!({"verdictId": 12, "generation": 1, "action": "forward"})),
                 _ => Some(json!({"speaker": true, "mode": "strict", "waitMs": 30_000})),
             }
@@ -90,6 +97,45 @@ fn outbound_through_a_worker() {
     assert_eq!(node.call("connections.reset", json!({"ids": [rows[0]["id"]], "reason": "policy_denied"}))["count"], 1);
     assert!(is_reset(&mut held));
     assert_eq!(reason(&node.records(2)[1]), Reason::PolicyDenied as u16);
+}
+
+/// [RES-7] HBONE through the workers: a stream has its place among the connections to its service until it ends; the next is refused, or waits.
+#[test]
+fn limit_of_connections() {
+    let (node, mesh, server) = limited(json!({"key": "a>b/server:80", "maxConnections": 1, "policy": "b/few"}));
+    let (_peer, port) = Peer::server(&mesh, SERVER, false, json!({"scenario": "echo"}));
+    *server.lock().unwrap() = local(port);
+    let pod = LoopbackPod::new("a/client", "127.0.0.1:0");
+    *pod.to.lock().unwrap() = Some("10.96.0.1:80".parse().unwrap());
+    node.enrol(&pod, CLIENT);
+    for round in 0..3_usize {
+        let mut held = dial(pod.outbound());
+        held.write_all(b"x").unwrap();
+        held.read_exact(&mut [0]).unwrap();
+        assert!(is_reset(&mut dial(pod.outbound())));
+        let refused = node.records(2 * round + 1)[2 * round];
+        assert_eq!((reason(&refused), number(&refused, 120) as u32), (Reason::ConnectionLimit as u16, 1));
+        drop(held);
+        // Its place is free by the time its record tells that it has ended.
+        assert_eq!(node.records(2 * round + 2)[2 * round + 1][2], 2);
+    }
+    assert_eq!((node.counter("connection_limit"), node.event("policy")["name"].as_str()), (3, Some("b/few")));
+}
+
+/// [RES-6] HBONE through the workers: a server that shakes no hands is given up after the policy's connect timeout.
+#[test]
+fn connect_timeout_of_a_policy() {
+    let (node, _mesh, server) = limited(json!({"key": "a>b/server:80", "connectTimeoutMs": 300}));
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    *server.lock().unwrap() = mute.local_addr().unwrap();
+    let pod = LoopbackPod::new("a/client", "127.0.0.1:0");
+    *pod.to.lock().unwrap() = Some("10.96.0.1:80".parse().unwrap());
+    node.enrol(&pod, CLIENT);
+    let begun = Instant::now();
+    assert!(is_reset(&mut dial(pod.outbound())));
+    // Every other time that could end it is 30 s.
+    assert!(begun.elapsed() >= Duration::from_millis(250) && begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert_eq!(reason(&node.records(1)[0]), Reason::ConnectTimeout as u16);
 }
 
 /// [IDN-7] HBONE through the workers: a refused handshake is one event with both identities and one counter.

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::dialled::dialling_to;
+use crate::lane::Lane;
 use crate::life::{connect, echo, is_reset, round_trip};
 use crate::mesh::{Mesh, allow, config, forward_to};
 use crate::node::{AT_ONCE, app, number, reason};
@@ -104,4 +106,49 @@ fn connect_timeout() {
     assert!(is_reset(&connect(&mesh)));
     assert!(begun.elapsed() >= Duration::from_millis(250) && begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     assert_eq!(reason(&mesh.one.records(1)[0]), 21);
+}
+
+#[test]
+#[doc = "[RES-7] [DP-25] connections that a data thread carries on have places too, whether it has their very socket or a stream's end, until they have ended"]
+fn carried_by_a_thread() {
+    let direct = app(echo);
+    for mode in ["plain", "fairlead/1"] {
+        let (mesh, lane, mut params) = dialling_to(app(echo), allow);
+        if mode == "plain" {
+            params["endpoint"] = json!({"ip": direct.ip(), "port": direct.port(), "mode": mode});
+        }
+        params["limits"] = json!({"key": "shop>shop/server:80", "maxConnections": 1, "policy": "shop/few"});
+        let (facts, held) = lane.dial(&params).unwrap();
+        let refused = lane.dial(&params).unwrap_err();
+        assert_eq!((refused["code"].as_str(), refused["policy"].as_str()), (Some("connection_limit"), Some("shop/few")), "{mode}");
+        assert_eq!(mesh.one.counter("connection_limit"), 1);
+        drop(held);
+        if mode == "plain" {
+            // Native does not see the end of a socket that it gave away.
+            assert_eq!(lane.dial(&params).unwrap_err()["code"], "connection_limit");
+            lane.call("release", &json!({"id": facts["id"]}));
+        } else {
+            mesh.one.records(1);
+        }
+        let _next = lane.dial(&params).unwrap();
+        // A thread that is gone holds nothing.
+        lane.die();
+        crate::node::wait_for(|| (mesh.one.counter("data_threads_gone") == 1).then_some(()));
+        let after = Lane::attach(&mesh.one, 0);
+        crate::node::wait_for(|| after.dial(&params).ok());
+    }
+}
+
+#[test]
+#[doc = "[RES-7] what a data thread dials waits its turn where some may wait"]
+fn carried_waits_its_turn() {
+    let (mesh, lane, mut params) = dialling_to(app(echo), allow);
+    params["limits"] = json!({"key": "shop>shop/server:80", "maxConnections": 1, "maxPending": 1, "policy": "shop/few"});
+    let (_, held) = lane.dial(&params).unwrap();
+    let (next, order) = (lane.clone(), params.clone());
+    let waiting = std::thread::spawn(move || next.dial(&order).unwrap());
+    crate::node::wait_for(|| (mesh.one.counter("connections_queued") == 1).then_some(()));
+    assert_eq!(lane.dial(&params).unwrap_err()["code"], "connection_limit");
+    drop(held);
+    waiting.join().unwrap();
 }
