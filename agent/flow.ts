@@ -182,7 +182,7 @@ export interface Verdict {
   readonly policy?: PolicyName;
   /** Index of the rule in the policy that decided. */
   readonly rule?: number;
-  /** What of the connection or request decided, as `path="/admin" method="GET"`: set on refusals of requests. */
+  /** What of the connection or request decided, as `path="/admin" method="GET"`: set on refusals of requests, and by CUSTOM. */
   readonly input?: string;
   /** What policies in dry run would have decided, and AUDIT policies that matched. */
   readonly notes: readonly VerdictNote[];

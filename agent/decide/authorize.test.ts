@@ -73,9 +73,13 @@ test("[DP-24] what needs L7 fails closed: ALLOW matches nothing, DENY applies wi
   assert.equal(judge([{ ...when, action: "deny" }]).allow, false);
 });
 
-test("CUSTOM without an authorizer refuses what it covers and nothing else", () => {
+test("[SEC-1] [SEC-10] CUSTOM without an authorizer says so, and refuses what it covers and nothing else", () => {
   const custom = authorization("ext", [{ to: [{ ports: ["5432"] }] }], { action: "custom" });
-  assert.equal(judge([custom]).allow, false);
+  const { allow, policy, input } = judge([custom]);
+  assert.deepEqual(
+    [allow, policy, input],
+    [false, "shop/ext", "CUSTOM refuses what it selects: no external authorizer is called"],
+  );
   assert.equal(judge([custom], { port: 80 }).allow, true);
 });
 

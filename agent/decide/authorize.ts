@@ -5,7 +5,7 @@ import { type Authorization, policyNameOf } from "../api/policy.ts";
 import type { Verdict, VerdictNote } from "../flow.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import type { PolicySubject } from "../state/policies.ts";
-import { type ConnectionFacts, matchingRule, needsL7 } from "./rules.ts";
+import { type ConnectionFacts, matchingRule, needsL7, noAuthorizer } from "./rules.ts";
 
 export interface AuthorizeInput {
   readonly destination: PolicySubject;
@@ -46,7 +46,8 @@ function evaluate(policies: readonly Authorization[], facts: ConnectionFacts, no
   // CUSTOM asks an external authorizer about a request; without one what it covers is refused.
   for (const action of ["custom", "deny"] as const) {
     const denied = firstMatch(policies, action, facts);
-    if (denied !== undefined) return { allow: false, reason: "policy_denied", ...denied };
+    const why = action === "custom" ? { input: noAuthorizer } : {};
+    if (denied !== undefined) return { allow: false, reason: "policy_denied", ...denied, ...why };
   }
   const allows = policies.filter((p) => p.action === "allow");
   const [first] = allows;

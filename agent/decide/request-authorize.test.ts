@@ -129,7 +129,9 @@ test("[SEC-10] a refusal names policy, rule and input; order is CUSTOM, DENY, AL
     input: 'method="GET" path="/admin/x"',
     notes: [],
   });
-  assert.equal(ask("/admin/ext").policy, "shop/c-custom");
+  const { policy, input } = ask("/admin/ext");
+  const why = "CUSTOM refuses what it selects: no external authorizer is called";
+  assert.deepEqual([policy, input], ["shop/c-custom", `${why}; path="/admin/ext"`]);
   assert.deepEqual(ask("/", { method: "PUT" }), {
     allow: false,
     reason: "policy_denied",

@@ -12,7 +12,7 @@ import type { AuthorizeInput } from "./authorize.ts";
 import { inputNames, showInputs } from "./request-inputs.ts";
 import { type BoundRule, bindPolicy, type CompiledPolicy, compilePolicy, ruleMatches } from "./request-rules.ts";
 import { RequestView } from "./request-view.ts";
-import { factsFor, type Known } from "./rules.ts";
+import { factsFor, type Known, noAuthorizer } from "./rules.ts";
 
 export interface RequestConnection extends AuthorizeInput {
   /** Server name of the client's own TLS, "" where it speaks none; undefined where nobody looked. */
@@ -150,12 +150,13 @@ export class RequestJudge {
 
   #refusedBy({ policy, index }: BoundRule, view: RequestView): Verdict {
     const rule = policy.rules[index]?.rule;
+    const seen = showInputs(inputNames(rule === undefined ? [] : [rule]), this.#known, view);
     return {
       allow: false,
       reason: "policy_denied",
       policy: policy.name,
       rule: index,
-      input: showInputs(inputNames(rule === undefined ? [] : [rule]), this.#known, view),
+      input: policy.policy.action === "custom" ? [noAuthorizer, seen].filter((text) => text !== "").join("; ") : seen,
       notes: this.#compiled.unread,
     };
   }

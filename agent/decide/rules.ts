@@ -23,6 +23,9 @@ export interface ConnectionFacts {
   readonly domains: readonly string[];
 }
 
+/** Of a refusal by a CUSTOM policy, where the input that decided is told. */
+export const noAuthorizer = "CUSTOM refuses what it selects: no external authorizer is called";
+
 /** Whether any rule needs a parsed request: such a policy is not enforced as written while only L4 is there. */
 export const needsL7 = (policy: Authorization): boolean => policy.action === "custom" || policy.rules.some(isL7Rule);
 

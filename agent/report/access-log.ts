@@ -103,6 +103,7 @@ export function describeRecord(b: Buffer, at: number, book: Book): Readonly<Reco
     ...(record.retried ? { retried: true } : {}),
     ...(policy === undefined ? {} : { policy }),
     ...(decided?.rule === undefined ? {} : { rule: decided.rule }),
+    ...(decided?.input === undefined ? {} : { input: decided.input }),
     ...(decided === undefined || decided.notes.length === 0 ? {} : { notes: decided.notes }),
     ...(plan?.passthrough === undefined ? {} : { passthrough: plan.passthrough }),
     id: record.id,
