@@ -1,38 +1,57 @@
 // Program of pods: a server and a client of WebSocket's opening handshake in either version of HTTP, with an echo of bytes behind it.
-// `serve PORT1 PORT2 NAME` speaks HTTP/1.1 and HTTP/2; `ask VERSION HOST PATH SIZE` prints status, what the server says that it was asked, and whether
+// `serve PORT1 PORT2 NAME` speaks HTTP/1.1 and HTTP/2, `both PORT NAME` either of them on one port, HTTP/2 without extended CONNECT; `ask VERSION HOST PATH SIZE` prints status, what the server says that it was asked, and whether
 // all bytes came back behind it.
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { createServer as createHttp1, request } from "node:http";
+import { createServer as createHttp1, request, type Server } from "node:http";
 import { connect, createServer as createHttp2, type ServerHttp2Stream } from "node:http2";
+import { createServer } from "node:net";
 import type { Duplex } from "node:stream";
 
 const [what = "", ...rest] = process.argv.slice(2);
 const proofOf = (key: string): string =>
   createHash("sha1").update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64");
 
+function echo(connection: Duplex, name: string, asked: string): void {
+  connection.on("error", () => {});
+  connection.write(`${name} ${asked}\n`);
+  connection.pipe(connection);
+}
+
+const upgrading = (name: string): Server =>
+  createHttp1((_, response) => void response.end("a page")).on("upgrade", (asked, socket: Duplex, early: Buffer) => {
+    const proof = proofOf(String(asked.headers["sec-websocket-key"]));
+    const fields = `Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${proof}\r\n`;
+    socket.write(`HTTP/1.1 101 Switching Protocols\r\n${fields}\r\n`);
+    if (early.length > 0) socket.unshift(early);
+    echo(socket, name, `${asked.method} ${asked.url}`);
+  });
+
 function serve(port1: number, port2: number, name: string): void {
-  const echo = (connection: Duplex, asked: string): void => {
-    connection.on("error", () => {});
-    connection.write(`${name} ${asked}\n`);
-    connection.pipe(connection);
-  };
-  createHttp1((_, response) => void response.end("a page"))
-    .on("upgrade", (asked, socket: Duplex, early: Buffer) => {
-      const proof = proofOf(String(asked.headers["sec-websocket-key"]));
-      const fields = `Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${proof}\r\n`;
-      socket.write(`HTTP/1.1 101 Switching Protocols\r\n${fields}\r\n`);
-      if (early.length > 0) socket.unshift(early);
-      echo(socket, `${asked.method} ${asked.url}`);
-    })
-    .listen(port1, "::");
+  upgrading(name).listen(port1, "::");
   createHttp2({ settings: { enableConnectProtocol: true } })
     .on("session", (session) => session.on("error", () => {}))
     .on("stream", (stream: ServerHttp2Stream, fields) => {
       stream.respond({ ":status": fields[":protocol"] === "websocket" ? 200 : 400 });
-      echo(stream, `${fields[":method"]} ${fields[":path"]}`);
+      echo(stream, name, `${fields[":method"]} ${fields[":path"]}`);
     })
     .listen(port2, "::");
+}
+
+/** HTTP/2 is known by its preface (RFC 9113 §3.4). */
+function serveBoth(port: number, name: string): void {
+  const http1 = upgrading(name);
+  const http2 = createHttp2((_, response) => void response.end("a page"));
+  http2.on("session", (session) => session.on("error", () => {}));
+  createServer((socket) => {
+    socket.on("error", () => {});
+    socket.once("readable", () => {
+      const first: Buffer | null = socket.read();
+      if (first === null) return;
+      socket.unshift(first);
+      (first.toString("latin1", 0, 3) === "PRI" ? http2 : http1).emit("connection", socket);
+    });
+  }).listen(port, "::");
 }
 
 async function opened(version: string, host: string, path: string): Promise<readonly [number, Duplex, Buffer]> {
@@ -91,6 +110,7 @@ async function ask(version: string, host: string, path: string, size: number): P
 }
 
 if (what === "serve") serve(Number(rest[0]), Number(rest[1]), rest[2] ?? "");
+else if (what === "both") serveBoth(Number(rest[0]), rest[1] ?? "");
 else {
   console.log(await ask(rest[0] ?? "", rest[1] ?? "", rest[2] ?? "", Number(rest[3])));
   process.exit(0);

@@ -10,7 +10,6 @@ import {
   declaredPort,
   manifest,
   namespace,
-  nodePod,
   peerAuthentication,
   pod,
   readyOn,
@@ -49,10 +48,9 @@ const manifests = {
     peerAuthentication("shop/strict", "STRICT"),
     authorization("shop/no-secret", deny),
     clientPod("shop/client", { node: "node1" }),
-    nodePod("shop/deaf", 'require("http2").createServer((q, s) => s.end("a page")).listen(8080, "::")', {
-      node: "node2",
-    }),
+    pod("shop/deaf", [...command, "both", "8080", "deaf"], { node: "node2", container: readyOn(8080) }),
     service("shop/deaf", "deaf", {}, declaredPort("kubernetes.io/h2c")),
+    service("shop/deaf-ws", "deaf", {}, declaredPort("kubernetes.io/ws")),
     ...places.flatMap(({ name, node }) => [
       echoPod(name, node),
       service(`shop/${name}1`, name, {}, declaredPort("http")),
@@ -117,6 +115,11 @@ test("[TRF-7] [SEC-1] [OBS-1] WebSocket in every pair of versions is carried, ju
           await ask(lab, from, "deaf"),
           /^501 the server's port is declared HTTP\/2, and it does not take WebSocket/,
         );
+    });
+
+    await t.test("the same port of that server, declared to be of HTTP/1.1 by another Service, takes it", async () => {
+      for (const from of versions)
+        assert.equal(await ask(lab, from, "deaf-ws"), `${from === 1 ? 101 : 200} deaf GET /chat true`);
     });
   });
 });
