@@ -57,13 +57,13 @@ async function refused(
   return { asked: asked as DialParams, told: told as unknown as HandedEnd, wasReset };
 }
 
-test("[RES-7] a connection that a data thread carries counts among those to its service; beyond the limit it is reset, and its record names the policy", async () => {
+test("[TRF-6] a connection that a data thread carries counts among those to its service; beyond the limit it is reset, and its record names the policy", async () => {
   const { asked, told, wasReset } = await refused({});
   assert.deepEqual(asked.limits, { key: "edge>shop/web:80", maxConnections: 2, maxPending: 1, policy: "shop/few" });
   assert.deepEqual([told.reason, told.policy, told.readyUs, wasReset], ["connection_limit", "shop/few", 0, true]);
 });
 
-test("[RES-7] limits are the client's node's matter: what arrives, or goes to no service, has none", async () => {
+test("[TRF-6] limits are the client's node's matter: what arrives, or goes to no service, has none", async () => {
   assert.equal((await refused({ direction: "inbound" })).asked.limits, undefined);
   assert.equal((await refused({ original: { ip: "192.0.2.1", port: 80 } })).asked.limits, undefined);
 });

@@ -24,7 +24,7 @@ function limitsOf(policy: Partial<typeof defaultPolicy> | undefined, ip = "10.96
   return connectionLimits(state, "edge", routeOf(state, pods, { ip, port: 6379 }));
 }
 
-test("[RES-7] [DIS-10] connections to the pods of a headless Service have its policy's limits, whichever pod it is", () => {
+test("[TRF-6] [DIS-10] connections to the pods of a headless Service have its policy's limits, whichever pod it is", () => {
   const ports = [{ servicePort: 6379, targetPort: 6380 }];
   const headless = (name: string) => ({ ...service("shop", name, "", redis.ports), addresses: [], headless: true });
   const routing = (name: string, maxConnections: number): HttpRouting => ({
@@ -53,7 +53,7 @@ test("[RES-7] [DIS-10] connections to the pods of a headless Service have its po
   assert.equal(connectionLimits(before, "edge", asked), undefined, "no headless Service: nobody asked for a service");
 });
 
-test("[RES-7] connections to a service have its policy's limits, counted by the client's namespace; others have none", () => {
+test("[TRF-6] connections to a service have its policy's limits, counted by the client's namespace; others have none", () => {
   const limits = { ...noLimits, maxConnections: 3, maxPending: 2 };
   const timeouts = { ...noTimeouts, connectMs: 250 };
   assert.deepEqual(limitsOf({ limits, timeouts }), {

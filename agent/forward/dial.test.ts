@@ -66,7 +66,7 @@ const endOf = (socket: Socket | LaneSocket): Promise<string> =>
     socket.resume();
   });
 
-test("[RES-7] a place among a service's connections is let go when a socket that native does not see any more has closed", async (t) => {
+test("[TRF-6] a place among a service's connections is let go when a socket that native does not see any more has closed", async (t) => {
   const limits = { key: "k", maxConnections: 1, maxPending: 0, policy: "shop/few" };
   for (const kind of ["plain", "tunnel"] as const) {
     const { native, sockets, folder } = await lane(t);

@@ -155,7 +155,7 @@ test("[OBS-1] [OBS-3] a connection that a data thread carried byte for byte coun
   );
 });
 
-test("[RES-7] [OBS-3] a connection that a limit kept a data thread from carrying names the limit's policy", async (t) => {
+test("[TRF-6] [OBS-3] a connection that a limit kept a data thread from carrying names the limit's policy", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "access-"));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const path = join(folder, "access.log");

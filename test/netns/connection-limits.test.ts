@@ -62,7 +62,7 @@ const refusals = async (lab: TestLab, node: string) =>
   (await lab.records(node)).filter((record) => record.reason === "connection_limit");
 
 test(
-  "[RES-7] a service's limit of TCP connections: refused beyond it with the reason, let in again, explained",
+  "[TRF-6] a service's limit of TCP connections: refused beyond it with the reason, let in again, explained",
   labOptions,
   async (t) => {
     await withLab(manifests, {}, async (lab) => {

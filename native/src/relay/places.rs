@@ -176,7 +176,7 @@ mod tests {
 
     proptest! {
         #[test]
-        #[doc = "[RES-7] places are never given twice, none is lost, and who waits comes in the order in which it came"]
+        #[doc = "[TRF-6] places are never given twice, none is lost, and who waits comes in the order in which it came"]
         fn places_add_up(steps in steps()) {
             let given: Given = Arc::default();
             let to = given.clone();
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    #[doc = "[RES-7] a place that comes for somebody who has left is the next one's"]
+    #[doc = "[TRF-6] a place that comes for somebody who has left is the next one's"]
     fn left_meanwhile() {
         let given: Given = Arc::default();
         let to = given.clone();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    #[doc = "[RES-7] without a limit nothing is counted, and limits that nobody holds are forgotten"]
+    #[doc = "[TRF-6] without a limit nothing is counted, and limits that nobody holds are forgotten"]
     fn forgotten() {
         let places: Places<u32> = Places::new(|_, _| {});
         assert!(places.limit(&wire(0, 5)).is_none());

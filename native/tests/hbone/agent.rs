@@ -99,7 +99,7 @@ fn outbound_through_a_worker() {
     assert_eq!(reason(&node.records(2)[1]), Reason::PolicyDenied as u16);
 }
 
-/// [RES-7] HBONE through the workers: a stream has its place among the connections to its service until it ends; the next is refused, or waits.
+/// [TRF-6] HBONE through the workers: a stream has its place among the connections to its service until it ends; the next is refused, or waits.
 #[test]
 fn limit_of_connections() {
     let (node, mesh, server) = limited(json!({"key": "a>b/server:80", "maxConnections": 1, "policy": "b/few"}));

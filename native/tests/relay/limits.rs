@@ -28,7 +28,7 @@ fn mesh(mode: &'static str, limits: Value) -> Mesh {
 }
 
 #[test]
-#[doc = "[RES-7] the connection beyond the limit is refused at once with its reason and policy, and let in again once one has ended"]
+#[doc = "[TRF-6] the connection beyond the limit is refused at once with its reason and policy, and let in again once one has ended"]
 fn refused_beyond() {
     for mode in ["fairlead/1", "plain"] {
         let mesh = mesh(mode, json!({"maxConnections": 3}));
@@ -52,7 +52,7 @@ fn refused_beyond() {
 }
 
 #[test]
-#[doc = "[RES-7] so many as the policy says wait for a place, and have it in the order in which they came"]
+#[doc = "[TRF-6] so many as the policy says wait for a place, and have it in the order in which they came"]
 fn waits_its_turn() {
     let mesh = mesh("fairlead/1", json!({"maxConnections": 1, "maxPending": 2}));
     let first = connect(&mesh);
@@ -79,7 +79,7 @@ fn waits_its_turn() {
 }
 
 #[test]
-#[doc = "[RES-7] one that waits in vain is refused after the connect timeout, and one that leaves makes room for another"]
+#[doc = "[TRF-6] one that waits in vain is refused after the connect timeout, and one that leaves makes room for another"]
 fn waits_in_vain() {
     let mesh = mesh("plain", json!({"maxConnections": 1, "maxPending": 1, "connectTimeoutMs": 300}));
     let first = connect(&mesh);
@@ -109,7 +109,7 @@ fn connect_timeout() {
 }
 
 #[test]
-#[doc = "[RES-7] [DP-25] connections that a data thread carries on have places too, whether it has their very socket or a stream's end, until they have ended"]
+#[doc = "[TRF-6] [DP-25] connections that a data thread carries on have places too, whether it has their very socket or a stream's end, until they have ended"]
 fn carried_by_a_thread() {
     let direct = app(echo);
     for mode in ["plain", "fairlead/1"] {
@@ -140,7 +140,7 @@ fn carried_by_a_thread() {
 }
 
 #[test]
-#[doc = "[RES-7] what a data thread dials waits its turn where some may wait"]
+#[doc = "[TRF-6] what a data thread dials waits its turn where some may wait"]
 fn carried_waits_its_turn() {
     let (mesh, lane, mut params) = dialling_to(app(echo), allow);
     params["limits"] = json!({"key": "shop>shop/server:80", "maxConnections": 1, "maxPending": 1, "policy": "shop/few"});
