@@ -15,6 +15,8 @@ import { accepted, type Condition, refused } from "./conditions.ts";
 import { type ExternalEndpoint, type Memberships, numberedPort } from "./memberships.ts";
 import { type Namespaces, protocolAnnotation } from "./namespaces.ts";
 
+const weightAnnotation = "fairlead.dev/weight";
+
 export interface TranslatedWorkloads {
   readonly workloads: readonly Workload[];
   readonly conditions: readonly Condition[];
@@ -130,6 +132,10 @@ export function translateWorkloads(
           "ServiceAccountMissing",
         ),
       );
+    } else if (weightOf(pod) === undefined) {
+      const field = `metadata.annotations[${weightAnnotation}]`;
+      const message = `must be a whole number from 1 to 65535, not ${JSON.stringify(pod.metadata.annotations[weightAnnotation])}: 1 is taken`;
+      conditions.push(accepted(entry, { ...detail, field, message, fix: "correct or remove it" }, "NotSupported"));
     } else {
       conditions.push(accepted(entry, detail));
     }
@@ -159,6 +165,13 @@ function troubleOf(
     };
   }
   return undefined;
+}
+
+/** Share of the load beside other endpoints, for one that costs more or can do more (LB-7); undefined: what is said is no such number. */
+function weightOf({ metadata }: PodObject): number | undefined {
+  const text = metadata.annotations[weightAnnotation] ?? "1";
+  const weight = /^[0-9]{1,5}$/.test(text) ? Number(text) : 0;
+  return weight >= 1 && weight <= 65_535 ? weight : undefined;
 }
 
 function addressesOf(pod: PodObject): readonly string[] {
@@ -191,7 +204,7 @@ function toWorkload(
     tunnel,
     ready: pod.status.conditions.some((c) => c.type === "Ready" && c.status === "True"),
     draining: pod.metadata.deletionTimestamp !== "",
-    weight: Math.max(1, Math.min(65535, Number.parseInt(annotations["fairlead.dev/weight"] ?? "1", 10) || 1)),
+    weight: weightOf(pod) ?? 1,
     region: labels["topology.kubernetes.io/region"] ?? "",
     zone: labels["topology.kubernetes.io/zone"] ?? "",
     hostNetwork: pod.spec.hostNetwork,
