@@ -194,6 +194,7 @@ function plainTls(s: PeerSettings): void {
     port: s.port,
     ...credentials(s),
     ALPNProtocols: [...(s.alpn ?? [])],
+    ...(s.version === undefined ? {} : { minVersion: s.version, maxVersion: s.version }),
     checkServerIdentity: () => undefined,
   });
   socket.on("error", (error: NodeJS.ErrnoException) => report({ event: "error", code: error.code }));

@@ -11,6 +11,8 @@ export interface PeerSettings {
   readonly cert?: string;
   readonly key?: string;
   readonly alpn?: readonly string[];
+  /** "tls": the one version that is offered; absent: 1.3 and before. */
+  readonly version?: "TLSv1.2";
   readonly authority?: string;
   readonly method?: string;
   readonly headers?: Readonly<Record<string, string>>;

@@ -1,11 +1,12 @@
 // Real clients and servers through the HTTP/1.1 exchange on loopback: what they say to each other arrives.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import type { Handler } from "../../agent/forward/http1/exchange.ts";
 import { behind, behindTcp, curl, echo, raw, readResponses, startNginx } from "../kit/http1-peers.ts";
@@ -51,6 +52,25 @@ test("[TRF-7] curl: keep-alive, bodies by length and in chunks, 100-continue, HE
   const old = await curl("-0", "-i", `${base}/stream`);
   assert.match(old.out, /\r\nconnection: close\r\n\r\nabcdef$/);
   assert.doesNotMatch(old.out, /chunked/i);
+});
+
+test("[SEC-8] what is compressed is left as it is, however much it would become", async (t) => {
+  const bomb = gzipSync(Buffer.alloc(50_000_000));
+  const coding = { "content-encoding": "gzip", "content-type": "text/html" };
+  const { proxy } = await behind(t, (req, res) => {
+    if (req.method === "GET") res.writeHead(200, coding).end(bomb);
+    else echo(req, res);
+  });
+  const base = `http://127.0.0.1:${proxy.port}`;
+  const folder = mkdtempSync(join(tmpdir(), "fairlead-http1-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const [sent, got] = [join(folder, "sent"), join(folder, "got")];
+  writeFileSync(sent, bomb);
+  const { out } = await curl("-H", "Content-Encoding: gzip", "--data-binary", `@${sent}`, base);
+  const { size, hash } = JSON.parse(out) as { readonly size: number; readonly hash: string };
+  assert.deepEqual([size, hash], [bomb.length, createHash("sha256").update(bomb).digest("hex")]);
+  await curl("-o", got, base);
+  assert.ok(readFileSync(got).equals(bomb));
 });
 
 test("[TRF-7] pipelined requests are answered in their order, whatever the cut", async (t) => {

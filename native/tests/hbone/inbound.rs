@@ -180,6 +180,15 @@ fn bad_certificates_are_refused_in_the_handshake() {
     assert!(mesh.witness.asks.lock().unwrap().is_empty());
 }
 
+/// [SEC-8] [IDN-4] Nothing older than TLS 1.3, which knows no renegotiation that could be abused.
+#[test]
+fn older_tls() {
+    let mesh = Mesh::new();
+    let peer = Peer::client(&mesh, mesh.listen_inbound(), CLIENT, json!({"scenario": "tls", "alpn": ["h2"], "version": "TLSv1.2"}));
+    assert_eq!(peer.wait("error")["code"], "ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION");
+    assert_eq!(mesh.refusals(1), [Reason::HandshakeFailed]);
+}
+
 /// [IDN-7] HBONE inbound: without ALPN h2 there is no connection.
 #[test]
 fn wrong_alpn() {
