@@ -5,6 +5,7 @@ import type { AddressInfo } from "node:net";
 import { type TestContext, test } from "node:test";
 import { localPod } from "../test/kit/mesh.ts";
 import { client as clientPod, endpoint, lane, web } from "../test/kit/request-lane.ts";
+import { waitFor } from "../test/kit/wait.ts";
 import {
   algorithms,
   defaultBalancer,
@@ -137,6 +138,27 @@ test("[RES-4] a breaker opens after failures in a row, keeps requests away, and 
       (c) => c.kind !== "panic" && `${c.service} ${c.endpoint} ${c.namespace}` === "shop/web 10.244.2.1:8080 shop",
     ),
   );
+});
+
+test("[LB-6] an endpoint that has recovered is warmed up like one that is new", async (t) => {
+  let isDown = true;
+  const breaker = { ...defaultBreaker, failures: 1, openMs: 500, maxOpenMs: 500 };
+  const balancer = { ...defaultBalancer, algorithm: "round_robin" as const, slowStartMs: 600_000 };
+  const flaky: Answer = (_, response) => response.writeHead(isDown ? 500 : 200).end("one");
+  const { get, asked, clusters } = await behind(t, { breaker, balancer }, [flaky, says(200, "two")]);
+  while (asked[0] === 0) await get("/");
+  const [first, second] = clusters.get(clusterName, localPod(clientPod).workload).members;
+  isDown = false;
+  // Until it was asked again, it was well, and the sweep has seen it.
+  await waitFor("it has recovered", async () => {
+    await get("/");
+    return first !== undefined && Number.isFinite(first.readySinceMs);
+  });
+  assert.equal(second?.readySinceMs, Number.NEGATIVE_INFINITY);
+  const before = asked[0] as number;
+  for (let i = 0; i < 110; i++) await get("/");
+  const share = (asked[0] as number) - before;
+  assert.ok(share >= 5 && share <= 20, `${share} of 110 requests, where 10 are a tenth of its share`);
 });
 
 test("[RES-4] with every endpoint behind an open breaker the refusal is fast and says so", async (t) => {
