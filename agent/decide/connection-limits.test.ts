@@ -48,6 +48,10 @@ test("[TRF-6] [DIS-10] connections to the pods of a headless Service have its po
       policy: "shop/nodes-a",
     });
   assert.equal(limits("10.244.2.1", 6379), undefined, "another port of the pod");
+  // A pod of this node is known by the node itself, which knows of no service.
+  const own = localPod({ ...pod("10.244.2.1"), services: [] });
+  const here = routeOf(state, { ...pods, byAddress: () => own }, { ip: "10.244.2.1", port: 6380 });
+  assert.equal(connectionLimits(state, "edge", here)?.policy, "shop/nodes-a", "on this node");
   const before = mesh({ services: [redis], routings, workloads: [pod("10.244.2.1")] });
   const asked = routeOf(before, pods, { ip: "10.244.2.1", port: 6380 });
   assert.equal(connectionLimits(before, "edge", asked), undefined, "no headless Service: nobody asked for a service");

@@ -38,8 +38,10 @@ function targetOf(state: MeshState, route: Route): Target | undefined {
   if (route.kind === "service") return { service: serviceNameOf(route.service), port: route.port.port };
   if (route.kind !== "workload" || state.routings.size === 0) return undefined;
   const { workload, to } = route;
+  // Of its own pods a node knows by itself, and only discovery says which services they are behind.
+  const { services } = state.workloads.byUid(workload.uid) ?? workload;
   let found: Target | undefined;
-  for (const { service, ports } of workload.services) {
+  for (const { service, ports } of services) {
     const port = ports.find(({ targetPort }) => targetPort === to.port)?.servicePort;
     if (port === undefined || (found !== undefined && found.service <= service)) continue;
     if (state.services.byName(service)?.headless !== true || state.routings.get(service)?.policy === undefined)
