@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { labAsk, labDown, labStatus, labUp, missingForLab, pathsOf } from "../lab/client.ts";
 import type { Finished } from "../lab/command.ts";
 import { defaultOptions, type LabOptions, type LabStatus, type PodStatus } from "../lab/lab-options.ts";
-import { type LabPaths, type NodePaths, nodePaths } from "../lab/paths.ts";
+import { type LabPaths, type NodePaths, nodePaths, PROJECT_DIR } from "../lab/paths.ts";
 import { PodProgram, runInPod, trafficCommand } from "../lab/programs.ts";
 import { call, callJson } from "../lab/unix-http.ts";
 import { sharedCa } from "./shared-ca.ts";
@@ -87,6 +87,11 @@ export class TestLab {
     env?: Readonly<Record<string, string>>,
   ): Promise<Record<string, unknown>> {
     return this.ask("/v1/agent", { node, action, ...(env === undefined ? {} : { env }) });
+  }
+
+  /** As `agent`, with the agent of another checkout; absent: of this one. */
+  agentOf(node: string, action: "replace" | "kill-start", dir?: string): Promise<Record<string, unknown>> {
+    return this.ask("/v1/agent", { node, action, from: dir ?? PROJECT_DIR });
   }
 
   controller(action: "stop" | "kill" | "start"): Promise<Record<string, unknown>> {

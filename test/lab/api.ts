@@ -145,6 +145,7 @@ async function agentAction(
   const agent = node.agent;
   if (agent === undefined) throw new Refused(409, `lab ${lab.options.name} was started with --no-agents`);
   const env = body.env === undefined ? undefined : envOf(body.env);
+  if (typeof body.from === "string") node.runAgentsOf(body.from);
   const startedMs = performance.now();
   if (action === "replace") await agent.replace(env);
   else if (action === "kill-start") {

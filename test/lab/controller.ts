@@ -23,7 +23,7 @@ export class ControllerRuntime {
     };
     this.daemon = new Daemon({
       name: "controller",
-      argv: [process.execPath, "--disable-warning=ExperimentalWarning", join(PROJECT_DIR, "controller/main.ts")],
+      argv: () => [process.execPath, "--disable-warning=ExperimentalWarning", join(PROJECT_DIR, "controller/main.ts")],
       place: { cgroup: paths.controllerCgroup, netns: paths.routerNetns, cwd: paths.dir },
       logFile: paths.controllerLog,
       env: () => Promise.resolve(env),

@@ -7,7 +7,8 @@ import { tail } from "./files.ts";
 
 export interface DaemonOptions {
   readonly name: string;
-  readonly argv: readonly string[];
+  /** As it is for the next start. */
+  readonly argv: () => readonly string[];
   readonly place: Place;
   readonly logFile: string;
   readonly env: () => Promise<Readonly<Record<string, string>>>;
@@ -100,7 +101,7 @@ export class Daemon {
     const { argv, place, logFile, env } = this.#options;
     const all = { ...(await env()), ...this.#extraEnv };
     const log = openSync(logFile, "a", 0o600);
-    const [file = "", ...args] = entering(place, argv);
+    const [file = "", ...args] = entering(place, argv());
     const child = spawn(file, args, { stdio: ["ignore", log, log], env: all });
     closeSync(log);
     const before = this.#current;

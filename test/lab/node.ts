@@ -91,6 +91,7 @@ export class NodeRuntime {
   readonly prober: Prober;
   readonly agent: Daemon | undefined;
   readonly #deps: NodeDeps;
+  #codeFrom = PROJECT_DIR;
 
   constructor(number: number, deps: NodeDeps) {
     this.#deps = deps;
@@ -111,7 +112,7 @@ export class NodeRuntime {
     if (deps.agents) {
       this.agent = new Daemon({
         name: `agent of ${this.name}`,
-        argv: [...deps.agentPrefix, process.execPath, ...agentNodeFlags, join(PROJECT_DIR, "agent/main.ts")],
+        argv: () => [...deps.agentPrefix, process.execPath, ...agentNodeFlags, join(this.#codeFrom, "agent/main.ts")],
         place: { cgroup: this.paths.agentCgroup, netns: this.paths.netns, cwd: this.paths.dir },
         logFile: this.paths.agentLog,
         env: () => this.#agentEnv(),
@@ -119,6 +120,11 @@ export class NodeRuntime {
         changed: deps.changed,
       });
     }
+  }
+
+  /** Agents that are started from now on are those of this checkout. */
+  runAgentsOf(dir: string): void {
+    this.#codeFrom = dir;
   }
 
   async build(): Promise<void> {

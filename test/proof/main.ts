@@ -1,4 +1,4 @@
-// `npm run prove -- [NAME...] [--scale F] [--minutes N] [--rate N] [--only PART,...] [--json FILE]`: the long runs that the documents promise, one after the other. Needs root.
+// `npm run prove -- [NAME...] [--scale F] [--minutes N] [--rate N] [--only PART,...] [--old COMMIT] [--json FILE]`: the long runs that the documents promise, one after the other. Needs root.
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { controller } from "./controller.ts";
@@ -12,6 +12,7 @@ import { requests } from "./requests.ts";
 import { restarts } from "./restarts.ts";
 import { soak } from "./soak.ts";
 import { traffic } from "./traffic.ts";
+import { versions } from "./versions.ts";
 
 const all: readonly Proof[] = [
   traffic,
@@ -24,6 +25,7 @@ const all: readonly Proof[] = [
   requests,
   isolation,
   soak,
+  versions,
 ];
 
 const { values, positionals } = parseArgs({
@@ -33,12 +35,15 @@ const { values, positionals } = parseArgs({
     minutes: { type: "string" },
     rate: { type: "string" },
     only: { type: "string" },
+    old: { type: "string" },
     json: { type: "string" },
     help: { type: "boolean", default: false },
   },
 });
 if (values.help) {
-  console.log("npm run prove -- [NAME...] [--scale 0.05] [--minutes N] [--rate N] [--only PART,...] [--json FILE]\n");
+  console.log(
+    "npm run prove -- [NAME...] [--scale 0.05] [--minutes N] [--rate N] [--only PART,...] [--old COMMIT] [--json FILE]\n",
+  );
   for (const p of all) console.log(`  ${p.name.padEnd(12)} ${p.about}`);
   process.exit(0);
 }
@@ -68,6 +73,7 @@ for (const proof of all.filter((p) => positionals.length === 0 || positionals.in
       say,
       ...(minutes === undefined ? {} : { minutes }),
       ...(rate === undefined ? {} : { rate }),
+      ...(values.old === undefined ? {} : { old: values.old }),
       ...(values.only === undefined ? {} : { only: values.only.split(",") }),
     });
     results[proof.name] = { held: true, facts };

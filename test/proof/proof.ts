@@ -7,6 +7,8 @@ export interface ProofContext {
   readonly minutes?: number;
   /** Requests a second, instead of what the proof finds out or has agreed. */
   readonly rate?: number;
+  /** A commit: the earlier version of a proof about two of them. */
+  readonly old?: string;
   /** Only these parts of a proof that has parts by name. */
   readonly only?: readonly string[];
   readonly say: (line: string) => void;
