@@ -1,5 +1,6 @@
 // Balancers that draw: one at random by weight, or the better of two (power of two choices) by requests in flight or by latency.
 import type { Random } from "../../base/random.ts";
+import type { EndpointStats } from "./endpoint-stats.ts";
 import type { Members, Picker } from "./picker.ts";
 
 const maxDraws = 8;
@@ -44,34 +45,55 @@ export class Urn {
 abstract class DrawingPicker implements Picker {
   readonly isKeyed = false;
   protected readonly members: Members;
+  // Of the members, since an object less is looked at with each pick.
+  protected readonly stats: EndpointStats;
+  protected readonly isEven: boolean;
+  readonly #count: number;
+  readonly #firstSlot: number;
+  readonly #isWhole: boolean;
   readonly #urn: Urn | undefined;
 
   constructor(members: Members, weights: Float64Array) {
     this.members = members;
+    this.stats = members.stats;
+    this.isEven = members.isEven;
+    this.#count = members.count;
+    this.#firstSlot = members.firstSlot;
+    this.#isWhole = members.isWhole;
     const urn = new Urn(weights);
     this.#urn = urn.isEven ? undefined : urn;
+  }
+
+  protected slotOf(position: number): number {
+    return this.#firstSlot >= 0 ? this.#firstSlot + position : this.members.slotOf(position);
+  }
+  #isOpen(position: number): boolean {
+    return this.stats.gates[this.slotOf(position)] === 0 || this.members.isOpen(position);
   }
 
   /** One that may be picked and is none of the two; -1 if there seems to be none. */
   protected draw(random: Random, avoid: number, other: number): number {
     for (let i = 0; i < maxDraws; i++) {
-      const position = this.#urn === undefined ? random.below(this.members.count) : this.#urn.draw(random);
-      if (position !== avoid && position !== other && this.members.isOpen(position)) return position;
+      const position = this.#urn === undefined ? random.below(this.#count) : this.#urn.draw(random);
+      if (position !== avoid && position !== other && this.#isOpen(position)) return position;
     }
     return -1;
   }
 
   pick(random: Random, _key: number, avoid: number): number {
-    const members = this.members;
-    if (members.count === 0) return -1;
-    const avoided = members.positionOf(avoid);
+    if (this.#count === 0) return -1;
+    const avoided = this.#isWhole ? avoid : this.members.positionOf(avoid);
     let best = this.draw(random, avoided, -1);
-    if (best < 0) return members.indexOf(members.scan(random.below(members.count), avoided));
-    if (members.count > 1) {
+    if (best < 0) return this.#scan(random, avoided);
+    if (this.#count > 1) {
       const second = this.draw(random, avoided, best);
       if (second >= 0 && this.isBetter(second, best)) best = second;
     }
-    return members.indexOf(best);
+    return this.#isWhole ? best : this.members.indexOf(best);
+  }
+  #scan(random: Random, avoided: number): number {
+    const { members } = this;
+    return members.indexOf(members.scan(random.below(members.count), avoided));
   }
 
   protected abstract isBetter(position: number, than: number): boolean;
@@ -102,9 +124,8 @@ export class LeastRequestPicker extends DrawingPicker {
     return this.#score(position) < this.#score(than);
   }
   #score(position: number): number {
-    const { members } = this;
-    const load = members.stats.load(members.slotOf(position));
-    return members.isEven ? load : load / (members.weights[position] as number);
+    const load = this.stats.load(this.slotOf(position));
+    return this.isEven ? load : load / (this.members.weights[position] as number);
   }
 }
 
@@ -119,10 +140,9 @@ export class EwmaPicker extends DrawingPicker {
     return this.score(position) < this.score(than);
   }
   score(position: number): number {
-    const { members } = this;
-    const { stats } = members;
-    const slot = members.slotOf(position);
+    const { stats } = this;
+    const slot = this.slotOf(position);
     const cost = stats.latency(slot) + stats.load(slot) * this.#penalty;
-    return members.isEven ? cost : cost / (members.weights[position] as number);
+    return this.isEven ? cost : cost / (this.members.weights[position] as number);
   }
 }

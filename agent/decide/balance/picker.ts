@@ -35,7 +35,7 @@ export class Members {
   readonly isWhole: boolean;
   readonly isEven: boolean;
   /** Of the first, where the slots follow each other; else -1. */
-  readonly #firstSlot: number;
+  readonly firstSlot: number;
   /** Index in the whole set. */
   readonly index: Int32Array;
   readonly weights: Float64Array;
@@ -63,7 +63,7 @@ export class Members {
     this.weights = Float64Array.from(own, (endpoint, i) => endpoint.weight * (this.warmth[i] as number));
     this.#slots = Int32Array.from(own, (endpoint) => endpoint.slot);
     const first = own[0]?.slot ?? -1;
-    this.#firstSlot = own.every((endpoint, i) => endpoint.slot === first + i) ? first : -1;
+    this.firstSlot = own.every((endpoint, i) => endpoint.slot === first + i) ? first : -1;
     this.ids = own.map((endpoint) => endpoint.id);
     this.stats = stats;
     this.isWhole = usable.length === endpoints.length;
@@ -73,10 +73,11 @@ export class Members {
   }
 
   slotOf(position: number): number {
-    return this.#firstSlot >= 0 ? this.#firstSlot + position : (this.#slots[position] as number);
+    return this.firstSlot >= 0 ? this.firstSlot + position : (this.#slots[position] as number);
   }
   isOpen(position: number): boolean {
-    return ((this.stats.gates[this.slotOf(position)] as number) & (this.#heeded[0] as number)) === 0;
+    const gate = this.stats.gates[this.slotOf(position)] as number;
+    return gate === 0 || (gate & (this.#heeded[0] as number)) === 0;
   }
   positionOf(index: number): number {
     return index < 0 || this.isWhole ? index : (this.#positions[index] ?? -1);

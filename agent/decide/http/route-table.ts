@@ -7,24 +7,25 @@ import { Candidate, Chains, type Entry, first, firstOfEach } from "./candidate.t
 import type { Forward, RouteHit } from "./decision.ts";
 import { hostOf, pathLength } from "./request-target.ts";
 import { type CompiledRule, compileRule } from "./rule.ts";
-import { findText, type TextTable, textTable } from "./text-table.ts";
+import { findOfTwo, findText, type TextTable, TwoTables, textTable } from "./text-table.ts";
 
 /** All that was said for one host name. What is empty is undefined: an object less to look at. */
-class HostTable {
+class HostTable extends TwoTables<Entry> {
   readonly kind = "host";
-  /** All there is, if it is only "/" for HTTP: then nothing else here is looked at. Set by `seal`, as the tables are. */
-  only: Candidate | undefined;
-  exact: TextTable<Entry> | undefined;
-  /** All prefixes but "/". */
-  prefixes: TextTable<Entry> | undefined;
+  hasExact = false;
   /** How many segments the longest prefixes have, and then the shorter ones, the most first. So many look-ups find the longest. */
   depth = 0;
   otherDepths: readonly number[] | undefined;
   regexes: Candidate[] | undefined;
-  /** "/" and no path at all. */
-  root: Candidate | undefined;
   /** gRPC: by "/service/method", "service", expressions, "method", all. */
   grpc: GrpcTable | undefined;
+  /** "/" and no path at all. */
+  root: Candidate | undefined;
+  /** All there is, if it is only "/" for HTTP: then nothing else here is looked at. Set by `seal`, as the tables are. */
+  only: Candidate | undefined;
+  /** Exact paths and all prefixes but "/", where they are too many to be this table's own cells. */
+  exact: TextTable<Entry> | undefined;
+  prefixes: TextTable<Entry> | undefined;
   /** In place of a table whose keys fall together. */
   exactMap: ReadonlyMap<string, Entry> | undefined;
   prefixMap: ReadonlyMap<string, Entry> | undefined;
@@ -65,11 +66,10 @@ class HostTable {
     if (this.#building === undefined) return;
     const [exact, prefixes] = [this.#building.exact.entries(), this.#building.prefixes.entries()];
     this.#building = undefined;
-    if (exact.size > 0) {
+    this.hasExact = exact.size > 0;
+    if (exact.size + prefixes.size > 0 && !this.fill(exact, prefixes)) {
       this.exact = textTable(exact);
       if (this.exact === undefined) this.exactMap = exact;
-    }
-    if (prefixes.size > 0) {
       this.prefixes = textTable(prefixes);
       if (this.prefixes === undefined) this.prefixMap = prefixes;
     }
@@ -85,68 +85,80 @@ class GrpcTable {
   readonly all = new Chains();
 }
 
-export class RouteTable {
-  #anyHost: HostTable | undefined;
-  readonly #hasHosts: boolean;
+/** What was said for certain hosts. */
+class NamedHosts {
   /** A host for which every path has one decision has that here. */
-  readonly #hosts: TextTable<HostTable | Forward> | undefined;
-  readonly #exactHosts = new Map<string, HostTable>();
+  readonly #table: TextTable<HostTable | Forward> | undefined;
+  readonly #exact: ReadonlyMap<string, HostTable>;
   /** By what follows the "*", as ".example". */
-  readonly #wildcards = new Map<string, HostTable>();
+  readonly #wildcards: ReadonlyMap<string, HostTable>;
+
+  constructor(exact: ReadonlyMap<string, HostTable>, wildcards: ReadonlyMap<string, HostTable>) {
+    this.#exact = exact;
+    this.#wildcards = wildcards;
+    this.#table =
+      exact.size === 0
+        ? undefined
+        : textTable(new Map([...exact].map(([host, table]) => [host, table.fixed ?? table])));
+  }
+
+  find(head: RequestHead, path: string, length: number): Entry | undefined {
+    const host = hostOf(head.authority);
+    let own = this.#table && findText(this.#table, host, 0, host.length);
+    if (own?.kind === "forward") {
+      if (path.charCodeAt(0) === 47) return own;
+      own = undefined;
+    }
+    own ??= this.#exact.get(host);
+    let hit = own && findInHost(own, head, path, length);
+    if (hit !== undefined || this.#wildcards.size === 0) return hit;
+    // From the longest wildcard to the shortest.
+    for (let dot = host.indexOf(".", 1); dot > 0; dot = host.indexOf(".", dot + 1)) {
+      const wide = this.#wildcards.get(host.slice(dot));
+      hit = wide && findInHost(wide, head, path, length);
+      if (hit !== undefined) return hit;
+    }
+    return undefined;
+  }
+}
+
+/** Itself the table of what was said for any host, so that most requests look at an object less. */
+export class RouteTable extends HostTable {
+  readonly #named: NamedHosts | undefined;
   readonly size: number;
 
   /** `routes`: those of one service and port that hold for one client (see routesFor). */
   constructor(routes: readonly HttpRoute[]) {
+    super();
+    const exact = new Map<string, HostTable>();
+    const wildcards = new Map<string, HostTable>();
+    const make = (): HostTable => new HostTable();
+    const tableOf = (host: string): HostTable => {
+      if (host === "") return this;
+      return host.startsWith("*.") ? getOrMake(wildcards, host.slice(1), make) : getOrMake(exact, host, make);
+    };
     const entries = routes.flatMap(entriesOf).sort(compareEntries);
+    const candidates: Candidate[] = [];
     for (const entry of entries) {
       const hosts = entry.route.hostnames.length === 0 ? [""] : entry.route.hostnames;
       for (const host of new Set(hosts)) {
         // One object per host, since it is also a link of that host's chain.
         const candidate = new Candidate(entry.ready, entry.match, entry.spec);
-        insert(this.#hostTable(host), candidate, entry.spec, entry.route.kind);
+        insert(tableOf(host), candidate, entry.spec, entry.route.kind);
+        candidates.push(candidate);
       }
     }
-    for (const table of [this.#anyHost, ...this.#exactHosts.values(), ...this.#wildcards.values()]) table?.seal();
-    const hosts = new Map([...this.#exactHosts].map(([host, table]) => [host, table.fixed ?? table]));
-    this.#hosts = hosts.size === 0 ? undefined : textTable(hosts);
-    this.#hasHosts = this.#exactHosts.size + this.#wildcards.size > 0;
+    for (const candidate of candidates) candidate.seal();
+    for (const table of [this, ...exact.values(), ...wildcards.values()]) table.seal();
+    this.#named = exact.size + wildcards.size === 0 ? undefined : new NamedHosts(exact, wildcards);
     this.size = entries.length;
-  }
-
-  #hostTable(host: string): HostTable {
-    if (host === "") {
-      this.#anyHost ??= new HostTable();
-      return this.#anyHost;
-    }
-    const isWildcard = host.startsWith("*.");
-    const [tables, key] = isWildcard ? [this.#wildcards, host.slice(1)] : [this.#exactHosts, host];
-    return getOrMake(tables, key, () => new HostTable());
   }
 
   /** What `head` falls under: the decision itself where it depends on nothing more; undefined: no rule. */
   find(head: RequestHead): Entry | undefined {
     const path = head.path;
     const length = pathLength(path);
-    if (this.#hasHosts) {
-      const host = hostOf(head.authority);
-      let own = this.#hosts && findText(this.#hosts, host, 0, host.length);
-      if (own?.kind === "forward") {
-        if (path.charCodeAt(0) === 47) return own;
-        own = undefined;
-      }
-      own ??= this.#exactHosts.get(host);
-      let hit = own && findInHost(own, head, path, length);
-      if (hit !== undefined) return hit;
-      // From the longest wildcard to the shortest.
-      if (this.#wildcards.size > 0) {
-        for (let dot = host.indexOf(".", 1); dot > 0; dot = host.indexOf(".", dot + 1)) {
-          const wide = this.#wildcards.get(host.slice(dot));
-          hit = wide && findInHost(wide, head, path, length);
-          if (hit !== undefined) return hit;
-        }
-      }
-    }
-    return this.#anyHost && findInHost(this.#anyHost, head, path, length);
+    return this.#named?.find(head, path, length) ?? findInHost(this, head, path, length);
   }
 }
 
@@ -229,10 +241,10 @@ function findInHost(table: HostTable, head: RequestHead, target: string, length:
     if (hit !== undefined) return hit;
   }
   if (!isPath) return findAnyPath(table.root, head);
-  const { exact, exactMap } = table;
-  if (exact !== undefined) hit = first(findText(exact, target, 0, length), head);
-  else if (exactMap !== undefined) hit = first(exactMap.get(target.slice(0, length)), head);
-  if (hit !== undefined) return hit;
+  if (table.hasExact) {
+    hit = first(findExact(table, target, length), head);
+    if (hit !== undefined) return hit;
+  }
   if (table.regexes !== undefined) {
     const path = target.slice(0, length);
     for (const candidate of table.regexes) {
@@ -253,6 +265,12 @@ function findAnyPath(chain: Candidate | undefined, head: RequestHead): Candidate
   return candidate;
 }
 
+function findExact(table: HostTable, target: string, length: number): Entry | undefined {
+  if (table.last >= 0) return findOfTwo(table, false, target, 0, length);
+  if (table.exact !== undefined) return findText(table.exact, target, 0, length);
+  return table.exactMap?.get(target.slice(0, length));
+}
+
 function findPrefix(table: HostTable, head: RequestHead, target: string, length: number): Entry | undefined {
   const { otherDepths } = table;
   let hit = findAtDepth(table, table.depth, head, target, length);
@@ -262,7 +280,7 @@ function findPrefix(table: HostTable, head: RequestHead, target: string, length:
   return hit;
 }
 function findAtDepth(
-  { prefixes, prefixMap }: HostTable,
+  table: HostTable,
   depth: number,
   head: RequestHead,
   target: string,
@@ -270,8 +288,9 @@ function findAtDepth(
 ): Entry | undefined {
   const end = endOfSegments(target, length, depth);
   if (end < 0) return undefined;
-  if (prefixes !== undefined) return first(findText(prefixes, target, 0, end), head);
-  return first(prefixMap?.get(target.slice(0, end)), head);
+  if (table.last >= 0) return first(findOfTwo(table, true, target, 0, end), head);
+  if (table.prefixes !== undefined) return first(findText(table.prefixes, target, 0, end), head);
+  return first(table.prefixMap?.get(target.slice(0, end)), head);
 }
 /** Where the first `count` segments of `target[0..length)` end; -1 if there are fewer. */
 function endOfSegments(target: string, length: number, count: number): number {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { findText, textTable } from "./text-table.ts";
+import { findOfTwo, findText, TwoTables, textTable } from "./text-table.ts";
 
 const text = fc.string({ unit: fc.constantFrom("a", "b", "/", "A", "é", "\u{1f600}"), maxLength: 12 });
 
@@ -21,6 +21,31 @@ test("[TRF-1] a part of a text is found as a map would find it", () => {
           assert.equal(findText(table, a + key + b, a.length, a.length + key.length), map.get(key));
       },
     ),
+    { numRuns: 500 },
+  );
+});
+
+class Both extends TwoTables<{ key: string }> {
+  readonly isFilled: boolean;
+  constructor(ones: ReadonlyMap<string, { key: string }>, others: ReadonlyMap<string, { key: string }>) {
+    super();
+    this.isFilled = this.fill(ones, others);
+  }
+}
+
+test("[TRF-1] two kinds of keys in one table are told apart, also where both have the same; too many are not taken", () => {
+  const keysOf = fc.array(text, { maxLength: 24 });
+  fc.assert(
+    fc.property(keysOf, keysOf, text, text, text, (ones, others, more, a, b) => {
+      const maps = [ones, others].map((keys) => new Map(keys.map((key) => [key, { key }])));
+      const [first = new Map(), second = new Map()] = maps;
+      const table = new Both(first, second);
+      assert.equal(table.isFilled, first.size + second.size <= 32);
+      if (!table.isFilled) return assert.equal(table.last, -1);
+      for (const key of [...ones, ...others, more])
+        for (const [isOther, map] of [[false, first] as const, [true, second] as const])
+          assert.equal(findOfTwo(table, isOther, a + key + b, a.length, a.length + key.length), map.get(key));
+    }),
     { numRuns: 500 },
   );
 });

@@ -29,9 +29,11 @@ const mostSmall = 32;
 /** So many cells are looked at in vain at most; the hash has no secret, and whoever makes routes could aim at it. */
 const longestRun = 64;
 
-function hashOf(text: string, from: number, to: number): number {
+const firstBasis = -2_128_831_035;
+
+function hashOf(text: string, from: number, to: number, basis = firstBasis): number {
   // FNV-1a over UTF-16 units, its high bits mixed in at the end, since the place is taken from the low ones.
-  let hash = -2_128_831_035;
+  let hash = basis;
   for (let i = from; i < to; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 16_777_619);
   return hash ^ (hash >>> 15);
 }
@@ -60,6 +62,58 @@ export function textTable<V extends object>(entries: ReadonlyMap<string, V>): Te
     cells.push(slots[at * 2] as number, keys[entry] ?? "", values[entry]);
   }
   return cells;
+}
+
+/**
+ * An object whose elements are a small table of two kinds of keys: between it and its values stands no other object. One text has two
+ * hashes, one for each kind, which are never the same: each step of the hash, and its end, leads different values to different ones.
+ */
+export class TwoTables<V extends object> {
+  [at: number]: Cell<V>;
+  /** Number of cells less one; -1: none were filled. */
+  last = -1;
+
+  /** false: too many for a small table. */
+  protected fill(ones: ReadonlyMap<string, V>, others: ReadonlyMap<string, V>): boolean {
+    const count = ones.size + others.size;
+    if (count > mostSmall) return false;
+    let size = 4;
+    while (size < count * 1.5) size *= 2;
+    const cells = new Array<Cell<V>>(size * 3).fill(undefined);
+    for (const [entries, basis] of [[ones, firstBasis] as const, [others, otherBasis] as const]) {
+      for (const [key, value] of entries) {
+        const hash = hashOf(key, 0, key.length, basis);
+        let at = hash & (size - 1);
+        while (cells[at * 3 + 2] !== undefined) at = (at + 1) & (size - 1);
+        cells[at * 3] = hash;
+        cells[at * 3 + 1] = key;
+        cells[at * 3 + 2] = value;
+      }
+    }
+    for (const [at, cell] of cells.entries()) this[at] = cell;
+    this.last = size - 1;
+    return true;
+  }
+}
+const otherBasis = firstBasis ^ 0x5bd1_e995;
+
+/** What stands under `text.slice(from, to)` among one kind of keys, or among the others, of a table that was filled. */
+export function findOfTwo<V extends object>(
+  table: TwoTables<V>,
+  isOther: boolean,
+  text: string,
+  from: number,
+  to: number,
+): V | undefined {
+  const hash = hashOf(text, from, to, isOther ? otherBasis : firstBasis);
+  const { last } = table;
+  for (let at = hash & last; ; at = (at + 1) & last) {
+    const value = table[at * 3 + 2] as V | undefined;
+    if (value === undefined) return undefined;
+    if (table[at * 3] !== hash) continue;
+    const key = table[at * 3 + 1] as string;
+    if (key.length === to - from && text.startsWith(key, from)) return value;
+  }
 }
 
 /** What stands under `text.slice(from, to)`. */
