@@ -9,7 +9,7 @@ import type { CompiledRule } from "./rule.ts";
 export class Candidate implements RouteHit {
   readonly kind = "candidate";
   // What most requests look at stands first, so that it is one line of cache.
-  fixed: Forward | undefined;
+  readonly fixed: Forward | undefined;
   /** Nothing but the path is asked for. */
   readonly isBare: boolean;
   /** The one that is tried after this, of those with the same path. */
@@ -36,11 +36,6 @@ export class Candidate implements RouteHit {
     this.regexes = regexesOf(spec);
     this.isBare = this.method === "" && this.headers.length === 0 && this.query.length === 0;
     this.next = undefined;
-    this.fixed = undefined;
-  }
-
-  /** For all of a table at once, so that their decisions lie one behind the other: each on a page of its own would cost a miss of the TLB. */
-  seal(): void {
     this.fixed = fixedForward(this);
   }
 

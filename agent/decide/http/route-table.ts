@@ -138,17 +138,14 @@ export class RouteTable extends HostTable {
       return host.startsWith("*.") ? getOrMake(wildcards, host.slice(1), make) : getOrMake(exact, host, make);
     };
     const entries = routes.flatMap(entriesOf).sort(compareEntries);
-    const candidates: Candidate[] = [];
     for (const entry of entries) {
       const hosts = entry.route.hostnames.length === 0 ? [""] : entry.route.hostnames;
       for (const host of new Set(hosts)) {
         // One object per host, since it is also a link of that host's chain.
         const candidate = new Candidate(entry.ready, entry.match, entry.spec);
         insert(tableOf(host), candidate, entry.spec, entry.route.kind);
-        candidates.push(candidate);
       }
     }
-    for (const candidate of candidates) candidate.seal();
     for (const table of [this, ...exact.values(), ...wildcards.values()]) table.seal();
     this.#named = exact.size + wildcards.size === 0 ? undefined : new NamedHosts(exact, wildcards);
     this.size = entries.length;
