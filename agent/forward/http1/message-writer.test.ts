@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import type { Socket } from "node:net";
 import { test } from "node:test";
+import fc from "fast-check";
 import type { Tenant } from "../tenants.ts";
 import { defaultCodecLimits } from "./limits.ts";
 import { MessageWriter } from "./message-writer.ts";
@@ -146,4 +147,46 @@ test("[DP-29] no more than some wait, and nothing is written to a socket that is
   await turn();
   assert.equal(gone.writes.length, 1);
   assert.ok(others.every(({ writer }) => !writer.isPending));
+});
+
+const step = fc.record({
+  who: fc.nat(2),
+  what: fc.constantFrom("answer", "long answer", "request", "request with body", "bytes", "local", "soon", "turn"),
+  isContended: fc.boolean(),
+});
+test("[TRF-6] [DP-27] whatever is written in whatever order, each socket gets its own bytes once and in order", async () => {
+  const property = fc.asyncProperty(fc.array(step, { maxLength: 60 }), async (steps) => {
+    const all = [made(), made(), made()];
+    const expected = ["", "", ""];
+    for (const [i, { who, what, isContended }] of steps.entries()) {
+      const { writer } = all[who] as ReturnType<typeof made>;
+      const name = `${i}`;
+      let bytes = "";
+      writer.payer = { isMeasured: isContended } as Tenant;
+      if (what === "answer" || what === "long answer") {
+        bytes = `${textOf(name)}ok`;
+        writer.response(head(name), undefined, 1, false);
+        if (what === "answer") writer.payload(ok, 0, 2, true, undefined);
+        else for (const at of [0, 1]) writer.payload(ok, at, at + 1, at === 1, undefined);
+      } else if (what === "request" || what === "request with body") {
+        bytes = `GET /${name}`;
+        writer.request(Buffer.from(bytes), NO_BODY, what === "request");
+      } else if (what === "bytes") {
+        bytes = `bytes ${name}`;
+        writer.write(Buffer.from(bytes));
+      } else if (what === "local") {
+        bytes = `HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r\nok`;
+        writer.local(503, "No", [], ok, 1, false, false);
+      } else if (what === "soon") writer.flushSoon();
+      else await turn();
+      expected[who] += bytes;
+    }
+    await turn();
+    assert.deepEqual(
+      all.map(({ writes }) => writes.join("")),
+      expected,
+    );
+    assert.ok(all.every(({ writer }) => !writer.isPending && writer.pendingBytes === 0));
+  });
+  await fc.assert(property, { numRuns: 200 });
 });
