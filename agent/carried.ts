@@ -3,13 +3,14 @@
 import type { PodName, SpiffeId } from "./api/names.ts";
 import type { Clock } from "./base/clock.ts";
 import { connectionLimits } from "./decide/connection-limits.ts";
-import { decideInbound } from "./decide/inbound.ts";
+import { decideInbound, subjectOf } from "./decide/inbound.ts";
 import { decideOutbound } from "./decide/outbound.ts";
 import { routeOf } from "./decide/route.ts";
+import { servicePortsOf } from "./decide/service-ports.ts";
 import { type CloseReason, closeReasonOf } from "./flow.ts";
 import { ClientBytes, carry } from "./forward/carry.ts";
 import type { LaneSocket, LaneSockets } from "./forward/dial.ts";
-import type { TakeClient } from "./forward/sniff.ts";
+import { type TakeClient, upstreamProtocol } from "./forward/sniff.ts";
 import type { DialParams } from "./native-calls.ts";
 import type { Replica } from "./replica.ts";
 import type { HandedEnd, HandedSocket } from "./threads.ts";
@@ -118,4 +119,17 @@ function onward({ pod, original, source, upstream, direction, planId, service }:
     ...(service === undefined || service === null ? {} : { service }),
     ...(upstream?.index === undefined ? {} : { index: upstream.index }),
   };
+}
+
+/** Whether all services of the port that a connection is for declare it to be HTTP/2: what is no HTTP there is HTTP/2's to refuse. */
+export function isHttp2Port(replica: Replica, { direction, pod: name, original }: HandedSocket): boolean {
+  const { state } = replica;
+  if (direction === "outbound") {
+    const route = routeOf(state, replica, original);
+    return route.kind === "service" && upstreamProtocol(route.port.protocol, "http1") === "http2";
+  }
+  const pod = replica.byName(name as PodName);
+  if (pod === undefined) return false;
+  const declared = servicePortsOf(state, subjectOf(state, pod), original.port);
+  return declared.length > 0 && declared.every((port) => upstreamProtocol(port?.protocol ?? "", "http1") === "http2");
 }

@@ -1,6 +1,7 @@
 // The place where the HTTP lane plugs in: a data thread takes a socket from native over a channel of its own and carries it.
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer as createHttp1 } from "node:http";
 import { connect as connectHttp2, createServer as createHttp2 } from "node:http2";
@@ -10,7 +11,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { answerDials, give, pair, podA, script, startThreads, threadParts } from "../test/kit/data-thread.ts";
 import { silentListener, startFakeNative } from "../test/kit/fake-native.ts";
-import { authorization, localPod, mesh } from "../test/kit/mesh.ts";
+import { authorization, localPod, member, mesh, service, workload } from "../test/kit/mesh.ts";
 import { waitFor } from "../test/kit/wait.ts";
 import type { Authorization } from "./api/policy.ts";
 import { startDataThreads } from "./app/data-threads.ts";
@@ -248,6 +249,17 @@ function http2Client(t: TestContext, connected: Socket) {
   };
 }
 
+const declaredA = workload("shop", "a", "10.244.1.6", { services: [member("shop", "a", 80, 8080)] });
+/** Types of frames; of GOAWAY its code too (RFC 9113 §6.8). */
+function framesOf(bytes: Buffer): number[][] {
+  const frames: number[][] = [];
+  for (let at = 0; at < bytes.length; at += 9 + bytes.readUIntBE(at, 3)) {
+    const type = bytes[at + 3] as number;
+    frames.push(type === 7 ? [type, bytes.readUInt32BE(at + 13)] : [type]);
+  }
+  return frames;
+}
+
 for (const protocol of ["http2", null] as const)
   test(`[DP-24] [SEC-1] [INT-7] HTTP/2 is judged request by request, streams of one connection each for itself (first bytes: ${protocol})`, async (t) => {
     const state = mesh({ authorizations: [noAdmin] });
@@ -283,6 +295,42 @@ test("[INT-7] what was silent and then speaks HTTP/1 is read as that, byte by by
   await waitFor("an answer", () => seen.text.includes("RBAC"));
   assert.match(seen.text, /^HTTP\/1\.1 403 /);
 });
+
+for (const [declared, isHttp2] of [
+  ["h2c", true],
+  ["grpc", true],
+  ["http", false],
+] as const)
+  test(`[INT-7] [TRF-7] text that is no request and no preface is refused as the port is declared (${declared})`, async (t) => {
+    const port80 = [{ port: 80, targetPort: 8080, nodePort: 0, protocol: declared }];
+    const known = mesh({ services: [service("shop", "a", "10.96.0.9", port80)], workloads: [declaredA] });
+    const replicas = new Replicas({ state: known, pods: () => [localPod(declaredA)], knowledge: () => "fresh" });
+    const told: string[] = [];
+    const malformed = (refused: string): void => void told.push(refused);
+    const { connect: hand } = await startThreads(t, 1, createServer(), { replicas, malformed });
+    const outbound = { direction: "outbound", service: "shop/a", original: { ip: "10.96.0.9", port: 80 } } as const;
+    for (const way of [{}, outbound]) {
+      for (const text of [
+        "INVALID CONNECTION PREFACE\r\n\r\n",
+        "GET\t/ HTTP/1.1\r\n\r\n",
+        "GET /\0 HTTP/1.1\r\n\r\n",
+      ]) {
+        const client = await hand(0, { ...way, protocol: null });
+        const chunks: Buffer[] = [];
+        client.on("data", (chunk: Buffer) => void chunks.push(chunk));
+        const ended = once(client, "end");
+        client.write(text);
+        await ended;
+        client.destroy();
+        const got = Buffer.concat(chunks);
+        if (!isHttp2 || text.includes("HTTP/1.1")) assert.match(got.toString("latin1"), /^HTTP\/1\.1 400 /, text);
+        else assert.deepEqual(framesOf(got), [[4], [8], [7, 1]], "SETTINGS, its window, GOAWAY with PROTOCOL_ERROR");
+      }
+    }
+    const count = isHttp2 ? 2 : 0;
+    await waitFor("the counts", () => told.length === 6);
+    assert.equal(told.filter((refused) => refused === "preface").length, count, told.join());
+  });
 
 test("[INT-7] [OBS-1] what was silent is read as requests even where it is allowed as a connection: they are counted", async (t) => {
   const server = createHttp1((request, response) => void response.end(`served ${request.url}`));

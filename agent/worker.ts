@@ -6,7 +6,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { every, systemClock } from "./base/clock.ts";
 import { systemRandom } from "./base/random.ts";
 import { err } from "./base/result.ts";
-import { Carried } from "./carried.ts";
+import { Carried, isHttp2Port } from "./carried.ts";
 import { betweenLimits } from "./forward/between.ts";
 import { LaneSockets, type SocketFacts } from "./forward/dial.ts";
 import { Downstream } from "./forward/http1/downstream.ts";
@@ -191,18 +191,21 @@ function begin(handed: HandedSocket, tenant: Tenant): void {
     tenant.close();
     handedOver.ended(connection);
   };
-  const takers = takersOf(handed, tenant, closed);
   const open = (onread: OnReadOpts): Socket => sockets.adopt(factsOf(handed), { onread });
   const isNamed = protocol === "http1" || protocol === "http2";
   let connection: Drained;
   if (handed.requests === true) connection = takeBetween(handed, tenant, closed, open);
-  else if (isNamed) connection = takers[protocol](open);
-  else connection = new UnknownClient(open, takers, closed, systemClock, limits);
+  else if (isNamed) connection = takersOf(handed, tenant, closed, false)[protocol](open);
+  else {
+    const isHttp2 = isHttp2Port(replica, handed);
+    const takers = takersOf(handed, tenant, closed, isHttp2);
+    connection = new UnknownClient(open, takers, closed, systemClock, { ...limits, isHttp2Port: isHttp2 });
+  }
   handedOver.add(connection, handed);
 }
 
-/** Whoever reads this connection, by what its client speaks. */
-function takersOf(handed: HandedSocket, tenant: Tenant, closed: () => void): Takers {
+/** Whoever reads this connection, by what its client speaks. `isHttp2`: its port is declared so. */
+function takersOf(handed: HandedSocket, tenant: Tenant, closed: () => void, isHttp2: boolean): Takers {
   const parts = { limits, sweep, closed, joiner: joins };
   const http1: TakeClient = (open) => {
     const handler = new RequestFlow(flow, new RequestWays(flow, handed), tenant);
@@ -210,16 +213,18 @@ function takersOf(handed: HandedSocket, tenant: Tenant, closed: () => void): Tak
     client.tenant = tenant;
     return client;
   };
+  const http2: TakeClient = (open) => {
+    const ways = new RequestWays(flow, handed, "http2");
+    const client = new Http2Downstream({ ...parts, turn, handler: () => new RequestFlow(flow, ways, tenant) }, open);
+    client.tenant = tenant;
+    return client;
+  };
+  // Where it is not allowed, it is told so by whoever takes it for bad HTTP.
+  const bad = isHttp2 ? http2 : http1;
   return {
     http1,
-    // Where it is not allowed, it is told so by whoever takes it for bad HTTP.
-    other: (open) => (carried.isAllowed(handed) ? carried.taker(handed, closed)(open) : http1(open)),
-    http2(open) {
-      const ways = new RequestWays(flow, handed, "http2");
-      const client = new Http2Downstream({ ...parts, turn, handler: () => new RequestFlow(flow, ways, tenant) }, open);
-      client.tenant = tenant;
-      return client;
-    },
+    http2,
+    other: (open) => (carried.isAllowed(handed) ? carried.taker(handed, closed)(open) : bad(open)),
   };
 }
 

@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { waitFor } from "../../test/kit/wait.ts";
 import { systemClock } from "../base/clock.ts";
 import { preface } from "./http2/codes.ts";
-import { protocolOf, UnknownClient, upstreamProtocol, type WaitLimits } from "./sniff.ts";
+import { protocolOf, type SniffLimits, takenFor, UnknownClient, upstreamProtocol } from "./sniff.ts";
 
 test("[INT-7] the preface of HTTP/2 is HTTP/2, a request line with its version HTTP/1, all else another protocol", () => {
   for (let i = 0; i < preface.length; i++) assert.equal(protocolOf(preface.subarray(0, i)), undefined);
@@ -55,16 +55,66 @@ test("[INT-7] what bytes say does not depend on how they were cut: once said, mo
     line.map((text) => new Uint8Array(Buffer.from(text))),
     fc.constant(new Uint8Array(preface)),
   );
+  const given = fc.constantFrom(
+    ...[...notHttp1, ...badHttp1].map((text) => new Uint8Array(Buffer.from(text, "latin1"))),
+  );
   fc.assert(
-    fc.property(bytes, (all) => {
+    fc.property(fc.oneof(bytes, given), fc.boolean(), (all, isHttp2Port) => {
       let said: string | undefined;
       for (let i = 0; i <= all.length; i++) {
-        const now = protocolOf(all.subarray(0, i));
+        const now = protocolOf(all.subarray(0, i), isHttp2Port);
         if (said !== undefined) assert.equal(now, said);
         said = now;
       }
+      // One of both reads it, never each a part: on either kind of port the same but for text that is no request of HTTP/1.x.
+      const elsewhere = protocolOf(all, !isHttp2Port);
+      if (said !== undefined && elsewhere !== undefined && said !== elsewhere)
+        assert.deepEqual([said, elsewhere].sort(), ["http1", "http2"]);
     }),
   );
+});
+
+const notHttp1 = [
+  "INVALID CONNECTION PREFACE\r\n\r\n",
+  "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r",
+  "PRI * HTTP/2.0\r\n\r\nGET / HTTP/1.1\r\n",
+  "GET / HTTP/2.0\r\n",
+  "GET / FTP/1.1\r\n",
+  "GET /\r\n",
+  "PING\r\n",
+  "\r\nPRI * HTTP/2.0\r\n",
+  "GET /\0 \n",
+];
+const badHttp1 = [
+  "GET\t/ HTTP/1.1\r\n",
+  "GET /\0 HTTP/1.1\r\n",
+  "GET / HTTP/1.2\r\n",
+  "GET / http/1.1 \n",
+  "GET HTTP/1.0\n",
+  "\r\n\nGET / HTTP/1.1\r\n",
+  `${"A".repeat(21)} / HTTP/1.1\r\n`,
+];
+
+test("[INT-7] [TRF-7] on a port declared HTTP/2, text that is meant as no request of HTTP/1.x is an invalid preface (RFC 9113 §3.4)", () => {
+  for (const text of notHttp1) {
+    const bytes = Buffer.from(text, "latin1");
+    assert.deepEqual([protocolOf(bytes, true), protocolOf(bytes)], ["http2", "http1"], text);
+  }
+  for (const text of [...badHttp1, "GET / HTTP/1.1\r\n", "PRI * HTTP/1.1\r\n", "POST /x HTTP/1.0\n"])
+    assert.equal(protocolOf(Buffer.from(text, "latin1"), true), "http1", text);
+  for (const text of ["\0", "\x16\x03\x01", " GET", "*1\r\n$4"])
+    assert.equal(protocolOf(Buffer.from(text, "latin1"), true), "other", text);
+  // What comes before the end of its line may still be either.
+  for (const text of ["", "INVALID CONNECTION", "GET\t/", "\r\n\r\n", preface.toString().slice(0, 20)])
+    assert.equal(protocolOf(Buffer.from(text, "latin1"), true), undefined, text);
+});
+
+test("[INT-7] what tells nothing in its time is HTTP/1, but on a port declared HTTP/2 only if it may be a request line", () => {
+  const http1 = ["GET /a", "G", `GET /${"a".repeat(9000)}`];
+  const http2 = ["GET\t/", "INVALID\0", "\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n", "PRI"];
+  for (const text of [...http1, ...http2]) assert.equal(takenFor(Buffer.from(text), false), "http1", text);
+  for (const text of http1) assert.equal(takenFor(Buffer.from(text), true), "http1", text);
+  for (const text of http2) assert.equal(takenFor(Buffer.from(text), true), "http2", text);
 });
 
 test("[DP-28] a server is spoken to as its port is declared; where that says nothing, as the client speaks", () => {
@@ -76,8 +126,8 @@ test("[DP-28] a server is spoken to as its port is declared; where that says not
 });
 
 /** A socket that is sniffed, and what whoever takes it reads. */
-async function sniffed(t: TestContext, given: Partial<WaitLimits> = {}) {
-  const limits = { idleTimeoutMs: 10_000, headTimeoutMs: 10_000, drainIdleMs: 10_000, ...given };
+async function sniffed(t: TestContext, given: Partial<SniffLimits> = {}) {
+  const limits = { idleTimeoutMs: 10_000, headTimeoutMs: 10_000, drainIdleMs: 10_000, isHttp2Port: false, ...given };
   const seen = { protocol: "", bytes: Buffer.alloc(0), gone: 0, drained: 0 };
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -114,13 +164,14 @@ async function sniffed(t: TestContext, given: Partial<WaitLimits> = {}) {
   return { client, unknown, seen };
 }
 
-for (const [protocol, first] of [
+for (const [protocol, first, isHttp2Port = false] of [
   ["http1", "PRI /x HTTP/1.1\r\nhost: a\r\n\r\n"],
   ["http2", preface.toString()],
   ["other", "*1\r\n$4\r\nPING\r\n"],
+  ["http2", "INVALID CONNECTION PREFACE\r\n\r\n", true],
 ] as const)
-  test(`[INT-7] bytes of ${protocol} that come one by one are read whole by whoever speaks it`, async (t) => {
-    const { client, unknown, seen } = await sniffed(t);
+  test(`[INT-7] bytes of ${protocol} that come one by one are read whole by whoever speaks it (${JSON.stringify(first)})`, async (t) => {
+    const { client, unknown, seen } = await sniffed(t, { isHttp2Port });
     const text = `${first}${"more ".repeat(20)}`;
     for (const byte of text.slice(0, 30)) {
       client.write(byte);

@@ -25,6 +25,8 @@ export function upstreamProtocol(declared: string, client: HttpProtocol): HttpPr
 const firstBytes = 8 * 1024;
 /** A longer token is no method that anybody uses. */
 const longestMethod = 20;
+/** Of a line's end that is looked at for a version, with what a bad one puts behind it. */
+const longestVersion = 16;
 const tokenBytes = new Set(
   Buffer.from("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"),
 );
@@ -35,26 +37,54 @@ const del = 0x7f;
 
 /**
  * What these bytes say, as native judges them where it sees them first (native/src/detect): HTTP/2's preface (RFC 9113 §3.4), a request
- * line (RFC 9112 §3) or what is meant as one, or another protocol. Undefined: too few of them.
+ * line (RFC 9112 §3) or what is meant as one, or another protocol. Undefined: too few of them. `isHttp2Port`: the port is declared HTTP/2;
+ * text is then meant as HTTP/1.x only if its line says so, and else an invalid preface, which is HTTP/2's to refuse.
  */
-export function protocolOf(bytes: Uint8Array): HttpProtocol | "other" | undefined {
-  if (bytes.length === 0) return undefined;
-  let shared = 0;
-  while (shared < preface.length && shared < bytes.length && bytes[shared] === preface[shared]) shared++;
+export function protocolOf(bytes: Uint8Array, isHttp2Port = false): HttpProtocol | "other" | undefined {
+  const shared = sharedWithPreface(bytes);
   if (shared === preface.length) return "http2";
   if (shared === bytes.length) return undefined;
+  const line = lineOf(bytes);
+  if (line !== "unlike") return line;
+  if (!beginsAsText(bytes[0] as number)) return "other";
+  return isHttp2Port ? meantOf(bytes) : "http1";
+}
+
+/** Who reads what has told nothing in its time: HTTP/1; on a port declared HTTP/2 only what may be a request line of HTTP/1.x. */
+export function takenFor(bytes: Uint8Array, isHttp2Port: boolean): HttpProtocol {
+  const mayBeLine = sharedWithPreface(bytes) < bytes.length && lineOf(bytes) !== "unlike";
+  return isHttp2Port && !mayBeLine ? "http2" : "http1";
+}
+
+function sharedWithPreface(bytes: Uint8Array): number {
+  let shared = 0;
+  while (shared < preface.length && shared < bytes.length && bytes[shared] === preface[shared]) shared++;
+  return shared;
+}
+
+/** Whether they begin with a request line of HTTP/1.x; undefined: they may. */
+function lineOf(bytes: Uint8Array): "http1" | "unlike" | undefined {
   let at = 0;
-  const unlike = beginsAsText(bytes[0] as number) ? "http1" : "other";
   while (at < bytes.length && tokenBytes.has(bytes[at] as number)) at++;
-  if (at === 0 || at > longestMethod) return unlike;
+  if (at === 0 || at > longestMethod) return "unlike";
   if (at === bytes.length) return undefined;
-  if (bytes[at] !== space) return unlike;
+  if (bytes[at] !== space) return "unlike";
   for (at++; at < bytes.length; at++) {
     const byte = bytes[at] as number;
-    if (byte === lf) return endsInVersion(bytes.subarray(0, at)) ? "http1" : unlike;
-    if ((byte < space && byte !== cr) || byte === del) return unlike;
+    if (byte === lf) return endsInVersion(bytes.subarray(0, at)) ? "http1" : "unlike";
+    if ((byte < space && byte !== cr) || byte === del) return "unlike";
   }
   return undefined;
+}
+
+/** Text that is no request line: the end of its first line, empty ones passed over, says what was meant. */
+function meantOf(bytes: Uint8Array): HttpProtocol | undefined {
+  let start = 0;
+  while (bytes[start] === cr || bytes[start] === lf) start++;
+  const end = bytes.indexOf(lf, start);
+  if (end === -1) return undefined;
+  const last = Buffer.from(bytes.subarray(Math.max(start, end - longestVersion), end)).toString("latin1");
+  return /HTTP\/1\.[0-9][ \t\r]*$/i.test(last) ? "http1" : "http2";
 }
 
 /** With a letter, or a line end before it (RFC 9112 §2.2): meant as a request, if not a good one, and HTTP's to refuse. */
@@ -76,10 +106,15 @@ export interface Client {
 export interface WaitLimits {
   /** Until the first byte: as long as a connection may rest between requests. */
   readonly idleTimeoutMs: number;
-  /** From then until enough has come to tell; what tells nothing by then is read as HTTP/1, and refused as that. */
+  /** From then until enough has come to tell; what tells nothing by then is read as `takenFor` says, and refused as that. */
   readonly headTimeoutMs: number;
   /** The same of a connection that is to end. */
   readonly drainIdleMs: number;
+}
+
+export interface SniffLimits extends WaitLimits {
+  /** The port is declared HTTP/2: see protocolOf. */
+  readonly isHttp2Port: boolean;
 }
 
 export type Takers = Readonly<Record<HttpProtocol | "other", TakeClient>>;
@@ -94,7 +129,7 @@ export class UnknownClient implements Client {
   private readonly takers: Takers;
   private readonly gone: () => void;
   private readonly clock: Pick<Clock, "after">;
-  private readonly limits: WaitLimits;
+  private readonly limits: SniffLimits;
   private cancel: () => void;
   private readonly ended = (): void => {
     this.release();
@@ -108,7 +143,7 @@ export class UnknownClient implements Client {
     takers: Takers,
     gone: () => void,
     clock: Pick<Clock, "after">,
-    limits: WaitLimits,
+    limits: SniffLimits,
   ) {
     this.takers = takers;
     this.gone = gone;
@@ -148,16 +183,20 @@ export class UnknownClient implements Client {
     }
     const isFirst = this.kept === 0;
     this.kept += count;
-    const protocol = protocolOf(this.buffer.subarray(0, this.kept));
+    const protocol = protocolOf(this.buffer.subarray(0, this.kept), this.limits.isHttp2Port);
     // A request line may be longer than what is kept of it.
-    if (protocol !== undefined || this.kept === this.buffer.length) return this.giveTo(protocol ?? "http1");
+    if (protocol !== undefined || this.kept === this.buffer.length) return this.giveTo(protocol ?? this.guess());
     if (isFirst) {
       this.cancel();
       this.cancel = this.clock.after(this.limits.headTimeoutMs, () => {
-        if (!this.giveTo("http1")) this.socket.pause();
+        if (!this.giveTo(this.guess())) this.socket.pause();
       });
     }
     return true;
+  }
+
+  private guess(): HttpProtocol {
+    return takenFor(this.buffer.subarray(0, this.kept), this.limits.isHttp2Port);
   }
 
   private giveTo(protocol: keyof Takers): boolean {

@@ -111,16 +111,26 @@ function responses(input: Buffer): string {
   return `${Math.floor(parser.status / 100)} ${parser.body} ${parser.keepsAlive} ${whole.outcome} ${whole.reader.refused?.refused}`;
 }
 
-/** What first bytes say must not depend on how they were cut, and only a preface is HTTP/2. */
+/** What first bytes say must not depend on how they were cut; only a preface is HTTP/2, or on a port declared so text that is no HTTP/1.x. */
 function firstBytes(input: Buffer): string {
-  let said: string | undefined;
-  for (let end = 0; end <= input.length; end++) {
-    const now = protocolOf(input.subarray(0, end));
-    assert.ok(said === undefined || now === said, `${said} became ${now} at ${end}`);
-    said = now;
+  const isPreface = input.subarray(0, preface.length).equals(preface);
+  const [anywhere, declared] = [false, true].map((isHttp2Port) => {
+    let said: string | undefined;
+    for (let end = 0; end <= input.length; end++) {
+      const now = protocolOf(input.subarray(0, end), isHttp2Port);
+      assert.ok(said === undefined || now === said, `${said} became ${now} at ${end}`);
+      said = now;
+    }
+    return said;
+  });
+  assert.equal(anywhere === "http2", isPreface);
+  if (declared !== anywhere) {
+    assert.equal(anywhere, "http1");
+    const line = input.toString("latin1").replace(/^[\r\n]+/, "");
+    assert.equal(declared, /^[^\n]*\n/.test(line) ? "http2" : undefined);
+    assert.doesNotMatch(line, /^[^\n]* HTTP\/1\.[01]\r?\n/);
   }
-  assert.equal(said === "http2", input.subarray(0, preface.length).equals(preface));
-  return `${said} ${said === undefined ? Math.min(input.length, 30) : ""}`;
+  return `${anywhere} ${declared} ${anywhere === undefined ? Math.min(input.length, 30) : ""}`;
 }
 
 export const http1Targets: readonly FuzzTarget[] = [

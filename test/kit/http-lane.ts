@@ -123,7 +123,7 @@ export async function startLane(to: number, options: LaneOptions): Promise<Lane>
       },
       () => {},
       systemClock,
-      limits,
+      { ...limits, isHttp2Port: false },
     );
   };
   const address = server.address();
