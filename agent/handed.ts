@@ -1,7 +1,6 @@
 // The clients' connections that a data thread has, so that they can be asked to end: all of them when the agent goes, those to a pod when
 // the pod goes. To end means to finish what is under way and to say that nothing more is taken (DP-19, DIS-6).
 import { type PodName, parseSpiffeId, partsOf, splitPair } from "./api/names.ts";
-import type { Workload } from "./api/workload.ts";
 import type { Standing } from "./forward/pools.ts";
 import type { Replica } from "./replica.ts";
 import type { HandedSocket } from "./threads.ts";
@@ -74,11 +73,10 @@ export class HandedConnections {
     if (direction === "outbound") return replica.state.workloads.byAddress(original.ip)?.draining === true;
     const local = replica.byName(pod as PodName);
     // Enrolment may have let go of it before the controller said so.
-    return local === undefined || isGoing(replica.state.workloads.byUid(local.workload.uid) ?? local.workload);
+    if (local === undefined || local.workload.draining) return true;
+    return replica.state.workloads.byUid(local.workload.uid)?.draining === true;
   }
 }
-
-const isGoing = (workload: Workload): boolean => workload.draining;
 
 /**
  * Whose share of the thread a connection uses: its client's namespace, proven by identity; clients without one share what is theirs per

@@ -219,6 +219,11 @@ export interface Calls {
   readonly counters: { params: object; value: Readonly<Record<string, number>> };
   readonly "pod.enrol": { params: PodEnrolment; value: PodEnrolled };
   readonly "pod.unenrol": { params: { readonly pod: string; readonly drainMs: number }; value: object };
+  readonly "pod.unfinished": {
+    params: { readonly pod: string };
+    /** Connections of the pod that native carries, and those in its namespace that have bytes under way. */
+    value: { readonly connections: number; readonly sockets: number };
+  };
   readonly "pod.gone": { params: { readonly pod: string }; value: { readonly closed: number } };
   readonly "svid.put": {
     params: {

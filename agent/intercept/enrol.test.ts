@@ -162,6 +162,56 @@ test("[DP-21] a pod whose record goes is closed at once; its address may be anot
   assert.equal(enrolment.byAddress("10.244.1.5")?.name, "shop/new");
 });
 
+test("[DP-21] [DIS-6] what a program that ended has left behind goes out before its pod is closed, for a short while", async (t) => {
+  const { enrolment, clock, native, changed, count } = await setUp(t);
+  const left = { connections: 1, sockets: 0 };
+  native.answers.set("pod.unfinished", () => ({ ...left }));
+  await enrolment.sync(read(record("old"), record("rest", { ips: ["10.244.1.6"] })));
+  changed.length = 0;
+  const going = enrolment.sync(
+    read(record("new"), record("rest", { ips: ["10.244.1.6"] }), record("other", { ips: ["10.244.1.7"] })),
+  );
+  await waitFor(
+    "the first look, and a pod that has nothing to do with it",
+    () => count("pod.unfinished") > 0 && count("pod.enrol") === 3,
+  );
+  assert.deepEqual(
+    [changed, enrolment.byName("shop/old" as never)?.workload.draining],
+    [[["shop/old"]], true],
+    "its clients are let go",
+  );
+  assert.equal(enrolment.byName("shop/new" as never), undefined, "its address is another's then");
+  for (const some of [
+    { connections: 0, sockets: 2 },
+    { connections: 0, sockets: 0 },
+  ]) {
+    assert.equal(count("pod.gone"), 0);
+    Object.assign(left, some);
+    const looks = count("pod.unfinished");
+    await waitFor("the next look", async () => {
+      await clock.advanceAsync(5);
+      return count("pod.unfinished") > looks;
+    });
+  }
+  await going;
+  assert.equal(count("pod.gone"), 1);
+  assert.equal(enrolment.byAddress("10.244.1.5")?.name, "shop/new");
+
+  // Peers that never end are not waited for longer.
+  left.connections = 1;
+  const beganMs = clock.monotonicMs();
+  let isOver = false;
+  void enrolment.sync(read()).then(() => {
+    isOver = true;
+  });
+  await waitFor("the end", async () => {
+    await clock.advanceAsync(5);
+    return isOver;
+  });
+  assert.ok(clock.monotonicMs() - beganMs < 1000, `${clock.monotonicMs() - beganMs} ms`);
+  assert.equal(count("pod.gone"), 4);
+});
+
 test("ports that a pod begins and ceases to listen on are told on", async (t) => {
   const { enrolment, changed } = await setUp(t);
   await enrolment.sync(read(record("web")));
@@ -178,7 +228,7 @@ test("a pod that was deleted and made again under its name is another pod: the o
   const before = enrolment.byName("shop/web" as never)?.number;
   await enrolment.sync(read(record("web", { uid: "another", netns: "/run/netns/other" })));
   const methods = native.calls.map((c) => c.method);
-  assert.deepEqual(methods, ["pod.enrol", "pod.gone", "pod.enrol"]);
+  assert.deepEqual(methods, ["pod.enrol", "pod.unfinished", "pod.gone", "pod.enrol"]);
   assert.notEqual(enrolment.byName("shop/web" as never)?.number, before);
 });
 

@@ -61,6 +61,12 @@ interface Entry {
   leaving?: Promise<unknown>;
   readonly ports: Set<number>;
 }
+/**
+ * What a program that ended has left in the agent's hands goes out before its pod is closed, at most for so long, ms: answers that it had
+ * written, requests that are told to go elsewhere. All is closed within a second (DP-21).
+ */
+const finishMs = 700;
+const lookMs = 20;
 /** Agents hear at different times that a tunnel is no longer announced: those that hear last may still open one until then, ms. */
 const settleMs = 1_000;
 
@@ -105,13 +111,17 @@ export class Enrolment implements LocalPods {
     const statuses = new Map<PodName, PodStatus>();
     const changed: PodName[] = [];
     const gone = [...this.#entries.keys()].filter((name) => !seen.has(name));
-    await Promise.all(gone.map((name) => this.#gone(name, changed)));
+    const left = new Set(gone.flatMap((name) => this.#entries.get(name)?.pod.workload.addresses ?? []));
+    const going = Promise.all(gone.map((name) => this.#gone(name, changed)));
     await Promise.all(
       read.records.map(async (record) => {
+        // Who has an address of one that goes comes after it.
+        if (record.ips.some((ip) => left.has(ip))) await going;
         const status = await this.#one(record, changed);
         statuses.set(status.pod, status);
       }),
     );
+    await going;
     this.#statuses = statuses;
     if (changed.length > 0) this.#parts.changed(changed);
     return this.statuses();
@@ -246,11 +256,25 @@ export class Enrolment implements LocalPods {
   async #gone(name: PodName, changed: PodName[]): Promise<void> {
     const entry = this.#entries.get(name);
     if (entry === undefined) return;
+    entry.pod = { ...entry.pod, workload: { ...entry.pod.workload, draining: true } };
+    await this.#finish(name);
     this.#forget(entry.pod);
     changed.push(name);
     const done = await this.#parts.native.call("pod.gone", { pod: name });
     if (done.ok) this.#parts.log.info("pod_gone", { pod: name, closed: done.value.closed });
     else this.#parts.log.error("pod_gone_failed", { pod: name, ...done.error });
+  }
+
+  /** Resolves when nothing of a pod that goes is under way any more; its clients are told to go if something is. */
+  async #finish(pod: PodName): Promise<void> {
+    const { clock, native, changed } = this.#parts;
+    const untilMs = clock.monotonicMs() + finishMs;
+    for (let looks = 0; ; looks++) {
+      const left = await native.call("pod.unfinished", { pod });
+      if (!left.ok || left.value.connections + left.value.sockets === 0 || clock.monotonicMs() >= untilMs) return;
+      if (looks === 0) changed([pod]);
+      await clock.sleep(lookMs);
+    }
   }
 
   #statusOf(entry: Entry, reason: string): PodStatus {

@@ -172,11 +172,7 @@ impl Calls {
                 Ok(json!({}))
             }
             "peers.put" => Ok(json!({})),
-            "connections.list" => {
-                let rows = self.gather(Message::Connections)?;
-                let hbone = self.shared.hbone_running().map(HboneSide::connections).unwrap_or_default();
-                Ok(json!({"connections": rows.into_iter().flatten().chain(hbone).collect::<Vec<_>>()}))
-            }
+            "connections.list" => Ok(json!({"connections": self.connections()?})),
             "connections.reset" => {
                 let p: ResetParams = params(method, args)?;
                 let reason = Reason::parse(&p.reason).unwrap_or(Reason::Administrative);
@@ -232,6 +228,17 @@ impl Calls {
             }
         }
         Ok(all)
+    }
+
+    fn connections(&self) -> Result<Vec<Value>, Fault> {
+        let rows = self.gather(Message::Connections)?;
+        let hbone = self.shared.hbone_running().map(HboneSide::connections).unwrap_or_default();
+        Ok(rows.into_iter().flatten().chain(hbone).collect())
+    }
+
+    /// How many connections of a pod are carried here.
+    pub fn open_connections(&self, pod: &str) -> Result<usize, Fault> {
+        Ok(self.connections()?.iter().filter(|row| row["pod"] == pod).count())
     }
 
     /// The kernel learns that the agent lives only while its workers do: a hung one counts as a hung agent (INT-14).

@@ -117,6 +117,10 @@ impl Calls {
                 self.pods.forget(pod_name(args)?);
                 Ok(json!({}))
             }
+            "pod.unfinished" => {
+                let pod = pod_name(args)?;
+                Ok(json!({"connections": self.open_connections(pod)?, "sockets": self.kernel()?.busy_sockets(pod)?}))
+            }
             "pod.gone" => {
                 let closed = self.kernel()?.pod_gone(pod_name(args)?)?;
                 self.pods.forget(pod_name(args)?);

@@ -73,6 +73,8 @@ export async function startFakeNative(listener: NativeListener, clock: Clock): P
       case "pod.enrol":
         pods.set(String(params.pod), params);
         return { cookie: pods.size, listening: [], existing: [], ms: 1, unguarded: "" };
+      case "pod.unfinished":
+        return { connections: 0, sockets: 0 };
       case "pod.unenrol":
       case "pod.gone":
         pods.delete(String(params.pod));

@@ -124,6 +124,14 @@ impl Kernel {
         }
     }
 
+    /// How many connections in a pod's namespace have bytes under way; 0 for one that is not enrolled.
+    pub fn busy_sockets(&self, key: &str) -> Result<usize, Fault> {
+        match self {
+            Self::Ebpf(bpf) => bpf.busy_sockets(key),
+            Self::Nftables(nft) => nft.busy_sockets(key),
+        }
+    }
+
     /// The pod has ended: closes every socket of its namespace and forgets it; returns how many were closed.
     pub fn pod_gone(&self, key: &str) -> Result<usize, Fault> {
         match self {

@@ -27,6 +27,8 @@ pub struct Socket {
     pub local: SocketAddr,
     pub remote: SocketAddr,
     pub v6only: bool,
+    /// Bytes that have come and were not read, and that were written and are not acknowledged; an end counts as one.
+    pub queued: (u32, u32),
     family: u8,
     /// The kernel's own id of the socket (inet_diag_sockid), which names exactly this one.
     id: [u8; 48],
@@ -54,7 +56,10 @@ fn parse(body: &[u8]) -> Option<Socket> {
     // An IPv6 socket on the IPv4 wildcard does not exist: `::` stays IPv6 here although it would map to nothing.
     let local = SocketAddr::new(address(head[0], &id[4..20]), port(0));
     let remote = SocketAddr::new(address(head[0], &id[20..36]), port(2));
-    Some(Socket { state: head[1], local, remote, v6only, family: head[0], id })
+    let number = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    // inet_diag_msg: rqueue and wqueue follow the id and the timer's expiry.
+    let queued = (number(56), number(60));
+    Some(Socket { state: head[1], local, remote, v6only, queued, family: head[0], id })
 }
 
 /// Lists the TCP sockets of a namespace in any of the given states (bits).
@@ -69,6 +74,11 @@ pub fn list(namespace: BorrowedFd<'_>, states: u32) -> io::Result<Vec<Socket>> {
         }
         Ok(found)
     })
+}
+
+/// How many connections of a namespace have bytes under way, in either direction.
+pub fn count_busy(namespace: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(list(namespace, STATES_CONNECTED)?.iter().filter(|s| s.queued != (0, 0)).count())
 }
 
 /// Ends the given connections with a reset; returns how many. The local end is `source` or `destination`; port 0 means any.

@@ -228,6 +228,12 @@ impl Bpf {
         }
     }
 
+    /// How many connections in a pod's namespace have bytes under way; 0 for one that is not enrolled.
+    pub fn busy_sockets(&self, key: &str) -> Result<usize, Fault> {
+        let pod = locked(&self.inner.members).get(key).map(|member| member.pod.clone());
+        pod.map_or(Ok(0), |pod| diag::count_busy(pod.namespace.as_fd()).map_err(|e| Fault::os("sockets_unread", key, &e)))
+    }
+
     /// The pod has ended: closes every socket of its namespace and forgets it; returns how many were closed.
     pub fn pod_gone(&self, key: &str) -> Result<usize, Fault> {
         let member = locked(&self.inner.members).remove(key);

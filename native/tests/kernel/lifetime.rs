@@ -244,11 +244,16 @@ fn pod_gone(lab: &Lab) {
     lab.allow_direct(&kernel, "a", to, 0);
     let mut streams: Vec<TcpStream> = (0..20).map(|_| lab.inside("a", move || TcpStream::connect(to)).unwrap()).collect();
     streams.iter_mut().for_each(|s| drop(lab::meet(s).unwrap()));
+    eventually("all that was sent has been read", || kernel.busy_sockets("test/a").unwrap() == 0);
+    // What comes back is not read.
+    streams[0].write_all(b"y").unwrap();
+    eventually("bytes are under way", || kernel.busy_sockets("test/a").unwrap() == 1);
+    assert_eq!(kernel.busy_sockets("test/nobody").unwrap(), 0);
     let started = Instant::now();
     let closed = kernel.pod_gone("test/b").unwrap();
     assert!(closed > 20, "{closed}");
     for stream in &mut streams {
-        assert!(stream.read(&mut [0]).is_err(), "reset, not silence");
+        assert!(stream.read_to_end(&mut Vec::new()).is_err(), "reset, not silence");
     }
     // "Within a second" on a machine that has nothing else to do.
     assert!(started.elapsed() < Duration::from_secs(10));

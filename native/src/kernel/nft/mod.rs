@@ -193,6 +193,12 @@ impl Nft {
         Ok(())
     }
 
+    /// See [`super::Kernel::busy_sockets`].
+    pub fn busy_sockets(&self, key: &str) -> Result<usize, Fault> {
+        let pod = locked(&self.inner.members).get(key).map(|member| member.pod.clone());
+        pod.map_or(Ok(0), |pod| diag::count_busy(pod.namespace.as_fd()).map_err(|e| Fault::os("sockets_unread", key, &e)))
+    }
+
     /// See [`super::Kernel::pod_gone`].
     pub fn pod_gone(&self, key: &str) -> Result<usize, Fault> {
         let member = locked(&self.inner.members).remove(key);
