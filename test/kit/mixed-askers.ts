@@ -13,7 +13,10 @@ export interface Asked {
   readonly failed?: string;
   /** By this client, on purpose. */
   readonly givenUp?: boolean;
-  /** It never left the client: Node refuses streams of its own that it had not written when a GOAWAY came, whatever that one promised. */
+  /**
+   * No server began it (REFUSED_STREAM, above the last stream of GOAWAY; RFC 9113 §8.7), so it may be asked again. Node says the same of
+   * streams of its own that it had not written when a GOAWAY came, whatever that one promised.
+   */
   readonly isUnsent?: boolean;
   readonly server?: string;
 }
@@ -178,7 +181,9 @@ export function http2Asker(host: string, churns: boolean): MixedAsker {
         if (code > 0) over(judge(plan, code, got));
       });
       stream.on("error", (error) => {
-        const isUnsent = stream.rstCode === constants.NGHTTP2_REFUSED_STREAM && sessions[at] !== session;
+        const isUnsent = stream.rstCode === constants.NGHTTP2_REFUSED_STREAM;
+        // What follows goes over another connection.
+        if (isUnsent && sessions[at] === session) sessions[at] = undefined;
         over(isUnsent ? { isUnsent } : { failed: `${method} ${path}: ${error.message}` });
       });
       stream.on("close", () => over({ failed: `${method} ${path}: closed with ${stream.rstCode}` }));

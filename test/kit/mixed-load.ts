@@ -1,4 +1,4 @@
-// Runs in a pod: HTTP/1.1, HTTP/2 and gRPC mixed, by clients that come and go and try nothing again but what they did not send. Arguments: HOST KINDS (of http1,http2,grpc) [steady|churn]; ports 80, 81, 82.
+// Runs in a pod: HTTP/1.1, HTTP/2 and gRPC mixed, by clients that come and go and try nothing again but what no server began, as curl and Go's client do. Arguments: HOST KINDS (of http1,http2,grpc) [steady|churn]; ports 80, 81, 82.
 // churn: connections end after a while, some requests are given up and some connections reset by the client, some requests are for what a policy denies.
 // Lines on stdin: "rate N" (requests a second), "max N" (N at once, as fast as they are answered), "report" -> counts since the last, "stop" -> the same, and the end.
 import { createInterface } from "node:readline";
@@ -11,7 +11,7 @@ export interface MixedReport {
   readonly failed: number;
   /** By the client itself, on purpose. */
   readonly givenUp: number;
-  /** Refused by the client itself before they were sent, and asked again, as RFC 9113 §8.7 allows. */
+  /** Begun by no server, and asked again on another connection (RFC 9113 §8.7). */
   readonly unsent: number;
   readonly connections: number;
   readonly reasons: Readonly<Record<string, number>>;
@@ -39,6 +39,8 @@ const fresh = () => ({
 let seen = fresh();
 /** Of each kind. More wait here: streams that wait in Node's client for a place on their connection are refused by it when that is to end. */
 const mostUnderWay = 80;
+/** How often a request goes again that no server began; curl does it 5 times, Go's client 6 times. */
+const mostAgain = 5;
 const underWayOf = new Map<MixedAsker, number>();
 let underWay = 0;
 let atOnce = 0;
@@ -62,16 +64,20 @@ function ask(): boolean {
     if (givenUp === true) seen.givenUp++;
     else if (failed === undefined && isUnsent !== true) seen.ok++;
     else {
-      const reason = `${asker.kind} ${failed ?? "refused twice"}`;
+      const reason = `${asker.kind} ${failed ?? "refused again and again"}`;
       seen.reasons.set(reason, (seen.reasons.get(reason) ?? 0) + 1);
     }
     if (atOnce > underWay) setImmediate(fill);
   };
-  asker.ask(number, (asked) => {
-    if (asked.isUnsent !== true) return over(asked);
-    seen.unsent++;
-    asker.ask(number, over);
-  });
+  let again = 0;
+  const told = (asked: Asked): void => {
+    if (asked.isUnsent !== true || again++ >= mostAgain) over(asked);
+    else {
+      seen.unsent++;
+      asker.ask(number, told);
+    }
+  };
+  asker.ask(number, told);
   return true;
 }
 function fill(): void {

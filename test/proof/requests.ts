@@ -1,4 +1,5 @@
-// Proof: no request is lost while agents are replaced or a service rolls, whether of HTTP/1.1, HTTP/2 or gRPC.
+// Proof: no request is lost while agents are replaced or a service rolls, whether of HTTP/1.1, HTTP/2 or gRPC. What no server began is asked again
+// by clients of HTTP/2 (RFC 9113 §8.7; grpc-js, Go, curl and nghttp2 do it unseen), nothing else is.
 import { setTimeout as sleep } from "node:timers/promises";
 import { httpService, type PodsOf, replicas, rollOut, startRequests } from "../kit/http-shop.ts";
 import { type TestLab, withLab } from "../kit/lab.ts";
