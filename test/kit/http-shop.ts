@@ -52,7 +52,7 @@ export async function rollOut(
     const next = Math.min(count, done + step);
     const fresh = pods(namespace, from + 1, 0, next);
     lab.write(`${app}.yaml`, manifest(...pods(namespace, from, done, count), ...fresh));
-    for (let i = done; i < next; i++) await lab.ready(`${namespace}/${app}-${from + 1}-${i}`, 60_000);
+    for (let i = done; i < next; i++) await lab.ready(`${namespace}/${app}-${from + 1}-${i}`, 180_000);
     lab.write(`${app}.yaml`, manifest(...pods(namespace, from, next, count), ...fresh));
     await waitFor(
       "the old pods are gone",

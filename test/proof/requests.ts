@@ -85,6 +85,7 @@ async function replaced(kind: Kind, times: number, rate: number, say: (line: str
     await sleep(2000);
     const reports = await Promise.all(loads.map((load) => load.stop()));
     for (const report of reports) none(`${kind.name} while agents are replaced`, report);
+    say(`${kind.name}, replaced: ${JSON.stringify(reports)}`);
     const isDrained = async (): Promise<boolean> =>
       (await lab.status()).nodes.every((node) => (node.agent?.draining ?? []).length === 0);
     await waitFor("the old agents have ended", isDrained, 200_000);
@@ -116,6 +117,7 @@ async function rolled(
     }
     const report = await load.stop();
     none(what, report);
+    say(`${what}: ${JSON.stringify(report)}`);
     facts = { rollouts: times, report };
   });
   return facts;
@@ -124,7 +126,7 @@ async function rolled(
 export const requests: Proof = {
   name: "requests",
   about:
-    "1,000 requests a second while agents are replaced 10 times; 20 rollouts of 10 pods without preStop at 500/s, retries off and on; HTTP/1.1, then HTTP/2 with gRPC; none fails (parts: web-replaced, web-rolled, mixed-replaced, mixed-rolled)",
+    "1,000 requests a second while agents are replaced 10 times; 20 rollouts of 10 pods without preStop at 500/s, retries off and on; HTTP/1.1, then HTTP/2 with gRPC; none fails (parts: web-replaced, web-rolled, mixed-replaced, mixed-rolled; web-rolled-off and -on, mixed-rolled-off and -on: with retries or without)",
   async run({ scale, say, only, rate }) {
     const rollouts = Math.max(1, Math.round(ROLLOUTS * scale));
     const replacements = Math.max(2, Math.round(REPLACEMENTS * scale));
@@ -133,8 +135,8 @@ export const requests: Proof = {
     for (const kind of [http1, streams]) {
       if (isAsked(`${kind.app}-replaced`))
         facts[`${kind.name}, replaced`] = await replaced(kind, replacements, rate ?? RATE, say);
-      if (!isAsked(`${kind.app}-rolled`)) continue;
       for (const withRetries of [false, true]) {
+        if (!isAsked(`${kind.app}-rolled`) && !isAsked(`${kind.app}-rolled-${withRetries ? "on" : "off"}`)) continue;
         const name = `${kind.name}, rolled, retries ${withRetries ? "on" : "off"}`;
         facts[name] = await rolled(kind, rollouts, rate ?? ROLLOUT_RATE, withRetries, say);
       }
