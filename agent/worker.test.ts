@@ -1,7 +1,6 @@
 // The place where the HTTP lane plugs in: a data thread takes a socket from native over a channel of its own and carries it.
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer as createHttp1 } from "node:http";
 import { connect as connectHttp2, createServer as createHttp2 } from "node:http2";
@@ -318,9 +317,8 @@ for (const [declared, isHttp2] of [
         const client = await hand(0, { ...way, protocol: null });
         const chunks: Buffer[] = [];
         client.on("data", (chunk: Buffer) => void chunks.push(chunk));
-        const ended = once(client, "end");
         client.write(text);
-        await ended;
+        await waitFor("the end", () => client.readableEnded);
         client.destroy();
         const got = Buffer.concat(chunks);
         if (!isHttp2 || text.includes("HTTP/1.1")) assert.match(got.toString("latin1"), /^HTTP\/1\.1 400 /, text);

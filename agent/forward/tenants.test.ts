@@ -290,3 +290,32 @@ test("[SEC-8] time for which another thread had the core is nobody's", () => {
   }
   assert.equal(isWaiting, false, "it waits for a few turns, not for those that 50 ms would take");
 });
+
+test("[SEC-8] a turn that ends before the loop has looked again leaves nobody waiting for ever", () => {
+  const { tenants, charge, look, endTurn } = setUp();
+  const [one, other] = [tenants.of("one"), tenants.of("other")];
+  one.startUs();
+  other.startUs();
+  tenants.sweep();
+  assert.ok(tenants.isContended);
+  // Long enough for a look's share, and forgotten by the turn's end.
+  charge(one, 10_000);
+  for (let i = 0; i < 40 && endTurn(); i++);
+  let went = 0;
+  if (!one.admit({ goOn: () => void went++ }))
+    for (let i = 0; i < 40 && went === 0; i++) {
+      look();
+      endTurn();
+    }
+  else went++;
+  assert.equal(went, 1);
+  look();
+  endTurn();
+  // The next one, when the looks that were due are over.
+  if (one.admit({ goOn: () => void went++ })) went++;
+  for (let i = 0; i < 40 && went === 1; i++) {
+    look();
+    endTurn();
+  }
+  assert.equal(went, 2);
+});

@@ -161,7 +161,8 @@ export class Tenant {
   /** Before `who` goes on. False: not now; it goes on later, without being asked again. */
   admit(who: Waiting): boolean {
     if (!this.isOut) return true;
-    this.queue.push(who);
+    // Not queued alone: its turn may have ended before the loop looked again, and nobody would.
+    this.wait(who);
     return false;
   }
 
