@@ -44,8 +44,22 @@ const turnUs = 1_000;
 const longestUs = 5_000;
 /** Of a turn's time, what a namespace may use at a stretch: then the loop looks for others' bytes, which so wait for no more than this. */
 const stretchUs = 60;
+/**
+ * The same of a namespace that is alone, lest the first of another waits for all that a flood has sent meanwhile. Many connections that ask
+ * and are answered stay below.
+ */
+const loneStretchUs = 4_000;
+/** Reads that are not even measured before; so many bytes count as one more. */
+const freeReads = 16;
+const readBits = 9;
 /** What reading costs around the work that is measured: system calls, the loop. */
 const overheadUs = 15;
+/**
+ * A read that takes longer than this and so many times the mean has met something that is not its own, such as a collection of the garbage
+ * that others left: it is not charged with that. Who does so again and again raises its mean.
+ */
+const oddUs = 2_000;
+const oddTimes = 8;
 
 export class Tenant {
   readonly namespace: string;
@@ -110,15 +124,17 @@ export class Tenant {
     return this.#owner.isContended;
   }
 
-  /** When a read begins: µs, or 0 while nobody's time is measured. */
-  startUs(): number {
+  /** When a read of so many bytes begins: µs, or 0 while nobody's time is measured. */
+  startUs(bytes = 0): number {
+    if (this.activeFor === 0) this.#owner.wakes();
     this.activeFor = sweepsActive;
-    return this.#owner.isContended ? this.#owner.nowUs() : 0;
+    return this.#owner.isContended || this.#owner.isLongLook(this, bytes) ? this.#owner.nowUs() : 0;
   }
 
   /**
    * A read that began at `startUs` has been worked off. False: this turn's time is used up, and `who` goes on in a later one. Whoever is
-   * alone has no turns to keep. With others there it may use only part of the thread, so that these find it free, not just fair.
+   * alone has no turns to keep, and waits at most until the loop has looked for bytes. With others there it may use only part of the thread,
+   * so that these find it free, not just fair.
    */
   spend(startUs: number, who: Waiting): boolean {
     this.noteRead(startUs);
@@ -128,7 +144,7 @@ export class Tenant {
   /** The same of a read behind which there is no room for more, so that nobody waits. */
   noteRead(startUs: number): void {
     if (startUs === 0) return;
-    const cost = this.sinceUs(startUs);
+    const cost = Math.min(this.sinceUs(startUs), Math.max(oddUs, this.meanUs * oddTimes));
     this.meanUs += (cost - this.meanUs) / 8;
     this.charge(cost);
   }
@@ -141,21 +157,21 @@ export class Tenant {
   /** Whether work that began then may go on, where it can be cut. */
   hasTime(startUs: number): boolean {
     const cost = this.sinceUs(startUs);
+    if (!this.#owner.isContended) return this.stretch + cost < loneStretchUs;
     return this.stretch + cost < stretchUs && this.used + cost <= this.limits.share * turnUs;
   }
 
   /** `who` goes on later, without being asked again. */
   wait(who: Waiting): void {
-    this.#owner.startTurn(this);
+    this.#owner.startFor(this);
     this.queue.push(who);
   }
 
   /** Nothing more may be done for it now: what it sent is to be kept for later. */
   get isOut(): boolean {
-    return (
-      this.#owner.isContended &&
-      (this.used > this.limits.share * turnUs || this.stretch >= stretchUs || this.queue.length > 0)
-    );
+    if (this.queue.length > 0) return true;
+    if (!this.#owner.isContended) return this.stretch >= loneStretchUs;
+    return this.used > this.limits.share * turnUs || this.stretch >= stretchUs;
   }
 
   /** Before `who` goes on. False: not now; it goes on later, without being asked again. */
@@ -168,22 +184,28 @@ export class Tenant {
 
   /** Work of `cost` µs done for it. */
   charge(cost: number): void {
-    if (!this.#owner.isContended) return;
-    this.#owner.startTurn(this);
-    this.used += cost;
     this.stretch += cost;
+    this.#owner.startFor(this);
+    if (!this.#owner.isContended) return;
+    this.used += cost;
     this.charged += cost;
   }
 
   /** The loop has looked for bytes: as many go on as there is time for. True: there are more, and there is time for them in this turn. */
   endStretch(): boolean {
     this.stretch = 0;
-    const leftUs = Math.min(stretchUs, this.limits.share * turnUs - this.used);
+    const isAlone = !this.#owner.isContended;
+    const leftUs = isAlone ? loneStretchUs : Math.min(stretchUs, this.limits.share * turnUs - this.used);
     if (leftUs > 0 && this.queue.length > 0) {
       const count = Math.max(1, Math.floor(leftUs / Math.max(1, this.meanUs)));
       for (const who of this.queue.splice(0, count)) who.goOn();
     }
-    return this.queue.length > 0 && this.used < this.limits.share * turnUs;
+    return this.queue.length > 0 && (isAlone || this.used < this.limits.share * turnUs);
+  }
+
+  /** It has done nothing since the loop last looked for bytes, and nobody waits. */
+  get isIdle(): boolean {
+    return this.stretch === 0 && this.queue.length === 0;
   }
 
   /** After `elapsedUs` of turns; `worked`: the part of what was charged in this one that the thread really worked. True: there is more to be done in a next one. */
@@ -209,10 +231,14 @@ export class Tenants {
   readonly #look = (): void => this.#endStretch();
   #isTurn = false;
   #isStretch = false;
+  /** Since the loop last looked for bytes; or some time before. */
+  #reads = 0;
   #beganUs = 0;
   /** What the thread had worked at the end of the last turn, or at a sweep behind it: a turn begins behind its first work. */
   #seenCpuUs = 0;
-  /** More than one has something to do. */
+  /** Namespaces that have something to do. */
+  #awake = 0;
+  /** More than one has. */
   isContended = false;
   readonly nowUs: () => number;
 
@@ -235,9 +261,23 @@ export class Tenants {
     return this.#tenants.size;
   }
 
-  startTurn(tenant: Tenant): void {
+  /** Whether the loop has not looked for bytes for so many reads, and this one more, that their time is to be kept. */
+  isLongLook(tenant: Tenant, bytes: number): boolean {
+    this.#reads += 1 + (bytes >> readBits);
+    if (this.#reads < freeReads) return false;
     this.#active.add(tenant);
     this.#startStretch();
+    return true;
+  }
+
+  /** It worked, or waits: there is an end to that. */
+  startFor(tenant: Tenant): void {
+    this.#active.add(tenant);
+    this.#startStretch();
+    if (this.isContended) this.#startTurn();
+  }
+
+  #startTurn(): void {
     if (this.#isTurn) return;
     this.#isTurn = true;
     this.#beganUs = this.nowUs();
@@ -252,7 +292,10 @@ export class Tenants {
 
   #endStretch(): void {
     this.#isStretch = false;
-    for (const tenant of this.#active) if (tenant.endStretch()) this.#startStretch();
+    this.#reads = 0;
+    for (const tenant of this.#active)
+      if (tenant.endStretch()) this.#startStretch();
+      else if (!this.#isTurn && tenant.isIdle) this.#active.delete(tenant);
   }
 
   #endTurn(): void {
@@ -264,8 +307,10 @@ export class Tenants {
     // While another thread had its core, nobody used this one's time: a namespace is not to wait for that.
     const worked = charged > cpuUs ? cpuUs / charged : 1;
     for (const tenant of [...this.#active])
-      if (tenant.endTurn(elapsedUs, worked)) this.startTurn(tenant);
-      else this.#active.delete(tenant);
+      if (tenant.endTurn(elapsedUs, worked)) {
+        this.#startStretch();
+        this.#startTurn();
+      } else if (tenant.isIdle) this.#active.delete(tenant);
   }
 
   /** Worked since the last call. */
@@ -275,19 +320,28 @@ export class Tenants {
     return this.#seenCpuUs - before;
   }
 
+  /** One more has something to do. Whoever is alone until then is held from now on, not from the next sweep: all that asks meanwhile would wait. */
+  wakes(): void {
+    this.#awake++;
+    if (this.isContended || this.#awake === 1) return;
+    if (!this.#isTurn) this.#takeCpuUs();
+    this.isContended = true;
+  }
+
   /** Before the connections of a sweep say what they hold. */
   sweep(): void {
     if (!this.#isTurn) this.#takeCpuUs();
-    let active = 0;
+    let awake = 0;
     for (const tenant of this.#tenants.values()) {
       tenant.bytes = tenant.held;
       tenant.held = 0;
       if (tenant.activeFor > 0) {
         tenant.activeFor--;
-        active++;
+        awake++;
       }
     }
-    this.isContended = active > 1;
+    this.#awake = awake;
+    this.isContended = awake > 1;
   }
 
   /** What was refused since the last call; namespaces without anything are forgotten. */

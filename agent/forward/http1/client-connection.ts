@@ -97,7 +97,7 @@ export abstract class ClientConnection extends ExchangeCore implements Swept, Wa
 
   private read(n: number): boolean {
     this.activeMs = this.times.now;
-    const startUs = this.tenant?.startUs() ?? 0;
+    const startUs = this.tenant?.startUs(n) ?? 0;
     // Many may have sent something at once.
     if (startUs > 0 && this.tenant?.isOut === true && !this.isHeld) return this.putOff(n);
     let going: boolean;
@@ -137,7 +137,7 @@ export abstract class ClientConnection extends ExchangeCore implements Swept, Wa
   goOn(): void {
     this.isHeld = false;
     if (this.isConsuming || this.state === CLOSED) return;
-    const startUs = this.rest.isEmpty ? 0 : (this.tenant?.startUs() ?? 0);
+    const startUs = this.rest.isEmpty ? 0 : (this.tenant?.startUs(this.rest.to - this.rest.from) ?? 0);
     try {
       this.readOn();
     } catch (error) {

@@ -94,7 +94,7 @@ export class Upstream implements ServerLink, Waiting {
     this.hasAnswered = true;
     exchange.touch();
     const { tenant } = exchange;
-    const startUs = tenant?.startUs() ?? 0;
+    const startUs = tenant?.startUs(n) ?? 0;
     let going = false;
     try {
       if (this.rest.isEmpty) going = this.consume(exchange, this.area.raw, ROOM, ROOM + n);

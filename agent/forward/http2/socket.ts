@@ -8,6 +8,11 @@ import type { Http2Request, Http2Response } from "./head.ts";
 const readBytes = 64 * 1024;
 /** A shorter rest of a read buffer is not read into. */
 const leastBytes = 24 * 1024;
+/** A shorter rest of a read is copied, a longer one stays where it is, and the next read goes elsewhere. */
+const leastKept = 8 * 1024;
+/** Read buffers of connections that are gone, and of what waited and was worked off: new memory for each would be a flood of garbage. */
+const spare: Buffer[] = [];
+const mostSpare = 16;
 /** How long a peer may owe the rest of a head, its settings or their acknowledgement. */
 const dueMs = 10_000;
 /** After GOAWAY what still comes is thrown away for so long, lest a reset overtakes the GOAWAY; and no more than so much of it. */
@@ -31,8 +36,8 @@ export class Turn {
 }
 
 export interface ReadGate {
-  /** Before a read is worked off. Gives whether there is time to be kept: then `goesOn` is asked behind each frame. */
-  beforeRead(): boolean;
+  /** Before a read of so many bytes is worked off. Gives whether there is time to be kept: then `goesOn` is asked behind each frame. */
+  beforeRead(bytes: number): boolean;
   readonly goesOn: () => boolean;
   /** A read, or a part of it, has been worked off. False: nothing more until `resume`. */
   afterRead(isWhole: boolean): boolean;
@@ -53,6 +58,8 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
   gate: ReadGate | undefined;
   /** Of a read that was not worked off to its end, for want of time. */
   private rest: Buffer | null = null;
+  /** The read buffer in which it lies, if nobody else has a part of that. */
+  private restArea: Buffer | null = null;
 
   constructor(options: Omit<Http2Options<H>, "wake" | "nowMs">, turn: Turn, clock: SocketClock) {
     this.clock = clock;
@@ -67,7 +74,7 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
   onread(): { buffer: () => Uint8Array; callback: (bytes: number) => boolean } {
     return {
       buffer: () => {
-        this.buffer ??= Buffer.allocUnsafeSlow(readBytes);
+        this.buffer ??= spare.pop() ?? Buffer.allocUnsafeSlow(readBytes);
         return this.buffer;
       },
       callback: (bytes) => {
@@ -79,14 +86,36 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
 
   private readNow(read: Buffer, buffer: Buffer): boolean {
     const { gate } = this;
-    const goesOn = gate?.beforeRead() === true ? gate.goesOn : undefined;
+    const goesOn = gate?.beforeRead(read.length) === true ? gate.goesOn : undefined;
     const used = goesOn?.() === false ? 0 : this.receive(read, goesOn);
+    const gave = used > 0 && this.connection.gave;
     // Somebody keeps a part of what was read; the rest is still ours.
-    if (used > 0 && this.connection.gave)
-      this.buffer = buffer.length - read.length < leastBytes ? null : buffer.subarray(read.length);
-    // The next read takes this memory again.
-    if (used < read.length) this.rest = Buffer.from(read.subarray(used));
+    if (gave) this.buffer = buffer.length - read.length < leastBytes ? null : buffer.subarray(read.length);
+    if (used < read.length) this.keep(read.subarray(used), buffer, gave);
     return gate === undefined || gate.afterRead(this.rest === null);
+  }
+
+  /** `rest` of a read into `buffer`, which the next read would take again if it had not been given away. */
+  private keep(rest: Buffer, buffer: Buffer, gave: boolean): void {
+    if (!gave && rest.length < leastKept) this.rest = Buffer.from(rest);
+    else {
+      this.rest = rest;
+      if (gave) return;
+      if (buffer.length === readBytes) this.restArea = buffer;
+      this.buffer = null;
+    }
+  }
+
+  private freeRest(): void {
+    this.rest = null;
+    if (this.restArea !== null && spare.length < mostSpare) spare.push(this.restArea);
+    this.restArea = null;
+  }
+
+  private freeAll(): void {
+    this.freeRest();
+    if (this.buffer?.length === readBytes && spare.length < mostSpare) spare.push(this.buffer);
+    this.buffer = null;
   }
 
   /** There is time again: for at least one frame of what was kept. */
@@ -94,8 +123,10 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
     const { gate, rest } = this;
     if (this.socket?.destroyed !== false) return;
     if (rest !== null && gate !== undefined) {
-      const used = this.receive(rest, gate.beforeRead() ? gate.goesOn : undefined);
-      this.rest = used < rest.length ? rest.subarray(used) : null;
+      const used = this.receive(rest, gate.beforeRead(rest.length) ? gate.goesOn : undefined);
+      if (used > 0 && this.connection.gave) this.restArea = null;
+      if (used < rest.length) this.rest = rest.subarray(used);
+      else this.freeRest();
       if (!gate.afterRead(this.rest === null)) return;
     }
     this.socket.resume();
@@ -117,6 +148,7 @@ export class Http2Socket<H extends Http2Request | Http2Response> {
     socket.on("close", () => {
       this.lost("transport_close");
       this.cancelDue?.();
+      this.freeAll();
     });
     this.watch();
     this.flush();

@@ -40,7 +40,7 @@ function setUp() {
 test("[SEC-8] nobody measures, and nobody waits, where a connection is nobody's or its namespace is alone", () => {
   const { tenants, gate, work } = setUp();
   const read = (): boolean => {
-    const isMeasured = gate.beforeRead();
+    const isMeasured = gate.beforeRead(100);
     work(50_000);
     return !isMeasured && gate.afterRead(true);
   };
@@ -53,19 +53,19 @@ test("[SEC-8] a read that used its namespace's time up is the last for now, one 
   const { tenants, gate, work, turns, crowd, resumed } = setUp();
   gate.tenant = tenants.of("a");
   crowd();
-  assert.ok(gate.beforeRead());
+  assert.ok(gate.beforeRead(100));
   work(1_000);
   assert.equal(gate.goesOn(), false, "the rest of it is to be kept");
   assert.equal(gate.afterRead(false), false);
   assert.equal(resumed(), 0);
   turns(20);
   assert.equal(resumed(), 1);
-  assert.ok(gate.beforeRead());
+  assert.ok(gate.beforeRead(100));
   work(1_000);
   assert.equal(gate.afterRead(true), false);
   turns(20);
   assert.equal(resumed(), 2);
-  assert.ok(gate.beforeRead());
+  assert.ok(gate.beforeRead(100));
   work(1);
   assert.ok(gate.goesOn());
   assert.ok(gate.afterRead(true), "there is time again");

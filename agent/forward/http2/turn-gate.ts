@@ -17,8 +17,8 @@ export class TurnGate implements ReadGate, Waiting {
     this.resume = resume;
   }
 
-  beforeRead(): boolean {
-    this.startUs = this.tenant?.startUs() ?? 0;
+  beforeRead(bytes: number): boolean {
+    this.startUs = this.tenant?.startUs(bytes) ?? 0;
     return this.startUs > 0;
   }
 
