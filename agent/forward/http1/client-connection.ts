@@ -75,6 +75,7 @@ export abstract class ClientConnection extends ExchangeCore implements Swept, Wa
       this.state = CLOSED;
       times.remove(this);
       this.clientGone();
+      this.area.free();
     });
     times.add(this);
   }

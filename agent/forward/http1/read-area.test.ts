@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { ROOM } from "./out-buffer.ts";
-import { Carry } from "./read-area.ts";
+import { Carry, ReadArea } from "./read-area.ts";
 
 test("[SEC-8] reads that are put off again and again in one body use one piece of memory; with the body it goes", () => {
   const carry = new Carry();
@@ -21,6 +21,44 @@ test("[SEC-8] reads that are put off again and again in one body use one piece o
   carry.set(Buffer.alloc(1024 * 1024), 0, 1024 * 1024);
   carry.clear(true);
   assert.equal(carry.buf, undefined, "more than one read's worth is kept for nobody");
+});
+
+test("[SEC-8] memory of connections that are gone is used again, never by two at once, and not while it is still being written out", () => {
+  const step = fc.record({
+    kind: fc.constantFrom("open", "read", "large", "small", "lend", "close"),
+    which: fc.nat({ max: 30 }),
+  });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 100 }), (steps) => {
+      const open: ReadArea[] = [];
+      const lent = new Set<ArrayBufferLike>();
+      for (const { kind, which } of steps) {
+        const area = open[which % Math.max(1, open.length)];
+        if (kind === "open") {
+          open.push(new ReadArea());
+          open.at(-1)?.next();
+        } else if (area === undefined) continue;
+        else if (kind === "read") area.next();
+        else if (kind === "large" || kind === "small") area.wantsLarge = kind === "large";
+        else if (kind === "lend") {
+          area.lent = true;
+          lent.add(area.raw.buffer);
+        } else {
+          area.free();
+          assert.equal(area.raw.length, 0);
+          open.splice(open.indexOf(area), 1);
+        }
+        const inUse = open.filter((each) => !each.lent).map((each) => each.raw.buffer);
+        assert.equal(new Set(inUse).size, inUse.length);
+        assert.ok(!inUse.some((memory) => lent.has(memory)));
+      }
+      for (const area of open) area.free();
+    }),
+  );
+  const one = new ReadArea();
+  const { raw } = one;
+  one.free();
+  assert.equal(new ReadArea().raw, raw);
 });
 
 test("[TRF-7] what is kept is what came, with room around it, whatever is taken away and lent meanwhile", () => {

@@ -8,6 +8,10 @@ const allocate = (size: number): Buffer => Buffer.allocUnsafeSlow(size + 2 * ROO
 // Large areas move between the connections that are in the middle of a body; this many are kept for the next.
 const spare: Buffer[] = [];
 const mostSpare = 64;
+/** Small ones of connections that are gone: new memory for each of a flood of connections would be as much garbage. */
+const spareSmall: Buffer[] = [];
+const mostSpareSmall = 64;
+const none = Buffer.alloc(0);
 
 /**
  * One per socket: Node takes the next area right after each callback, so none can be shared. Small, until a body fills it.
@@ -23,7 +27,7 @@ export class ReadArea {
   lent = false;
 
   constructor() {
-    this.small = allocate(smallBytes);
+    this.small = spareSmall.pop() ?? allocate(smallBytes);
     this.raw = this.small;
   }
 
@@ -42,11 +46,22 @@ export class ReadArea {
     this.lent = false;
     if (this.wantsLarge) this.raw = spare.pop() ?? allocate(largeBytes);
     else {
-      this.small ??= allocate(smallBytes);
+      this.small ??= spareSmall.pop() ?? allocate(smallBytes);
       this.raw = this.small;
     }
     this.area = this.raw.subarray(ROOM, this.raw.length - ROOM);
     return this.area;
+  }
+
+  /** Its socket is closed, and nothing is read any more. */
+  free(): void {
+    const { raw, small } = this;
+    if (small !== undefined && !(this.lent && raw === small) && spareSmall.length < mostSpareSmall)
+      spareSmall.push(small);
+    if (raw !== small && !this.lent && spare.length < mostSpare) spare.push(raw);
+    this.small = undefined;
+    this.area = undefined;
+    this.raw = none;
   }
 }
 

@@ -244,6 +244,7 @@ export class Upstream implements ServerLink, Waiting {
     const exchange = this.exchange;
     this.exchange = undefined;
     exchange?.upstreamFailed(this, "upstream_reset");
+    this.area.free();
   }
 
   destroy(): void {
