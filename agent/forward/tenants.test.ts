@@ -91,35 +91,33 @@ test("[SEC-8] a namespace that holds too much memory loses those that hold more 
 });
 
 test("[SEC-8] whoever is alone has all of the time, and waits for no turn; after some ms at a stretch the loop looks for others", () => {
-  const { tenants, endTurn, look, read } = setUp();
+  const { tenants, endTurn, look, goAway } = setUp();
   const a = tenants.of("a");
   tenants.of("b").open();
   let waiting = 0;
   const who: Waiting = { goOn: () => void waiting-- };
-  let longest = 0;
-  let sinceLook = 0;
-  for (let i = 0; i < 1000; i++) {
-    if (!read(a, 500, who)) waiting++;
-    longest = Math.max(longest, ++sinceLook);
-    // Read on until nobody may go on without a look.
-    if (waiting > 0) {
-      while (look());
-      sinceLook = 0;
-    }
+  /** Of so many bytes; whether it may go on. */
+  const read = (bytes: number, us: number): boolean => {
+    const startUs = a.startUs(bytes);
+    goAway(us);
+    return a.spend(startUs, who);
+  };
+  const stretchOf = (bytes: number, us: number): number => {
+    let reads = 1;
+    for (; read(bytes, us); reads++) assert.ok(reads < 10_000, "never looks");
+    waiting++;
+    while (look());
     assert.equal(waiting, 0);
-    if (i % 100 === 0) tenants.sweep();
+    return reads;
+  };
+  for (let i = 0; i < 100; i++) {
+    const reads = stretchOf(100, 100);
+    assert.ok(reads >= 40 && reads <= 64, `${reads} short reads`);
+    const long = stretchOf(64 * 1024, 300);
+    assert.ok(long >= 12 && long <= 20, `${long} long reads`);
+    tenants.sweep();
   }
-  assert.ok(longest > 16 && longest <= 30, String(longest));
   assert.equal(endTurn(), false, "there are no turns");
-  look();
-  // Few reads are not even measured, unless they are long.
-  for (let i = 0; i < 16; i++) a.startUs();
-  look();
-  for (let i = 0; i < 15; i++) assert.equal(a.startUs(100), 0);
-  assert.ok(a.startUs(100) > 0);
-  look();
-  assert.equal(a.startUs(100), 0);
-  assert.ok(a.startUs(64 * 1024) > 0);
 });
 
 test("[SEC-8] a flood that was alone has its share from the moment on that another asks, not from the next sweep", () => {

@@ -49,7 +49,7 @@ const stretchUs = 60;
  * and are answered stay below.
  */
 const loneStretchUs = 4_000;
-/** Reads that are not even measured before; so many bytes count as one more. */
+/** The clock is looked at after so many of its reads, no oftener; so many bytes count as one more. */
 const freeReads = 16;
 const readBits = 9;
 /** What reading costs around the work that is measured: system calls, the loop. */
@@ -231,8 +231,9 @@ export class Tenants {
   readonly #look = (): void => this.#endStretch();
   #isTurn = false;
   #isStretch = false;
-  /** Since the loop last looked for bytes; or some time before. */
+  /** Since the clock was last looked at; and when the stretch under way began. */
   #reads = 0;
+  #lookUs = 0;
   #beganUs = 0;
   /** What the thread had worked at the end of the last turn, or at a sweep behind it: a turn begins behind its first work. */
   #seenCpuUs = 0;
@@ -261,12 +262,15 @@ export class Tenants {
     return this.#tenants.size;
   }
 
-  /** Whether the loop has not looked for bytes for so many reads, and this one more, that their time is to be kept. */
+  /** Of a namespace that is alone: whether this read of it is one to be measured, or it has used up its stretch. */
   isLongLook(tenant: Tenant, bytes: number): boolean {
+    if (tenant.stretch >= loneStretchUs) return true;
     this.#reads += 1 + (bytes >> readBits);
     if (this.#reads < freeReads) return false;
+    this.#reads = 0;
     this.#active.add(tenant);
-    this.#startStretch();
+    if (this.#isStretch) tenant.stretch = Math.max(tenant.stretch, this.nowUs() - this.#lookUs);
+    else this.#startStretch();
     return true;
   }
 
@@ -287,6 +291,7 @@ export class Tenants {
   #startStretch(): void {
     if (this.#isStretch) return;
     this.#isStretch = true;
+    this.#lookUs = this.nowUs();
     this.#loop.afterLook(this.#look);
   }
 
