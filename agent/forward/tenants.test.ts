@@ -137,27 +137,6 @@ test("[SEC-8] a flood that was alone has its share from the moment on that anoth
   assert.equal(waiting, 0);
 });
 
-test("[SEC-8] who works behind the loop's look, and whose turn ends before the next, is not put off for ever", () => {
-  const { tenants, endTurn, look, charge, contend } = setUp();
-  const [a, b] = [tenants.of("a"), tenants.of("b")];
-  contend(a, b);
-  charge(a, 100);
-  endTurn(5_000);
-  let isWaiting = a.isOut;
-  if (isWaiting)
-    isWaiting = !a.admit({
-      goOn() {
-        isWaiting = false;
-      },
-    });
-  for (let turn = 0; turn < 5; turn++) {
-    look();
-    endTurn();
-  }
-  assert.equal(isWaiting, false);
-  assert.equal(a.isOut, false);
-});
-
 test("[SEC-8] a flood has its share of the time and no more, however many connections it has; others are not held up", () => {
   const { tenants, endTurn, look, read, contend } = setUp({ connections: 10_000 });
   const [flood, other] = [tenants.of("flood"), tenants.of("other")];
