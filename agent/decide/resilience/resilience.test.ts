@@ -49,6 +49,21 @@ test("[RES-4] closed -> open -> half-open -> one probe -> closed, each transitio
   assert.deepEqual(seen, [1, 1, 1, 1, 0]);
 });
 
+test("[RES-4] detection takes no time: the N-th failure in a row opens it by itself, without a sweep or a timer", () => {
+  for (const failures of [1, 2, 5, 100]) {
+    const { stats, breakers } = setUp();
+    const settings = { ...policy, failures };
+    // All at one moment of a clock that stands still.
+    for (let i = 1; i < failures; i++) {
+      breakers.report(0, true, settings, 1000);
+      assert.deepEqual([breakers.state(0), stats.gates[0]], ["closed", 0], `${i} of ${failures}`);
+    }
+    breakers.report(0, true, settings, 1000);
+    assert.deepEqual([breakers.state(0), stats.gates[0], breakers.admit(0, settings, 1000)], ["open", 1, false]);
+    assert.equal(breakers.counts[transitions.opened], 1);
+  }
+});
+
 test("[RES-4] recovery backs off from 5 to 30 s, and begins anew after it closed", () => {
   const { breakers } = setUp();
   let now = 0;
