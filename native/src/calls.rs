@@ -172,7 +172,11 @@ impl Calls {
                 Ok(json!({}))
             }
             "peers.put" => Ok(json!({})),
-            "connections.list" => Ok(json!({"connections": self.connections()?})),
+            "connections.list" => {
+                let rows = self.gather(Message::Connections)?;
+                let hbone = self.shared.hbone_running().map(HboneSide::connections).unwrap_or_default();
+                Ok(json!({"connections": rows.into_iter().flatten().chain(hbone).collect::<Vec<_>>()}))
+            }
             "connections.reset" => {
                 let p: ResetParams = params(method, args)?;
                 let reason = Reason::parse(&p.reason).unwrap_or(Reason::Administrative);
@@ -230,15 +234,12 @@ impl Calls {
         Ok(all)
     }
 
-    fn connections(&self) -> Result<Vec<Value>, Fault> {
-        let rows = self.gather(Message::Connections)?;
-        let hbone = self.shared.hbone_running().map(HboneSide::connections).unwrap_or_default();
-        Ok(rows.into_iter().flatten().chain(hbone).collect())
-    }
-
-    /// How many connections of a pod are carried here.
+    /// How many connections of a pod are carried here: counted where they are, since this is asked again and again while a pod goes.
     pub fn open_connections(&self, pod: &str) -> Result<usize, Fault> {
-        Ok(self.connections()?.iter().filter(|row| row["pod"] == pod).count())
+        let name: Arc<str> = pod.into();
+        let counts = self.gather(|reply| Message::Count { pod: name.clone(), reply })?;
+        let hbone = self.shared.hbone_running().map_or(0, |side| side.open_connections(pod));
+        Ok(counts.iter().sum::<usize>() + hbone)
     }
 
     /// The kernel learns that the agent lives only while its workers do: a hung one counts as a hung agent (INT-14).

@@ -76,6 +76,11 @@ impl HboneSide {
         self.hbone.registry().streams().iter().map(|s| connection(s)).collect()
     }
 
+    /// How many of them are a pod's.
+    pub fn open_connections(&self, pod: &str) -> usize {
+        self.hbone.registry().streams().iter().filter(|s| &*s.pod == pod).count()
+    }
+
     /// Rows of `tunnels.list`.
     pub fn tunnels(&self) -> Vec<Value> {
         self.hbone.registry().tunnels().iter().map(|t| tunnel(t)).collect()

@@ -26,6 +26,9 @@ impl Worker {
                 Message::Connections(reply) => {
                     let _ = reply.send(self.conns.iter().map(|(_, c)| row(c)).collect());
                 }
+                Message::Count { pod, reply } => {
+                    let _ = reply.send(self.conns.iter().filter(|(_, c)| *c.pod.name == *pod).count());
+                }
                 Message::Tunnels(reply) => {
                     let _ = reply.send(self.list_tunnels());
                 }

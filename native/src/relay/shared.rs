@@ -46,6 +46,11 @@ pub enum Message {
         drain_ms: u64,
     },
     Connections(Sender<Vec<Value>>),
+    /// How many connections of this pod are there?
+    Count {
+        pod: Arc<str>,
+        reply: Sender<usize>,
+    },
     Tunnels(Sender<Vec<Value>>),
     Reset {
         ids: Arc<[u64]>,
