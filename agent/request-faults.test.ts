@@ -8,6 +8,7 @@ import type { RouteFilter } from "./api/http-filters.ts";
 import { defaultPolicy } from "./api/http-policy.ts";
 
 const noFault = { headers: [], delayMs: 0, delayPercent: 0, abortStatus: 0, abortPercent: 0, expiresMs: 0 };
+const always = { headers: [], percent: 100, expiresMs: 0 };
 const trap = service("shop", "trap", "10.96.0.2", [{ port: 80, nodePort: 0, protocol: "http" }]);
 
 /** The service web behind one route with these filters, and a service trap beside it. */
@@ -42,13 +43,13 @@ test("[TRF-4] an injected delay comes before the server, which then answers", as
 });
 
 test("[TRF-8] a tarpit holds its answer back; a diverted request gets the other service's answer", async (t) => {
-  const held = await routed(t, [{ kind: "tarpit", value: { holdMs: 400, status: 429, percent: 100 } }]);
+  const held = await routed(t, [{ kind: "tarpit", value: { ...always, holdMs: 400, status: 429 } }]);
   const began = performance.now();
   assert.equal((await held.get("/")).status, 429);
   assert.ok(performance.now() - began >= 390, `${performance.now() - began} ms`);
   assert.equal(held.dialled.length, 0);
   assert.deepEqual(counted(held), ["429 FI"]);
 
-  const diverted = await routed(t, [{ kind: "divert", value: { backend: backend("trap"), percent: 100 } }]);
+  const diverted = await routed(t, [{ kind: "divert", value: { ...always, backend: backend("trap") } }]);
   assert.equal((await diverted.get("/x")).body, "trap GET /x");
 });

@@ -129,6 +129,11 @@ export class RequestWatch<D extends Editing> {
     this.#hit = hit;
   }
 
+  /** A policy sends it to another service than was asked for. */
+  diverted(): void {
+    this.#reason = "diverted";
+  }
+
   /** Who calls, and how unusual that is. */
   enriched(features: RequestFeatures | undefined): void {
     this.#features = features;

@@ -129,6 +129,7 @@ export class RequestFlow implements Handler {
     const routed = decideRequest(table, head, { random, nowMs: wallMs(), faults: true });
     this.#watch.routed(routed.hit);
     if (routed.kind === "answer") return this.#own(routeAnswer(routed));
+    if (routed.isDiverted) this.#watch.diverted();
     this.#routed = routed;
     this.#ways = this.#book.backend(routed.backend);
     return this.#begin(head, this.#ways);

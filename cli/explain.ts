@@ -217,7 +217,13 @@ function printRequest(request: Fields, out: Call["output"]["out"]): void {
     `    route             ${request.answer === undefined ? rule : text(request.route) === "" ? "none matches" : rule}`,
   );
   const answer = fieldsAt(request.answer);
-  if (answer.status !== undefined) out(`    answered here     ${text(answer.status)} (${text(answer.reason)})`);
+  if (answer.status !== undefined)
+    out(
+      `    answered here     ${text(answer.status)} (${text(answer.reason)})${number(answer.delayMs) > 0 ? `, after ${number(answer.delayMs)} ms` : ""}${shareText(answer.percent)}`,
+    );
+  const divert = fieldsAt(request.divert);
+  if (divert.service !== undefined)
+    out(`    diverted to       ${text(divert.service)}:${text(divert.port)}${shareText(divert.percent)}`);
   for (const backend of listAt(request.backends).map(fieldsAt))
     out(
       `    backend           ${text(backend.service)}:${text(backend.port)} weight ${text(backend.weight)}${text(backend.invalid) === "" ? "" : ` (${text(backend.invalid)})`}`,
@@ -232,6 +238,9 @@ function printRequest(request: Fields, out: Call["output"]["out"]): void {
   const retry = fieldsAt(request.retry);
   if (retry.attempts !== undefined) out(`    retries           ${text(retry.attempts)} more`);
 }
+
+const shareText = (percent: unknown): string =>
+  typeof percent === "number" && percent < 100 ? `: ${percent} % of such requests, the others go on` : "";
 
 function print(told: Explanation, call: Call): void {
   const { out, colour } = call.output;

@@ -49,25 +49,28 @@ export interface Direct {
   readonly body: string;
   readonly contentType: string;
 }
-export interface Fault {
+/** Which requests an action is meant for, and until when. */
+export interface Selection {
   /** All of them; none: every request. */
   readonly headers: readonly FieldMatch[];
+  /** Unix ms from which it happens no more; 0: never. */
+  readonly expiresMs: number;
+}
+export interface Fault extends Selection {
   readonly delayMs: number;
   readonly delayPercent: number;
   /** 0: none. */
   readonly abortStatus: number;
   readonly abortGrpc: number | undefined;
   readonly abortPercent: number;
-  /** Unix ms from which nothing is injected; 0: never. */
-  readonly expiresMs: number;
 }
 /** Sends a share of the requests elsewhere. */
-export interface Divert {
+export interface Divert extends Selection {
   readonly backend: Backend;
   readonly percent: number;
 }
 /** Keeps a share of the requests waiting, then answers. */
-export interface Tarpit {
+export interface Tarpit extends Selection {
   readonly holdMs: number;
   readonly status: number;
   readonly percent: number;
@@ -233,6 +236,8 @@ export function filterFromWire(fields: Fields, at: string, message: wire.RouteFi
         value: {
           backend: target(fields, `${at}.divert.backend`, filter.value.backend),
           percent: percent(fields, `${at}.divert.percent`, filter.value.percent),
+          headers: headersFromWire(fields, `${at}.divert.headers`, filter.value.headers),
+          expiresMs: filter.value.expiresMs,
         },
       };
     case "tarpit":
@@ -242,6 +247,8 @@ export function filterFromWire(fields: Fields, at: string, message: wire.RouteFi
           holdMs: fields.number(`${at}.tarpit.hold_ms`, filter.value.holdMs, { max: 600_000 }),
           status: status(fields, `${at}.tarpit.status`, filter.value.status, 400),
           percent: percent(fields, `${at}.tarpit.percent`, filter.value.percent),
+          headers: headersFromWire(fields, `${at}.tarpit.headers`, filter.value.headers),
+          expiresMs: filter.value.expiresMs,
         },
       };
   }
@@ -301,8 +308,13 @@ export function filterToWire(filter: RouteFilter): wire.RouteFilter {
     case "fault":
       return { filter: { $case: kind, value: { ...value, headers: fieldsToWire(value.headers) } } };
     case "divert":
-      return { filter: { $case: kind, value: { ...value, backend: backendToWire(value.backend) } } };
+      return {
+        filter: {
+          $case: kind,
+          value: { ...value, backend: backendToWire(value.backend), headers: fieldsToWire(value.headers) },
+        },
+      };
     case "tarpit":
-      return { filter: { $case: kind, value: { ...value } } };
+      return { filter: { $case: kind, value: { ...value, headers: fieldsToWire(value.headers) } } };
   }
 }

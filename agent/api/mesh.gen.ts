@@ -471,7 +471,9 @@ export interface RouteFilter {
     | { $case: "cors"; value: CorsFilter }
     | { $case: "direct"; value: DirectFilter }
     | { $case: "fault"; value: FaultFilter }
-    | { $case: "divert"; value: DivertFilter }
+    | //
+    /** 9 and 10 were these without headers and an end: an agent that knows no more must not apply them */
+    { $case: "divert"; value: DivertFilter }
     | { $case: "tarpit"; value: TarpitFilter }
     | undefined;
 }
@@ -553,6 +555,10 @@ export interface FaultFilter {
 export interface DivertFilter {
   backend: RouteBackend | undefined;
   percent: number;
+  /** all; none: every request */
+  headers: FieldMatch[];
+  /** Unix ms; 0: never */
+  expiresMs: number;
 }
 
 export interface TarpitFilter {
@@ -560,6 +566,10 @@ export interface TarpitFilter {
   holdMs: number;
   status: number;
   percent: number;
+  /** all; none: every request */
+  headers: FieldMatch[];
+  /** Unix ms; 0: never */
+  expiresMs: number;
 }
 
 /** ms; 0: none; unset: as the next level says (rule, policy, mesh) */
@@ -4930,10 +4940,10 @@ export const RouteFilter: MessageFns<RouteFilter> = {
         FaultFilter.encode(message.filter.value, writer.uint32(66).fork()).join();
         break;
       case "divert":
-        DivertFilter.encode(message.filter.value, writer.uint32(74).fork()).join();
+        DivertFilter.encode(message.filter.value, writer.uint32(90).fork()).join();
         break;
       case "tarpit":
-        TarpitFilter.encode(message.filter.value, writer.uint32(82).fork()).join();
+        TarpitFilter.encode(message.filter.value, writer.uint32(98).fork()).join();
         break;
     }
     return writer;
@@ -5016,16 +5026,16 @@ export const RouteFilter: MessageFns<RouteFilter> = {
             message.filter = { $case: "fault", value: FaultFilter.decode(reader, reader.uint32()) };
             continue;
           }
-          case 9: {
-            if (tag !== 74) {
+          case 11: {
+            if (tag !== 90) {
               break;
             }
 
             message.filter = { $case: "divert", value: DivertFilter.decode(reader, reader.uint32()) };
             continue;
           }
-          case 10: {
-            if (tag !== 82) {
+          case 12: {
+            if (tag !== 98) {
               break;
             }
 
@@ -5849,7 +5859,7 @@ export const FaultFilter: MessageFns<FaultFilter> = {
 };
 
 function createBaseDivertFilter(): DivertFilter {
-  return { backend: undefined, percent: 0 };
+  return { backend: undefined, percent: 0, headers: [], expiresMs: 0 };
 }
 
 export const DivertFilter: MessageFns<DivertFilter> = {
@@ -5859,6 +5869,12 @@ export const DivertFilter: MessageFns<DivertFilter> = {
     }
     if (message.percent !== 0) {
       writer.uint32(17).double(message.percent);
+    }
+    for (const v of message.headers) {
+      FieldMatch.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.expiresMs !== 0) {
+      writer.uint32(32).uint64(message.expiresMs);
     }
     return writer;
   },
@@ -5892,6 +5908,22 @@ export const DivertFilter: MessageFns<DivertFilter> = {
             message.percent = reader.double();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.headers.push(FieldMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.expiresMs = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5913,12 +5945,14 @@ export const DivertFilter: MessageFns<DivertFilter> = {
       ? RouteBackend.fromPartial(object.backend)
       : undefined;
     message.percent = object.percent ?? 0;
+    message.headers = object.headers?.map((e) => FieldMatch.fromPartial(e)) || [];
+    message.expiresMs = object.expiresMs ?? 0;
     return message;
   },
 };
 
 function createBaseTarpitFilter(): TarpitFilter {
-  return { holdMs: 0, status: 0, percent: 0 };
+  return { holdMs: 0, status: 0, percent: 0, headers: [], expiresMs: 0 };
 }
 
 export const TarpitFilter: MessageFns<TarpitFilter> = {
@@ -5931,6 +5965,12 @@ export const TarpitFilter: MessageFns<TarpitFilter> = {
     }
     if (message.percent !== 0) {
       writer.uint32(25).double(message.percent);
+    }
+    for (const v of message.headers) {
+      FieldMatch.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message.expiresMs !== 0) {
+      writer.uint32(40).uint64(message.expiresMs);
     }
     return writer;
   },
@@ -5972,6 +6012,22 @@ export const TarpitFilter: MessageFns<TarpitFilter> = {
             message.percent = reader.double();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.headers.push(FieldMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.expiresMs = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5992,6 +6048,8 @@ export const TarpitFilter: MessageFns<TarpitFilter> = {
     message.holdMs = object.holdMs ?? 0;
     message.status = object.status ?? 0;
     message.percent = object.percent ?? 0;
+    message.headers = object.headers?.map((e) => FieldMatch.fromPartial(e)) || [];
+    message.expiresMs = object.expiresMs ?? 0;
     return message;
   },
 };

@@ -4,6 +4,7 @@ import { type PodName, parseServiceName, type SpiffeId, splitPair } from "../api
 import type { Random } from "../base/random.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import { decideRequest } from "../decide/http/decide-request.ts";
+import type { LocalAnswer } from "../decide/http/decision.ts";
 import { ServiceRoutes } from "../decide/http/route-table.ts";
 import { subjectOf } from "../decide/inbound.ts";
 import { judgeFor } from "../decide/request-authorize.ts";
@@ -88,10 +89,15 @@ export function explainRequest(
   const decision = decideRequest(table, head, { random: first, nowMs: parts.wallMs(), faults: true });
   if (decision.kind === "answer") {
     const { status, reason, delayMs, hit } = decision;
-    const request = { ...common, ...describeHit(hit), answer: { status, reason, delayMs } };
+    const request = { ...common, ...describeHit(hit), answer: { status, reason, delayMs, percent: shareOf(decision) } };
     return ok({ ...told.value, endpoints: [], request });
   }
   const { rule } = decision.hit;
+  const { divert } = rule.plan;
+  const diverted =
+    decision.isDiverted && divert !== undefined
+      ? { service: divert.value.backend.service, port: divert.value.backend.port, percent: divert.value.percent }
+      : undefined;
   const request = {
     ...common,
     ...describeHit(decision.hit),
@@ -101,18 +107,19 @@ export function explainRequest(
       weight,
       ...(invalid === "" ? {} : { invalid }),
     })),
+    divert: diverted ?? null,
     path: decision.path ?? asked.path,
     sentHost: decision.authority ?? head.authority,
     mirrors: decision.mirrors.map(({ backend }) => `${backend.service}:${backend.port}`),
     ...times(rule.rule.timeouts, policy),
     retry: rule.rule.retry ?? policy.retry ?? null,
   };
-  const endpoints = rule.backends
-    .filter(({ backend }) => backend.weight > 0 && backend.invalid === "")
-    .flatMap(({ backend }) => {
-      const there = explain(parts, source, `${backend.service}:${backend.port}`, true);
-      return there.ok ? (there.value.endpoints as readonly object[]) : [];
-    });
+  const own = rule.backends.flatMap(({ backend }) => (backend.weight > 0 && backend.invalid === "" ? [backend] : []));
+  const targets = diverted === undefined ? own : diverted.percent >= 100 ? [diverted] : [diverted, ...own];
+  const endpoints = targets.flatMap(({ service, port }) => {
+    const there = explain(parts, source, `${service}:${port}`, true);
+    return there.ok ? (there.value.endpoints as readonly object[]) : [];
+  });
   return ok({ ...told.value, endpoints: judged(parts, endpoints, head, pod, asked.features), request });
 }
 
@@ -149,6 +156,13 @@ function judged(
       needs: neededFeatures(parts.state, subjectOf(parts.state, pod), features),
     };
   });
+}
+
+/** Of requests like this one, how many in a hundred the action that answered takes. */
+function shareOf({ reason, hit }: LocalAnswer): number {
+  const plan = hit?.rule.plan;
+  if (reason === "tarpit") return plan?.tarpit?.value.percent ?? 100;
+  return reason === "fault_abort" ? (plan?.faults[0]?.value.abortPercent ?? 100) : 100;
 }
 
 function times(rule: HttpTimeouts, policy: HttpPolicy) {

@@ -4,11 +4,12 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import fc from "fast-check";
 import { parse } from "yaml";
+import type { RouteFilter } from "../../agent/api/http-filters.ts";
 import { defaultPolicy } from "../../agent/api/http-policy.ts";
 import { httpRoutingFromWire, httpRoutingToWire } from "../../agent/api/http-routing.ts";
 import { type RateLimit, rateLimitFromWire, rateLimitToWire } from "../../agent/api/rate-limit.ts";
 import { defaultSettings, settingsFromWire, settingsToWire } from "../../agent/api/settings.ts";
-import { route, rule } from "../../test/kit/routes.ts";
+import { backend, route, rule } from "../../test/kit/routes.ts";
 import { ClusterIndex } from "../index/cluster-index.ts";
 import { resolveRules } from "../translate/route-rules.ts";
 import { duration } from "./http-schema.ts";
@@ -152,8 +153,14 @@ function everyTaken<K extends MeshObject["kind"]>(
 
 test("[RES-1] a ResiliencePolicy is refused field by field, or agents take what it says", () => {
   everyTaken("ResiliencePolicy", "mesh.fairlead.dev/v1alpha1", fullPolicy, (object) => {
-    const { policy, fault } = object.spec;
-    const filters = fault === undefined ? [] : [{ kind: "fault" as const, value: fault }];
+    const { policy, fault, tarpit, divert } = object.spec;
+    const filters: RouteFilter[] = [];
+    if (fault !== undefined) filters.push({ kind: "fault", value: fault });
+    if (tarpit !== undefined) filters.push({ kind: "tarpit", value: tarpit });
+    if (divert !== undefined) {
+      const { backendRef, ...value } = divert;
+      filters.push({ kind: "divert", value: { ...value, backend: backend("trap", { port: backendRef.port }) } });
+    }
     const routes = [route("x", [rule({ filters, timeouts: policy.timeouts })])];
     const decoded = httpRoutingFromWire(httpRoutingToWire({ name: "x", namespace: "shop", routes, policy }));
     assert.ok(decoded.ok, decoded.ok ? "" : JSON.stringify(decoded.error));

@@ -4,6 +4,7 @@ import type { FieldMatch } from "../../agent/api/http-match.ts";
 import { tokenPattern } from "../../agent/api/http-policy.ts";
 import { compileRegex } from "../../agent/base/regex.ts";
 import {
+  integer,
   list,
   nameOrNone,
   object,
@@ -36,7 +37,8 @@ export const upTo = <T>(most: number, item: Reader<T>): Reader<readonly T[]> =>
       report.problem(path, `has ${items.length} entries, over ${most}`, `keep at most ${most}, or split the object`);
   });
 
-const units: Readonly<Record<string, number>> = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 };
+export const hourMs = 3_600_000;
+const units: Readonly<Record<string, number>> = { h: hourMs, m: 60_000, s: 1000, ms: 1 };
 const dayMs = 86_400_000;
 const showMs = (ms: number): string => (ms % 1000 === 0 ? `${ms / 1000}s` : `${ms}ms`);
 
@@ -134,3 +136,14 @@ export function checkPath(value: string, path: Path, report: Report): void {
         : "";
   if (wrong !== "") report.problem(path, `${showValue(value)} ${wrong}`, 'write it as "/a/b"');
 }
+
+/** gRPC status codes by name (grpc.github.io/grpc/core/md_doc_statuscodes.html); OK is no failure. */
+const grpcCodes = (
+  "CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED RESOURCE_EXHAUSTED " +
+  "FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED"
+).split(" ");
+/** A code of a failure, by name or number. */
+export const grpcCode: Reader<number> = (value, path, report) => {
+  if (typeof value === "number") return integer(1, 16)(value, path, report);
+  return grpcCodes.indexOf(oneOf(grpcCodes)(value, path, report)) + 1;
+};

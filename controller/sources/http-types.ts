@@ -1,5 +1,5 @@
 // What HTTPRoute, GRPCRoute, ReferenceGrant, ResiliencePolicy and RateLimitPolicy say, in the words of agent/api wherever nothing is left to resolve.
-import type { Fault, RouteFilter } from "../../agent/api/http-filters.ts";
+import type { Fault, RouteFilter, Selection, Tarpit } from "../../agent/api/http-filters.ts";
 import type { RouteMatch } from "../../agent/api/http-match.ts";
 import type { HttpPolicy, HttpTimeouts, RetryPolicy, SessionAffinity } from "../../agent/api/http-policy.ts";
 import type { RateLimit } from "../../agent/api/rate-limit.ts";
@@ -59,6 +59,13 @@ export interface ResilienceSpec {
   /** Without its sources. */
   readonly policy: HttpPolicy;
   readonly fault: Fault | undefined;
+  readonly tarpit: Tarpit | undefined;
+  readonly divert: DivertSpec | undefined;
+}
+/** Divert of agent/api with its backend not yet looked up. */
+export interface DivertSpec extends Selection {
+  readonly backendRef: ObjectReference;
+  readonly percent: number;
 }
 export interface RateLimitSpec extends Pick<RateLimit, "dryRun" | "responseHeaders" | "limits" | "concurrency"> {
   readonly targetRefs: readonly { readonly group: string; readonly kind: string; readonly name: string }[];

@@ -1,6 +1,4 @@
 // Shape of ResiliencePolicy (mesh.fairlead.dev/v1alpha1): how requests to a service are retried, timed, balanced, limited and tested.
-import type { Fault } from "../../agent/api/http-filters.ts";
-import type { FieldMatch } from "../../agent/api/http-match.ts";
 import {
   type Balancer,
   type Breaker,
@@ -25,14 +23,15 @@ import {
   checkPath,
   duration,
   fieldText,
-  headerName,
+  grpcCode,
+  hourMs,
   mapped,
   named,
-  namedMatches,
   token,
   upTo,
 } from "./http-schema.ts";
 import type { ResilienceSpec } from "./http-types.ts";
+import { divert, faultInjection, tarpit } from "./resilience-actions.ts";
 import {
   type Field,
   flag,
@@ -47,11 +46,9 @@ import {
   type Reader,
   type Report,
   required,
-  showValue,
   text,
 } from "./schema.ts";
 
-const hourMs = 3_600_000;
 const counts = integer(1, 1_000_000);
 const limit = integer(0, 10_000_000);
 
@@ -64,15 +61,6 @@ const causes: Readonly<Record<string, RetryCause>> = {
   Refused: "refused",
   Reset: "reset",
   Timeout: "timeout",
-};
-/** gRPC status codes by name (grpc.github.io/grpc/core/md_doc_statuscodes.html); OK is no failure. */
-const grpcCodes = (
-  "CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED RESOURCE_EXHAUSTED " +
-  "FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED"
-).split(" ");
-const grpcCode: Reader<number> = (value, path, report) => {
-  if (typeof value === "number") return integer(1, 16)(value, path, report);
-  return grpcCodes.indexOf(oneOf(grpcCodes)(value, path, report)) + 1;
 };
 const backoff = checked(
   object({
@@ -276,55 +264,6 @@ const sessionAffinity: Reader<SessionAffinity> = mapped(
   },
 );
 
-const percent = integer(1, 100);
-const instant: Reader<number> = (value, path, report) => {
-  const ms =
-    typeof value === "string" && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.test(value)
-      ? Date.parse(value)
-      : Number.NaN;
-  if (ms > 0) return ms;
-  report.problem(path, `is ${showValue(value)}, not a time`, 'write it as "2030-01-31T18:00:00Z"');
-  return 1;
-};
-const faultInjection: Reader<Fault> = mapped(
-  object({
-    headers: optional<readonly FieldMatch[]>(namedMatches(headerName), []),
-    delay: optional<{ readonly duration: number; readonly percent: number } | undefined>(
-      object({ duration: required(duration(1, hourMs), 1), percent: optional(percent, 100) }),
-      undefined,
-    ),
-    abort: optional<Abort | undefined>(
-      object<Abort>({
-        status: optional(integer(200, 599), 0),
-        grpcCode: optional<number | undefined>(grpcCode, undefined),
-        percent: optional(percent, 100),
-      }),
-      undefined,
-    ),
-    expires: required(instant, 1),
-  }),
-  ({ headers, delay, abort, expires }, path, report) => {
-    if (delay === undefined && abort === undefined)
-      report.problem(path, "has neither delay nor abort", "add one of them");
-    if (abort !== undefined && (abort.status === 0) === (abort.grpcCode === undefined))
-      report.problem([...path, "abort"], "needs either status or grpcCode", "keep one of the two");
-    return {
-      headers,
-      delayMs: delay?.duration ?? 0,
-      delayPercent: delay?.percent ?? 0,
-      abortStatus: abort?.status ?? 0,
-      abortGrpc: abort?.grpcCode,
-      abortPercent: abort?.percent ?? 0,
-      expiresMs: expires,
-    };
-  },
-);
-interface Abort {
-  readonly status: number;
-  readonly grpcCode: number | undefined;
-  readonly percent: number;
-}
-
 const targetRefs = checked(
   upTo(
     16,
@@ -344,7 +283,13 @@ const targetRefs = checked(
   },
 );
 const maybe = <T>(read: Reader<T>): Field<T | undefined> => optional<T | undefined>(read, undefined);
-const noSpec: ResilienceSpec = { targetRefs: [], policy: defaultPolicy, fault: undefined };
+const noSpec: ResilienceSpec = {
+  targetRefs: [],
+  policy: defaultPolicy,
+  fault: undefined,
+  tarpit: undefined,
+  divert: undefined,
+};
 const spec: Reader<ResilienceSpec> = mapped(
   object({
     targetRefs: required(targetRefs, []),
@@ -359,6 +304,8 @@ const spec: Reader<ResilienceSpec> = mapped(
     locality: optional(locality, defaultPolicy.locality),
     sessionAffinity: maybe(sessionAffinity),
     faultInjection: maybe(faultInjection),
+    tarpit: maybe(tarpit),
+    divert: maybe(divert),
   }),
   (given, path, report) => {
     const requestMs = given.timeout?.requestMs ?? 0;
@@ -367,6 +314,8 @@ const spec: Reader<ResilienceSpec> = mapped(
     return {
       targetRefs: given.targetRefs,
       fault: given.faultInjection,
+      tarpit: given.tarpit,
+      divert: given.divert,
       policy: {
         sources: [],
         balancer: {

@@ -5,10 +5,10 @@ import type { RateLimit } from "../../agent/api/rate-limit.ts";
 import type { Workload } from "../../agent/api/workload.ts";
 import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
 import type { RateLimitPolicyObject } from "../sources/types.ts";
+import type { ServiceRecords } from "./backend-refs.ts";
 import { accepted, type Condition, refused } from "./conditions.ts";
 import type { Namespaces } from "./namespaces.ts";
 import { covers, scopeOf, selectsNothing } from "./policies.ts";
-import type { ServiceRecords } from "./route-rules.ts";
 import { isHttpPort } from "./routes.ts";
 
 export interface TranslatedRateLimits {

@@ -1,19 +1,21 @@
 // ResiliencePolicies -> one HTTP policy per Service, and with its routes the HttpRouting that agents get. Pure.
-import type { Fault, RouteFilter } from "../../agent/api/http-filters.ts";
+import type { RouteFilter } from "../../agent/api/http-filters.ts";
 import { defaultPolicy, type HttpPolicy, noTimeouts } from "../../agent/api/http-policy.ts";
 import type { HttpRoute, HttpRouting, RouteRule } from "../../agent/api/http-routing.ts";
 import { policyName, type ServiceName, serviceName, splitPair } from "../../agent/api/names.ts";
 import type { Service } from "../../agent/api/service.ts";
 import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
+import type { ResilienceSpec } from "../sources/http-types.ts";
 import type { ResiliencePolicyObject } from "../sources/types.ts";
+import { type RefProblem, resolveBackend, type ServiceRecords } from "./backend-refs.ts";
 import { type ApiCondition, accepted, type Condition, type PolicyStatus, refused } from "./conditions.ts";
 import type { Namespaces } from "./namespaces.ts";
-import type { ServiceRecords } from "./route-rules.ts";
 import { isHttpPort } from "./routes.ts";
 
 export interface Resilience {
   readonly policy: HttpPolicy;
-  readonly fault: Fault | undefined;
+  /** Before those of every route of the service. */
+  readonly filters: readonly RouteFilter[];
   readonly name: string;
 }
 export interface TranslatedResilience {
@@ -40,6 +42,7 @@ export function translateResilience(
       continue;
     }
     const { spec, metadata } = entry.object;
+    const { filters, problem } = filtersOf(entry, services, index);
     const applied: ServiceName[] = [];
     const lost: number[] = [];
     let rival: { readonly at: number; readonly service: ServiceName; readonly holder: Entry } | undefined;
@@ -52,14 +55,43 @@ export function translateResilience(
         holders.set(service, entry);
         applied.push(service);
         const sources = [policyName(metadata.namespace, metadata.name)];
-        const fault = faultsOn ? spec.fault : undefined;
-        policies.set(service, { policy: { ...spec.policy, sources }, fault, name: metadata.name });
+        const inForce = faultsOn ? filters : [];
+        policies.set(service, { policy: { ...spec.policy, sources }, filters: inForce, name: metadata.name });
       }
     }
-    conditions.push(conditionOf(entry, applied, lost, rival, faultsOn));
+    conditions.push(conditionOf(entry, applied, lost, rival, faultsOn, problem));
   }
   return { policies, conditions };
 }
+
+/** What the policy does to requests. A divert without a backend is left out, so that the rest goes on. */
+function filtersOf(
+  { object }: Entry,
+  services: ServiceRecords,
+  index: ClusterIndex,
+): { readonly filters: readonly RouteFilter[]; readonly problem: RefProblem | undefined } {
+  const { fault, tarpit, divert } = object.spec;
+  const filters: RouteFilter[] = [];
+  const problems: RefProblem[] = [];
+  if (fault !== undefined) filters.push({ kind: "fault", value: fault });
+  if (tarpit !== undefined) filters.push({ kind: "tarpit", value: tarpit });
+  if (divert !== undefined) {
+    const { backendRef, ...rest } = divert;
+    const from = { group: "mesh.fairlead.dev", kind: object.kind, namespace: object.metadata.namespace };
+    const backend = resolveBackend(backendRef, "spec.divert.backendRef", from, services, index, problems);
+    if (backend.invalid === "") filters.push({ kind: "divert", value: { ...rest, backend } });
+  }
+  return { filters, problem: problems[0] };
+}
+/** The field of the first action that the switch of faults switches off too. */
+const actionField = ({ fault, tarpit, divert }: ResilienceSpec): string | undefined =>
+  fault !== undefined
+    ? "spec.faultInjection"
+    : tarpit !== undefined
+      ? "spec.tarpit"
+      : divert !== undefined
+        ? "spec.divert"
+        : undefined;
 
 const ageOf = ({ object }: Entry): number => Date.parse(object.metadata.creationTimestamp) || Number.POSITIVE_INFINITY;
 const nameOf = ({ object }: Entry): string => `${object.metadata.namespace}/${object.metadata.name}`;
@@ -75,6 +107,7 @@ function conditionOf(
   lost: readonly number[],
   rival: { readonly at: number; readonly service: ServiceName; readonly holder: Entry } | undefined,
   faultsOn: boolean,
+  problem: RefProblem | undefined,
 ): Condition {
   const { metadata, spec } = entry.object;
   const resources = applied.map((name) => ({ kind: "HttpRouting", name }));
@@ -87,16 +120,23 @@ function conditionOf(
           ageOf(rival.holder) === ageOf(entry) ? "the first by name" : "older"
         }`;
   const message = missing || overruled;
-  const status = statusOf(metadata.generation, applied, missing, message);
+  const status = statusOf(metadata.generation, applied, missing, message, spec.divert && { problem });
   const fix = missing !== "" ? "add it or correct the name" : "keep one of the two";
   const field = `spec.targetRefs[${missing !== "" ? lost[0] : rival?.at}].name`;
   const reason = missing !== "" ? "TargetMissing" : "Overruled";
   if (applied.length === 0) return refused(entry, reason, { field, message, fix, status });
   if (message !== "") return accepted(entry, { resources, field, message, fix, status }, reason);
-  if (!faultsOn && spec.fault !== undefined) {
-    const off = "faults are switched off for the whole mesh: nothing is injected";
+  if (problem !== undefined) {
+    const { reason: why, ...detail } = problem;
+    const left = `${problem.message}: nothing is diverted, the rest of the policy holds`;
+    return accepted(entry, { ...detail, message: left, resources, status }, why);
+  }
+  const action = actionField(spec);
+  if (!faultsOn && action !== undefined) {
+    const off =
+      "faults, tarpits and diverts are switched off for the whole mesh: nothing is injected, held or diverted";
     const how = "set faultInjection of the MeshSettings to true, or remove the field";
-    return accepted(entry, { resources, field: "spec.faultInjection", message: off, fix: how, status }, "FaultsOff");
+    return accepted(entry, { resources, field: action, message: off, fix: how, status }, "FaultsOff");
   }
   return accepted(entry, { resources, status });
 }
@@ -106,6 +146,7 @@ function statusOf(
   applied: readonly ServiceName[],
   missing: string,
   message: string,
+  divert: { readonly problem: RefProblem | undefined } | undefined,
 ): PolicyStatus {
   const condition = (type: string, isTrue: boolean, reason: string, text: string): ApiCondition => ({
     type,
@@ -116,12 +157,17 @@ function statusOf(
   });
   const isReady = applied.length > 0 && message === "";
   const reason = isReady ? "Applied" : missing !== "" ? "TargetServiceNotFound" : "Overruled";
+  const lost = divert?.problem;
   return {
     observedGeneration,
     appliedToServices: applied,
     conditions: [
       condition("Ready", isReady, reason, message),
       condition("TargetServiceNotFound", missing !== "", missing !== "" ? reason : "Found", missing),
+      // Said of policies that refer to a backend alone.
+      ...(divert === undefined
+        ? []
+        : [condition("ResolvedRefs", lost === undefined, lost?.reason ?? "ResolvedRefs", lost?.message ?? "")]),
     ],
   };
 }
@@ -138,36 +184,41 @@ export function joinRouting(
     const resilience = policies.get(service);
     const record = services.get(service)?.record;
     const own = routes.get(service) ?? [];
-    const fault = resilience?.fault;
+    const filters = resilience?.filters ?? [];
     return {
       name,
       namespace,
-      routes: fault === undefined || record === undefined ? own : withFault(own, record, resilience?.name ?? "", fault),
+      routes:
+        filters.length === 0 || record === undefined ? own : withFilters(own, record, resilience?.name ?? "", filters),
       policy: resilience?.policy ?? defaultPolicy,
     };
   });
 }
 
 /** Before every filter of every rule; ports without routes get one that changes nothing else. */
-function withFault(routes: readonly HttpRoute[], service: Service, policy: string, fault: Fault): readonly HttpRoute[] {
-  const filter: RouteFilter = { kind: "fault", value: fault };
-  const faulty = routes.map((route) => ({
+function withFilters(
+  routes: readonly HttpRoute[],
+  service: Service,
+  policy: string,
+  filters: readonly RouteFilter[],
+): readonly HttpRoute[] {
+  const filtered = routes.map((route) => ({
     ...route,
-    rules: route.rules.map((rule) => ({ ...rule, filters: [filter, ...rule.filters] })),
+    rules: route.rules.map((rule) => ({ ...rule, filters: [...filters, ...rule.filters] })),
   }));
   const shared = routes.filter((r) => r.consumers === "");
   const bare = service.ports.filter(
     (p) => isHttpPort(p) && !shared.some((r) => r.ports.length === 0 || r.ports.includes(p.port)),
   );
-  return [...faulty, ...bare.map(({ port }) => toItself(service, port, policy, filter))];
+  return [...filtered, ...bare.map(({ port }) => toItself(service, port, policy, filters))];
 }
 
-function toItself(service: Service, port: number, policy: string, filter: RouteFilter): HttpRoute {
+function toItself(service: Service, port: number, policy: string, filters: readonly RouteFilter[]): HttpRoute {
   const target = serviceName(service.namespace, service.name);
   const rule: RouteRule = {
     name: "",
     matches: [],
-    filters: [filter],
+    filters,
     backends: [{ service: target, port, weight: 1, filters: [], subset: {}, invalid: "" }],
     timeouts: noTimeouts,
     retry: undefined,

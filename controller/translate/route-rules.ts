@@ -2,21 +2,12 @@
 // rest of the route goes on (Gateway API, ResolvedRefs). Pure.
 import type { Backend, RouteFilter } from "../../agent/api/http-filters.ts";
 import type { RouteRule } from "../../agent/api/http-routing.ts";
-import { serviceName } from "../../agent/api/names.ts";
-import type { Service } from "../../agent/api/service.ts";
 import type { ClusterIndex } from "../index/cluster-index.ts";
 import type { BackendRef, FilterSpec, ObjectReference, RouteRuleSpec } from "../sources/http-types.ts";
 import type { GrpcRouteObject, HttpRouteObject } from "../sources/types.ts";
-import type { RouteReason } from "./conditions.ts";
+import { type RefProblem, resolveBackend, type ServiceRecords } from "./backend-refs.ts";
 
 export type RouteObject = HttpRouteObject | GrpcRouteObject;
-export type ServiceRecords = ReadonlyMap<string, { readonly record: Service }>;
-export interface RefProblem {
-  readonly reason: RouteReason;
-  readonly field: string;
-  readonly message: string;
-  readonly fix: string;
-}
 export interface ResolvedRules {
   readonly rules: readonly RouteRule[];
   readonly problems: readonly RefProblem[];
@@ -94,44 +85,8 @@ class Resolver {
   }
 
   #backend(ref: ObjectReference, at: string): Backend {
-    const namespace = ref.namespace || this.#route.metadata.namespace;
-    const name = serviceName(namespace, ref.name);
-    const made = { service: name, port: ref.port, weight: 1, filters: [], subset: {}, invalid: "" };
-    const invalid = (reason: RouteReason, field: string, message: string, fix: string): Backend => {
-      this.#problems.push({ reason, field: `${at}.${field}`, message, fix });
-      return { ...made, invalid: `${reason}: ${message}` };
-    };
-    if (ref.kind !== "Service" || ref.group !== "") {
-      const kind = ref.group === "" ? ref.kind : `${ref.kind} (${ref.group})`;
-      return invalid("InvalidKind", "kind", `${kind} is not a kind of backend that is known`, "use a Service");
-    }
-    if (namespace !== this.#route.metadata.namespace && !this.#isGranted(namespace, ref.name)) {
-      const message = `no ReferenceGrant in "${namespace}" lets ${this.#route.kind}s of "${this.#route.metadata.namespace}" use the Service ${ref.name}`;
-      return invalid("RefNotPermitted", "namespace", message, "add one there");
-    }
-    const service = this.#services.get(name)?.record;
-    if (service === undefined)
-      return invalid("BackendNotFound", "name", `there is no Service ${name}`, "add it or correct the name");
-    if (service.externalName !== "")
-      return invalid("InvalidKind", "name", `Service ${name} is an ExternalName`, "use a Service with endpoints");
-    if (!service.ports.some((p) => p.port === ref.port)) {
-      const ports = service.ports.map((p) => p.port).join(", ") || "none";
-      const message = `Service ${name} has no TCP port ${ref.port} (it has ${ports})`;
-      return invalid("BackendNotFound", "port", message, "use a port of the Service");
-    }
-    return made;
-  }
-
-  #isGranted(namespace: string, name: string): boolean {
     const { kind, metadata } = this.#route;
-    return this.#index.all("ReferenceGrant").some(({ object }) => {
-      if (object.metadata.namespace !== namespace) return false;
-      const { from, to } = object.spec;
-      return (
-        from.some(
-          (f) => f.group === "gateway.networking.k8s.io" && f.kind === kind && f.namespace === metadata.namespace,
-        ) && to.some((t) => t.group === "" && t.kind === "Service" && (t.name === "" || t.name === name))
-      );
-    });
+    const from = { group: "gateway.networking.k8s.io", kind, namespace: metadata.namespace };
+    return resolveBackend(ref, at, from, this.#services, this.#index, this.#problems);
   }
 }

@@ -11,9 +11,10 @@ import { type ServiceName, serviceName } from "../../agent/api/names.ts";
 import type { Service } from "../../agent/api/service.ts";
 import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
 import type { ParentRef } from "../sources/http-types.ts";
+import type { RefProblem, ServiceRecords } from "./backend-refs.ts";
 import { type ApiCondition, accepted, type Condition, type Reason, type RouteStatus, refused } from "./conditions.ts";
 import type { Namespaces } from "./namespaces.ts";
-import { type RefProblem, type RouteObject, resolveRules, type ServiceRecords } from "./route-rules.ts";
+import { type RouteObject, resolveRules } from "./route-rules.ts";
 
 export const controllerName = "mesh.fairlead.dev/controller";
 export interface TranslatedRoutes {

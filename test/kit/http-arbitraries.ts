@@ -113,10 +113,16 @@ export const filters: fc.Arbitrary<RouteFilter> = fc.oneof(
     abortPercent: percents,
     expiresMs: fc.nat(),
   }).map((value) => ({ kind: "fault", value }) as const),
-  record({ backend: plainBackends, percent: percents }).map((value) => ({ kind: "divert", value }) as const),
-  record({ holdMs: fc.integer({ min: 0, max: 600_000 }), status: statuses, percent: percents }).map(
-    (value) => ({ kind: "tarpit", value }) as const,
+  record({ backend: plainBackends, percent: percents, headers: list(fieldMatches), expiresMs: fc.nat() }).map(
+    (value) => ({ kind: "divert", value }) as const,
   ),
+  record({
+    holdMs: fc.integer({ min: 0, max: 600_000 }),
+    status: statuses,
+    percent: percents,
+    headers: list(fieldMatches),
+    expiresMs: fc.nat(),
+  }).map((value) => ({ kind: "tarpit", value }) as const),
 );
 const backends: fc.Arbitrary<Backend> = fc.oneof(
   fc.tuple(plainBackends, list(filters)).map(([backend, own]) => ({ ...backend, filters: own })),

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type HeadParts, requestHead } from "../../../test/kit/http-heads.ts";
 import { backend, route, rule } from "../../../test/kit/routes.ts";
-import type { Backend, PathEdit, Redirect, RouteFilter } from "../../api/http-filters.ts";
+import type { Backend, Divert, PathEdit, Redirect, RouteFilter, Tarpit } from "../../api/http-filters.ts";
 import { anyRequest, type PathMatch } from "../../api/http-match.ts";
 import type { HttpRoute } from "../../api/http-routing.ts";
 import { seededRandom } from "../../base/random.ts";
@@ -243,13 +243,54 @@ test("[TRF-4] faults: by percentage and header, until they expire, and with a sw
   assert.ok(Math.abs(aborted / 20_000 - 0.1) < 0.008, String(aborted));
 });
 
+const always = { headers: [], percent: 100, expiresMs: 0 };
+const divert = (more: Partial<Divert> = {}): RouteFilter => ({
+  kind: "divert",
+  value: { ...always, backend: backend("trap"), ...more },
+});
+const tarpit = (more: Partial<Tarpit> = {}): RouteFilter => ({
+  kind: "tarpit",
+  value: { ...always, holdMs: 5000, status: 429, ...more },
+});
 test("[TRF-8] divert sends a share elsewhere, tarpit keeps one waiting", () => {
-  const divert: RouteFilter = { kind: "divert", value: { backend: backend("trap"), percent: 100 } };
-  const decision = forwarded({ filters: [divert] });
+  const decision = forwarded({ filters: [divert()] });
   assert.deepEqual([decision.backend.service, decision.isDiverted], ["shop/trap", true]);
-  const held = answered({ filters: [{ kind: "tarpit", value: { holdMs: 5000, status: 429, percent: 100 } }] });
+  const held = answered({ filters: [tarpit(), divert()] });
   assert.deepEqual([held.status, held.delayMs, held.reason], [429, 5000, "tarpit"]);
-  forwarded({ filters: [{ kind: "tarpit", value: { holdMs: 5000, status: 429, percent: 0 } }] });
+  forwarded({ filters: [tarpit({ percent: 0 })] });
+  const table = new RouteTable([routeOf({ filters: [divert({ percent: 10 })], backends: [backend("web")] })]);
+  const context = contextOf();
+  let diverted = 0;
+  for (let i = 0; i < 20_000; i++) {
+    const one = decideRequest(table, requestHead({}), context);
+    if (one.kind === "forward" && one.isDiverted) diverted++;
+  }
+  assert.ok(Math.abs(diverted / 20_000 - 0.1) < 0.008, String(diverted));
+});
+
+test("[TRF-8] diverts and tarpits: by header, until they expire, and with the switch of faults", () => {
+  const headers = [{ name: "user-agent", kind: "regex", value: "bad-bot/.*" }] as const;
+  const bot = { headers: { "user-agent": "bad-bot/2" } };
+  const person = { headers: { "user-agent": "mozilla" } };
+  const isDiverted = (filter: RouteFilter, head = bot, more = {}): boolean =>
+    forwarded({ filters: [filter] }, head, contextOf(more)).isDiverted;
+  assert.deepEqual(
+    [
+      isDiverted(divert({ headers })),
+      isDiverted(divert({ headers }), person),
+      isDiverted(divert(), bot, { faults: false }),
+    ],
+    [true, false, false],
+  );
+  assert.deepEqual(
+    [1000, 1001].map((expiresMs) => isDiverted(divert({ expiresMs }))),
+    [false, true],
+  );
+  assert.equal(answered({ filters: [tarpit({ headers })] }, bot).status, 429);
+  assert.equal(answered({ filters: [tarpit({ expiresMs: 1001 })] }).status, 429);
+  forwarded({ filters: [tarpit({ headers })] }, person);
+  forwarded({ filters: [tarpit({ expiresMs: 1000 })] });
+  forwarded({ filters: [tarpit()] }, {}, contextOf({ faults: false }));
 });
 
 test("[TRF-5] a direct response", () => {

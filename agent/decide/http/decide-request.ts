@@ -1,19 +1,19 @@
 // The decision about one request: answered here, or sent on to a backend with changes. Pure; chance and time are arguments.
-import type { Mirror, PathEdit, Redirect } from "../../api/http-filters.ts";
+import type { Mirror, PathEdit, Redirect, Selection } from "../../api/http-filters.ts";
 import type { Random } from "../../base/random.ts";
 import type { HeaderEdits, HeaderList, RequestHead } from "../../http.ts";
 import { corsEdits, isPreflight, preflightHeaders } from "./cors.ts";
 import { type AnswerReason, type HttpDecision, type LocalAnswer, noMirrors, type RouteHit } from "./decision.ts";
-import { composeEdits, type FilterPlan } from "./filter-plan.ts";
+import { composeEdits, type FilterPlan, type Selecting } from "./filter-plan.ts";
 import { pathLength, portOf } from "./request-target.ts";
 import type { RouteTable } from "./route-table.ts";
 import { type CompiledBackend, pickBackend } from "./rule.ts";
 
 export interface DecideContext {
   readonly random: Random;
-  /** Unix ms, for the expiry of faults. */
+  /** Unix ms, for the expiry of faults, tarpits and diverts. */
   readonly nowMs: number;
-  /** The global switch of fault injection (TRF-4). */
+  /** The global switch of faults, tarpits and diverts (TRF-4). */
   readonly faults: boolean;
 }
 
@@ -32,8 +32,8 @@ export function decideRequest(table: RouteTable, head: RequestHead, context: Dec
   let chosen: CompiledBackend | undefined;
   let isDiverted = false;
   const divert = rule.plan.divert;
-  if (divert !== undefined && isHit(divert.percent, context.random)) {
-    chosen = { backend: divert.backend, plan: rule.plan };
+  if (divert !== undefined && isMeant(divert, head, context) && isHit(divert.value.percent, context.random)) {
+    chosen = { backend: divert.value.backend, plan: rule.plan };
     isDiverted = true;
   } else {
     chosen = pickBackend(rule, context.random);
@@ -63,25 +63,32 @@ function actOn(plan: FilterPlan, hit: RouteHit, head: RequestHead, context: Deci
     return answer(204, "cors_preflight", hit, preflightHeaders(plan.cors, head));
   }
   let delayMs = 0;
-  if (context.faults) {
-    for (const { fault, matches } of plan.faults) {
-      if ((fault.expiresMs !== 0 && context.nowMs >= fault.expiresMs) || !matches(head)) continue;
-      if (fault.delayMs > 0 && isHit(fault.delayPercent, context.random)) delayMs += fault.delayMs;
-      const aborts = fault.abortStatus !== 0 || fault.abortGrpc !== undefined;
-      if (aborts && isHit(fault.abortPercent, context.random)) {
-        const status = fault.abortStatus === 0 ? 200 : fault.abortStatus;
-        return { ...answer(status, "fault_abort", hit), grpcStatus: fault.abortGrpc, delayMs };
-      }
+  for (const faulty of plan.faults) {
+    if (!isMeant(faulty, head, context)) continue;
+    const fault = faulty.value;
+    if (fault.delayMs > 0 && isHit(fault.delayPercent, context.random)) delayMs += fault.delayMs;
+    const aborts = fault.abortStatus !== 0 || fault.abortGrpc !== undefined;
+    if (aborts && isHit(fault.abortPercent, context.random)) {
+      const status = fault.abortStatus === 0 ? 200 : fault.abortStatus;
+      return { ...answer(status, "fault_abort", hit), grpcStatus: fault.abortGrpc, delayMs };
     }
   }
-  if (plan.tarpit !== undefined && isHit(plan.tarpit.percent, context.random)) {
-    return { ...answer(plan.tarpit.status, "tarpit", hit), delayMs: delayMs + plan.tarpit.holdMs };
+  const { tarpit } = plan;
+  if (tarpit !== undefined && isMeant(tarpit, head, context) && isHit(tarpit.value.percent, context.random)) {
+    return { ...answer(tarpit.value.status, "tarpit", hit), delayMs: delayMs + tarpit.value.holdMs };
   }
   if (plan.redirect !== undefined) return { ...redirect(plan.redirect, hit, head), delayMs };
   if (plan.direct === undefined) return delayMs;
   const { status, body, contentType } = plan.direct;
   return { ...answer(status, "direct_response", hit, body === "" ? [] : ["content-type", contentType], body), delayMs };
 }
+
+/** Whether an action holds for this request now; its share is chance's. */
+const isMeant = (
+  { value: { expiresMs }, matches }: Selecting<Selection>,
+  head: RequestHead,
+  { faults, nowMs }: DecideContext,
+): boolean => faults && (expiresMs === 0 || nowMs < expiresMs) && matches(head);
 
 const isHit = (percent: number, random: Random): boolean =>
   percent >= 100 || (percent > 0 && random.next() * 100 < percent);

@@ -9,13 +9,15 @@ import type {
   Redirect,
   Rewrite,
   RouteFilter,
+  Selection,
   Tarpit,
 } from "../../api/http-filters.ts";
 import { compileRegex } from "../../base/regex.ts";
 import type { HeaderEdits, RequestHead } from "../../http.ts";
 
-export interface CompiledFault {
-  readonly fault: Fault;
+/** An action with its headers compiled. */
+export interface Selecting<T> {
+  readonly value: T;
   matches(head: RequestHead): boolean;
 }
 /** undefined and [] where there is nothing to do; several filters of a kind that can hold only once: the last one holds. */
@@ -27,10 +29,10 @@ export interface FilterPlan {
   readonly mirrors: readonly Mirror[];
   readonly cors: Cors | undefined;
   readonly direct: Direct | undefined;
-  readonly faults: readonly CompiledFault[];
-  readonly divert: Divert | undefined;
-  readonly tarpit: Tarpit | undefined;
-  /** Some filter may answer, delay or divert a request: see actions.ts. */
+  readonly faults: readonly Selecting<Fault>[];
+  readonly divert: Selecting<Divert> | undefined;
+  readonly tarpit: Selecting<Tarpit> | undefined;
+  /** Some filter may answer, delay or divert a request: see decide-request.ts. */
   readonly hasActions: boolean;
 }
 
@@ -62,13 +64,13 @@ export function planFilters(filters: readonly RouteFilter[]): FilterPlan {
         plan.direct = value;
         break;
       case "fault":
-        plan.faults = [...plan.faults, compileFault(value)];
+        plan.faults = [...plan.faults, selecting(value)];
         break;
       case "divert":
-        plan.divert = value;
+        plan.divert = selecting(value);
         break;
       case "tarpit":
-        plan.tarpit = value;
+        plan.tarpit = selecting(value);
         break;
     }
   }
@@ -112,16 +114,16 @@ function lastOfEach(list: readonly string[]): string[] {
   return [...values].flat();
 }
 
-function compileFault(fault: Fault): CompiledFault {
-  const tests = fault.headers.map(({ name, kind, value }) => {
-    const regex = kind === "regex" ? compileRegex(value) : undefined;
+function selecting<T extends Selection>(value: T): Selecting<T> {
+  const tests = value.headers.map(({ name, kind, value: wanted }) => {
+    const regex = kind === "regex" ? compileRegex(wanted) : undefined;
     return {
       name,
-      holds: (given: string): boolean => (regex === undefined ? given === value : regex.ok && regex.value.test(given)),
+      holds: (given: string): boolean => (regex === undefined ? given === wanted : regex.ok && regex.value.test(given)),
     };
   });
   return {
-    fault,
+    value,
     matches(head) {
       return tests.every(({ name, holds }) => {
         const given = head.header(name);
