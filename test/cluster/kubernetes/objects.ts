@@ -1,0 +1,32 @@
+// The objects that a new cluster gets, and what is asked of the API about its state.
+import { readFileSync } from "node:fs";
+import { parseAllDocuments } from "yaml";
+import type { KubeApi, KubeObject } from "./api.ts";
+
+interface Conditioned {
+  readonly metadata: { readonly name: string };
+  readonly status?: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] };
+}
+
+/** Names of the nodes that say that they are ready. */
+export async function readyNodes(api: KubeApi): Promise<string[]> {
+  const { items } = await api.get<{ items: readonly Conditioned[] }>("/api/v1/nodes");
+  const isReady = (node: Conditioned): boolean =>
+    node.status?.conditions?.some((c) => c.type === "Ready" && c.status === "True") === true;
+  return items.filter(isReady).map((node) => node.metadata.name);
+}
+
+/** Objects of YAML documents. */
+export const parseObjects = (text: string): KubeObject[] =>
+  parseAllDocuments(text).map((document) => document.toJS() as KubeObject);
+
+export async function applyDns(api: KubeApi, image: string): Promise<void> {
+  const text = readFileSync(new URL("coredns.yaml", import.meta.url), "utf8");
+  for (const object of parseObjects(text.replaceAll("image: IMAGE", `image: ${image}`))) await api.apply(object);
+}
+
+export async function dnsReady(api: KubeApi): Promise<boolean> {
+  const path = "/apis/apps/v1/namespaces/kube-system/deployments/coredns";
+  const found = await api.get<{ status?: { readyReplicas?: number } }>(path);
+  return (found.status?.readyReplicas ?? 0) > 0;
+}
