@@ -61,6 +61,7 @@ const steps: readonly Step[] = [
       "controller",
       "cli",
       "test/lab",
+      "test/cluster",
     ],
     counts: "exit",
     timeoutMinutes: 3,

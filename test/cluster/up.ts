@@ -8,7 +8,7 @@ import type { KubeApi } from "./kubernetes/api.ts";
 import { controlPlanePrograms } from "./kubernetes/control-plane.ts";
 import { adminApi, ensureCredentials } from "./kubernetes/credentials.ts";
 import { importBuiltIn, type NodeMaterial, nodePrograms, startNode } from "./kubernetes/node.ts";
-import { applyDns, dnsReady, readyNodes } from "./kubernetes/objects.ts";
+import { applyDns, defaultAccount, dnsReady, readyNodes } from "./kubernetes/objects.ts";
 import { hierarchies, makeGroup } from "./machine/groups.ts";
 import { withLock } from "./machine/lock.ts";
 import { buildControlPlaneNetwork, networkIsThere, takenRanges } from "./machine/network.ts";
@@ -84,6 +84,7 @@ async function start(
   const api = await startControlPlane(material);
   try {
     if (state.nodes > 0) await startNodes(material, cache, api);
+    if (!state.apiOnly) await controllersWork(material, api);
   } finally {
     api.close();
   }
@@ -145,6 +146,14 @@ async function startControlPlane(m: NodeMaterial): Promise<KubeApi> {
   if (fresh > 0) say(`API server ready after ${seconds(began)} s: ${api.server}`);
   startAll(m, programs.slice(2));
   return api;
+}
+
+/** The first thing that controllers do for users; before it no pod can be created. */
+async function controllersWork(m: NodeMaterial, api: KubeApi): Promise<void> {
+  const check = (): void => m.watch.check();
+  const hint = (): string => `logs: ${m.cluster.logs}`;
+  const what = "controllers have made the default service account";
+  await until({ what, timeoutMs: READY_MS, say: m.say, check, hint }, () => defaultAccount(api));
 }
 
 function startAll(m: NodeMaterial, programs: readonly Program[]): number {

@@ -121,6 +121,16 @@ const table = {
   // The command line talks to agents and the controller over their sockets; it shares their words, not their parts.
   cli: ["agent/api", "agent/base", "test/lab"],
   "test/lab": ["agent/api", "agent/base", "agent/node-flags.ts", "controller/sources"],
+  // A Kubernetes of other people's programs: of the mesh it knows nothing. From the lab it has what runs programs on a machine.
+  "test/cluster": [
+    "agent/base",
+    "controller/issue/x509.ts",
+    "test/lab/cgroup.ts",
+    "test/lab/command.ts",
+    "test/lab/files.ts",
+    "test/lab/network.ts",
+    "test/lab/paths.ts",
+  ],
 };
 // Compositions: the only files that may build parts out of any room of their side.
 const open = {

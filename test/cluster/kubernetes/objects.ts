@@ -30,3 +30,9 @@ export async function dnsReady(api: KubeApi): Promise<boolean> {
   const found = await api.get<{ status?: { readyReplicas?: number } }>(path);
   return (found.status?.readyReplicas ?? 0) > 0;
 }
+
+/** Whether pods can be created in namespace `default`. */
+export async function defaultAccount(api: KubeApi): Promise<boolean> {
+  await api.get("/api/v1/namespaces/default/serviceaccounts/default");
+  return true;
+}

@@ -24,7 +24,7 @@ mount -t proc proc "$root/proc"
 
 own() {
   mkdir -p "$1" "$root$2"
-  mount --rbind "$1" "$root$2"
+  mount --bind "$1" "$root$2"
 }
 own "$node/run" /run
 own "$node/var-lib" /var/lib
