@@ -81,6 +81,7 @@ const steps: readonly Step[] = [
     [
       "{agent,controller,cli}/**/*.test.ts",
       "test/{kit,lab,bench,proof,unit,controller,fuzz,http,reference}/**/*.test.ts",
+      "test/cluster/{images,kubernetes,machine}/*.test.ts",
     ],
     2,
   ),

@@ -176,6 +176,7 @@ test("wrong use is answered with what to do", async () => {
     [["upp"], 2, /no command upp; there are: up, down/],
     [["up", "--nodes", "-1"], 2, /--nodes/],
     [["up", "--name", "Not-a-name"], 2, /use 1 to 10 lower-case letters and digits/],
+    [["down", "other"], 2, /down takes no "other"/],
     [["image", "."], 2, /give a folder, --tag and --out/],
     [["status", "--colour"], 2, /Unknown option '--colour'/],
     [["load", "x.tar", "--name", "nosuch"], 1, /there is no cluster nosuch/],

@@ -185,7 +185,7 @@ async function runImage(call: Call): Promise<number> {
 function runKubectl(call: Call): number {
   const cluster = clusterOf(call);
   const env = { ...process.env, KUBECONFIG: cluster.kubeconfig };
-  const done = spawnSync(program(stateOf(cluster), "kube", "kube"), ["kubectl", ...call.rest], {
+  const done = spawnSync(program(stateOf(cluster), "kube", "kube"), ["kubectl", ...call.words, ...call.rest], {
     stdio: "inherit",
     env,
   });
@@ -197,14 +197,20 @@ async function runBuild(call: Call): Promise<number> {
   return 0;
 }
 
-const commands: Readonly<Record<string, (call: Call) => Promise<number> | number>> = {
-  up: runUp,
-  down: runDown,
-  status: runStatus,
-  load: runLoad,
-  image: runImage,
-  kubectl: runKubectl,
-  build: runBuild,
+interface Command {
+  readonly run: (call: Call) => Promise<number> | number;
+  /** How many words it takes at most. */
+  readonly words: number;
+}
+
+const commands: Readonly<Record<string, Command>> = {
+  up: { run: runUp, words: 0 },
+  down: { run: runDown, words: 0 },
+  status: { run: runStatus, words: 0 },
+  load: { run: runLoad, words: 1 },
+  image: { run: runImage, words: 1 },
+  kubectl: { run: runKubectl, words: Number.POSITIVE_INFINITY },
+  build: { run: runBuild, words: 0 },
 };
 
 async function main(): Promise<number> {
@@ -222,7 +228,9 @@ async function main(): Promise<number> {
       console.log(usage);
       return 0;
     }
-    return await command(call);
+    const extra = call.words[command.words] ?? (command.run === runKubectl ? undefined : call.rest[0]);
+    if (extra !== undefined) throw new UsageError(`${name} takes no ${JSON.stringify(extra)}`);
+    return await command.run(call);
   } catch (error) {
     console.error(`cluster: ${(error as Error).message}`);
     if (error instanceof UsageError) console.error("npm run cluster -- --help tells more");
