@@ -73,7 +73,7 @@ async function start(
   say: Say,
 ): Promise<ClusterState> {
   const h = hierarchies();
-  if (leftOf(h, cluster) && !(readState(cluster) !== undefined && (await networkIsThere(cluster)))) {
+  if (leftOf(h, cluster) && !(readState(cluster) !== undefined && networkIsThere(cluster))) {
     const left = await tearDown(h, cluster);
     say(
       `removed what an earlier cluster ${cluster.name} had left: ${left.processes} processes, ${left.namespaces} namespaces`,

@@ -136,7 +136,8 @@ export async function startNode(m: NodeMaterial, n: number): Promise<void> {
   const init = initProgram(m, n);
   const check = (): void => watch.check();
   if (mainProcess(h, init) === undefined) {
-    if (!existsSync(`/run/netns/${node.netns}`)) await buildNodeNetwork(cluster, ranges(state.block), node.netns, n);
+    makeDir(node.dir);
+    await buildNodeNetwork(cluster, ranges(state.block), node, n);
     writeNodeFiles(m, n);
     rmSync(node.initFile, { force: true });
     removePath(join(node.dir, "run")); // in memory on a real machine: it does not outlive a reboot

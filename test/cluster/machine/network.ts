@@ -1,7 +1,10 @@
 // Namespaces, links and routes of a cluster: a bridge in the control plane's namespace, a link from it to each node and to the machine.
+import { existsSync, statfsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { finish, run } from "../../lab/command.ts";
 import { addNamespace, namespacesOf, removeNamespace } from "../../lab/network.ts";
-import type { ClusterPaths } from "../paths.ts";
+import { netnsPath } from "../../lab/paths.ts";
+import type { ClusterPaths, NodePaths } from "../paths.ts";
 import { nodeAddress, nodePods, type Ranges } from "./ranges.ts";
 
 const ip = (netns: string | undefined, lines: readonly string[]): Promise<string> =>
@@ -20,6 +23,14 @@ export async function takenRanges(): Promise<string[]> {
   return [...lines.matchAll(/\d+\.\d+\.\d+\.\d+(?:\/\d+)?/g)].map((m) => m[0]);
 }
 
+/** Written once a namespace has all that belongs to it: one that was left half made is made anew. */
+const MARK = "network";
+/** Type of file system that a name of a living namespace is on; after a reboot an empty file may be left. */
+const NSFS = 0x6e736673;
+const isNamespace = (path: string): boolean => existsSync(path) && statfsSync(path).type === NSFS;
+const isMarked = (folder: string): boolean => existsSync(join(folder, MARK));
+const mark = (folder: string): void => writeFileSync(join(folder, MARK), "");
+
 /** The control plane's namespace, and the machine's way to it and to the pods. */
 export async function buildControlPlaneNetwork(cluster: ClusterPaths, ranges: Ranges): Promise<void> {
   await addNamespace(cluster.netns);
@@ -37,18 +48,28 @@ export async function buildControlPlaneNetwork(cluster: ClusterPaths, ranges: Ra
     `link set ${cluster.machineLink} up`,
     `route add ${ranges.pods} via ${ranges.controlPlane}`,
   ]);
+  mark(cluster.dir);
 }
 
-/** Node N with its link to the bridge; pods of other nodes are reached over the nodes themselves. */
-export async function buildNodeNetwork(cluster: ClusterPaths, ranges: Ranges, netns: string, n: number): Promise<void> {
+/** Node N with its link to the bridge, unless it is there; pods of other nodes are reached over the nodes themselves. */
+export async function buildNodeNetwork(
+  cluster: ClusterPaths,
+  ranges: Ranges,
+  node: NodePaths,
+  n: number,
+): Promise<void> {
   const { block } = ranges;
+  const { netns } = node;
+  if (isMarked(node.dir) && isNamespace(netnsPath(netns))) return;
+  await finish(["ip", "-n", cluster.netns, "link", "delete", node.name]);
+  await removeNamespace(netns);
   const others = Array.from({ length: n - 1 }, (_, i) => i + 1);
   await addNamespace(netns);
   await forwarding(netns);
   await ip(cluster.netns, [
-    `link add n${n} type veth peer name eth0 netns ${netns}`,
-    `link set n${n} master cluster up`,
-    `route add ${nodePods(block, n)} via ${nodeAddress(block, n)}`,
+    `link add ${node.name} type veth peer name eth0 netns ${netns}`,
+    `link set ${node.name} master cluster up`,
+    `route replace ${nodePods(block, n)} via ${nodeAddress(block, n)}`,
   ]);
   await ip(netns, [
     "link set lo up",
@@ -58,11 +79,13 @@ export async function buildNodeNetwork(cluster: ClusterPaths, ranges: Ranges, ne
     ...others.map((o) => `route add ${nodePods(block, o)} via ${nodeAddress(block, o)}`),
   ]);
   for (const o of others)
-    await ip(`${cluster.netnsPrefix}n${o}`, [`route add ${nodePods(block, n)} via ${nodeAddress(block, n)}`]);
+    await ip(`${cluster.netnsPrefix}n${o}`, [`route replace ${nodePods(block, n)} via ${nodeAddress(block, n)}`]);
+  mark(node.dir);
 }
 
-export const networkIsThere = async (cluster: ClusterPaths): Promise<boolean> =>
-  (await namespacesOf(cluster.netnsPrefix)).includes(cluster.netns);
+/** Whether the control plane's network is whole. */
+export const networkIsThere = (cluster: ClusterPaths): boolean =>
+  isMarked(cluster.dir) && isNamespace(netnsPath(cluster.netns));
 
 /** Removes the machine's link and all namespaces. @returns how many namespaces there were */
 export async function removeNetwork(cluster: ClusterPaths): Promise<number> {
