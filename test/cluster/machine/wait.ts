@@ -13,6 +13,8 @@ export interface Waiting {
 
 const EVERY_MS = 50;
 const SAY_EVERY_MS = 5_000;
+/** Of what was seen last, a line of progress has the beginning; an error has it whole. */
+const SEEN_LENGTH = 120;
 
 /** Asks until the answer is true; what it throws counts as not yet. @throws Error saying what was waited for and what was seen last */
 export async function until(waiting: Waiting, ask: () => Promise<boolean>): Promise<void> {
@@ -34,7 +36,7 @@ export async function until(waiting: Waiting, ask: () => Promise<boolean>): Prom
       );
     if (passed - said > SAY_EVERY_MS) {
       said = passed;
-      waiting.say(`waiting: ${waiting.what} (${Math.round(passed / 1000)} s)${seen}`);
+      waiting.say(`waiting: ${waiting.what} (${Math.round(passed / 1000)} s)${seen.slice(0, SEEN_LENGTH)}`);
     }
     await sleep(EVERY_MS);
   }
