@@ -8,14 +8,14 @@ import type { KubeApi } from "./kubernetes/api.ts";
 import { controlPlanePrograms } from "./kubernetes/control-plane.ts";
 import { adminApi, ensureCredentials } from "./kubernetes/credentials.ts";
 import { importBuiltIn, type NodeMaterial, nodePrograms, startNode } from "./kubernetes/node.ts";
-import { applyDns, defaultAccount, dnsReady, readyNodes } from "./kubernetes/objects.ts";
+import { applyDns, defaultAccount, dnsReady, nodesWork } from "./kubernetes/objects.ts";
 import { hierarchies, makeGroup } from "./machine/groups.ts";
 import { withLock } from "./machine/lock.ts";
 import { buildControlPlaneNetwork, networkIsThere, takenRanges } from "./machine/network.ts";
 import { type Program, ProgramWatch } from "./machine/programs.ts";
 import { freeBlock, ranges } from "./machine/ranges.ts";
 import { until } from "./machine/wait.ts";
-import { CLUSTERS_DIR, type ClusterPaths } from "./paths.ts";
+import { CLUSTERS_DIR, type ClusterPaths, nodePaths } from "./paths.ts";
 import { missingForCluster } from "./requirements.ts";
 import { type ClusterState, readState, usedBlocks, writeState } from "./state.ts";
 import { leftOf, tearDown } from "./teardown.ts";
@@ -179,8 +179,9 @@ async function startNodes(m: NodeMaterial, cache: string, api: KubeApi): Promise
   await applyDns(api, coreDnsImage(coredns.version));
   const check = (): void => m.watch.check();
   const hint = (): string => `logs: ${cluster.logs}`;
-  const ready = async (): Promise<boolean> => (await readyNodes(api)).length >= state.nodes;
-  await until({ what: `${state.nodes} nodes are Ready`, timeoutMs: READY_MS, say, check, hint }, ready);
+  const names = numbers.map((n) => nodePaths(cluster, n).name);
+  const what = `${names.join(", ")} are Ready`;
+  await until({ what, timeoutMs: READY_MS, say, check, hint }, () => nodesWork(api, names));
   await until({ what: "CoreDNS is ready", timeoutMs: READY_MS, say, check, hint }, () => dnsReady(api));
   say(`${state.nodes} nodes and DNS ready after ${seconds(began)} s`);
 }

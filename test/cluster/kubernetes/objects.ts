@@ -16,6 +16,17 @@ export async function readyNodes(api: KubeApi): Promise<string[]> {
   return items.filter(isReady).map((node) => node.metadata.name);
 }
 
+/**
+ * Whether the nodes' kubelets answer and have said that they are ready. What the API says alone may be from before a node's restart: it is
+ * believed for 40 s.
+ */
+export async function nodesWork(api: KubeApi, names: readonly string[]): Promise<boolean> {
+  const ready = await readyNodes(api);
+  if (!names.every((name) => ready.includes(name))) return false;
+  const answers = await Promise.all(names.map((name) => api.call("GET", `/api/v1/nodes/${name}/proxy/healthz`)));
+  return answers.every((text) => text === "ok");
+}
+
 /** Objects of YAML documents. */
 export const parseObjects = (text: string): KubeObject[] =>
   parseAllDocuments(text).map((document) => document.toJS() as KubeObject);
