@@ -183,5 +183,5 @@ async function startNodes(m: NodeMaterial, cache: string, api: KubeApi): Promise
   const what = `${names.join(", ")} are Ready`;
   await until({ what, timeoutMs: READY_MS, say, check, hint }, () => nodesWork(api, names));
   await until({ what: "CoreDNS is ready", timeoutMs: READY_MS, say, check, hint }, () => dnsReady(api));
-  say(`${state.nodes} nodes and DNS ready after ${seconds(began)} s`);
+  say(`${names.join(", ")} and DNS ready after ${seconds(began)} s`);
 }
