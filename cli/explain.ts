@@ -277,6 +277,8 @@ function print(told: Explanation, call: Call): void {
     const mtls = fieldsAt(leg.inbound?.mtls ?? leg.endpoint.mtls);
     if (text(mtls.mode) !== "")
       out(`    mutual TLS        ${text(mtls.mode)}${text(mtls.policy) === "" ? "" : ` by ${text(mtls.policy)}`}`);
+    for (const trial of listAt(mtls.dryRun).map(fieldsAt))
+      out(`    mutual TLS        ${text(trial.mode)} by ${text(trial.policy)} (dry run: not enforced)`);
     const policies = listAt(leg.inbound?.policies ?? leg.endpoint.policies).map(fieldsAt);
     out(
       `    policies          ${policies.map((p) => `${text(p.name)} (${text(p.action)}${p.dryRun === true ? ", dry run" : ""})`).join(", ") || "none"}`,

@@ -227,6 +227,8 @@ export interface TrafficPolicy {
   portModes: { [key: number]: MtlsMode };
   /** Unix ms; 0: not known. Of several on one level the oldest holds (Istio) */
   createdMs: number;
+  /** decides nothing: what it would change is noted */
+  dryRun: boolean;
 }
 
 export interface TrafficPolicy_SelectorEntry {
@@ -2353,7 +2355,7 @@ export const Condition: MessageFns<Condition> = {
 };
 
 function createBaseTrafficPolicy(): TrafficPolicy {
-  return { name: "", namespace: "", scope: 0, selector: {}, mode: 0, portModes: {}, createdMs: 0 };
+  return { name: "", namespace: "", scope: 0, selector: {}, mode: 0, portModes: {}, createdMs: 0, dryRun: false };
 }
 
 export const TrafficPolicy: MessageFns<TrafficPolicy> = {
@@ -2378,6 +2380,9 @@ export const TrafficPolicy: MessageFns<TrafficPolicy> = {
     });
     if (message.createdMs !== 0) {
       writer.uint32(56).uint64(message.createdMs);
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(64).bool(message.dryRun);
     }
     return writer;
   },
@@ -2457,6 +2462,14 @@ export const TrafficPolicy: MessageFns<TrafficPolicy> = {
             message.createdMs = longToNumber(reader.uint64());
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2497,6 +2510,7 @@ export const TrafficPolicy: MessageFns<TrafficPolicy> = {
       {},
     );
     message.createdMs = object.createdMs ?? 0;
+    message.dryRun = object.dryRun ?? false;
     return message;
   },
 };

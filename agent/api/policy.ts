@@ -45,6 +45,7 @@ export interface TrafficPolicy {
   readonly portModes: ReadonlyMap<number, MtlsMode>;
   /** Unix ms; 0 where the source has no times, as a folder of manifests. */
   readonly createdMs: number;
+  readonly dryRun: boolean;
 }
 
 const strictness: Readonly<Record<MtlsMode, number>> = { unset: 0, disable: 1, permissive: 2, strict: 3 };
@@ -221,6 +222,7 @@ export function trafficPolicyFromWire(message: wire.TrafficPolicy): Decoded<Traf
     mode: fields.oneOf("mode", message.mode, modes, "strict"),
     portModes,
     createdMs: message.createdMs,
+    dryRun: message.dryRun,
   });
 }
 
@@ -234,5 +236,6 @@ export function trafficPolicyToWire(policy: TrafficPolicy): wire.TrafficPolicy {
     mode: modeNumbers[policy.mode] as wire.MtlsMode,
     portModes: Object.fromEntries(ports.map(([port, mode]) => [port, modeNumbers[mode] as wire.MtlsMode])),
     createdMs: policy.createdMs,
+    dryRun: policy.dryRun,
   };
 }

@@ -396,5 +396,5 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
 function isStrict(state: MeshState, pod: LocalPod): boolean {
   if (mtlsFor(state, pod.workload, 0).mode === "strict") return true;
   const policies = state.trafficPolicies.inForce(pod.workload);
-  return policies.some((policy) => [...policy.portModes.values()].includes("strict"));
+  return policies.some((policy) => !policy.dryRun && [...policy.portModes.values()].includes("strict"));
 }

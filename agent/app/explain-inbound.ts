@@ -5,10 +5,9 @@ import { identityOf } from "../api/workload.ts";
 import { parseHostPort } from "../base/env.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import { decideInbound, subjectOf } from "../decide/inbound.ts";
-import { mtlsFor } from "../decide/mtls.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { neededFeatures } from "./asked-features.ts";
-import { describeLimits, type ExplainParts } from "./explain.ts";
+import { describeLimits, describeMtls, type ExplainParts } from "./explain.ts";
 import { type AskedRequest, headOf, judgeRequest } from "./explain-request.ts";
 
 const tunnels = ["fairlead/1", "hbone", "plain", "local"] as const;
@@ -40,7 +39,6 @@ export function explainInbound(
   const pod = parts.pods.byAddress(destination.host);
   if (pod === undefined) return err(`destination: no pod of this node has the address ${destination.host}`);
   const subject = subjectOf(state, pod);
-  const mtls = mtlsFor(state, subject, destination.port);
   const arrival = {
     destination: { ip: destination.host, port: destination.port },
     sourceIp: asked.source,
@@ -67,7 +65,7 @@ export function explainInbound(
     ...(verdict.input === undefined ? {} : { input: verdict.input }),
     notes: verdict.notes,
     ...(asRequests ? { needs: neededFeatures(state, subject, request.features) } : {}),
-    mtls: { mode: mtls.mode, policy: mtls.policy === undefined ? null : policyNameOf(mtls.policy) },
+    mtls: describeMtls(state, subject, destination.port),
     policies: state.authorizations
       .inForce(subject)
       .map((p) => ({ name: policyNameOf(p), action: p.action, dryRun: p.dryRun })),

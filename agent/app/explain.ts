@@ -7,7 +7,7 @@ import { err, ok, type Result } from "../base/result.ts";
 import { connectionLimits } from "../decide/connection-limits.ts";
 import { type DirectSettings, decideDirect } from "../decide/direct-rows.ts";
 import { subjectOf } from "../decide/inbound.ts";
-import { mtlsFor } from "../decide/mtls.ts";
+import { mtlsFor, mtlsTrials } from "../decide/mtls.ts";
 import { type DecideSettings, decideOutbound } from "../decide/outbound.ts";
 import type { Upstream } from "../decide/upstreams.ts";
 import type { Endpoint } from "../flow.ts";
@@ -99,7 +99,6 @@ function describeUpstream(parts: ExplainParts, source: EnrolledPod, upstream: Up
   const { ip, port, mode, workload, weight } = upstream;
   const known = workload.name !== "";
   const subject = upstream.local === undefined ? workload : subjectOf(state, upstream.local);
-  const mtls = mtlsFor(state, subject, port);
   const policies = state.authorizations
     .inForce(subject)
     .map((p) => ({ name: policyNameOf(p), action: p.action, dryRun: p.dryRun }));
@@ -109,7 +108,7 @@ function describeUpstream(parts: ExplainParts, source: EnrolledPod, upstream: Up
     workload: known ? `${workload.namespace}/${workload.name}` : null,
     node: workload.node,
     identity: known && mode !== "plain" ? identityOf(workload) : null,
-    mtls: { mode: mtls.mode, policy: mtls.policy === undefined ? null : policyNameOf(mtls.policy) },
+    mtls: describeMtls(state, subject, port),
     policies: known ? policies : [],
     rateLimits: known ? describeLimits(state, subject) : [],
   };
@@ -122,6 +121,14 @@ function describeUpstream(parts: ExplainParts, source: EnrolledPod, upstream: Up
   if (!destination.listening.has(port))
     return { ...base, lane: laneOf[mode], direct: false, whyNotDirect: "not_listening" };
   return { ...base, lane: "direct", direct: true };
+}
+
+/** The mutual TLS of a pod's port, who set it, and what policies in dry run would set. */
+export function describeMtls(state: MeshState, subject: PolicySubject, port: number) {
+  const { mode, policy } = mtlsFor(state, subject, port);
+  const trials = mtlsTrials(state, subject, port).map((t) => ({ mode: t.mode, policy: policyNameOf(t.policy) }));
+  const dryRun = trials.length === 0 ? {} : { dryRun: trials };
+  return { mode, policy: policy === undefined ? null : policyNameOf(policy), ...dryRun };
 }
 
 /** Rate limits over a pod, each with what it counts by and how much it lets through. */

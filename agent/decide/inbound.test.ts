@@ -43,6 +43,21 @@ test("[IDN-8] STRICT refuses plaintext and names the policy; PERMISSIVE and DISA
   assert.equal(judge({ trafficPolicies: [trafficPolicy("off", { mode: "disable" })] }, plain).allow, true);
 });
 
+test("[SEC-10] STRICT in dry run refuses nothing, and notes the plaintext that it would refuse; PERMISSIVE, what it would let in", () => {
+  const trial = { trafficPolicies: [trafficPolicy("trial", { dryRun: true })] };
+  const noted = { kind: "would_deny", policy: "shop/trial" };
+  const verdict = judge(trial, plain);
+  assert.deepEqual([verdict.allow, verdict.notes], [true, [noted]]);
+  assert.deepEqual(judge(trial, arrival()).notes, []);
+  // Also where a data thread will ask about each request.
+  assert.deepEqual(decideInbound(mesh(trial), localPod(db), plain, "fresh", true).notes, [noted]);
+  // What is refused anyhow, it would not change.
+  assert.deepEqual(judge({ ...trial, authorizations: [authorization("none", [])] }, plain).notes, []);
+  const open = trafficPolicy("open", { mode: "permissive", scope: "workload", selector: { app: "db" }, dryRun: true });
+  const refused = judge({ trafficPolicies: [...strict.trafficPolicies, open] }, plain);
+  assert.deepEqual([refused.allow, refused.notes], [false, [{ kind: "would_allow", policy: "shop/open" }]]);
+});
+
 test("[DP-20] policies past maxStale close STRICT workloads and leave the others as they are", () => {
   const verdict = judge(strict, arrival(), "expired");
   assert.deepEqual([verdict.allow, verdict.reason], [false, "policies_stale"]);

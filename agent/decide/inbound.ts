@@ -2,10 +2,10 @@
 import type { SpiffeId } from "../api/names.ts";
 import { policyNameOf } from "../api/policy.ts";
 import type { Workload } from "../api/workload.ts";
-import type { Endpoint, Knowledge, LocalPod, LocalPods, PeerAnswer, Verdict } from "../flow.ts";
+import type { Endpoint, Knowledge, LocalPod, LocalPods, PeerAnswer, Verdict, VerdictNote } from "../flow.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { authorize } from "./authorize.ts";
-import { mtlsFor } from "./mtls.ts";
+import { mtlsFor, mtlsTrials } from "./mtls.ts";
 import { servicePortsOf } from "./service-ports.ts";
 
 export interface Arrival {
@@ -34,16 +34,29 @@ export function decideInbound(
   if (mtls.mode === "strict") {
     const policy = mtls.policy === undefined ? {} : { policy: policyNameOf(mtls.policy) };
     if (knowledge === "expired") return { allow: false, reason: "policies_stale", ...policy, notes: [] };
-    if (arrival.tunnel === "plain") return { allow: false, reason: "plaintext_refused", ...policy, notes: [] };
+    if (arrival.tunnel === "plain")
+      return withTrials(state, subject, arrival, { allow: false, reason: "plaintext_refused", ...policy, notes: [] });
   }
-  if (perRequest) return { allow: true, reason: "allowed", notes: [] };
-  return authorize(state, {
-    destination: subject,
-    identity: arrival.identity,
-    sourceIp: arrival.sourceIp,
-    destinationIp: arrival.destination.ip,
-    port: arrival.destination.port,
-  });
+  const verdict: Verdict = perRequest
+    ? { allow: true, reason: "allowed", notes: [] }
+    : authorize(state, {
+        destination: subject,
+        identity: arrival.identity,
+        sourceIp: arrival.sourceIp,
+        destinationIp: arrival.destination.ip,
+        port: arrival.destination.port,
+      });
+  return arrival.tunnel === "plain" ? withTrials(state, subject, arrival, verdict) : verdict;
+}
+
+/** Notes which PeerAuthentications in dry run would refuse this plaintext, or would not refuse it where another does. */
+function withTrials(state: MeshState, subject: Workload, { destination }: Arrival, verdict: Verdict): Verdict {
+  if (!verdict.allow && verdict.reason !== "plaintext_refused") return verdict;
+  const notes: VerdictNote[] = [];
+  for (const { mode, policy } of mtlsTrials(state, subject, destination.port))
+    if ((mode === "strict") === verdict.allow)
+      notes.push({ kind: verdict.allow ? "would_deny" : "would_allow", policy: policyNameOf(policy) });
+  return notes.length === 0 ? verdict : { ...verdict, notes: [...verdict.notes, ...notes] };
 }
 
 /** The pod with the node's own knowledge of it (labels, addresses), and discovery's of what it serves. */

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { mesh, trafficPolicy, workload } from "../../test/kit/mesh.ts";
 import type { MtlsMode, TrafficPolicy } from "../api/policy.ts";
-import { mtlsFor } from "./mtls.ts";
+import { mtlsFor, mtlsTrials } from "./mtls.ts";
 
 const db = workload("shop", "db", "10.0.0.9");
 const meshWide = (mode: MtlsMode) => trafficPolicy("mesh", { namespace: "root", scope: "mesh", mode });
@@ -37,6 +37,28 @@ test("[IDN-8] a policy of another namespace or another workload does not apply",
 test("[IDN-8] the decision names the policy that set the mode", () => {
   const decided = mtlsFor(mesh({ trafficPolicies: [meshWide("strict"), namespaceWide("unset")] }), db, 80);
   assert.equal(decided.policy?.name, "mesh");
+});
+
+test("[SEC-10] a policy in dry run sets nothing, and is told with the mode that it would set; one that would be overruled is not", () => {
+  const trial = (more: Partial<TrafficPolicy>) => trafficPolicy("trial", { dryRun: true, ...more });
+  const tried = (policies: readonly TrafficPolicy[], port = 80) =>
+    mtlsTrials(mesh({ trafficPolicies: policies }), db, port).map(({ mode, policy }) => `${policy.name} ${mode}`);
+  assert.equal(modeOf([trial({})]), "permissive");
+  assert.deepEqual(tried([trial({})]), ["trial strict"]);
+  assert.deepEqual(tried([namespaceWide("permissive"), meshWide("strict")]), []);
+  // A narrower policy holds over it, and it over a wider one.
+  assert.deepEqual(tried([trial({}), own("disable")]), []);
+  assert.deepEqual(tried([trial({}), meshWide("permissive")]), ["trial strict"]);
+  assert.deepEqual(tried([trial({ mode: "unset" })]), []);
+  const ports = {
+    scope: "workload",
+    selector: { app: "db" },
+    portModes: new Map<number, MtlsMode>([[81, "disable"]]),
+  } as const;
+  assert.deepEqual([tried([trial(ports)], 80), tried([trial(ports)], 81)], [["trial strict"], ["trial disable"]]);
+  // Each is tried alone.
+  const two = [trial({ scope: "mesh" }), trafficPolicy("second", { dryRun: true, mode: "permissive" })];
+  assert.deepEqual(tried(two).sort(), ["second permissive", "trial strict"]);
 });
 
 test("[IDN-8] every combination agrees with the precedence said in one line", () => {

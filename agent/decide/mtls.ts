@@ -13,10 +13,11 @@ export interface MtlsDecision {
 /**
  * Port of the workload's own policy, then that policy, then the namespace's, then the mesh's; UNSET inherits; none at all is
  * PERMISSIVE (Istio). `port` is the workload's own port. Of several policies on one level the oldest holds, as in Istio. Where
- * ages are not known or the same, the strictest: erring to strict loses no secret.
+ * ages are not known or the same, the strictest: erring to strict loses no secret. Policies in dry run do not count, but for `tried`.
  */
-export function mtlsFor(state: MeshState, workload: PolicySubject, port: number): MtlsDecision {
-  const policies = state.trafficPolicies.inForce(workload);
+export function mtlsFor(state: MeshState, workload: PolicySubject, port: number, tried?: TrafficPolicy): MtlsDecision {
+  const all = state.trafficPolicies.inForce(workload);
+  const policies = all.some((p) => p.dryRun) ? all.filter((p) => !p.dryRun || p === tried) : all;
   const own = policies.filter((p) => p.scope === "workload");
   return (
     decisive(own, (p) => p.portModes.get(port)) ??
@@ -24,6 +25,19 @@ export function mtlsFor(state: MeshState, workload: PolicySubject, port: number)
     decisive(byScope(policies, "namespace"), (p) => p.mode) ??
     decisive(byScope(policies, "mesh"), (p) => p.mode) ?? { mode: "permissive" }
   );
+}
+
+/** What each policy in dry run would set, were it alone enforced; those that would be overruled by others are left out. */
+export function mtlsTrials(
+  state: MeshState,
+  workload: PolicySubject,
+  port: number,
+): readonly (MtlsDecision & { readonly policy: TrafficPolicy })[] {
+  return state.trafficPolicies.inForce(workload).flatMap((tried) => {
+    if (!tried.dryRun) return [];
+    const { mode, policy } = mtlsFor(state, workload, port, tried);
+    return policy === tried ? [{ mode, policy }] : [];
+  });
 }
 
 const byScope = (policies: readonly TrafficPolicy[], scope: TrafficPolicy["scope"]): readonly TrafficPolicy[] =>

@@ -17,6 +17,7 @@ export type Reason =
   | "NotSupported"
   | "NameNotUsed"
   | "FaultsOff"
+  | "DryRun"
   | "EnricherOff"
   | RouteReason
   | "ServiceAccountMissing";
@@ -79,6 +80,19 @@ type Detail = Partial<Pick<Condition, "message" | "field" | "fix" | "resources" 
 
 export const accepted = (entry: Indexed, detail: Detail = {}, reason: Reason = "Accepted"): Condition =>
   make(entry, true, reason, detail);
+/** Accepted, and told to be in dry run where the field `trial` says so. */
+export const acceptedTrial = (entry: Indexed, detail: Detail, trial: string | undefined): Condition =>
+  trial === undefined
+    ? accepted(entry, detail)
+    : accepted(
+        entry,
+        { ...detail, field: trial, message: dryRunMessage, fix: "remove the field to enforce it" },
+        "DryRun",
+      );
+const dryRunMessage = "is in dry run: it decides nothing, and what it would change is noted and counted";
+export const dryRunField = 'metadata.annotations["istio.io/dry-run"]';
+export const isDryRun = (annotations: Readonly<Record<string, string>>): boolean =>
+  annotations["istio.io/dry-run"] === "true";
 export const refused = (entry: Indexed, reason: Reason, detail: Detail): Condition =>
   make(entry, false, reason, detail);
 

@@ -22,7 +22,7 @@ import type {
   MtlsModeName,
   PeerAuthenticationObject,
 } from "../sources/types.ts";
-import { accepted, type Condition } from "./conditions.ts";
+import { accepted, acceptedTrial, type Condition, dryRunField, isDryRun } from "./conditions.ts";
 import { selects } from "./memberships.ts";
 import type { Namespaces } from "./namespaces.ts";
 import { showLabels } from "./services.ts";
@@ -84,7 +84,7 @@ function toAuthorization(policy: AuthorizationPolicyObject, rootNamespace: strin
     scope: targets.length > 0 ? "workload" : scopeOf(namespace, rootNamespace, selector.matchLabels),
     selector: selector.matchLabels,
     action: action.toLowerCase() as Action,
-    dryRun: annotations["istio.io/dry-run"] === "true",
+    dryRun: isDryRun(annotations),
     rules: rules.map(toRule),
     targetServices: targets.map((target) => serviceName(namespace, target.name)),
   };
@@ -177,7 +177,7 @@ function authorizationCondition(
   }
   if (!workloads.some((workload) => covers(record, record.targetServices, workload)))
     return selectsNothing(entry, resources, record);
-  return accepted(entry, { resources });
+  return acceptedTrial(entry, { resources }, record.dryRun ? dryRunField : undefined);
 }
 
 export function selectsNothing(
@@ -207,7 +207,7 @@ const modeNames: Readonly<Record<MtlsModeName, MtlsMode>> = {
 };
 
 function toTrafficPolicy(policy: PeerAuthenticationObject, rootNamespace: string): TrafficPolicy {
-  const { name, namespace, creationTimestamp } = policy.metadata;
+  const { name, namespace, creationTimestamp, annotations } = policy.metadata;
   const { selector, mtls, portLevelMtls } = policy.spec;
   const scope = scopeOf(namespace, rootNamespace, selector.matchLabels);
   // As in Istio, ports count only on a policy with a selector.
@@ -221,6 +221,7 @@ function toTrafficPolicy(policy: PeerAuthenticationObject, rootNamespace: string
     mode: modeNames[mtls.mode],
     portModes: new Map(hasSelector ? ports : []),
     createdMs: Math.max(0, Date.parse(creationTimestamp) || 0),
+    dryRun: isDryRun(annotations),
   };
 }
 
@@ -240,7 +241,9 @@ function trafficCondition(
     );
   }
   if (!workloads.some((workload) => covers(record, [], workload))) return selectsNothing(entry, resources, record);
-  const rival = all.find((other) => other !== record && sameLevel(other, record) && holdsOver(other, record));
+  const rival = all.find(
+    (other) => other !== record && !other.dryRun && sameLevel(other, record) && holdsOver(other, record),
+  );
   if (rival !== undefined) {
     const message = `PeerAuthentication ${policyNameOf(rival)} selects the same and holds instead: it is ${
       rival.createdMs === record.createdMs ? "as strict or stricter" : "older"
@@ -248,7 +251,7 @@ function trafficCondition(
     const fix = "keep one of the two";
     return accepted(entry, { resources, field: "spec.mtls.mode", message, fix }, "Overruled");
   }
-  return accepted(entry, { resources });
+  return acceptedTrial(entry, { resources }, record.dryRun ? dryRunField : undefined);
 }
 
 /** Both set the mode of exactly the same workloads. */

@@ -6,7 +6,7 @@ import type { Workload } from "../../agent/api/workload.ts";
 import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
 import type { RateLimitPolicyObject } from "../sources/types.ts";
 import type { ServiceRecords } from "./backend-refs.ts";
-import { accepted, type Condition, refused } from "./conditions.ts";
+import { accepted, acceptedTrial, type Condition, refused } from "./conditions.ts";
 import type { Namespaces } from "./namespaces.ts";
 import { covers, scopeOf, selectsNothing } from "./policies.ts";
 import { isHttpPort } from "./routes.ts";
@@ -69,7 +69,7 @@ function conditionOf(
       return ports.some((mapping) => declared.some((port) => port.port === mapping.servicePort));
     }),
   );
-  if (isRead) return accepted(entry, { resources });
+  if (isRead) return acceptedTrial(entry, { resources }, record.dryRun ? "spec.dryRun" : undefined);
   const message = "no Service of what it covers declares a port to be HTTP: requests are not read, so none is limited";
   const fix = 'set appProtocol: http on the Service\'s port, or name the port "http"';
   return accepted(entry, { resources, field: "spec", message, fix }, "NeedsHttp");

@@ -112,6 +112,7 @@ export const trafficPolicies = record({
     .uniqueArray(fc.tuple(ports, modes), { selector: ([port]) => port, maxLength: 3 })
     .map((entries) => new Map(entries.sort(([a], [b]) => a - b))),
   createdMs: fc.nat(),
+  dryRun: fc.boolean(),
 }) as fc.Arbitrary<TrafficPolicy>;
 
 export const trustBundles: fc.Arbitrary<TrustBundle> = record({

@@ -102,12 +102,13 @@ export function peerAuthentication(
   path: string,
   mode: "STRICT" | "PERMISSIVE" | "DISABLE",
   spec: Readonly<Record<string, unknown>> = {},
+  annotations: Readonly<Record<string, string>> = {},
 ): unknown {
   const [namespaceName = "", name = ""] = path.split("/");
   return {
     apiVersion: "security.istio.io/v1",
     kind: "PeerAuthentication",
-    metadata: { name, namespace: namespaceName },
+    metadata: { name, namespace: namespaceName, annotations },
     spec: { mtls: { mode }, ...spec },
   };
 }

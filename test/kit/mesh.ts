@@ -103,6 +103,7 @@ export const trafficPolicy = (name: string, more: Partial<TrafficPolicy> = {}): 
   mode: "strict",
   portModes: new Map(),
   createdMs: 0,
+  dryRun: false,
   ...more,
 });
 
