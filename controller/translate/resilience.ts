@@ -8,7 +8,15 @@ import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
 import type { ResilienceSpec } from "../sources/http-types.ts";
 import type { ResiliencePolicyObject } from "../sources/types.ts";
 import { type RefProblem, resolveBackend, type ServiceRecords } from "./backend-refs.ts";
-import { type ApiCondition, accepted, type Condition, type PolicyStatus, refused } from "./conditions.ts";
+import {
+  type ApiCondition,
+  accepted,
+  type Condition,
+  dryRunField,
+  isDryRun,
+  type PolicyStatus,
+  refused,
+} from "./conditions.ts";
 import type { Namespaces } from "./namespaces.ts";
 import { isHttpPort } from "./routes.ts";
 
@@ -24,7 +32,10 @@ export interface TranslatedResilience {
 }
 type Entry = Indexed<ResiliencePolicyObject>;
 
-/** Of several policies for one service the oldest holds, whole; by name where no ages are known (Gateway API, policy attachment). */
+/**
+ * Of several policies for one service the oldest holds, whole; by name where no ages are known (Gateway API, policy attachment). One in
+ * dry run is checked, and holds for none.
+ */
 export function translateResilience(
   index: ClusterIndex,
   namespaces: Namespaces,
@@ -43,6 +54,7 @@ export function translateResilience(
     }
     const { spec, metadata } = entry.object;
     const { filters, problem } = filtersOf(entry, services, index);
+    const isTrial = isDryRun(metadata.annotations);
     const applied: ServiceName[] = [];
     const lost: number[] = [];
     let rival: { readonly at: number; readonly service: ServiceName; readonly holder: Entry } | undefined;
@@ -50,6 +62,7 @@ export function translateResilience(
       const service = serviceName(metadata.namespace, ref.name);
       const holder = holders.get(service);
       if (!services.has(service)) lost.push(at);
+      else if (isTrial) applied.push(service);
       else if (holder !== undefined) rival ??= { at, service, holder };
       else {
         holders.set(service, entry);
@@ -110,7 +123,8 @@ function conditionOf(
   problem: RefProblem | undefined,
 ): Condition {
   const { metadata, spec } = entry.object;
-  const resources = applied.map((name) => ({ kind: "HttpRouting", name }));
+  const isTrial = isDryRun(metadata.annotations);
+  const resources = isTrial ? [] : applied.map((name) => ({ kind: "HttpRouting", name }));
   const lostNames = lost.map((at) => serviceName(metadata.namespace, spec.targetRefs[at]?.name ?? ""));
   const missing = lostNames.length > 0 ? `there is no Service ${lostNames.join(", ")}` : "";
   const overruled =
@@ -120,7 +134,7 @@ function conditionOf(
           ageOf(rival.holder) === ageOf(entry) ? "the first by name" : "older"
         }`;
   const message = missing || overruled;
-  const status = statusOf(metadata.generation, applied, missing, message, spec.divert && { problem });
+  const status = statusOf(metadata.generation, applied, missing, message, isTrial, spec.divert && { problem });
   const fix = missing !== "" ? "add it or correct the name" : "keep one of the two";
   const field = `spec.targetRefs[${missing !== "" ? lost[0] : rival?.at}].name`;
   const reason = missing !== "" ? "TargetMissing" : "Overruled";
@@ -128,8 +142,12 @@ function conditionOf(
   if (message !== "") return accepted(entry, { resources, field, message, fix, status }, reason);
   if (problem !== undefined) {
     const { reason: why, ...detail } = problem;
-    const left = `${problem.message}: nothing is diverted, the rest of the policy holds`;
+    const left = isTrial ? problem.message : `${problem.message}: nothing is diverted, the rest of the policy holds`;
     return accepted(entry, { ...detail, message: left, resources, status }, why);
+  }
+  if (isTrial) {
+    const detail = { field: dryRunField, message: dryRunMessage, fix: "remove the annotation to enforce it", status };
+    return accepted(entry, detail, "DryRun");
   }
   const action = actionField(spec);
   if (!faultsOn && action !== undefined) {
@@ -141,11 +159,14 @@ function conditionOf(
   return accepted(entry, { resources, status });
 }
 
+const dryRunMessage = "is in dry run: it is checked, and holds for none of its Services";
+
 function statusOf(
   observedGeneration: number,
   applied: readonly ServiceName[],
   missing: string,
   message: string,
+  isTrial: boolean,
   divert: { readonly problem: RefProblem | undefined } | undefined,
 ): PolicyStatus {
   const condition = (type: string, isTrue: boolean, reason: string, text: string): ApiCondition => ({
@@ -155,14 +176,15 @@ function statusOf(
     message: text,
     observedGeneration,
   });
-  const isReady = applied.length > 0 && message === "";
-  const reason = isReady ? "Applied" : missing !== "" ? "TargetServiceNotFound" : "Overruled";
+  const isReady = applied.length > 0 && message === "" && !isTrial;
+  const why = missing !== "" ? "TargetServiceNotFound" : isTrial ? "DryRun" : "Overruled";
+  const reason = isReady ? "Applied" : why;
   const lost = divert?.problem;
   return {
     observedGeneration,
-    appliedToServices: applied,
+    appliedToServices: isTrial ? [] : applied,
     conditions: [
-      condition("Ready", isReady, reason, message),
+      condition("Ready", isReady, reason, why === "DryRun" ? dryRunMessage : message),
       condition("TargetServiceNotFound", missing !== "", missing !== "" ? reason : "Found", missing),
       // Said of policies that refer to a backend alone.
       ...(divert === undefined

@@ -51,6 +51,26 @@ const manifests = fc.oneof(
     .map(([n, p]) => peerAuthentication(n, p, { mtls: { mode: "STRICT" } })),
 );
 
+test("[SEC-10] a ResiliencePolicy in dry run holds for nothing, and another for the same Service does", () => {
+  const policy = (name: string, annotations: object): string =>
+    JSON.stringify({
+      apiVersion: "mesh.fairlead.dev/v1alpha1",
+      kind: "ResiliencePolicy",
+      metadata: { name, namespace: "shop", annotations },
+      spec: { targetRefs: [{ kind: "Service", name: "web" }], connectionPool: { maxRequests: 1 } },
+    });
+  const trial = policy("a-trial", { "istio.io/dry-run": "true" });
+  const base = [namespace("shop", true), service("shop", "web", { clusterIP: "10.96.0.20" })];
+  const told = (...texts: readonly string[]) => {
+    const { resources, conditions } = translate(indexOf([...base, ...texts]), options);
+    const routings = resources.flatMap((r) => (r.kind === "HttpRouting" ? [r.value.policy.sources] : []));
+    return { routings, reasons: conditions.filter((c) => c.object.kind === "ResiliencePolicy").map((c) => c.reason) };
+  };
+  assert.deepEqual(told(trial), { routings: [], reasons: ["DryRun"] });
+  assert.deepEqual(told(trial, policy("b", {})), { routings: [["shop/b"]], reasons: ["DryRun", "Accepted"] });
+  assert.deepEqual(told(policy("a-trial", { "istio.io/dry-run": "false" })).reasons, ["Accepted"]);
+});
+
 test("[DIS-9] whatever the folder holds, every resource is one that agents accept, and every object has a condition", () => {
   fc.assert(
     fc.property(fc.array(manifests, { maxLength: 25 }), (texts) => {
