@@ -1,8 +1,8 @@
 // Brings a cluster up: builds what is missing, then starts what does not run, part by part. On a cluster that is up it changes nothing.
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { buildModule } from "./build/build.ts";
-import { type ModuleName, modules } from "./build/modules.ts";
+import { buildModule } from "./compile/build.ts";
+import { type ModuleName, modules } from "./compile/modules.ts";
 import { buildPause, builtInImages, coreDnsImage, PAUSE_IMAGE } from "./images/built-in.ts";
 import type { KubeApi } from "./kubernetes/api.ts";
 import { controlPlanePrograms } from "./kubernetes/control-plane.ts";

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Finished, finish, run } from "../../lab/command.ts";
 import { makeDir, readText, removePath } from "../../lab/files.ts";
-import { modules } from "../build/modules.ts";
+import { modules } from "../compile/modules.ts";
 import { type Hierarchies, joining } from "../machine/groups.ts";
 import { buildNodeNetwork } from "../machine/network.ts";
 import { endedSentence, mainProcess, type Program, type ProgramWatch, SYSTEM_PATH } from "../machine/programs.ts";
