@@ -9,7 +9,7 @@ import { type Logger, messageOf } from "../../agent/base/log.ts";
 import { Emptied } from "./emptied.ts";
 import { type FileState, merge } from "./merge.ts";
 import { type ParsedFile, parseManifests } from "./parse.ts";
-import { type Problem, refKey, refOf, type SourceSink } from "./types.ts";
+import { type Problem, refKey, refOf, type Source, type SourceSink } from "./types.ts";
 
 export interface FolderOptions {
   readonly folders: readonly string[];
@@ -21,11 +21,8 @@ export interface FolderOptions {
   /** For how long the objects of an emptied file stay (emptied.ts). Absent: 1 s. */
   readonly emptyMs?: number;
 }
-export interface FolderSource {
-  /** Resolves after the first complete reading. */
+export interface FolderSource extends Source {
   start(): Promise<void>;
-  /** Reads now what changed. */
-  rescan(): Promise<void>;
   stop(): void;
   /** Folders that cannot be read at present, with the reason. */
   readonly faults: ReadonlyMap<string, string>;
@@ -232,6 +229,12 @@ export function createFolderSource(options: FolderOptions, sink: SourceSink, clo
   return {
     faults,
     rescan,
+    resync: rescan,
+    notReady() {
+      const [fault] = faults;
+      return fault === undefined ? undefined : `folder ${fault[0]}: ${fault[1]}`;
+    },
+    details: () => ({ source: "folder", folders: roots }),
     async start() {
       await rescan();
       stopPolling = every(clock, options.pollMs, () => void rescan());

@@ -4,6 +4,8 @@ import { canonicalIp, parseCidr } from "../../agent/base/ip.ts";
 export type Path = readonly (string | number)[];
 export interface Report {
   problem(path: Path, message: string, fix: string): void;
+  /** Fields that no reader knows are passed over: whoever hands the value in vouches for it. */
+  readonly ignoresUnknown?: boolean;
 }
 /** Returns something of the type even after a problem; the caller drops the object if any was reported. */
 export type Reader<T> = (value: unknown, path: Path, report: Report) => T;
@@ -45,7 +47,7 @@ export function object<T>(
     const given = isRecord(value) ? value : {};
     if (!isRecord(value))
       report.problem(path, `is ${typeName(value)}, not an object`, "write it as a mapping of fields");
-    else refuseUnknown(Object.keys(value), [...names, ...alsoKnown], path, report);
+    else if (report.ignoresUnknown !== true) refuseUnknown(Object.keys(value), [...names, ...alsoKnown], path, report);
     const out: Partial<T> = {};
     for (const name of names) {
       const field = fields[name];

@@ -38,6 +38,12 @@ export interface NamespaceObject {
   readonly kind: "Namespace";
   readonly metadata: ObjectMeta;
 }
+/** From an API server only: a folder's nodes are known by what their pods report. */
+export interface NodeObject {
+  readonly kind: "Node";
+  readonly metadata: ObjectMeta;
+  readonly status: { readonly addresses: readonly { readonly type: string; readonly address: string }[] };
+}
 export interface ServiceAccountObject {
   readonly kind: "ServiceAccount";
   readonly metadata: ObjectMeta;
@@ -209,6 +215,7 @@ export interface RateLimitPolicyObject {
 export type MeshObject =
   | NamespaceObject
   | ServiceAccountObject
+  | NodeObject
   | PodObject
   | ServiceObject
   | EndpointSliceObject
@@ -228,7 +235,7 @@ export interface ObjectRef {
   readonly namespace: string;
   readonly name: string;
 }
-/** Where an object was read: file path relative to its folder, line of its first field. */
+/** Where an object was read: file path relative to its folder, line of its first field; "kubernetes" and 0 for an API server's. */
 export interface Origin {
   readonly file: string;
   readonly line: number;
@@ -259,12 +266,29 @@ export interface SourceSink {
   settled(): void;
 }
 
+/** Where the mesh's objects come from. */
+export interface Source {
+  /** Resolves after the first complete reading, or when `signal` aborts. */
+  start(signal: AbortSignal): Promise<void>;
+  /** Makes known at once what has been noticed: somebody asks for an object that may be new. Cheap. */
+  rescan(): Promise<void>;
+  /** Reads everything again; resolves when that is in force, or when it cannot be had for now. */
+  resync(): Promise<void>;
+  stop(): void | Promise<void>;
+  /** Why the mesh must not be served yet, in words; undefined when it may. */
+  notReady(): string | undefined;
+  /** For /health. */
+  details(): Readonly<Record<string, unknown>>;
+}
+
 export const refOf = (object: MeshObject): ObjectRef => ({
   kind: object.kind,
   namespace: object.metadata.namespace,
   name: object.metadata.name,
 });
 export const refKey = (ref: ObjectRef): string => `${ref.kind}/${ref.namespace}/${ref.name}`;
+/** "shop/web.yaml:12", or the file alone where there are no lines. */
+export const showOrigin = ({ file, line }: Origin): string => (line > 0 ? `${file}:${line}` : file);
 /** "Service shop/web", "Namespace shop". */
 export const showRef = (ref: ObjectRef): string =>
   `${ref.kind} ${ref.namespace === "" ? ref.name : `${ref.namespace}/${ref.name}`}`;

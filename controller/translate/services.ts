@@ -4,7 +4,7 @@ import type { Service, ServicePort } from "../../agent/api/service.ts";
 import type { MeshSettings } from "../../agent/api/settings.ts";
 import { canonicalIp } from "../../agent/base/ip.ts";
 import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
-import { refOf, type ServiceObject, type ServicePortSpec, showRef } from "../sources/types.ts";
+import { refOf, type ServiceObject, type ServicePortSpec, showOrigin, showRef } from "../sources/types.ts";
 import { allocate, type Pools } from "./cluster-ips.ts";
 import { accepted, type Condition, refused } from "./conditions.ts";
 import type { Namespaces } from "./namespaces.ts";
@@ -50,7 +50,7 @@ export function translateServices(
       refusals.push(
         refused(entry, "AddressTaken", {
           field: "spec.clusterIP",
-          message: `the address ${taken} belongs to ${showRef(refOf(owner.object))} (${owner.origin.file}:${owner.origin.line})`,
+          message: `the address ${taken} belongs to ${showRef(refOf(owner.object))} (${showOrigin(owner.origin)})`,
           fix: "give one of the two another address, or none: then one is chosen",
         }),
       );

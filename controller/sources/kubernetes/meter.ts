@@ -1,0 +1,32 @@
+// What the source counts; the metrics behind it are the report's. Labels are kinds that we know and reasons of these lists.
+
+/** Why a collection was listed. */
+export type ListReason = "start" | "expired" | "garbage" | "failures" | "resync" | "asked" | "stopped";
+/** Why a watch ended: `refused` is any other status than those that have a name here. */
+export type WatchEndReason =
+  | "closed"
+  | "idle"
+  | "broken"
+  | "expired"
+  | "throttled"
+  | "refused"
+  | "garbage"
+  | "stopped";
+
+export interface ReflectorMeter {
+  listed(reason: ListReason): void;
+  watchEnded(reason: WatchEndReason): void;
+  event(): void;
+  /** A request that failed, by a label of faultLabel. */
+  failed(label: string): void;
+  synced(isSynced: boolean): void;
+}
+export interface KubernetesMeter {
+  of(kind: string): ReflectorMeter;
+  /** Objects in force of a kind, and those that are refused. */
+  objects(kind: string, accepted: number, refused: number): void;
+  /** From the first event of a batch to the snapshot that has it, seconds. */
+  applied(seconds: number): void;
+  /** A kind whose CRD is gone. */
+  forget(kind: string): void;
+}
