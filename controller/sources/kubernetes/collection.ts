@@ -1,8 +1,9 @@
 // One kind's objects as they are in force here: read, compared with what was known, the last good version of one that became bad.
 import { isDeepStrictEqual } from "node:util";
 import { type MeshObject, type ObjectRef, type Problem, refKey } from "../types.ts";
-import type { Mirror, RawObject } from "./reflector.ts";
+import type { Mirror } from "./reflector.ts";
 import { readObject, refOfRaw, type Resource } from "./resources.ts";
+import type { RawObject } from "./wire.ts";
 
 interface Known {
   readonly ref: ObjectRef;

@@ -2,8 +2,9 @@
 // Only names are watched (a CRD's schema may be half a megabyte); a definition that concerns us is read by itself.
 import { createBackoff } from "../../../agent/base/backoff.ts";
 import { isMissing, showFault } from "../../kubernetes/fault.ts";
-import { type Mirror, type RawObject, Reflector, type ReflectorOptions, type ReflectorParts } from "./reflector.ts";
+import { type Mirror, Reflector, type ReflectorOptions, type ReflectorParts } from "./reflector.ts";
 import { crdOf, type Resource } from "./resources.ts";
+import type { RawObject } from "./wire.ts";
 
 export interface InstalledOptions extends Omit<ReflectorOptions, "name" | "path" | "acceptList" | "acceptWatch"> {
   readonly resources: readonly Resource[];

@@ -2,7 +2,7 @@
 import { emptyMeta, kinds, meta } from "../kinds.ts";
 import { list, object, optional, type Path, type Reader, required, showPath, text } from "../schema.ts";
 import type { MeshObject, NodeObject, ObjectKind, ObjectRef, Origin, Problem } from "../types.ts";
-import type { RawObject } from "./reflector.ts";
+import type { RawObject } from "./wire.ts";
 
 export interface Resource {
   readonly kind: ObjectKind;
