@@ -16,6 +16,7 @@ import { expiryMetrics } from "./app/expiry-metrics.ts";
 import { Ledger } from "./app/ledger.ts";
 import { Mesh } from "./app/mesh.ts";
 import { nodeServices } from "./app/node-services.ts";
+import { openApi, openSource } from "./app/open-source.ts";
 import { OwnCertificate } from "./app/own-certificate.ts";
 import { type Config, machineName } from "./config.ts";
 import { Authority } from "./issue/authority.ts";
@@ -25,7 +26,6 @@ import { readSuppliedCa } from "./issue/supplied.ts";
 import { controllerMetrics } from "./report/metrics.ts";
 import { AgentRegistry } from "./serve/registry.ts";
 import { createGrpcServer, type ServerTls } from "./serve/server.ts";
-import { createFolderSource } from "./sources/folder.ts";
 import { AgentReports } from "./status/agents.ts";
 
 export interface Controller extends Lifecycle {
@@ -77,12 +77,8 @@ export async function createController(config: Config, clock: Clock, log: Logger
     metrics,
     unenrolled,
   });
-  const source = createFolderSource(
-    { folders: config.manifests, liveDir: config.liveDir, settleMs: config.settleMs, pollMs: config.pollMs },
-    mesh.sink,
-    clock,
-    log,
-  );
+  const opened = config.source === "kubernetes" ? await openApi(config, clock) : undefined;
+  const source = openSource(config, opened, mesh.sink, registryMetrics, clock, log);
 
   const identityOptions = {
     trustDomain: config.trustDomain,
@@ -129,22 +125,21 @@ export async function createController(config: Config, clock: Clock, log: Logger
     log,
     joinTokenTtlMs: config.joinTokenTtlMs,
     longestLifeMs: Math.max(config.svidTtlMs, config.nodeTtlMs),
-    rescan: () => source.rescan(),
+    rescan: () => source.resync(),
     config: { ...config },
   });
   let isUp = false;
   const health = healthRoutes(
     {
       notReady() {
-        if (!isUp) return "starting or stopping";
-        const [fault] = source.faults;
-        return fault === undefined ? undefined : `folder ${fault[0]}: ${fault[1]}`;
+        return source.notReady() ?? (isUp ? undefined : "starting or stopping");
       },
       details: () => ({
         agents: registry.size,
         objects: mesh.index.size,
         problems: mesh.problems.length,
         generation: mesh.snapshot.generation,
+        source: source.details(),
         ca: { phase: authority.phase, intermediateNotAfter: new Date(authority.intermediateNotAfterMs).toISOString() },
       }),
     },
@@ -173,7 +168,7 @@ export async function createController(config: Config, clock: Clock, log: Logger
     },
     stop: () => healthServer.close(),
   });
-  lifecycle.add({ name: "manifests", start: () => source.start(), stop: () => source.stop() });
+  lifecycle.add({ name: "source", start: (signal) => source.start(signal), stop: () => source.stop() });
   let stopHousekeeping = (): void => {};
   lifecycle.add({
     name: "housekeeping",

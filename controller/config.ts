@@ -5,7 +5,21 @@ import { type HostPort, readEnv } from "../agent/base/env.ts";
 import { type LogLevel, logLevels } from "../agent/base/log.ts";
 import { err, type Result } from "../agent/base/result.ts";
 
+const sources = ["folder", "kubernetes"] as const;
+
 export interface Config {
+  /** FAIRLEAD_SOURCE: where objects are read: folders of manifests, or the API server of a cluster. */
+  readonly source: (typeof sources)[number];
+  /** FAIRLEAD_KUBECONFIG: file that says how the API server is reached; without it the service account of our own pod. */
+  readonly kubeconfig: string | undefined;
+  /** FAIRLEAD_KUBE_CONTEXT: which context of the kubeconfig; without it its current one. */
+  readonly kubeContext: string | undefined;
+  /** FAIRLEAD_KUBE_PAGE_SIZE: objects in one page of a list; less memory in short, more requests. */
+  readonly kubePageSize: number;
+  /** FAIRLEAD_KUBE_WATCH_IDLE_MS: a watch without an event or bookmark for so long is opened anew; servers send bookmarks about once a minute. */
+  readonly kubeWatchIdleMs: number;
+  /** FAIRLEAD_KUBE_RESYNC_MS: how often everything is listed anew, should a watch have lost something; 0 for never. */
+  readonly kubeResyncMs: number;
   /** FAIRLEAD_MANIFESTS: folders of Kubernetes manifests, separated by ":". */
   readonly manifests: readonly string[];
   /** FAIRLEAD_LIVE_DIR: Pods with status, as a kubelet would report them. */
@@ -44,7 +58,7 @@ export interface Config {
   /** FAIRLEAD_CA_ROOT_PKCS12_FILE: root and key in one file, as /v1/ca/export gives it; its password in FAIRLEAD_CA_ROOT_PASSWORD_FILE. */
   readonly caRootPkcs12File: string | undefined;
   readonly caRootPasswordFile: string | undefined;
-  /** FAIRLEAD_SETTLE_MS: quiet time before changed files are read. */
+  /** FAIRLEAD_SETTLE_MS: quiet time before changed files are read; how long changes of a cluster are gathered. */
   readonly settleMs: number;
   /** FAIRLEAD_POLL_MS: how often folders are looked at without a notice of change. */
   readonly pollMs: number;
@@ -62,11 +76,27 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): R
   const domain = parseTrustDomain(e.string("FAIRLEAD_TRUST_DOMAIN", defaultTrustDomain));
   if (!domain.ok) e.problem("FAIRLEAD_TRUST_DOMAIN", domain.error);
   const trustDomain = domain.ok ? domain.value : defaultTrustDomain;
+  const source = e.oneOf("FAIRLEAD_SOURCE", sources, "folder");
   const manifests = e.list("FAIRLEAD_MANIFESTS", [], ":");
-  if (manifests.length === 0)
-    e.problem("FAIRLEAD_MANIFESTS", "is not set: name the folders of manifests, separated by ':'");
+  if (source === "folder" && manifests.length === 0)
+    e.problem(
+      "FAIRLEAD_MANIFESTS",
+      "is not set: name the folders of manifests, separated by ':', or set FAIRLEAD_SOURCE to kubernetes",
+    );
+  // Read from both, an object would have two owners.
+  if (source === "kubernetes" && (manifests.length > 0 || optional("FAIRLEAD_LIVE_DIR") !== undefined))
+    e.problem(
+      manifests.length > 0 ? "FAIRLEAD_MANIFESTS" : "FAIRLEAD_LIVE_DIR",
+      "is set, but FAIRLEAD_SOURCE is kubernetes: unset one of the two",
+    );
   const hasAdmin = e.string("FAIRLEAD_ADMIN_LISTEN", "") !== "off";
   const config: Config = {
+    source,
+    kubeconfig: optional("FAIRLEAD_KUBECONFIG"),
+    kubeContext: optional("FAIRLEAD_KUBE_CONTEXT"),
+    kubePageSize: e.integer("FAIRLEAD_KUBE_PAGE_SIZE", 500, 1, 10_000),
+    kubeWatchIdleMs: e.durationMs("FAIRLEAD_KUBE_WATCH_IDLE_MS", 120_000, 1000, 3_600_000),
+    kubeResyncMs: e.durationMs("FAIRLEAD_KUBE_RESYNC_MS", 1_800_000, 0, 86_400_000),
     manifests,
     liveDir: optional("FAIRLEAD_LIVE_DIR"),
     stateDir: e.required("FAIRLEAD_STATE_DIR", "name a folder for the keys of the CA"),

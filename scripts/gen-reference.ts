@@ -103,7 +103,11 @@ export function reference(): string {
     "## Metrics of the controller",
     table(
       ["metric", "what"],
-      ["controller/report/metrics.ts", "controller/app/expiry-metrics.ts"].flatMap((path) => metrics(path, named)),
+      [
+        "controller/report/metrics.ts",
+        "controller/report/kubernetes-metrics.ts",
+        "controller/app/expiry-metrics.ts",
+      ].flatMap((path) => metrics(path, named)),
     ),
     "## Close reasons",
     "The number is in records, the text in the access log, metrics and `explain`. Neither changes its meaning.",

@@ -60,7 +60,9 @@ function accessOf(config: KubeConfig, variable: string): Result<ApiAccess, strin
   const cluster = config.getCurrentCluster();
   const context = config.getContextObject(config.getCurrentContext());
   if (cluster === null)
-    return err(`${variable}: no cluster is chosen: set current-context, or FAIRLEAD_KUBE_CONTEXT to one of its contexts`);
+    return err(
+      `${variable}: no cluster is chosen: set current-context, or FAIRLEAD_KUBE_CONTEXT to one of its contexts`,
+    );
   const server = URL.parse(cluster.server);
   if (server === null || !/^https?:$/.test(server.protocol))
     return err(`${variable}: the server "${cluster.server}" is not an address: write https://HOST:PORT`);
@@ -104,7 +106,16 @@ class Connections {
     if (this.#agent === undefined || this.#key !== fingerprint) {
       // What still uses the old ones ends by itself: the new ones take only what comes.
       this.#agent = this.#isTls
-        ? new HttpsAgent({ ca, cert, key, passphrase, servername, rejectUnauthorized, keepAlive: true, maxFreeSockets: 4 })
+        ? new HttpsAgent({
+            ca,
+            cert,
+            key,
+            passphrase,
+            servername,
+            rejectUnauthorized,
+            keepAlive: true,
+            maxFreeSockets: 4,
+          })
         : new HttpAgent({ keepAlive: true, maxFreeSockets: 4 });
       this.#key = fingerprint;
     }

@@ -64,10 +64,7 @@ export function createApiClient(access: ApiAccess, clock: Clock, limits: ClientL
   const send = access.server.protocol === "https:" ? tlsRequest : plainRequest;
 
   /** Sends the head and body, waits for the answer's head. */
-  const open = async (
-    request: ApiRequest,
-    ending: Ending,
-  ): Promise<Result<IncomingMessage, ApiFault>> => {
+  const open = async (request: ApiRequest, ending: Ending): Promise<Result<IncomingMessage, ApiFault>> => {
     let options: Awaited<ReturnType<ApiAccess["options"]>>;
     try {
       options = await access.options();
@@ -114,11 +111,7 @@ export function createApiClient(access: ApiAccess, clock: Clock, limits: ClientL
   };
 
   /** A body whole, at most `max` bytes. */
-  const read = async (
-    response: IncomingMessage,
-    max: number,
-    ending: Ending,
-  ): Promise<Result<string, ApiFault>> => {
+  const read = async (response: IncomingMessage, max: number, ending: Ending): Promise<Result<string, ApiFault>> => {
     const chunks: Buffer[] = [];
     let length = 0;
     try {

@@ -38,6 +38,7 @@ export function translate(index: ClusterIndex, options: TranslateOptions): Trans
   const settings = readSettings(index, options.settings, conditions);
   const namespaces = new Namespaces(index, settings);
   for (const entry of index.all("Namespace")) conditions.push(accepted(entry));
+  for (const entry of index.all("Node")) conditions.push(accepted(entry));
   for (const entry of index.all("ServiceAccount")) conditions.push(namespaces.missing(entry) ?? accepted(entry));
 
   const { services, refusals, allocations } = translateServices(
@@ -111,7 +112,7 @@ export function translate(index: ClusterIndex, options: TranslateOptions): Trans
 const isFaultSwitch = ({ object }: Indexed<MeshSettingsObject>): boolean =>
   object.metadata.name === settingsName && object.spec.faultInjection === false;
 
-/** Only the object named "mesh" counts; node addresses are those that pods report of their hosts. */
+/** Only the object named "mesh" counts; node addresses are those that pods report of their hosts, and the nodes of themselves. */
 function readSettings(index: ClusterIndex, base: MeshSettings, conditions: Condition[]): MeshSettings {
   let settings = base;
   for (const entry of index.all("MeshSettings")) {
@@ -143,6 +144,8 @@ function readSettings(index: ClusterIndex, base: MeshSettings, conditions: Condi
   const hosts = index
     .all("Pod")
     .flatMap(({ object }) => [object.status.hostIP, ...object.status.hostIPs.map((h) => h.ip)]);
+  for (const { object } of index.all("Node"))
+    for (const { type, address } of object.status.addresses) if (type.endsWith("IP")) hosts.push(address);
   const nodeAddresses = [...new Set([...new Set(hosts)].flatMap((ip) => canonicalIp(ip) ?? []))].sort();
   return { ...settings, nodeAddresses };
 }

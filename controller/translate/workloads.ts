@@ -47,8 +47,12 @@ export class WorkloadMemo {
   }
 }
 
-const keyOf = (trustDomain: string, tunnel: TunnelKind, services: readonly Membership[]): string => {
-  let key = `${trustDomain} ${tunnel}`;
+interface Place {
+  readonly region: string;
+  readonly zone: string;
+}
+const keyOf = (trustDomain: string, tunnel: TunnelKind, place: Place, services: readonly Membership[]): string => {
+  let key = `${trustDomain} ${tunnel} ${place.region} ${place.zone}`;
   for (const { service, ports } of services) {
     key += ` ${service}`;
     for (const port of ports) key += `,${port.servicePort}:${port.targetPort}`;
@@ -102,8 +106,9 @@ export function translateWorkloads(
     const problem = unenrolled.get(`${pod.metadata.namespace}/${pod.metadata.name}`);
     const tunnel = tunnelOf(pod, isMeshed && problem === undefined);
     const services = memberships.ofPod(pod);
-    const workload = memo.workload(pod, keyOf(settings.trustDomain, tunnel, services), () =>
-      toWorkload(pod, addresses, settings, services, tunnel),
+    const place = placeOf(pod, index);
+    const workload = memo.workload(pod, keyOf(settings.trustDomain, tunnel, place, services), () =>
+      toWorkload(pod, addresses, settings, services, tunnel, place),
     );
     workloads.push(workload);
     const detail = { resources: [{ kind: "Workload", name: workload.uid }] };
@@ -174,6 +179,14 @@ function weightOf({ metadata }: PodObject): number | undefined {
   return weight >= 1 && weight <= 65_535 ? weight : undefined;
 }
 
+/** As the pod's labels have it, else its node's. */
+function placeOf(pod: PodObject, index: ClusterIndex): Place {
+  const own = pod.metadata.labels;
+  const node = pod.spec.nodeName === "" ? undefined : index.get("Node", "", pod.spec.nodeName)?.object.metadata.labels;
+  const [region, zone] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
+  return { region: own[region] ?? node?.[region] ?? "", zone: own[zone] ?? node?.[zone] ?? "" };
+}
+
 function addressesOf(pod: PodObject): readonly string[] {
   const all = [pod.status.podIP, ...pod.status.podIPs.map((entry) => entry.ip)];
   return [...new Set(all.flatMap((ip) => canonicalIp(ip) ?? []))];
@@ -190,6 +203,7 @@ function toWorkload(
   settings: MeshSettings,
   services: readonly Membership[],
   tunnel: TunnelKind,
+  place: Place,
 ): Workload {
   const { namespace, name, labels, annotations } = pod.metadata;
   return {
@@ -205,8 +219,8 @@ function toWorkload(
     ready: pod.status.conditions.some((c) => c.type === "Ready" && c.status === "True"),
     draining: pod.metadata.deletionTimestamp !== "",
     weight: weightOf(pod) ?? 1,
-    region: labels["topology.kubernetes.io/region"] ?? "",
-    zone: labels["topology.kubernetes.io/zone"] ?? "",
+    region: place.region,
+    zone: place.zone,
     hostNetwork: pod.spec.hostNetwork,
     services,
     hbonePort: numberedPort(annotations["fairlead.dev/hbone-port"] ?? "") ?? defaultHbonePort,

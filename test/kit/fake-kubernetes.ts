@@ -37,6 +37,8 @@ const keyOf = (object: Any): string => `${object.metadata.namespace ?? ""}/${obj
 
 export class FakeKubernetes implements AsyncDisposable {
   readonly asked: Asked[] = [];
+  /** The other end's port of each request. */
+  readonly ports: (number | undefined)[] = [];
   /** Asked of each request; what it answers happens. */
   mishap: (asked: Asked) => Mishap | undefined = () => undefined;
   /** Collections that are served; undefined: all. */
@@ -104,7 +106,8 @@ export class FakeKubernetes implements AsyncDisposable {
         ...object.metadata,
         uid: before?.metadata.uid ?? `uid-${++this.#uid}`,
         resourceVersion: `${version}`,
-        creationTimestamp: before?.metadata.creationTimestamp ?? new Date(1_700_000_000_000 + version * 1000).toISOString(),
+        creationTimestamp:
+          before?.metadata.creationTimestamp ?? new Date(1_700_000_000_000 + version * 1000).toISOString(),
       },
     };
     collection.set(key, stored);
@@ -172,7 +175,12 @@ export class FakeKubernetes implements AsyncDisposable {
   }
   /** An ERROR event, as for a version that has expired while it was watched. */
   fail(code: number, path?: string): void {
-    const object = { kind: "Status", code, reason: code === 410 ? "Expired" : "InternalError", message: `error ${code}` };
+    const object = {
+      kind: "Status",
+      code,
+      reason: code === 410 ? "Expired" : "InternalError",
+      message: `error ${code}`,
+    };
     this.say(`${JSON.stringify({ type: "ERROR", object })}\n`, path);
     this.endWatches(path);
   }
@@ -204,8 +212,14 @@ export class FakeKubernetes implements AsyncDisposable {
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on("error", () => {});
     const url = new URL(request.url ?? "/", "http://fake");
-    const asked = { method: request.method ?? "", path: url.pathname, query: url.searchParams, headers: request.headers };
+    const asked = {
+      method: request.method ?? "",
+      path: url.pathname,
+      query: url.searchParams,
+      headers: request.headers,
+    };
     this.asked.push(asked);
+    this.ports.push(request.socket.remotePort);
     let body = "";
     for await (const chunk of request) body += chunk;
     const mishap = this.mishap(asked);
@@ -305,11 +319,18 @@ function meet(mishap: Mishap, response: ServerResponse): void {
     return;
   }
   response.writeHead(mishap.status, { "content-type": "application/json", ...mishap.headers });
-  response.end(JSON.stringify(mishap.body ?? { kind: "Status", code: mishap.status, message: `error ${mishap.status}` }));
+  response.end(
+    JSON.stringify(mishap.body ?? { kind: "Status", code: mishap.status, message: `error ${mishap.status}` }),
+  );
 }
 
 /** A definition of a kind, established and served. */
-export const crd = (group: string, plural: string, versions: readonly string[] = ["v1"], isEstablished = true): Any => ({
+export const crd = (
+  group: string,
+  plural: string,
+  versions: readonly string[] = ["v1"],
+  isEstablished = true,
+): Any => ({
   kind: "CustomResourceDefinition",
   metadata: { name: `${plural}.${group}` },
   spec: { group, names: { plural }, versions: versions.map((name) => ({ name, served: true })) },

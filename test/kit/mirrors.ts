@@ -35,6 +35,7 @@ export function countingMeter(): ReflectorMeter & Counts {
     failed: (label) => add(failures, label),
     event: () => {},
     synced: () => {},
+    contact: () => {},
   };
 }
 export const silentMeter: KubernetesMeter = {

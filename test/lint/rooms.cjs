@@ -105,7 +105,8 @@ const table = {
     "agent/base",
   ],
   "controller/index": ["controller/sources/types.ts", "agent/api", "agent/base"],
-  "controller/sources": ["agent/api", "agent/base"],
+  "controller/kubernetes": ["agent/base"],
+  "controller/sources": ["controller/kubernetes", "agent/api", "agent/base"],
   "controller/translate": [
     "controller/index",
     "controller/sources/types.ts",

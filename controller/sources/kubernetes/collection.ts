@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { type MeshObject, type ObjectRef, type Problem, refKey } from "../types.ts";
 import type { Mirror } from "./reflector.ts";
-import { readObject, refOfRaw, type Resource } from "./resources.ts";
+import { type Resource, readObject, refOfRaw } from "./resources.ts";
 import type { RawObject } from "./wire.ts";
 
 interface Known {

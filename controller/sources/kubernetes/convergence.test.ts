@@ -7,11 +7,31 @@ import { eventually } from "../../../test/kit/wait.ts";
 import type { MeshObject } from "../types.ts";
 
 type Step =
-  | { readonly do: "put" | "remove"; readonly what: "pod" | "service" | "slice" | "policy"; readonly name: number; readonly value: number }
+  | {
+      readonly do: "put" | "remove";
+      readonly what: "pod" | "service" | "slice" | "policy";
+      readonly name: number;
+      readonly value: number;
+    }
   /** Bad: a version that we refuse. Lost: removed while nobody listens, and forgotten. */
   | { readonly do: "bad" | "lost"; readonly name: number }
   | { readonly do: "kind"; readonly there: boolean; readonly v1: boolean }
-  | { readonly do: "compact" | "expire pages" | "end" | "cut" | "freeze" | "410" | "500" | "garbage" | "half a line" | "bookmark" | "restore" | "resync" | "away" }
+  | {
+      readonly do:
+        | "compact"
+        | "expire pages"
+        | "end"
+        | "cut"
+        | "freeze"
+        | "410"
+        | "500"
+        | "garbage"
+        | "half a line"
+        | "bookmark"
+        | "restore"
+        | "resync"
+        | "away";
+    }
   | { readonly do: "mishaps"; readonly mishap: Mishap; readonly times: number }
   /** Until an ordinary change has come through; or for a moment only, so that what follows meets something half done. */
   | { readonly do: "wait"; readonly isLong: boolean };
@@ -41,7 +61,14 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     weight: 2,
     arbitrary: fc.record({
       do: fc.constant("mishaps" as const),
-      mishap: fc.constantFrom<Mishap>("reset", "cut", { status: 429, headers: { "retry-after": "0" } }, { status: 500 }, { status: 410 }, { text: "{}" }),
+      mishap: fc.constantFrom<Mishap>(
+        "reset",
+        "cut",
+        { status: 429, headers: { "retry-after": "0" } },
+        { status: 500 },
+        { status: 410 },
+        { text: "{}" },
+      ),
       times: fc.integer({ min: 1, max: 4 }),
     }),
   },
@@ -59,7 +86,9 @@ async function act(fake: FakeKubernetes, fed: Fed, step: Step): Promise<void> {
     case "put":
     case "remove": {
       const { what, name } = step;
-      const path = { pod: paths.pods, service: paths.services, slice: paths.slices, policy: paths.authorizations }[what];
+      const path = { pod: paths.pods, service: paths.services, slice: paths.slices, policy: paths.authorizations }[
+        what
+      ];
       if (step.do === "remove") {
         // One store behind both versions, as on a real server.
         for (const at of what === "policy" ? [policies(true), policies(false)] : [path])
@@ -71,7 +100,10 @@ async function act(fake: FakeKubernetes, fed: Fed, step: Step): Promise<void> {
       if (what === "slice") fake.put(path, liveSlice(`s${name}`, `10.0.${step.value}.${name + 1}`, `pod-${name}`));
       if (what === "policy")
         for (const at of [policies(true), policies(false)])
-          fake.put(at, { metadata: { name: `policy-${name}`, namespace: "shop" }, spec: { action: step.value > 1 ? "DENY" : "ALLOW" } });
+          fake.put(at, {
+            metadata: { name: `policy-${name}`, namespace: "shop" },
+            spec: { action: step.value > 1 ? "DENY" : "ALLOW" },
+          });
       return;
     }
     case "bad":
@@ -84,7 +116,8 @@ async function act(fake: FakeKubernetes, fed: Fed, step: Step): Promise<void> {
       fake.compact();
       return fake.cutWatches();
     case "kind":
-      if (step.there) fake.put(crdPath, crd("security.istio.io", "authorizationpolicies", step.v1 ? ["v1", "v1beta1"] : ["v1beta1"]));
+      if (step.there)
+        fake.put(crdPath, crd("security.istio.io", "authorizationpolicies", step.v1 ? ["v1", "v1beta1"] : ["v1beta1"]));
       else fake.remove(crdPath, "", definition);
       return;
     case "compact":
@@ -128,7 +161,8 @@ async function act(fake: FakeKubernetes, fed: Fed, step: Step): Promise<void> {
     case "wait": {
       fake.put(paths.namespaces, { metadata: { name: "shop", labels: { turn: `${++turns}` } } });
       const isSeen = (): boolean =>
-        fed.index.get("Namespace", "", "shop")?.object.metadata.labels.turn === `${turns}` && fake.watching(paths.pods) > 0;
+        fed.index.get("Namespace", "", "shop")?.object.metadata.labels.turn === `${turns}` &&
+        fake.watching(paths.pods) > 0;
       // It may be lost for now, like everything else.
       for (let tries = 0; tries < (step.isLong ? 25 : 1) && !isSeen(); tries++)
         await new Promise((resolve) => setTimeout(resolve, 2));
@@ -165,6 +199,6 @@ test("[DIS-1] whatever changes and whatever fails, what is known ends as a plain
         );
       });
     }),
-    { numRuns: 100 },
+    { numRuns: 60 },
   );
 });

@@ -3,15 +3,7 @@
 /** Why a collection was listed. */
 export type ListReason = "start" | "expired" | "garbage" | "failures" | "resync" | "asked" | "stopped";
 /** Why a watch ended: `refused` is any other status than those that have a name here. */
-export type WatchEndReason =
-  | "closed"
-  | "idle"
-  | "broken"
-  | "expired"
-  | "throttled"
-  | "refused"
-  | "garbage"
-  | "stopped";
+export type WatchEndReason = "closed" | "idle" | "broken" | "expired" | "throttled" | "refused" | "garbage" | "stopped";
 
 export interface ReflectorMeter {
   listed(reason: ListReason): void;
@@ -20,6 +12,8 @@ export interface ReflectorMeter {
   /** A request that failed, by a label of faultLabel. */
   failed(label: string): void;
   synced(isSynced: boolean): void;
+  /** A sign of life of the server. */
+  contact(): void;
 }
 export interface KubernetesMeter {
   of(kind: string): ReflectorMeter;

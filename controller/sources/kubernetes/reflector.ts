@@ -163,7 +163,7 @@ export class Reflector {
   }
   /** The version that the list is of. `pageSize` 0: all at once. */
   async #pages(from: Readonly<Record<string, string>>, pageSize: number): Promise<Result<string, ApiFault>> {
-    const { api, clock, mirror } = this.#parts;
+    const { api, mirror } = this.#parts;
     let token = "";
     for (;;) {
       const limit: Readonly<Record<string, string>> = pageSize === 0 ? {} : { limit: `${pageSize}` };
@@ -178,7 +178,7 @@ export class Reflector {
       if (this.#stop.signal.aborted) return err(faultOf("aborted", "stopped"));
       const page = readPage(answer.value);
       if (page === undefined) return err(faultOf("garbage", "the answer is not a list"));
-      this.#contactMs = clock.monotonicMs();
+      this.#contact();
       mirror.stage(page.items);
       if (page.next === "") return ok(page.version);
       token = page.next;
@@ -190,9 +190,7 @@ export class Reflector {
     const { clock, random, meter } = this.#parts;
     const { resyncMs } = this.#options;
     const cancelResync =
-      resyncMs === 0
-        ? () => {}
-        : clock.after(resyncMs * (0.9 + 0.2 * random.next()), () => void this.relist("resync"));
+      resyncMs === 0 ? () => {} : clock.after(resyncMs * (0.9 + 0.2 * random.next()), () => void this.relist("resync"));
     let failures = 0;
     try {
       while (!this.#stop.signal.aborted) {
@@ -235,7 +233,7 @@ export class Reflector {
   }
 
   async #watch(): Promise<Watched> {
-    const { api, clock, random, mirror, meter } = this.#parts;
+    const { api, random, mirror, meter } = this.#parts;
     const { path, acceptWatch, watchIdleMs, watchMs } = this.#options;
     let events = 0;
     let fault: ApiFault | undefined;
@@ -243,7 +241,7 @@ export class Reflector {
     const line = (text: string): boolean => {
       // What was under way when we were told to end belongs to nobody.
       if (signal.aborted) return false;
-      this.#contactMs = clock.monotonicMs();
+      this.#contact();
       const event = readEvent(text);
       if ("fault" in event) {
         fault = event.fault;
@@ -273,12 +271,16 @@ export class Reflector {
         // The server knows the version and has begun to answer: what was wrong is over.
         if (this.#fault !== undefined) this.#parts.log.info("kubernetes_reached", { kind: this.#options.name });
         this.#fault = undefined;
-        this.#contactMs = clock.monotonicMs();
+        this.#contact();
       },
     });
     return { end, events, fault };
   }
 
+  #contact(): void {
+    this.#contactMs = this.#parts.clock.monotonicMs();
+    this.#parts.meter.contact();
+  }
   #failed(what: "list" | "watch", fault: ApiFault): void {
     const { log, meter } = this.#parts;
     meter.failed(faultLabel(fault));

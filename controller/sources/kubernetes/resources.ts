@@ -44,7 +44,14 @@ const plurals = {
 } as const satisfies Readonly<Record<ObjectKind, string>>;
 
 /** Served by every API server. */
-const builtIn: ReadonlySet<string> = new Set(["Namespace", "ServiceAccount", "Node", "Pod", "Service", "EndpointSlice"]);
+const builtIn: ReadonlySet<string> = new Set([
+  "Namespace",
+  "ServiceAccount",
+  "Node",
+  "Pod",
+  "Service",
+  "EndpointSlice",
+]);
 
 export const resources: readonly Resource[] = Object.entries(plurals).map(([name, plural]) => {
   const kind = name as ObjectKind;
@@ -93,7 +100,11 @@ export function readObject(resource: Resource, raw: RawObject): ReadObject {
     // such a field may be what matters, so there it is refused.
     ignoresUnknown: !resource.isOptional,
   };
-  const object = resource.read({ ...raw, metadata: trimMetadata(raw.metadata), ...mendSlice(resource, raw) }, [], report);
+  const object = resource.read(
+    { ...raw, metadata: trimMetadata(raw.metadata), ...mendSlice(resource, raw) },
+    [],
+    report,
+  );
   if (problems.length > 0) return { object: undefined, problems };
   const isPlaced = object.metadata.namespace === ref.namespace;
   return {

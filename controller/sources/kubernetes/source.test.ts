@@ -32,10 +32,15 @@ test("[DIS-1] everything of a cluster comes in one first snapshot; only what is 
   await using fed = feed(fake);
   await fed.started;
   assert.equal(fed.settled, 1, "nobody sees a part of it");
-  assert.deepEqual(
-    [...fed.objects().keys()].sort(),
-    [policyKey, "EndpointSlice/shop/web-abcde", "Namespace//shop", "Node//n1", "Pod/shop/web-1", "Service/shop/web", "ServiceAccount/shop/web"],
-  );
+  assert.deepEqual([...fed.objects().keys()].sort(), [
+    policyKey,
+    "EndpointSlice/shop/web-abcde",
+    "Namespace//shop",
+    "Node//n1",
+    "Pod/shop/web-1",
+    "Service/shop/web",
+    "ServiceAccount/shop/web",
+  ]);
   assert.deepEqual(fed.problems, [], "fields that a newer API server has are no fault");
   const pod = fed.index.get("Pod", "shop", "web-1")?.object as PodObject;
   assert.deepEqual(pod.metadata.annotations, { "fairlead.dev/weight": "2" });
@@ -94,12 +99,34 @@ test("[DIS-9] values of every sort in every place are told, and nothing else is 
   shop(fake);
   const odd = [null, 7, "x", [], {}, true, -1.5];
   odd.forEach((value, i) => {
-    fake.put(paths.pods, { metadata: { name: `p${i}`, namespace: "shop", labels: value, annotations: value }, spec: value, status: value });
-    fake.put(paths.services, { metadata: { name: `s${i}`, namespace: "shop" }, spec: { ports: value, selector: value } });
-    fake.put(paths.slices, { metadata: { name: `e${i}`, namespace: "shop" }, addressType: value, endpoints: value, ports: value });
-    fake.put(paths.slices, { metadata: { name: `f${i}`, namespace: "shop" }, addressType: "IPv4", ports: [value], endpoints: [value] });
+    fake.put(paths.pods, {
+      metadata: { name: `p${i}`, namespace: "shop", labels: value, annotations: value },
+      spec: value,
+      status: value,
+    });
+    fake.put(paths.services, {
+      metadata: { name: `s${i}`, namespace: "shop" },
+      spec: { ports: value, selector: value },
+    });
+    fake.put(paths.slices, {
+      metadata: { name: `e${i}`, namespace: "shop" },
+      addressType: value,
+      endpoints: value,
+      ports: value,
+    });
+    fake.put(paths.slices, {
+      metadata: { name: `f${i}`, namespace: "shop" },
+      addressType: "IPv4",
+      ports: [value],
+      endpoints: [value],
+    });
   });
-  fake.put(paths.slices, { metadata: { name: "fqdn", namespace: "shop" }, addressType: "FQDN", endpoints: [{ addresses: ["a.example"] }], ports: null });
+  fake.put(paths.slices, {
+    metadata: { name: "fqdn", namespace: "shop" },
+    addressType: "FQDN",
+    endpoints: [{ addresses: ["a.example"] }],
+    ports: null,
+  });
   await using fed = feed(fake);
   await fed.started;
   assert.ok(fed.index.get("Pod", "shop", "web-1"));
@@ -118,10 +145,13 @@ test("[DIS-1] kinds come and go with their definitions, while the controller run
   assert.equal(fake.count("GET", paths.authorizations), 0, "nobody asks for a kind that is not there");
   fake.put(paths.authorizations, policy());
   fake.put(crdPath, crd("security.istio.io", "authorizationpolicies", ["v1"], false));
-  await eventually(() => assert.ok(fake.asked.some((a) => a.path.endsWith("/authorizationpolicies.security.istio.io"))));
+  await eventually(() =>
+    assert.ok(fake.asked.some((a) => a.path.endsWith("/authorizationpolicies.security.istio.io"))),
+  );
   // In its first second a new kind is answered with 429 or 404.
   let refusals = 0;
-  fake.mishap = ({ path }) => (path === paths.authorizations && ++refusals <= 2 ? { status: refusals === 1 ? 429 : 404 } : undefined);
+  fake.mishap = ({ path }) =>
+    path === paths.authorizations && ++refusals <= 2 ? { status: refusals === 1 ? 429 : 404 } : undefined;
   fake.put(crdPath, istio);
   await eventually(() => assert.ok(fed.index.get("AuthorizationPolicy", "shop", "deny")));
   fake.remove(crdPath, "", "authorizationpolicies.security.istio.io");
@@ -144,7 +174,10 @@ test("[DIS-1] another version of a kind takes over without a gap; a version that
   fake.put(crdPath, istio);
   await eventually(() => assert.equal(fake.watching(paths.authorizations), 1));
   await eventually(() => assert.equal(fake.watching(beta), 0));
-  assert.deepEqual(fed.events.filter((event) => event.startsWith("delete")), []);
+  assert.deepEqual(
+    fed.events.filter((event) => event.startsWith("delete")),
+    [],
+  );
   fake.put(crdPath, crd("security.istio.io", "authorizationpolicies", ["v7"]));
   await eventually(() => assert.equal(fed.index.get("AuthorizationPolicy", "shop", "deny"), undefined));
 });

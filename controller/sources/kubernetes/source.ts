@@ -132,7 +132,9 @@ export function createKubernetesSource(options: KubernetesOptions, parts: Kubern
     notReady() {
       if (isStarted) return undefined;
       const all = [["CustomResourceDefinition", installed] as const, ...reflectors()];
-      const missing = all.filter(([, part]) => !part.isSynced).map(([kind, part]) => `${kind}: ${part.fault ?? "being listed"}`);
+      const missing = all
+        .filter(([, part]) => !part.isSynced)
+        .map(([kind, part]) => `${kind}: ${part.fault ?? "being listed"}`);
       return `waiting for the API server: ${missing.slice(0, 3).join("; ") || "being read"}`;
     },
     details: () => ({

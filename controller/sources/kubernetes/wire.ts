@@ -48,8 +48,10 @@ export function readEvent(text: string): WatchEvent {
   if (type === "ERROR") return { kind: "error", fault: faultOfEvent(object) };
   const metadata = isRecord(object) && isRecord(object.metadata) ? object.metadata : {};
   const version = typeof metadata.resourceVersion === "string" ? metadata.resourceVersion : "";
-  if (type === "BOOKMARK") return version === "" ? garbage("a bookmark names no version") : { kind: "bookmark", version };
-  if (type !== "ADDED" && type !== "MODIFIED" && type !== "DELETED") return garbage("an event of the watch has no known type");
+  if (type === "BOOKMARK")
+    return version === "" ? garbage("a bookmark names no version") : { kind: "bookmark", version };
+  if (type !== "ADDED" && type !== "MODIFIED" && type !== "DELETED")
+    return garbage("an event of the watch has no known type");
   if (!isObject(object) || version === "") return garbage("an event of the watch names no object");
   return { kind: type === "DELETED" ? "remove" : "put", object, version };
 }

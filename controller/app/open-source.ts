@@ -1,0 +1,53 @@
+// The source that the configuration names, made but not started.
+import type { Clock } from "../../agent/base/clock.ts";
+import type { Logger } from "../../agent/base/log.ts";
+import type { Metrics } from "../../agent/base/metrics.ts";
+import { systemRandom } from "../../agent/base/random.ts";
+import type { Config } from "../config.ts";
+import { type ApiClient, createApiClient } from "../kubernetes/client.ts";
+import { kubernetesMetrics } from "../report/kubernetes-metrics.ts";
+import { createFolderSource } from "../sources/folder.ts";
+import { createKubernetesSource } from "../sources/kubernetes/source.ts";
+import type { Source, SourceSink } from "../sources/types.ts";
+
+export interface OpenedApi {
+  readonly api: ApiClient;
+  /** Of the context or of our own pod. */
+  readonly namespace: string | undefined;
+}
+
+/** @throws Error, one line for the operator, when no API server is named or its credentials cannot be read */
+export async function openApi(config: Config, clock: Clock): Promise<OpenedApi> {
+  // Loaded only by whoever needs it: the client library takes most of a second and tens of megabytes.
+  const { openAccess } = await import("../kubernetes/access.ts");
+  const access = openAccess({ kubeconfig: config.kubeconfig, context: config.kubeContext });
+  if (!access.ok) throw new Error(access.error);
+  return { api: createApiClient(access.value, clock), namespace: access.value.namespace };
+}
+
+/** `opened` is there when the source is Kubernetes. */
+export function openSource(
+  config: Config,
+  opened: OpenedApi | undefined,
+  sink: SourceSink,
+  metrics: Metrics,
+  clock: Clock,
+  log: Logger,
+): Source {
+  if (opened === undefined) {
+    const { manifests: folders, liveDir, settleMs, pollMs } = config;
+    return createFolderSource({ folders, liveDir, settleMs, pollMs }, sink, clock, log);
+  }
+  return createKubernetesSource(
+    {
+      gatherMs: config.settleMs,
+      pageSize: config.kubePageSize,
+      watchIdleMs: config.kubeWatchIdleMs,
+      // As client libraries do: connections move between API servers in the end.
+      watchMs: 300_000,
+      resyncMs: config.kubeResyncMs,
+      backoff: { baseMs: 250, maxMs: 5_000 },
+    },
+    { api: opened.api, sink, clock, random: systemRandom, log, meter: kubernetesMetrics(metrics, clock) },
+  );
+}
