@@ -75,14 +75,13 @@ test("[DIS-1] agents get what the API server has, and changes as they come, also
     assert.deepEqual(second.removedResources, ["cluster.local/shop/web-1"]);
     stream.ack(second);
     // An API server that is away takes nothing from anybody.
-    const { port } = fake;
-    await fake.leave();
+    fake.leave();
     await controller.logged("kubernetes_watch_failed");
     const health = await call({ host: "127.0.0.1", port: controller.ports.health }, "GET", "/health");
     assert.equal(health.status, 200, health.text);
     assert.equal(health.json.source.source, "kubernetes");
     fake.put(paths.pods, livePod("web-2", "10.244.1.6"));
-    await eventually(() => fake.listen(port));
+    fake.comeBack();
     const third = await stream.next();
     assert.deepEqual(
       third.resources.map((r) => r.name),

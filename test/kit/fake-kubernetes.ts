@@ -43,7 +43,10 @@ export class FakeKubernetes implements AsyncDisposable {
   mishap: (asked: Asked) => Mishap | undefined = () => undefined;
   /** Collections that are served; undefined: all. */
   served: Set<string> | undefined;
-  readonly #server = createServer((request, response) => void this.#handle(request, response));
+  readonly #server = createServer((request, response) => {
+    // Who goes away in the middle of a request is not answered.
+    this.#handle(request, response).catch(() => response.destroy());
+  });
   readonly #collections = new Map<string, Map<string, Any>>();
   readonly #watchers = new Set<Watcher>();
   readonly #pages = new Map<string, { readonly items: readonly Any[]; readonly version: string }>();
@@ -52,34 +55,31 @@ export class FakeKubernetes implements AsyncDisposable {
   #oldest = 0;
   #uid = 0;
   #token = 0;
+  #isAway = false;
   url = "";
 
   static async start(): Promise<FakeKubernetes> {
     const fake = new FakeKubernetes();
-    await fake.listen(0);
+    fake.#server.on("connection", (socket) => {
+      if (fake.#isAway) socket.destroy();
+    });
+    await new Promise<void>((resolve) => fake.#server.listen(0, "127.0.0.1", resolve));
+    fake.url = `http://127.0.0.1:${(fake.#server.address() as AddressInfo).port}`;
     return fake;
   }
-  listen(port: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#server.once("error", reject);
-      this.#server.listen(port, "127.0.0.1", () => {
-        this.url = `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
-        resolve();
-      });
-    });
-  }
-  get port(): number {
-    return Number(new URL(this.url).port);
-  }
-  /** Goes away, with all its connections; `listen` brings it back with the same content. */
-  async leave(): Promise<void> {
-    const closed = new Promise((resolve) => this.#server.close(resolve));
+  /** Goes away, with all its connections. Its port is kept, or somebody else might have it when it comes back. */
+  leave(): void {
+    this.#isAway = true;
     this.#server.closeAllConnections();
-    await closed;
     this.#watchers.clear();
   }
+  comeBack(): void {
+    this.#isAway = false;
+  }
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#server.listening) await this.leave();
+    const closed = new Promise((resolve) => this.#server.close(resolve));
+    this.leave();
+    await closed;
   }
   /** Access without TLS or credentials. */
   access(): ApiAccess {
@@ -223,7 +223,14 @@ export class FakeKubernetes implements AsyncDisposable {
     let body = "";
     for await (const chunk of request) body += chunk;
     const mishap = this.mishap(asked);
-    if (mishap !== undefined) return meet(mishap, response);
+    if (mishap !== undefined) {
+      meet(mishap, response);
+      return;
+    }
+    this.#answer(asked, body, response);
+  }
+
+  #answer(asked: Asked, body: string, response: ServerResponse): ServerResponse {
     const [path, name] = splitPath(asked.path);
     if (this.served !== undefined && !this.served.has(path)) return status(response, 404, "NotFound", "not served");
     if (asked.query.has("watch")) return this.#watch(path, asked.query, response);
@@ -241,10 +248,10 @@ export class FakeKubernetes implements AsyncDisposable {
     if (asked.method !== "PUT") return status(response, 405, "MethodNotAllowed", "not here");
     if (object.metadata.resourceVersion !== before.metadata.resourceVersion)
       return status(response, 409, "Conflict", "the object has been modified");
-    json(response, 200, this.put(collection, object));
+    return json(response, 200, this.put(collection, object));
   }
 
-  #list(path: string, query: URLSearchParams, response: ServerResponse): void {
+  #list(path: string, query: URLSearchParams, response: ServerResponse): ServerResponse {
     const wanted = Number(query.get("resourceVersion") ?? 0);
     if (wanted > this.#version) return status(response, 504, "Timeout", "Too large resource version");
     const token = query.get("continue");
@@ -259,7 +266,7 @@ export class FakeKubernetes implements AsyncDisposable {
       next = `page-${++this.#token}`;
       this.#pages.set(next, { items: rest, version });
     }
-    json(response, 200, {
+    return json(response, 200, {
       kind: "List",
       metadata: { resourceVersion: version, ...(next === undefined ? {} : { continue: next }) },
       // As Go has it.
@@ -267,20 +274,20 @@ export class FakeKubernetes implements AsyncDisposable {
     });
   }
 
-  #watch(path: string, query: URLSearchParams, response: ServerResponse): void {
+  #watch(path: string, query: URLSearchParams, response: ServerResponse): ServerResponse {
     const from = Number(query.get("resourceVersion"));
     if (from > this.#version) return status(response, 504, "Timeout", "Too large resource version");
     response.writeHead(200, { "content-type": "application/json" });
     response.flushHeaders();
     if (from < this.#oldest) {
       const object = { kind: "Status", code: 410, reason: "Expired", message: "too old resource version" };
-      response.end(`${JSON.stringify({ type: "ERROR", object })}\n`);
-      return;
+      return response.end(`${JSON.stringify({ type: "ERROR", object })}\n`);
     }
+    if (response.destroyed) return response;
     for (const event of this.#events) if (event.path === path && event.version > from) response.write(lineOf(event));
     const watcher: Watcher = { path, response, isFrozen: false };
     this.#watchers.add(watcher);
-    response.on("close", () => this.#watchers.delete(watcher));
+    return response.on("close", () => this.#watchers.delete(watcher));
   }
 }
 
@@ -293,11 +300,11 @@ function splitPath(path: string): readonly [string, string | undefined] {
   const collection = isNamespaced ? head + 3 : head + 1;
   return [parts.slice(0, collection).join("/"), parts[collection]];
 }
-function json(response: ServerResponse, code: number, value: unknown): void {
+function json(response: ServerResponse, code: number, value: unknown): ServerResponse {
   response.writeHead(code, { "content-type": "application/json" });
-  response.end(JSON.stringify(value));
+  return response.end(JSON.stringify(value));
 }
-const status = (response: ServerResponse, code: number, reason: string, message: string): void =>
+const status = (response: ServerResponse, code: number, reason: string, message: string): ServerResponse =>
   json(response, code, { kind: "Status", code, reason, message });
 
 function meet(mishap: Mishap, response: ServerResponse): void {

@@ -148,9 +148,9 @@ async function act(fake: FakeKubernetes, fed: Fed, step: Step): Promise<void> {
       void fed.source.resync();
       return;
     case "away": {
-      const { port } = fake;
-      await fake.leave();
-      await eventually(() => fake.listen(port));
+      fake.leave();
+      await new Promise((resolve) => setTimeout(resolve, 4));
+      fake.comeBack();
       return;
     }
     case "mishaps": {

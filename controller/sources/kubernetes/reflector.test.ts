@@ -202,12 +202,11 @@ test("[DIS-1] an API server that is away for a while is found again, with what h
   fake.put(podsPath, pod("b"));
   await using mirrored = mirror(fake);
   await isWatching(fake);
-  const { port } = fake;
-  await fake.leave();
+  fake.leave();
   await eventually(() => assert.notEqual(mirrored.reflector.fault, undefined));
   assert.equal(mirrored.content.size, 2, "what is known stays");
   fake.remove(podsPath, "shop", "a");
-  await eventually(() => fake.listen(port));
+  fake.comeBack();
   await same(mirrored, fake);
   await eventually(() => assert.equal(mirrored.reflector.fault, undefined));
 });
