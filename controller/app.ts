@@ -13,6 +13,7 @@ import { createMetrics } from "../agent/base/metrics.ts";
 import { adminRoutes } from "./app/admin-routes.ts";
 import { discoveryService } from "./app/discovery-service.ts";
 import { expiryMetrics } from "./app/expiry-metrics.ts";
+import { openElection } from "./app/leadership.ts";
 import { Ledger } from "./app/ledger.ts";
 import { Mesh } from "./app/mesh.ts";
 import { nodeServices } from "./app/node-services.ts";
@@ -78,6 +79,7 @@ export async function createController(config: Config, clock: Clock, log: Logger
     unenrolled,
   });
   const opened = config.source === "kubernetes" ? await openApi(config, clock) : undefined;
+  const election = opened && openElection(config, opened, registryMetrics, clock, log);
   const source = openSource(config, opened, mesh.sink, registryMetrics, clock, log);
 
   const identityOptions = {
@@ -140,6 +142,7 @@ export async function createController(config: Config, clock: Clock, log: Logger
         problems: mesh.problems.length,
         generation: mesh.snapshot.generation,
         source: source.details(),
+        ...(election && { lease: { leading: election.isLeading, holder: election.holder, fault: election.fault } }),
         ca: { phase: authority.phase, intermediateNotAfter: new Date(authority.intermediateNotAfterMs).toISOString() },
       }),
     },
@@ -168,7 +171,9 @@ export async function createController(config: Config, clock: Clock, log: Logger
     },
     stop: () => healthServer.close(),
   });
+  lifecycle.add({ name: "API server", stop: () => opened?.api.close() });
   lifecycle.add({ name: "source", start: (signal) => source.start(signal), stop: () => source.stop() });
+  lifecycle.add({ name: "lease", start: () => election?.start(), drain: () => election?.stop() });
   let stopHousekeeping = (): void => {};
   lifecycle.add({
     name: "housekeeping",

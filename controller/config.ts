@@ -20,6 +20,16 @@ export interface Config {
   readonly kubeWatchIdleMs: number;
   /** FAIRLEAD_KUBE_RESYNC_MS: how often everything is listed anew, should a watch have lost something; 0 for never. */
   readonly kubeResyncMs: number;
+  /** FAIRLEAD_LEASE_NAMESPACE: where replicas elect the one that writes; without it the namespace of the kubeconfig or of our own pod. */
+  readonly leaseNamespace: string | undefined;
+  /** FAIRLEAD_LEASE_NAME: replicas of one control plane share it, those of another have another. */
+  readonly leaseName: string;
+  /** FAIRLEAD_LEASE_MS: whole seconds after which a lease that is not renewed may be taken. */
+  readonly leaseMs: number;
+  /** FAIRLEAD_LEASE_RENEW_MS: the holder that could not renew for so long stops writing; shorter than the lease, or two might write. */
+  readonly leaseRenewMs: number;
+  /** FAIRLEAD_LEASE_RETRY_MS: between two tries to renew or take it. */
+  readonly leaseRetryMs: number;
   /** FAIRLEAD_MANIFESTS: folders of Kubernetes manifests, separated by ":". */
   readonly manifests: readonly string[];
   /** FAIRLEAD_LIVE_DIR: Pods with status, as a kubelet would report them. */
@@ -97,6 +107,11 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): R
     kubePageSize: e.integer("FAIRLEAD_KUBE_PAGE_SIZE", 500, 1, 10_000),
     kubeWatchIdleMs: e.durationMs("FAIRLEAD_KUBE_WATCH_IDLE_MS", 120_000, 1000, 3_600_000),
     kubeResyncMs: e.durationMs("FAIRLEAD_KUBE_RESYNC_MS", 1_800_000, 0, 86_400_000),
+    leaseNamespace: optional("FAIRLEAD_LEASE_NAMESPACE"),
+    leaseName: e.string("FAIRLEAD_LEASE_NAME", "fairlead-controller"),
+    leaseMs: e.durationMs("FAIRLEAD_LEASE_MS", 10_000, 2000, 600_000),
+    leaseRenewMs: e.durationMs("FAIRLEAD_LEASE_RENEW_MS", 7_000, 1000, 600_000),
+    leaseRetryMs: e.durationMs("FAIRLEAD_LEASE_RETRY_MS", 2_000, 100, 600_000),
     manifests,
     liveDir: optional("FAIRLEAD_LIVE_DIR"),
     stateDir: e.required("FAIRLEAD_STATE_DIR", "name a folder for the keys of the CA"),
@@ -137,6 +152,15 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): R
   if (caRootCertFile !== undefined && caRootKeyFile === undefined && caIntermediateCertFile === undefined) {
     e.problem("FAIRLEAD_CA_ROOT_KEY_FILE", "is not set: give the root's key, or an intermediate with its key");
   }
+  if (config.leaseMs % 1000 !== 0)
+    e.problem("FAIRLEAD_LEASE_MS", "is no multiple of 1000: a Lease counts whole seconds");
+  if (config.leaseRenewMs >= config.leaseMs)
+    e.problem("FAIRLEAD_LEASE_RENEW_MS", `is not below FAIRLEAD_LEASE_MS (${config.leaseMs}): make it smaller`);
+  if (config.leaseRetryMs * 2 > config.leaseRenewMs)
+    e.problem(
+      "FAIRLEAD_LEASE_RETRY_MS",
+      `is over half of FAIRLEAD_LEASE_RENEW_MS (${config.leaseRenewMs}): make it smaller`,
+    );
   const result = e.finish(config);
   return result.ok ? { ok: true, value: Object.freeze(result.value) } : err(result.error);
 }

@@ -101,6 +101,14 @@ test("[DIS-1] the source is a folder or a cluster, and not both", () => {
     problems({ FAIRLEAD_SOURCE: "consul" })[0] ?? "",
     /^FAIRLEAD_SOURCE: "consul" is none of folder, kubernetes/,
   );
+  for (const [name, value, message] of [
+    ["FAIRLEAD_LEASE_MS", "9500", /no multiple of 1000/],
+    ["FAIRLEAD_LEASE_RENEW_MS", "10000", /not below FAIRLEAD_LEASE_MS [(]10000[)]/],
+    ["FAIRLEAD_LEASE_RETRY_MS", "4000", /over half of FAIRLEAD_LEASE_RENEW_MS/],
+  ] as const) {
+    const [problem = "none"] = problems({ FAIRLEAD_SOURCE: "kubernetes", [name]: value });
+    assert.ok(problem.startsWith(`${name}: `) && message.test(problem), problem);
+  }
   for (const name of ["FAIRLEAD_MANIFESTS", "FAIRLEAD_LIVE_DIR"])
     assert.match(
       problems({ FAIRLEAD_SOURCE: "kubernetes", [name]: "/tmp" })[0] ?? "",

@@ -10,6 +10,8 @@ import { livePod, liveService, liveSlice, paths } from "../kit/kubernetes-source
 import { joinedNode, recordsOf } from "../kit/node-agent.ts";
 import { eventually } from "../kit/wait.ts";
 
+const leases = "/apis/coordination.k8s.io/v1/leases";
+
 interface Cluster extends AsyncDisposable {
   readonly fake: FakeKubernetes;
   readonly env: Readonly<Record<string, string>>;
@@ -40,6 +42,7 @@ async function cluster(): Promise<Cluster> {
     kubeconfig,
     env: {
       FAIRLEAD_SOURCE: "kubernetes",
+      FAIRLEAD_LEASE_NAMESPACE: "mesh",
       FAIRLEAD_KUBECONFIG: kubeconfig,
       FAIRLEAD_MANIFESTS: "",
       FAIRLEAD_LIVE_DIR: "",
@@ -91,13 +94,18 @@ test("[DIS-1] agents get what the API server has, and changes as they come, also
   } finally {
     stream.close();
   }
+  await controller.logged("leading");
   const { text } = await call({ host: "127.0.0.1", port: controller.ports.health }, "GET", "/metrics");
   assert.match(text, /^fairlead_kubernetes_objects\{kind="Pod",state="accepted"\} 1$/m);
   assert.match(text, /^fairlead_kubernetes_lists_total\{kind="Pod",reason="start"\} 1$/m);
   assert.match(text, /^fairlead_kubernetes_synced\{kind="AuthorizationPolicy"\} 1$/m);
   assert.match(text, /^fairlead_kubernetes_contact_age_seconds\{kind="Node"\} \d/m);
   assert.match(text, /^fairlead_kubernetes_apply_seconds_count [1-9]/m);
+  assert.match(text, /^fairlead_lease_leading 1$/m);
+  const lease = (): string => fake.get(leases, "mesh", "fairlead-controller")?.spec.holderIdentity;
+  assert.notEqual(lease(), "");
   assert.equal(await controller.stop(), 0);
+  assert.equal(lease(), "", "[DIS-8] given up for the next one");
 });
 
 test("[DIS-9] status names an object that we refuse; a sync on demand reads the cluster again", async () => {

@@ -26,10 +26,11 @@ export interface Fed extends AsyncDisposable {
 export function feed(fake: FakeKubernetes, options: Partial<KubernetesOptions> = {}): Fed {
   const index = new ClusterIndex();
   const stopping = new AbortController();
+  const api = createApiClient(fake.access(), systemClock, fastLimits);
   const source = createKubernetesSource(
     { ...quickly, gatherMs: 1, ...options },
     {
-      api: createApiClient(fake.access(), systemClock, fastLimits),
+      api,
       clock: systemClock,
       random: seededRandom(11),
       log: silentLogger,
@@ -63,6 +64,7 @@ export function feed(fake: FakeKubernetes, options: Partial<KubernetesOptions> =
     async [Symbol.asyncDispose]() {
       stopping.abort();
       await source.stop();
+      api.close();
     },
   };
   return fed;

@@ -106,6 +106,7 @@ const table = {
   ],
   "controller/index": ["controller/sources/types.ts", "agent/api", "agent/base"],
   "controller/kubernetes": ["agent/base"],
+  "controller/lease": ["controller/kubernetes", "agent/base"],
   "controller/sources": ["controller/kubernetes", "agent/api", "agent/base"],
   "controller/translate": [
     "controller/index",

@@ -211,7 +211,9 @@ test("[DIS-1] an API server that is away when the controller starts is waited fo
   shop(fake);
   fake.leave();
   const fed = feed(fake);
-  await eventually(() => assert.match(fed.source.notReady() ?? "", /CustomResourceDefinition: .*(ECONNRE|hang up|EPIPE)/));
+  await eventually(() =>
+    assert.match(fed.source.notReady() ?? "", /CustomResourceDefinition: .*(ECONNRE|hang up|EPIPE)/),
+  );
   fake.comeBack();
   await fed.started;
   await fed[Symbol.asyncDispose]();

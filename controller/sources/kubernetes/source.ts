@@ -97,7 +97,6 @@ export function createKubernetesSource(options: KubernetesOptions, parts: Kubern
     isStopped = true;
     batch.stop();
     await Promise.all([installed.stop(), ...reflectors().map(([, reflector]) => reflector.stop()), ...stopping]);
-    api.close();
   };
 
   return {
