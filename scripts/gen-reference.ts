@@ -106,6 +106,7 @@ export function reference(): string {
       [
         "controller/report/metrics.ts",
         "controller/report/kubernetes-metrics.ts",
+        "controller/report/lease-metrics.ts",
         "controller/app/expiry-metrics.ts",
       ].flatMap((path) => metrics(path, named)),
     ),
