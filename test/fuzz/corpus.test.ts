@@ -23,6 +23,7 @@ const ids: Readonly<Record<string, string>> = {
   hpack: "SEC-8",
   http2: "SEC-8",
   "trace-headers": "OBS-4",
+  "kube-watch": "DIS-9",
 };
 
 for (const target of targets) {

@@ -11,6 +11,7 @@ import { http2Targets } from "./http2-targets.ts";
 import { protoTargets } from "./proto-targets.ts";
 import { type FuzzTarget, shape } from "./target.ts";
 import { traceTargets } from "./trace-targets.ts";
+import { watchTargets } from "./watch-targets.ts";
 
 const identity = "spiffe://cluster.local/ns/shop/sa/web";
 export const armour = (bytes: Uint8Array): string =>
@@ -89,4 +90,5 @@ export const targets: readonly FuzzTarget[] = [
   ...callTargets,
   ...http2Targets,
   ...traceTargets,
+  ...watchTargets,
 ];
