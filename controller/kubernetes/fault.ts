@@ -55,7 +55,13 @@ export const showFault = (fault: ApiFault): string =>
 
 /** The Status object in an error's body, as far as it can be read. `retryAfter` is the header: seconds, or a date (RFC 9110 §10.2.3). */
 export function faultOfAnswer(code: number, body: string, retryAfter: string | undefined, nowMs: number): ApiFault {
-  const status = statusOf(body);
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(body);
+  } catch {
+    // A proxy in between may answer with anything.
+  }
+  const status = statusOf(parsed);
   return {
     kind: "status",
     code,
@@ -67,7 +73,7 @@ export function faultOfAnswer(code: number, body: string, retryAfter: string | u
 
 /** The fault that an ERROR event of a watch carries. */
 export function faultOfEvent(object: unknown): ApiFault {
-  const { code, reason, message, retryAfterMs } = statusOf(JSON.stringify(object) ?? "");
+  const { code, reason, message, retryAfterMs } = statusOf(object);
   return { kind: "status", code, reason, message, retryAfterMs };
 }
 
@@ -77,13 +83,7 @@ interface Status {
   readonly message: string;
   readonly retryAfterMs: number | undefined;
 }
-function statusOf(body: string): Status {
-  let value: unknown;
-  try {
-    value = JSON.parse(body);
-  } catch {
-    value = undefined;
-  }
+function statusOf(value: unknown): Status {
   const fields = (typeof value === "object" && value !== null ? value : {}) as Record<string, unknown>;
   const details = (fields.details ?? {}) as { readonly retryAfterSeconds?: unknown };
   const seconds = details.retryAfterSeconds;

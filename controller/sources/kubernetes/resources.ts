@@ -1,4 +1,5 @@
 // The collections of the API server that we mirror, and how their objects are read into ours.
+import { messageOf } from "../../../agent/base/log.ts";
 import { emptyMeta, kinds, meta } from "../kinds.ts";
 import { list, object, optional, type Path, type Reader, required, showPath, text } from "../schema.ts";
 import type { MeshObject, NodeObject, ObjectKind, ObjectRef, Origin, Problem } from "../types.ts";
@@ -90,6 +91,23 @@ const metadataFields = ["name", "namespace", "uid", "labels", "deletionTimestamp
 
 /** Checks and converts one object. Only what we read is kept. Never throws, whatever the object. */
 export function readObject(resource: Resource, raw: RawObject): ReadObject {
+  try {
+    return read(resource, raw);
+  } catch (error) {
+    // Nested too deep for the stack, for one. Whatever it is: it is this object's trouble and no other's.
+    const message = `cannot be read: ${messageOf(error)}`;
+    const problem = {
+      ...clusterOrigin,
+      object: refOfRaw(resource, raw),
+      field: "spec",
+      message,
+      fix: "make it simpler",
+    };
+    return { object: undefined, problems: [problem] };
+  }
+}
+
+function read(resource: Resource, raw: RawObject): ReadObject {
   const ref = refOfRaw(resource, raw);
   const problems: Problem[] = [];
   const report = {

@@ -4,7 +4,13 @@ import { crd, crdPath, FakeKubernetes } from "../../../test/kit/fake-kubernetes.
 import { feed, livePod, liveService, liveSlice, paths } from "../../../test/kit/kubernetes-source.ts";
 import { eventually } from "../../../test/kit/wait.ts";
 import type { AuthorizationPolicyObject, PodObject } from "../types.ts";
+import { type Resource, readObject, resources } from "./resources.ts";
 
+function resourceOf(kind: string): Resource {
+  const resource = resources.find((r) => r.kind === kind);
+  assert.ok(resource !== undefined);
+  return resource;
+}
 function shop(fake: FakeKubernetes): void {
   fake.put(paths.namespaces, { metadata: { name: "shop", labels: { "fairlead.dev/mesh": "enabled" } } });
   fake.put(paths.nodes, {
@@ -127,6 +133,11 @@ test("[DIS-9] values of every sort in every place are told, and nothing else is 
     endpoints: [{ addresses: ["a.example"] }],
     ports: null,
   });
+  // Deep enough that whoever writes it out runs out of stack.
+  const deep = JSON.parse(`${"[".repeat(30_000)}${"]".repeat(30_000)}`);
+  const metadata = { name: "deep", namespace: "shop", uid: "u", resourceVersion: "1" };
+  const read = readObject(resourceOf("AuthorizationPolicy"), { metadata, spec: { action: deep, rules: deep } });
+  assert.ok(read.problems.length > 0 && read.object === undefined);
   await using fed = feed(fake);
   await fed.started;
   assert.ok(fed.index.get("Pod", "shop", "web-1"));
