@@ -6,7 +6,7 @@
 //
 // Why not the informers of the client library (1.4.0): after an error they stay silent for good, they take a connection for proof of
 // life, drop lines that they cannot read without a word, ask for no bookmarks, know nothing of Retry-After or pages, and try again at once.
-import { type BackoffOptions, createBackoff } from "../../../agent/base/backoff.ts";
+import { type Backoff, type BackoffOptions, createBackoff } from "../../../agent/base/backoff.ts";
 import type { Clock } from "../../../agent/base/clock.ts";
 import type { Logger } from "../../../agent/base/log.ts";
 import type { Random } from "../../../agent/base/random.ts";
@@ -107,36 +107,48 @@ export class Reflector {
   }
 
   async #run(): Promise<void> {
-    const { log, meter } = this.#parts;
-    const backoff = createBackoff(this.#options.backoff, this.#parts.random);
+    const { log, random } = this.#parts;
+    const backoff = createBackoff(this.#options.backoff, random);
     let reason: ListReason = "start";
     while (!this.#stop.signal.aborted) {
-      // Who asks from now on asks for a later list.
-      this.#asked = undefined;
-      this.#endWatch = new AbortController();
-      const waiting = [...this.#waiting];
-      const listed = await this.#list(reason);
-      if (this.#stop.signal.aborted) break;
-      if (!listed.ok) {
-        this.#failed("list", listed.error);
-        await this.#pause(backoff.nextMs(), listed.error);
-        // A version that the server has never heard of (it was restored from a backup) must not be asked for on end.
-        if (reason !== "start") reason = "failures";
-        continue;
+      try {
+        reason = await this.#round(reason, backoff);
+      } catch (error) {
+        // A fault of ours. Mirroring must go on whatever it was.
+        log.error("kubernetes_mirror_failed", { kind: this.#options.name, error });
+        await this.#pause(backoff.nextMs(), undefined);
+        reason = "failures";
       }
-      meter.listed(reason);
-      if (this.#fault !== undefined) log.info("kubernetes_reached", { kind: this.#options.name });
-      this.#fault = undefined;
-      this.#isSynced = true;
-      meter.synced(true);
-      this.#first.resolve();
-      for (const resolve of waiting) {
-        this.#waiting.delete(resolve);
-        resolve();
-      }
-      reason = await this.#follow(backoff);
       if (!this.#stop.signal.aborted) log.debug("kubernetes_list_again", { kind: this.#options.name, reason });
     }
+  }
+
+  /** Lists, and follows from there; answers why it must be listed again. */
+  async #round(reason: ListReason, backoff: Backoff): Promise<ListReason> {
+    const { log, meter } = this.#parts;
+    // Who asks from now on asks for a later list.
+    this.#asked = undefined;
+    this.#endWatch = new AbortController();
+    const waiting = [...this.#waiting];
+    const listed = await this.#list(reason);
+    if (this.#stop.signal.aborted) return "stopped";
+    if (!listed.ok) {
+      this.#failed("list", listed.error);
+      await this.#pause(backoff.nextMs(), listed.error);
+      // A version that the server has never heard of (it was restored from a backup) must not be asked for on end.
+      return reason === "start" ? "start" : "failures";
+    }
+    meter.listed(reason);
+    if (this.#fault !== undefined) log.info("kubernetes_reached", { kind: this.#options.name });
+    this.#fault = undefined;
+    this.#isSynced = true;
+    meter.synced(true);
+    this.#first.resolve();
+    for (const resolve of waiting) {
+      this.#waiting.delete(resolve);
+      resolve();
+    }
+    return this.#follow(backoff);
   }
 
   /** Stages all pages and commits them. A page whose continuation has expired starts the list over, in one piece. */
@@ -186,7 +198,7 @@ export class Reflector {
   }
 
   /** Watches from the last version for as long as that goes well; answers why the content must be listed again. */
-  async #follow(backoff: ReturnType<typeof createBackoff>): Promise<ListReason> {
+  async #follow(backoff: Backoff): Promise<ListReason> {
     const { clock, random, meter } = this.#parts;
     const { resyncMs } = this.#options;
     const cancelResync =
