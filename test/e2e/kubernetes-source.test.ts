@@ -1,5 +1,6 @@
 // The controller on a real API server: what it mirrors with the rights of its manifest, and what becomes of that when the server or etcd dies.
 import assert from "node:assert/strict";
+import { randomInt } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -280,9 +281,22 @@ test("[OPS-1] without its rights the controller serves nothing and names what it
     });
     return !(JSON.parse(review) as { status: { allowed: boolean } }).status.allowed;
   });
-  const starting = startController({}, { ...env, FAIRLEAD_HEALTH_LISTEN: "127.0.0.1:0" });
-  await new Promise((resolve) => setTimeout(resolve, 8_000));
-  await api.apply({ ...kept, metadata: { name: "fairlead-controller" } });
+  // An address of its own: the port is known before the controller says it, which it does only when it is ready.
+  const host = `127.${randomInt(1, 250)}.${randomInt(250)}.${randomInt(1, 250)}`;
+  const starting = startController({}, { ...env, FAIRLEAD_HEALTH_LISTEN: `${host}:15014` });
+  starting.catch(() => {});
+  await eventually(async () => {
+    const answer = await call({ host, port: 15014 }, "GET", "/readyz");
+    assert.equal(answer.status, 503);
+    assert.match(answer.text, /waiting for the API server: .*403: \w+ is forbidden/);
+  });
+  await api.apply({
+    apiVersion: kept.apiVersion,
+    kind: kept.kind,
+    metadata: { name: kept.metadata.name },
+    roleRef: kept.roleRef,
+    subjects: kept.subjects,
+  });
   await using controller = await starting;
   const refused = await controller.logged("kubernetes_list_failed", (line) => line.kind === "Pod");
   assert.match(String(refused.reason), /403: pods is forbidden/);
