@@ -289,7 +289,7 @@ test("[OPS-1] without its rights the controller serves nothing and names what it
   const told = await eventually(async () => {
     const answer = await call({ host, port: 15014 }, "GET", "/readyz");
     assert.equal(answer.status, 503);
-    assert.match(answer.text, /waiting for the API server: .*403: \w+ is forbidden/);
+    assert.match(answer.text, /waiting for the API server: .*403: [\w.]+ is forbidden/);
     return "told";
   }).catch((error: unknown) => error);
   await api.apply({
@@ -302,7 +302,7 @@ test("[OPS-1] without its rights the controller serves nothing and names what it
   await using controller = await starting;
   assert.equal(told, "told");
   const refused = await controller.logged("kubernetes_list_failed");
-  assert.match(String(refused.reason), /403: \w+ is forbidden/);
+  assert.match(String(refused.reason), /403: [\w.]+ is forbidden/);
   await controller.logged("kubernetes_reached");
   await controller.logged("kubernetes_synced");
 });
