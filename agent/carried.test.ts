@@ -1,6 +1,7 @@
 // Limits of connections where a data thread carries them byte for byte: what native is asked, and what is told of a refusal.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { handedSocket } from "../test/kit/handed.ts";
 import { localPod, mesh, service, workload } from "../test/kit/mesh.ts";
 import { defaultPolicy, noLimits } from "./api/http-policy.ts";
 import { systemClock } from "./base/clock.ts";
@@ -18,19 +19,7 @@ const state = mesh({
 });
 const pod = localPod(workload("edge", "client", "10.244.1.5"));
 const replica = { state, knowledge: "fresh", byName: () => pod, byAddress: () => undefined } as unknown as Replica;
-const handed: HandedSocket = {
-  event: "socket",
-  fd: 3,
-  id: 7,
-  tunnel: "plain",
-  direction: "outbound",
-  pod: "edge/client",
-  original: { ip: "10.96.0.7", port: 80 },
-  source: { ip: "10.244.1.5", port: 40_000 },
-  upstream: { ip: "10.244.2.9", port: 8080, mode: "plain", index: 0 },
-  planId: 5,
-  verdictId: 0,
-};
+const handed = handedSocket();
 
 /** What is dialled for a connection that native refuses, and what is then told. */
 async function refused(

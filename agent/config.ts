@@ -3,9 +3,9 @@
 import { availableParallelism, hostname } from "node:os";
 import { join } from "node:path";
 import { type NodeName, parseNodeName, parseTrustDomain, type TrustDomain } from "./api/names.ts";
-import { readEnv } from "./base/env.ts";
+import { type HostPort, parseHostPort, readEnv } from "./base/env.ts";
 import { logLevels } from "./base/log.ts";
-import type { Result } from "./base/result.ts";
+import { err, ok, type Result } from "./base/result.ts";
 import { madeHeaders } from "./decide/trace/request-trace.ts";
 import { parseFlag, parseStatus } from "./report/request-filter.ts";
 
@@ -52,6 +52,10 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
         env.problem(name, `"${word}" is none of ${known.join(", ")}; none for nothing`);
     return known.filter((word) => given.includes(word));
   };
+  const hostPort = (text: string): Result<HostPort, string> => {
+    const parsed = parseHostPort(text);
+    return parsed === undefined ? err(`"${text}" is not host:port`) : ok(parsed);
+  };
   const share = (name: string, fallback: string): number | undefined =>
     env.string(name, fallback) === "" ? undefined : env.number(name, 1, 0, 1);
   const url = (name: string, fallback: string): string => {
@@ -60,11 +64,16 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     env.problem(name, `"${text}" is not an http or https URL (as http://collector:4318/v1/traces)`);
     return "";
   };
+  /** HOST:PORT; of several, separated by commas, the next is tried when one is lost. */
+  const controllers = list("FAIRLEAD_CONTROLLER", hostPort, "fairlead-controller.fairlead-system.svc:15012");
+  if (controllers.length === 0) env.problem("FAIRLEAD_CONTROLLER", "names no controller");
   const runDir = path("FAIRLEAD_RUN_DIR", "/run/fairlead");
   return {
     // Who and where.
     node: named<NodeName>("FAIRLEAD_NODE", parseNodeName, hostname().toLowerCase()),
     trustDomain: named<TrustDomain>("FAIRLEAD_TRUST_DOMAIN", parseTrustDomain, "cluster.local"),
+    /** Who tells of this node's pods: a folder of records (the lab), or the API server (docs/node-agent.md). */
+    pods: env.oneOf("FAIRLEAD_PODS", ["folder", "kubernetes"], "folder"),
     podsDir: path("FAIRLEAD_PODS_DIR", "/run/fairlead/pods"),
     /** tmpfs: keys survive the agent, not the node (DP-20). */
     runDir,
@@ -73,10 +82,12 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     logLevel: env.oneOf("FAIRLEAD_LOG_LEVEL", logLevels, "info"),
 
     // The controller.
-    controller: env.hostPort("FAIRLEAD_CONTROLLER", "fairlead-controller.fairlead-system.svc:15012"),
+    controllers,
     /** Name to check in the controller's certificate, which always carries this one; "" checks the address, if that is a name. */
     controllerName: env.string("FAIRLEAD_CONTROLLER_NAME", "fairlead-controller"),
     joinTokenFile: path("FAIRLEAD_JOIN_TOKEN_FILE", ""),
+    /** The agent's own service account token for the audience fairlead-ca, projected and rotated by the kubelet; with it nothing is joined. */
+    tokenFile: path("FAIRLEAD_TOKEN_FILE", ""),
     caFile: path("FAIRLEAD_CA_FILE", ""),
     /** At most this long until the next try, so that a controller that is back is used within a second (DIS-5). */
     reconnectMaxMs: env.durationMs("FAIRLEAD_RECONNECT_MAX_MS", 800, 50, 60_000),
@@ -84,6 +95,38 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     keepaliveMs: env.durationMs("FAIRLEAD_KEEPALIVE_MS", 10_000, 1_000, 25_000),
     keepaliveWaitMs: env.durationMs("FAIRLEAD_KEEPALIVE_WAIT_MS", 5_000, 500, 25_000),
     callMs: env.durationMs("FAIRLEAD_CALL_MS", 5_000, 100, 60_000),
+
+    // The API server, with FAIRLEAD_PODS=kubernetes.
+    /** For an agent outside of a pod; "": the service account of its pod. Tokens and certificates only, no plugins. */
+    kubeconfig: path("FAIRLEAD_KUBECONFIG", ""),
+    /** Namespaces whose pods are never in the mesh, whatever their labels say (DP-22); the agent's own is added. */
+    excludedNamespaces: env.list("FAIRLEAD_EXCLUDED_NAMESPACES", ["kube-system"]),
+    /** RuntimeClasses whose pods run on a kernel of their own, so that they cannot be enrolled (DP-11); a * at the end for any rest. */
+    sandboxedClasses: env.list("FAIRLEAD_SANDBOXED_CLASSES", ["gvisor*", "runsc*", "kata*"]),
+    /** The host's, seen with hostPID: true. */
+    procDir: path("FAIRLEAD_PROC_DIR", "/proc"),
+    /** Where container runtimes name network namespaces. */
+    netnsDirs: env.list("FAIRLEAD_NETNS_DIRS", ["/run/netns"]),
+    kubernetesService: {
+      host: env.string("KUBERNETES_SERVICE_HOST", ""),
+      port: env.string("KUBERNETES_SERVICE_PORT", "443"),
+    },
+    /** Token, root and namespace of the agent's own pod. */
+    serviceAccountDir: path("FAIRLEAD_SERVICE_ACCOUNT_DIR", "/var/run/secrets/kubernetes.io/serviceaccount"),
+
+    // The CNI plugin (docs/cni.md).
+    /** off; socket: only answers a plugin that others have installed; install: also puts it on the node and keeps it there. */
+    cni: env.oneOf("FAIRLEAD_CNI", ["off", "socket", "install"], "off"),
+    /** The same path here and on the node. */
+    cniSocket: path("FAIRLEAD_CNI_SOCKET", join(runDir, "cni.sock")),
+    /** The plugin that is installed. */
+    cniProgram: path("FAIRLEAD_CNI_PROGRAM", join(projectDir, "native/target/plugin/fairlead-cni")),
+    /** The node's folder of CNI configurations, as mounted here. */
+    cniConfDir: path("FAIRLEAD_CNI_CONF_DIR", "/etc/cni/net.d"),
+    /** The node's folder of CNI programs, as mounted here. */
+    cniBinDir: path("FAIRLEAD_CNI_BIN_DIR", "/opt/cni/bin"),
+    /** Changes are seen as they happen; a watch that was lost is made up for after this. */
+    cniRescanMs: env.durationMs("FAIRLEAD_CNI_RESCAN_MS", 10_000, 100, 3_600_000),
 
     // What is known, and for how long.
     cacheTtlMs: env.durationMs("FAIRLEAD_CACHE_TTL_MS", 300_000, 1_000),
@@ -113,7 +156,9 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     workers: env.integer("FAIRLEAD_WORKERS", Math.min(4, availableParallelism()), 1, 256),
     bpfDir: path("FAIRLEAD_BPF_DIR", join(projectDir, "bpf/prebuilt")),
     pinDir: path("FAIRLEAD_BPF_PIN_DIR", "/sys/fs/bpf/fairlead"),
+    /** Folder of cgroup2 that the programs are attached to and the pods are below; "": where cgroup2 is mounted. */
     cgroup: path("FAIRLEAD_CGROUP", ""),
+    /** "": with FAIRLEAD_PODS=kubernetes that of the process that is the kubelet, else none (DP-10). */
     kubeletCgroup: path("FAIRLEAD_KUBELET_CGROUP", ""),
     interception: env.oneOf("FAIRLEAD_INTERCEPTION", ["auto", "ebpf", "nftables"], "auto"),
     /** Whether a pod's packets under the address of another pod of the mesh are dropped at its link (DP-7; eBPF, Linux 6.6). */
@@ -139,6 +184,8 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
 
     // What is told.
     adminSocket: path("FAIRLEAD_ADMIN_SOCKET", join(runDir, "agent.sock")),
+    /** The SPIFFE Workload API for pods of the mesh on this node, in a folder that they may mount. */
+    workloadSocket: path("FAIRLEAD_WORKLOAD_SOCKET", join(runDir, "workload/agent.sock")),
     metricsListen: env.hostPort("FAIRLEAD_METRICS_LISTEN", "0.0.0.0:15020"),
     /** off, stdout, file:PATH, syslog:udp:HOST:PORT, syslog:tcp:HOST:PORT, syslog:unix:PATH (docs/telemetry.md) */
     accessLog: env.string("FAIRLEAD_ACCESS_LOG", "off"),

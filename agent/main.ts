@@ -3,6 +3,7 @@ import { flushCompileCache } from "node:module";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startAgent } from "./app/agent.ts";
+import { onHost } from "./app/host.ts";
 import { nativeSettings } from "./app/native-settings.ts";
 import { systemClock } from "./base/clock.ts";
 import { createLogger } from "./base/log.ts";
@@ -17,8 +18,8 @@ if (!config.ok) {
   for (const problem of config.error) process.stderr.write(`fairlead agent: ${problem}\n`);
   process.exit(2);
 }
-const settings = config.value;
-const log = createLogger(settings.logLevel, "agent").with({ node: settings.node, pid: process.pid });
+const { logLevel, node } = config.value;
+const log = createLogger(logLevel, "agent").with({ node, pid: process.pid });
 const end = (code: number): void => {
   log.info("ended", { code });
   log.flush();
@@ -33,6 +34,12 @@ process.on("unhandledRejection", (error) => {
   end(1);
 });
 
+const host = await onHost(config.value, log);
+if (!host.ok) {
+  process.stderr.write(`fairlead agent: ${host.error}\n`);
+  process.exit(2);
+}
+const settings = host.value;
 const started = await startAgent({
   config: settings,
   clock: systemClock,

@@ -204,6 +204,7 @@ export interface Calls {
     };
   };
   readonly "programs.unload": { params: object; value: object };
+  readonly "kubelet.set": { params: { readonly cgroup: string }; value: object };
   readonly "map.put": {
     params: { readonly map: string; readonly entries: readonly HexEntry[] };
     value: { readonly count: number };
@@ -260,6 +261,11 @@ export interface Calls {
   readonly "tunnels.list": { params: object; value: { readonly tunnels: readonly TunnelState[] } };
   readonly drain: { params: { readonly deadlineMs: number }; value: object };
   readonly stop: { params: object; value: object };
+  /** Who connected to a unix socket of ours: `pid` 0 for a process that we cannot see; `pidfd` is ours to close, where the kernel has it. */
+  readonly "peer.of": {
+    params: { readonly fd: number };
+    value: { readonly pid: number; readonly uid: number; readonly gid: number; readonly pidfd: number | null };
+  };
   readonly heartbeat: { params: object; value: object };
   /** The answer's `fd` is the data thread's end of its own channel. */
   readonly "handover.attach": { params: { readonly thread: number }; value: { readonly fd: number } };

@@ -1,11 +1,11 @@
 // `fairlead connections` and `fairlead top`: open connections and those that just ended, once or as a live table.
 import { setTimeout as sleep } from "node:timers/promises";
-import type { LabStatus } from "../test/lab/lab-options.ts";
 import type { Fields } from "../test/lab/objects.ts";
 import { type Call, type Command, wholeNumber } from "./command.ts";
-import { gather, jsonOption, labOption, meshOf, number, shortIdentity, text } from "./mesh.ts";
+import { gather, jsonOption, meshOptions, number, shortIdentity, text, withMesh } from "./mesh.ts";
 import { type RequestLine, type RequestSums, requestLines, requestTable, sumsOf } from "./requests.ts";
 import { bytes, cell, duration, table } from "./table.ts";
+import type { MeshView } from "./view.ts";
 
 /** One line of the table: all connections of a pair on a lane. */
 export interface Line {
@@ -90,11 +90,11 @@ interface Look {
   readonly silent: readonly string[];
 }
 
-async function look(lab: LabStatus): Promise<Look> {
+async function look(mesh: MeshView): Promise<Look> {
   const [open, ended, requests] = await Promise.all([
-    gather(lab, "/v1/connections", "connections"),
-    gather(lab, "/v1/records?limit=1000", "records"),
-    gather(lab, "/v1/requests", "requests"),
+    gather(mesh, "/v1/connections", "connections"),
+    gather(mesh, "/v1/records?limit=1000", "records"),
+    gather(mesh, "/v1/requests", "requests"),
   ]);
   return { lines: linesOf(open.rows, ended.rows), requests: sumsOf(requests.rows, Date.now()), silent: open.silent };
 }
@@ -119,31 +119,32 @@ export const draw = (lines: readonly Line[], colour: boolean): string =>
 
 export const top: Command = {
   name: "top",
-  usage: "top [--once] [--interval SECONDS] [--lab NAME] [--json]",
+  usage: "top [--once] [--interval SECONDS] [--lab NAME | --context NAME] [--json]",
   summary: "Live table of who talks to whom, from the agents: open, ended and refused connections, and HTTP requests.",
   options: {
-    lab: labOption,
+    ...meshOptions,
     once: { type: "boolean", help: "print once and end" },
     interval: { type: "string", value: "SECONDS", help: "between two looks (default 2)" },
     json: jsonOption,
   },
-  run: async (call) => {
-    const lab = await meshOf(call);
-    const every = wholeNumber(call, "interval", 2, 1, 3600);
-    const live = process.stdout.isTTY && !call.flag("once") && !call.flag("json");
-    let before: RequestSums | undefined;
-    for (;;) {
-      const { lines, requests: sums, silent } = await look(lab);
-      const requests = requestLines(sums, before);
-      before = sums;
-      if (call.flag("json")) call.output.out(JSON.stringify({ lab: lab.name, lines, requests, silent }));
-      else show(lines, requests, live, call);
-      for (const line of silent) call.output.err(line);
-      if (call.flag("once") || !live) return 0;
-      await sleep(every * 1000);
-    }
-  },
+  run: (call) => withMesh(call, (mesh) => follow(mesh, call)),
 };
+
+async function follow(mesh: MeshView, call: Call): Promise<number> {
+  const every = wholeNumber(call, "interval", 2, 1, 3600);
+  const live = process.stdout.isTTY && !call.flag("once") && !call.flag("json");
+  let before: RequestSums | undefined;
+  for (;;) {
+    const { lines, requests: sums, silent } = await look(mesh);
+    const requests = requestLines(sums, before);
+    before = sums;
+    if (call.flag("json")) call.output.out(JSON.stringify({ ...mesh.named, lines, requests, silent }));
+    else show(lines, requests, live, call);
+    for (const line of silent) call.output.err(line);
+    if (call.flag("once") || !live) return 0;
+    await sleep(every * 1000);
+  }
+}
 
 function show(lines: readonly Line[], requests: readonly RequestLine[], live: boolean, call: Call): void {
   const { out, colour } = call.output;
@@ -158,27 +159,28 @@ function show(lines: readonly Line[], requests: readonly RequestLine[], live: bo
 
 export const connections: Command = {
   name: "connections",
-  usage: "connections [--ended N] [--lab NAME] [--json]",
+  usage: "connections [--ended N] [--lab NAME | --context NAME] [--json]",
   summary: "Every open connection that the agents carry; with --ended the last N that ended.",
   options: {
-    lab: labOption,
+    ...meshOptions,
     ended: { type: "string", value: "N", help: "show the last N ended connections of each node instead" },
     json: jsonOption,
   },
-  run: async (call) => {
-    const lab = await meshOf(call);
-    const ended = wholeNumber(call, "ended", 0, 1, 1000);
-    const { rows, silent } =
-      ended > 0
-        ? await gather(lab, `/v1/records?limit=${ended}`, "records")
-        : await gather(lab, "/v1/connections", "connections");
-    if (call.flag("json")) call.output.out(JSON.stringify({ lab: lab.name, connections: rows, silent }, null, 2));
-    else if (ended > 0) call.output.out(endedTable(rows, call));
-    else call.output.out(openTable(rows, call));
-    for (const line of silent) call.output.err(line);
-    return silent.length === 0 ? 0 : 1;
-  },
+  run: (call) => withMesh(call, (mesh) => list(mesh, call)),
 };
+
+async function list(mesh: MeshView, call: Call): Promise<number> {
+  const ended = wholeNumber(call, "ended", 0, 1, 1000);
+  const { rows, silent } =
+    ended > 0
+      ? await gather(mesh, `/v1/records?limit=${ended}`, "records")
+      : await gather(mesh, "/v1/connections", "connections");
+  if (call.flag("json")) call.output.out(JSON.stringify({ ...mesh.named, connections: rows, silent }, null, 2));
+  else if (ended > 0) call.output.out(endedTable(rows, call));
+  else call.output.out(openTable(rows, call));
+  for (const line of silent) call.output.err(line);
+  return silent.length === 0 ? 0 : 1;
+}
 
 const openTable = (rows: readonly Fields[], call: Call): string =>
   table(

@@ -1,11 +1,21 @@
 // `fairlead explain`: which lane, identities and policy decide about a pair, asked of the running agents on both sides.
-import type { LabStatus, NodeStatus, PodStatus } from "../test/lab/lab-options.ts";
 import { type Fields, fieldsAt, listAt, problemLine } from "../test/lab/objects.ts";
 import { type Call, type Command, Failure, UsageError } from "./command.ts";
-import { withProblems } from "./find-lab.ts";
-import { askAgent, jsonOption, labOption, meshOf, number, podNames, shortIdentity, text } from "./mesh.ts";
+import {
+  askAgent,
+  jsonOption,
+  meshOptions,
+  nodeOf,
+  number,
+  podNames,
+  problemsIn,
+  shortIdentity,
+  text,
+  withMesh,
+} from "./mesh.ts";
 import { didYouMean, listed } from "./nearest.ts";
 import { paint } from "./table.ts";
+import type { MeshView, PodView } from "./view.ts";
 
 interface Leg {
   readonly address: string;
@@ -30,35 +40,36 @@ const join = (ip: string, port: number): string => (ip.includes(":") ? `[${ip}]:
 
 /** Asks the source's node, and for each endpoint the destination's; about a request, where any of it is given. @throws Failure when nobody can say */
 export async function explainPair(
-  lab: LabStatus,
+  mesh: MeshView,
   source: string,
   destination: string,
   request: readonly (readonly [name: string, value: string])[] = [],
 ): Promise<Explanation> {
-  const pod = lab.pods.find((p) => `${p.namespace}/${p.name}` === source);
+  const pods = await mesh.pods();
+  const pod = pods.find((p) => `${p.namespace}/${p.name}` === source);
   if (pod === undefined)
     throw new Failure(
-      `there is no pod ${source}${didYouMean(source, podNames(lab), `; there are ${listed(podNames(lab))}`)}`,
+      `there is no pod ${source}${didYouMean(source, podNames(pods), `; there are ${listed(podNames(pods))}`)}`,
     );
-  if (!pod.meshed) return fromOutside(lab, pod, destination);
+  if (!pod.meshed) return fromOutside(mesh, pod, pods, destination);
   const query = new URLSearchParams([["source", source], ["destination", destination], ...request.map((p) => [...p])]);
-  const answer = await askAgent(nodeOf(lab, pod.node), `/v1/explain?${query}`);
+  const answer = await askAgent(nodeOf(mesh, pod), `/v1/explain?${query}`);
   if (answer.value === undefined) {
     // An agent knows only what the controller accepts; why it does not know the service the controller can say.
     const service = `Service ${destination.replace(/:\d+$/, "")}`;
-    const refused = (await withProblems(lab)).problems.find((p) => p.object === service && p.isWarning !== true);
+    const refused = (await problemsIn(mesh)).find((p) => p.object === service && p.isWarning !== true);
     throw new Failure(`${answer.error ?? "no answer"}${refused === undefined ? "" : `; ${problemLine(refused)}`}`);
   }
   const outbound = answer.value;
-  const legs = await Promise.all(listAt(outbound.endpoints).map((e) => legOf(lab, pod, outbound, fieldsAt(e))));
+  const legs = await Promise.all(listAt(outbound.endpoints).map((e) => legOf(mesh, pod, outbound, fieldsAt(e))));
   return summarize(source, destination, outbound, legs);
 }
 
-async function legOf(lab: LabStatus, pod: PodStatus, outbound: Fields, endpoint: Fields): Promise<Leg> {
+async function legOf(mesh: MeshView, pod: PodView, outbound: Fields, endpoint: Fields): Promise<Leg> {
   const at = fieldsAt(endpoint.address);
   const address = join(text(at.ip), number(at.port));
   const lane = text(endpoint.lane);
-  const node = lab.nodes.find((n) => n.name === text(endpoint.node));
+  const node = mesh.nodes.find((n) => n.name === text(endpoint.node));
   if (node === undefined || lane === "direct" || lane === "local")
     return { address, lane, endpoint, inbound: undefined };
   const source = fieldsAt(outbound.source);
@@ -86,9 +97,14 @@ function asSent(request: Fields): readonly (readonly [name: string, value: strin
 }
 
 /** A pod outside the mesh: nobody redirects it, so only the destination's node has a say. It may speak HBONE by itself. */
-async function fromOutside(lab: LabStatus, pod: PodStatus, destination: string): Promise<Explanation> {
+async function fromOutside(
+  mesh: MeshView,
+  pod: PodView,
+  pods: readonly PodView[],
+  destination: string,
+): Promise<Explanation> {
   const match = /^([^/]+\/[^/:]+):(\d+)$/.exec(destination);
-  const service = lab.services.find((s) => `${s.namespace}/${s.name}` === match?.[1]);
+  const service = (await mesh.services()).find((s) => `${s.namespace}/${s.name}` === match?.[1]);
   if (service === undefined)
     throw new Failure(
       `${pod.namespace}/${pod.name} is not in the mesh; name a service as NAMESPACE/SERVICE:PORT to see what its node says`,
@@ -103,12 +119,12 @@ async function fromOutside(lab: LabStatus, pod: PodStatus, destination: string):
   const isV6 = service.addresses[0]?.includes(":") ?? endpoints[0]?.startsWith("[") ?? false;
   for (const address of endpoints.filter((e) => e.startsWith("[") === isV6)) {
     const ip = address.replace(/:\d+$/, "").replace(/^\[|\]$/g, "");
-    const target = lab.pods.find((p) => p.ips.includes(ip));
+    const target = pods.find((p) => p.ips.includes(ip));
     if (target === undefined) continue;
     const source = pod.ips.find((own) => own.includes(":") === ip.includes(":")) ?? "";
     const answer = target.meshed
       ? await askAgent(
-          nodeOf(lab, target.node),
+          nodeOf(mesh, target),
           `/v1/explain-inbound?${new URLSearchParams({ source, destination: address, tunnel: "announced" })}`,
         )
       : {};
@@ -128,12 +144,6 @@ async function fromOutside(lab: LabStatus, pod: PodStatus, destination: string):
     reason: "source_not_in_mesh",
   };
   return summarize(`${pod.namespace}/${pod.name}`, destination, outbound, legs);
-}
-
-function nodeOf(lab: LabStatus, name: string): NodeStatus {
-  const node = lab.nodes.find((n) => n.name === name);
-  if (node === undefined) throw new Failure(`lab ${lab.name} has no node ${name}`);
-  return node;
 }
 
 /** The source's refusal wins; else the first destination that refuses; else what allowed it. */
@@ -160,7 +170,7 @@ function summarize(source: string, destination: string, outbound: Fields, legs: 
 export const explain: Command = {
   name: "explain",
   usage:
-    "explain NAMESPACE/POD NAMESPACE/SERVICE:PORT [--path PATH] [--method METHOD] [--host HOST] [--header NAME:VALUE]… [--feature mesh.KEY=VALUE]… [--lab NAME] [--json]",
+    "explain NAMESPACE/POD NAMESPACE/SERVICE:PORT [--path PATH] [--method METHOD] [--host HOST] [--header NAME:VALUE]… [--feature mesh.KEY=VALUE]… [--lab NAME | --context NAME] [--json]",
   summary:
     "What happens to a connection, or to a request on it: lane, route, identities, the policy that decides, the verdict.",
   details:
@@ -181,7 +191,7 @@ export const explain: Command = {
       multiple: true,
       help: "what the enricher finds out about it, as mesh.zone=eu-1 or mesh.score=0.7; may be given several times",
     },
-    lab: labOption,
+    ...meshOptions,
     json: jsonOption,
   },
   run: async (call) => {
@@ -195,7 +205,7 @@ export const explain: Command = {
     const headers = call.list("header").map((header) => ["header", header] as const);
     const features = call.list("feature").map((feature) => ["feature", feature] as const);
     const asked = [...request, ...headers, ...features];
-    const told = await explainPair(await meshOf(call), source, destination, asked);
+    const told = await withMesh(call, (mesh) => explainPair(mesh, source, destination, asked));
     if (call.flag("json")) call.output.out(JSON.stringify(told, null, 2));
     else print(told, call);
     return told.verdict === "allow" ? 0 : 3;

@@ -159,7 +159,7 @@ const exec: Command = {
     if (call.rest.length === 0) throw new UsageError("give the command after --");
     const container = call.text("container");
     const lab = labName(call.text("name"));
-    const names = podNames(need(await labStatus(lab)));
+    const names = podNames(need(await labStatus(lab)).pods);
     if (!names.includes(pod))
       throw new Failure(`lab ${lab} has no pod ${pod}${didYouMean(pod, names, `; it has ${listed(names)}`)}`);
     const child = need(await spawnInPod(lab, pod, call.rest, container === undefined ? {} : { container }));
@@ -270,7 +270,7 @@ function readLog(paths: LabPaths, what: string, access: boolean, lab: LabStatus)
     (access ? own?.accessLog : own?.agentLog) ??
     (what === "controller" ? paths.controllerLog : what === "supervisor" ? paths.supervisorLog : undefined);
   if (file === undefined) {
-    const names = [...podNames(lab), ...lab.nodes.map((n) => n.name), "controller", "supervisor"];
+    const names = [...podNames(lab.pods), ...lab.nodes.map((n) => n.name), "controller", "supervisor"];
     throw new Failure(`lab ${lab.name} has no ${what}${didYouMean(what, names, `; it has ${listed(names)}`)}`);
   }
   return readText(file).trimEnd();

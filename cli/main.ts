@@ -1,14 +1,21 @@
 // The command `fairlead`: finds the command, reads its words, turns failures into one line and an exit code.
 
 import { certs } from "./certs.ts";
-import { type Command, Failure, helpOf, type Output, readCall, UsageError } from "./command.ts";
+import { check } from "./check.ts";
+import { type Command, helpOf, type Output } from "./command.ts";
 import { connections, top } from "./connections.ts";
 import { demo } from "./demo.ts";
+import { diag } from "./diag.ts";
+import { enrol } from "./enrol.ts";
 import { explain } from "./explain.ts";
+import { install } from "./install.ts";
 import { labCommands } from "./lab.ts";
 import { didYouMean } from "./nearest.ts";
+import { routes } from "./routes.ts";
+import { runCommand, runProcess } from "./run.ts";
 import { status } from "./status.ts";
 import { tap } from "./tap.ts";
+import { uninstall } from "./uninstall.ts";
 
 const version: Command = {
   name: "version",
@@ -23,7 +30,23 @@ const version: Command = {
   },
 };
 
-const commands: readonly Command[] = [demo, status, certs, explain, top, tap, connections, ...labCommands, version];
+const commands: readonly Command[] = [
+  demo,
+  check,
+  install,
+  uninstall,
+  enrol,
+  status,
+  explain,
+  routes,
+  certs,
+  top,
+  tap,
+  connections,
+  diag,
+  ...labCommands,
+  version,
+];
 
 function overview(): string {
   const lines = commands.map((c) => `  ${c.name.padEnd(22)} ${c.summary}`);
@@ -65,35 +88,11 @@ export async function main(argv: readonly string[], output: Output): Promise<num
   const found = find(words);
   if (found === undefined) return notFound(words, wantsHelp, output);
   const { command, rest } = found;
-  const beforeRest = rest.includes("--") ? rest.slice(0, rest.indexOf("--")) : rest;
-  if (wantsHelp || beforeRest.includes("--help") || beforeRest.includes("-h")) {
+  if (wantsHelp) {
     output.out(helpOf(command));
     return 0;
   }
-  try {
-    return await command.run(readCall(command, rest, output));
-  } catch (error) {
-    if (error instanceof UsageError) {
-      output.err(`fairlead ${command.name}: ${error.message}\nUsage: fairlead ${command.usage}`);
-      return 2;
-    }
-    if (error instanceof Failure) {
-      if (beforeRest.includes("--json")) output.out(JSON.stringify({ ok: false, error: error.message }));
-      output.err(`fairlead ${command.name}: ${error.message}`);
-      return 1;
-    }
-    throw error;
-  }
+  return runCommand(command, rest, output);
 }
 
-if (import.meta.main) {
-  process.stdout.on("error", (e: NodeJS.ErrnoException) => {
-    if (e.code === "EPIPE") process.exit(0); // `fairlead ... | head`
-    throw e;
-  });
-  process.exitCode = await main(process.argv.slice(2), {
-    out: (line) => void process.stdout.write(`${line}\n`),
-    err: (line) => void process.stderr.write(`${line}\n`),
-    colour: process.stdout.isTTY && process.env.NO_COLOR === undefined,
-  });
-}
+if (import.meta.main) await runProcess(main);

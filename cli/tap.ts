@@ -1,24 +1,25 @@
 // `fairlead tap`: live requests, as the agents that carry them see them; what is not shown for its number is said.
 import { setTimeout as sleep } from "node:timers/promises";
-import type { LabStatus, NodeStatus } from "../test/lab/lab-options.ts";
 import { type Fields, fieldsAt } from "../test/lab/objects.ts";
 import { call as ask } from "../test/lab/unix-http.ts";
 import { type Call, type Command, Failure, UsageError, wholeNumber } from "./command.ts";
-import { jsonOption, labOption, meshOf, number, podNames, text } from "./mesh.ts";
+import { jsonOption, meshOptions, number, podNames, text, withMesh } from "./mesh.ts";
 import { didYouMean } from "./nearest.ts";
 import { bytes, type Colour, duration, paint, printable } from "./table.ts";
+import type { MeshView, NodeView, PodView } from "./view.ts";
 
 /** An agent that ended (it was replaced, as a rule) is asked again after this. */
 const againMs = 500;
 
 export const tap: Command = {
   name: "tap",
-  usage: "tap [NAMESPACE[/POD]] [--method M] [--path P] [--status S] [--max N] [--rate N] [--lab NAME] [--json]",
+  usage:
+    "tap [NAMESPACE[/POD]] [--method M] [--path P] [--status S] [--max N] [--rate N] [--lab NAME | --context NAME] [--json]",
   summary: "Shows live HTTP requests from the agents; those between nodes are seen by both.",
   details:
     "> is a request that the agent's own pod sends, < one that it is sent. A path may have * at its beginning or end; without ? it is compared with the path alone.\nEnds with ^C, or after --max requests. Nothing is seen of a node whose FAIRLEAD_DATA_THREADS is 0.",
   options: {
-    lab: labOption,
+    ...meshOptions,
     method: { type: "string", value: "METHOD", help: "only these, as GET" },
     path: { type: "string", value: "PATH", help: "only these, as /cart or /cart/*" },
     status: { type: "string", value: "STATUS", help: "only these, as 5xx,404,500-503; 0 is no answer" },
@@ -31,26 +32,27 @@ export const tap: Command = {
     if (more.length > 0) throw new UsageError("name at most one NAMESPACE or NAMESPACE/POD");
     const max = wholeNumber(call, "max", Number.POSITIVE_INFINITY, 1, 1_000_000);
     const rate = wholeNumber(call, "rate", 100, 1, 10_000);
-    const lab = await meshOf(call);
-    checkPod(pod, lab);
     const query = new URLSearchParams({ rate: String(rate) });
     if (pod !== "") query.set("pod", pod);
     for (const option of ["method", "path", "status"]) {
       const value = call.text(option);
       if (value !== undefined) query.set(option, option === "method" ? value.toUpperCase() : value);
     }
-    return await show(lab, query, max, call);
+    return withMesh(call, async (mesh) => {
+      if (pod !== "") checkPod(pod, await mesh.pods());
+      return await show(mesh, query, max, call);
+    });
   },
 };
 
-function checkPod(pod: string, lab: LabStatus): void {
-  const known = pod.includes("/") ? podNames(lab) : [...new Set(lab.pods.map((p) => p.namespace))];
-  if (pod === "" || known.includes(pod)) return;
+function checkPod(pod: string, pods: readonly PodView[]): void {
+  const known = pod.includes("/") ? podNames(pods) : [...new Set(pods.map((p) => p.namespace))];
+  if (known.includes(pod)) return;
   throw new Failure(`there is no ${pod.includes("/") ? "pod" : "namespace"} ${pod}${didYouMean(pod, known, "")}`);
 }
 
 /** All agents at once, until there were `max` requests. @throws Failure when an agent refuses the question */
-async function show(lab: LabStatus, query: URLSearchParams, max: number, call: Call): Promise<number> {
+async function show(mesh: MeshView, query: URLSearchParams, max: number, call: Call): Promise<number> {
   const over = new AbortController();
   let shown = 0;
   const onLine = (node: string, line: Fields): void => {
@@ -61,7 +63,7 @@ async function show(lab: LabStatus, query: URLSearchParams, max: number, call: C
   const missed = (node: string, count: number): void =>
     call.output.err(`${node}: ${count} more that are not shown; narrow the filter or raise --rate`);
   try {
-    await Promise.all(lab.nodes.map((node) => follow(node, query, over.signal, onLine, missed, call.output.err)));
+    await Promise.all(mesh.nodes.map((node) => follow(node, query, over.signal, onLine, missed, call.output.err)));
     return 0;
   } finally {
     over.abort();
@@ -69,7 +71,7 @@ async function show(lab: LabStatus, query: URLSearchParams, max: number, call: C
 }
 
 async function follow(
-  node: NodeStatus,
+  node: NodeView,
   query: URLSearchParams,
   signal: AbortSignal,
   onLine: (node: string, line: Fields) => void,
@@ -79,7 +81,7 @@ async function follow(
   let isSaid = false;
   while (!signal.aborted) {
     let dropped = 0;
-    const answer = await ask(node.adminSocket, `/v1/tap?${query}`, {
+    const answer = await ask(node.admin, `/v1/tap?${query}`, {
       timeoutMs: Number.POSITIVE_INFINITY,
       signal,
       onLine(read) {

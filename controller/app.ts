@@ -1,6 +1,6 @@
 // Builds the controller's parts in order and says how they start and stop. Nothing else constructs them.
 import { readFileSync } from "node:fs";
-import { AggregatedDiscoveryServiceService } from "../agent/api/discovery.gen.ts";
+import { IstioCertificateServiceService } from "../agent/api/istio-ca.gen.ts";
 import { CertificateServiceService, NodeServiceService } from "../agent/api/mesh.gen.ts";
 import { defaultSettings, type MeshSettings } from "../agent/api/settings.ts";
 import { createAdminServer } from "../agent/base/admin-server.ts";
@@ -11,21 +11,31 @@ import { createLifecycle, type Lifecycle } from "../agent/base/lifecycle.ts";
 import type { Logger } from "../agent/base/log.ts";
 import { createMetrics } from "../agent/base/metrics.ts";
 import { adminRoutes } from "./app/admin-routes.ts";
+import { agentViews, isOfEndpoints } from "./app/agent-views.ts";
+import { openCallers } from "./app/callers.ts";
 import { discoveryService } from "./app/discovery-service.ts";
 import { expiryMetrics } from "./app/expiry-metrics.ts";
+import { openIstio } from "./app/istio-services.ts";
+import { IstioView } from "./app/istio-view.ts";
 import { openElection } from "./app/leadership.ts";
 import { Ledger } from "./app/ledger.ts";
 import { Mesh } from "./app/mesh.ts";
 import { nodeServices } from "./app/node-services.ts";
-import { openApi, openSource } from "./app/open-source.ts";
+import { openCa } from "./app/open-ca.ts";
+import { openApi, openSource, ownNamespace } from "./app/open-source.ts";
+import { operate } from "./app/operating.ts";
 import { OwnCertificate } from "./app/own-certificate.ts";
+import { replicaAgents } from "./app/replica-agents-open.ts";
+import { publishRoots, rootConfigMaps } from "./app/root-configmaps.ts";
+import { statusWriting } from "./app/status-writing.ts";
+import { openWriters } from "./app/writing.ts";
 import { type Config, machineName } from "./config.ts";
-import { Authority } from "./issue/authority.ts";
 import { JoinTokens } from "./issue/join-tokens.ts";
 import { openStateFiles } from "./issue/state-files.ts";
-import { readSuppliedCa } from "./issue/supplied.ts";
+import { kubernetesMetrics } from "./report/kubernetes-metrics.ts";
 import { controllerMetrics } from "./report/metrics.ts";
 import { AgentRegistry } from "./serve/registry.ts";
+import { discoveryDefinition } from "./serve/response.ts";
 import { createGrpcServer, type ServerTls } from "./serve/server.ts";
 import { AgentReports } from "./status/agents.ts";
 
@@ -42,20 +52,9 @@ export async function createController(config: Config, clock: Clock, log: Logger
   const registryMetrics = createMetrics(true);
   const metrics = controllerMetrics(registryMetrics);
   const files = openStateFiles(config.stateDir);
-  const supplied = readSuppliedCa({
-    rootCert: config.caRootCertFile,
-    rootKey: config.caRootKeyFile,
-    intermediateCert: config.caIntermediateCertFile,
-    intermediateKey: config.caIntermediateKeyFile,
-    pkcs12: config.caRootPkcs12File,
-    pkcs12Password: config.caRootPasswordFile,
-  });
-  const authority = await Authority.open({ trustDomain: config.trustDomain, files, now, supplied });
-  if (authority.suppliedIsWaiting) {
-    log.warn("supplied_root_waits", {
-      fix: "another root is in force: rotate to the supplied one with POST /v1/ca/rotate",
-    });
-  }
+  const opened = config.source === "kubernetes" ? await openApi(config, clock) : undefined;
+  const ca = await openCa({ config, opened, files, clock, log, metrics });
+  const { authority } = ca;
   const tokens = new JoinTokens(files, now);
   const registry = new AgentRegistry();
   const reports = new AgentReports();
@@ -68,7 +67,9 @@ export async function createController(config: Config, clock: Clock, log: Logger
   };
   const unenrolled = (): ReadonlyMap<string, string> =>
     new Map([...reports.all().values()].flatMap((report) => [...report.unenrolled]));
-  const mesh = new Mesh({
+  const istio = config.istioAccounts.length > 0 ? new IstioView(() => mesh.settings.clusterDomain) : undefined;
+  const mesh: Mesh = new Mesh({
+    translated: istio && ((changes, isWhole) => istio.update(changes, isWhole)),
     settings,
     rootNamespace: config.rootNamespace,
     authority,
@@ -78,9 +79,13 @@ export async function createController(config: Config, clock: Clock, log: Logger
     metrics,
     unenrolled,
   });
-  const opened = config.source === "kubernetes" ? await openApi(config, clock) : undefined;
   const election = opened && openElection(config, opened, registryMetrics, clock, log);
-  const source = openSource(config, opened, mesh.sink, registryMetrics, clock, log);
+  const writers = opened && election && openWriters(config, opened, election, registryMetrics, clock, log);
+  if (opened && writers)
+    publishRoots(writers, authority, rootConfigMaps(ownNamespace(config, opened), config.istioAccounts));
+  if (opened && writers) operate(config.statusSpacingMs, opened.api, mesh, writers);
+  const mirrorMeter = opened && kubernetesMetrics(registryMetrics, clock);
+  const source = openSource(config, opened, mesh.sink, mirrorMeter, clock, log);
 
   const identityOptions = {
     trustDomain: config.trustDomain,
@@ -99,8 +104,37 @@ export async function createController(config: Config, clock: Clock, log: Logger
   });
   const grpc = createGrpcServer(grpcTls());
 
+  const callers = openCallers({
+    config,
+    opened,
+    mesh,
+    authority,
+    clock,
+    log,
+    metrics,
+    rescan: () => void source.rescan(),
+  });
+  const ownViews = () => agentViews(registry, reports);
+  const replicas =
+    opened &&
+    election &&
+    mirrorMeter &&
+    replicaAgents({ config, opened, election, mesh, registry, ownViews, clock, log, meter: mirrorMeter }, () =>
+      statuses?.changed(),
+    );
+  const views = () => replicas?.views(ownViews()) ?? ownViews();
+  const statuses =
+    writers &&
+    election &&
+    statusWriting({ mesh, source, writers, clock, views, lead: election, spacingMs: config.statusSpacingMs });
+  // Endpoints come and go all the time, and no status tells of them.
+  const changed = (typeUrl: string): void => {
+    if (!isOfEndpoints(typeUrl)) statuses?.changed();
+  };
+
   const services = nodeServices({
     mesh,
+    callers,
     authority,
     tokens,
     reports,
@@ -110,9 +144,26 @@ export async function createController(config: Config, clock: Clock, log: Logger
     metrics,
     svidTtlMs: config.svidTtlMs,
     nodeTtlMs: config.nodeTtlMs,
+    jwtTtlMs: config.jwtTtlMs,
+    placementWaitMs: config.placementWaitMs,
     rescan: () => void source.rescan(),
+    reported: () => statuses?.changed(),
   });
-  grpc.server.addService(AggregatedDiscoveryServiceService, discoveryService({ mesh, registry, metrics, clock, log }));
+  const ztunnels = openIstio({
+    view: istio,
+    callers,
+    authority,
+    clock,
+    log,
+    streams: (by) => metrics.ztunnels.add({}, by),
+    issue: services.issueFor,
+  });
+  const { ztunnel } = ztunnels;
+  grpc.server.addService(
+    discoveryDefinition,
+    discoveryService({ mesh, callers, ztunnel, registry, metrics, clock, log, changed }),
+  );
+  if (istio) grpc.server.addService(IstioCertificateServiceService, ztunnels.certificates);
   grpc.server.addService(NodeServiceService, services.node);
   grpc.server.addService(CertificateServiceService, services.certificates);
 
@@ -173,12 +224,23 @@ export async function createController(config: Config, clock: Clock, log: Logger
   });
   lifecycle.add({ name: "API server", stop: () => opened?.api.close() });
   lifecycle.add({ name: "source", start: (signal) => source.start(signal), stop: () => source.stop() });
+  // After the source: until everything is known nothing is said of anything.
+  lifecycle.add({
+    name: "writers",
+    start() {
+      // First what is known of objects, then the writers that ask for it.
+      statuses?.start();
+      writers?.start();
+    },
+  });
+  lifecycle.add({ name: "replicas", start: () => replicas?.start(), drain: () => replicas?.stop() });
   lifecycle.add({ name: "lease", start: () => election?.start(), drain: () => election?.stop() });
   let stopHousekeeping = (): void => {};
   lifecycle.add({
     name: "housekeeping",
     start() {
       const stopTicks = every(clock, housekeepingMs, () => void keepFresh());
+      const stopFollowing = ca.follow();
       const stopListening = mesh.snapshot.onChange(() => {
         // A changed trust bundle changes whom the listeners believe.
         if (own.current.generation !== authority.generation) {
@@ -188,6 +250,7 @@ export async function createController(config: Config, clock: Clock, log: Logger
       });
       stopHousekeeping = () => {
         stopTicks();
+        stopFollowing();
         stopListening();
       };
     },
@@ -201,6 +264,7 @@ export async function createController(config: Config, clock: Clock, log: Logger
     async drain(deadline) {
       isUp = false;
       registry.endAll();
+      ztunnels.endAll();
       await grpc.close(deadline);
     },
     stop: () => grpc.server.forceShutdown(),

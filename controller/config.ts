@@ -51,12 +51,28 @@ export interface Config {
   readonly trustDomain: TrustDomain;
   /** FAIRLEAD_SVID_TTL_MS: life of workload certificates. Short: revocation is expiry. */
   readonly svidTtlMs: number;
+  /** FAIRLEAD_JWT_TTL_MS: life of JWT-SVIDs; nothing revokes them, and whoever gets one can show it. */
+  readonly jwtTtlMs: number;
   /** FAIRLEAD_RENEW_AT: share of the life after which agents renew; at most 0.8 leaves time to retry. */
   readonly renewAt: number;
   /** FAIRLEAD_NODE_TTL_MS: life of node credentials. */
   readonly nodeTtlMs: number;
   /** FAIRLEAD_JOIN_TOKEN_TTL_MS: how long a join token may wait for its node. */
   readonly joinTokenTtlMs: number;
+  /** FAIRLEAD_WRITE_CONCURRENCY: how many objects are written to the cluster at a time. */
+  readonly writeConcurrency: number;
+  /** FAIRLEAD_WRITE_REQUESTS_PER_SECOND: requests for writing that the API server gets at most, after a burst of twice as many; reading before writing counts too. */
+  readonly writeRequestsPerSecond: number;
+  /** FAIRLEAD_WRITE_BACKOFF_MS: pause after a write that failed; doubles with each failure. */
+  readonly writeBackoffMs: number;
+  /** FAIRLEAD_WRITE_BACKOFF_MAX_MS: longest pause after a write that failed. */
+  readonly writeBackoffMaxMs: number;
+  /** FAIRLEAD_WRITE_ATTEMPTS: so many failures on end, and an object is left alone until it changes or is reviewed. */
+  readonly writeAttempts: number;
+  /** FAIRLEAD_WRITE_REVIEW_MS: how often everything that is written is compared with what is there. */
+  readonly writeReviewMs: number;
+  /** FAIRLEAD_STATUS_SPACING_MS: the status of one object is written at most once in this time. */
+  readonly statusSpacingMs: number;
   /** FAIRLEAD_ROOT_NAMESPACE: policies in it hold for the whole mesh (Istio's name for it by default). */
   readonly rootNamespace: string;
   /** FAIRLEAD_SERVER_NAMES: further names and addresses that agents call this controller by. */
@@ -68,6 +84,18 @@ export interface Config {
   /** FAIRLEAD_CA_ROOT_PKCS12_FILE: root and key in one file, as /v1/ca/export gives it; its password in FAIRLEAD_CA_ROOT_PASSWORD_FILE. */
   readonly caRootPkcs12File: string | undefined;
   readonly caRootPasswordFile: string | undefined;
+  /** FAIRLEAD_CA_SECRET: Secret in the controller's namespace where all replicas keep the CA; "off": in the state folder. Kubernetes only. */
+  readonly caSecret: string | undefined;
+  /** FAIRLEAD_CA_SUPPLIED_SECRET: Secret with tls.crt, tls.key and ca.crt (cert-manager's) of a CA to sign with; NAME or NAMESPACE/NAME. */
+  readonly caSuppliedSecret: string | undefined;
+  /** FAIRLEAD_AGENT_ACCOUNTS: service accounts whose pods are agents, each NAMESPACE/NAME. */
+  readonly agentAccounts: readonly string[];
+  /** FAIRLEAD_ISTIO_ACCOUNTS: service accounts whose pods are Istio's ztunnels, each NAMESPACE/NAME; none: Istio's protocols are not answered. */
+  readonly istioAccounts: readonly string[];
+  /** FAIRLEAD_TOKEN_CACHE_MS: how long the API server's word on an agent's token holds; a deleted agent may call for so long. */
+  readonly tokenCacheMs: number;
+  /** FAIRLEAD_PLACEMENT_WAIT_MS: how long a call waits for a pod that is not known here yet; then it is refused. */
+  readonly placementWaitMs: number;
   /** FAIRLEAD_SETTLE_MS: quiet time before changed files are read; how long changes of a cluster are gathered. */
   readonly settleMs: number;
   /** FAIRLEAD_POLL_MS: how often folders are looked at without a notice of change. */
@@ -99,6 +127,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): R
       manifests.length > 0 ? "FAIRLEAD_MANIFESTS" : "FAIRLEAD_LIVE_DIR",
       "is set, but FAIRLEAD_SOURCE is kubernetes: unset one of the two",
     );
+  const caSecret = e.string("FAIRLEAD_CA_SECRET", "fairlead-ca");
   const hasAdmin = e.string("FAIRLEAD_ADMIN_LISTEN", "") !== "off";
   const config: Config = {
     source,
@@ -112,6 +141,13 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): R
     leaseMs: e.durationMs("FAIRLEAD_LEASE_MS", 10_000, 2000, 600_000),
     leaseRenewMs: e.durationMs("FAIRLEAD_LEASE_RENEW_MS", 7_000, 1000, 600_000),
     leaseRetryMs: e.durationMs("FAIRLEAD_LEASE_RETRY_MS", 2_000, 100, 600_000),
+    writeConcurrency: e.integer("FAIRLEAD_WRITE_CONCURRENCY", 4, 1, 64),
+    writeRequestsPerSecond: e.integer("FAIRLEAD_WRITE_REQUESTS_PER_SECOND", 100, 1, 10_000),
+    writeBackoffMs: e.durationMs("FAIRLEAD_WRITE_BACKOFF_MS", 250, 10, 60_000),
+    writeBackoffMaxMs: e.durationMs("FAIRLEAD_WRITE_BACKOFF_MAX_MS", 60_000, 100, 3_600_000),
+    writeAttempts: e.integer("FAIRLEAD_WRITE_ATTEMPTS", 15, 1, 1000),
+    writeReviewMs: e.durationMs("FAIRLEAD_WRITE_REVIEW_MS", 600_000, 1000, 86_400_000),
+    statusSpacingMs: e.durationMs("FAIRLEAD_STATUS_SPACING_MS", 1000, 0, 600_000),
     manifests,
     liveDir: optional("FAIRLEAD_LIVE_DIR"),
     stateDir: e.required("FAIRLEAD_STATE_DIR", "name a folder for the keys of the CA"),
@@ -123,6 +159,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): R
     adminClientCaFile: optional("FAIRLEAD_ADMIN_CLIENT_CA_FILE"),
     trustDomain,
     svidTtlMs: e.durationMs("FAIRLEAD_SVID_TTL_MS", dayMs, 1000, 90 * dayMs),
+    jwtTtlMs: e.durationMs("FAIRLEAD_JWT_TTL_MS", 300_000, 10_000, 3_600_000),
     renewAt: e.number("FAIRLEAD_RENEW_AT", 0.5, 0.1, 0.8),
     nodeTtlMs: e.durationMs("FAIRLEAD_NODE_TTL_MS", dayMs, 1000, 90 * dayMs),
     joinTokenTtlMs: e.durationMs("FAIRLEAD_JOIN_TOKEN_TTL_MS", 3_600_000, 1000, 7 * dayMs),
@@ -134,11 +171,26 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): R
     caIntermediateKeyFile: optional("FAIRLEAD_CA_INTERMEDIATE_KEY_FILE"),
     caRootPkcs12File: optional("FAIRLEAD_CA_ROOT_PKCS12_FILE"),
     caRootPasswordFile: optional("FAIRLEAD_CA_ROOT_PASSWORD_FILE"),
+    caSecret: source === "kubernetes" && caSecret !== "off" ? caSecret : undefined,
+    caSuppliedSecret: optional("FAIRLEAD_CA_SUPPLIED_SECRET"),
+    agentAccounts: e.list("FAIRLEAD_AGENT_ACCOUNTS", ["fairlead-system/fairlead-agent"]),
+    istioAccounts: e.list("FAIRLEAD_ISTIO_ACCOUNTS", []),
+    placementWaitMs: e.durationMs("FAIRLEAD_PLACEMENT_WAIT_MS", 2_000, 0, 60_000),
+    tokenCacheMs: e.durationMs("FAIRLEAD_TOKEN_CACHE_MS", 10_000, 0, 60_000),
     settleMs: e.durationMs("FAIRLEAD_SETTLE_MS", 30, 0, 60_000),
     pollMs: e.durationMs("FAIRLEAD_POLL_MS", 2000, 50, 600_000),
     drainMs: e.durationMs("FAIRLEAD_DRAIN_MS", 2000, 0, 600_000),
     logLevel: e.oneOf<LogLevel>("FAIRLEAD_LOG_LEVEL", logLevels, "info"),
   };
+  const accounts = { FAIRLEAD_AGENT_ACCOUNTS: config.agentAccounts, FAIRLEAD_ISTIO_ACCOUNTS: config.istioAccounts };
+  for (const [name, list] of Object.entries(accounts))
+    for (const account of list)
+      if (!/^[a-z0-9.-]+[/][a-z0-9.-]+$/.test(account))
+        e.problem(name, `"${account}" is not NAMESPACE/NAME of a service account`);
+  if (config.caSuppliedSecret !== undefined && source !== "kubernetes")
+    e.problem("FAIRLEAD_CA_SUPPLIED_SECRET", "is set, but FAIRLEAD_SOURCE is not kubernetes: name files instead");
+  if (config.caSuppliedSecret !== undefined && (config.caRootCertFile ?? config.caRootPkcs12File) !== undefined)
+    e.problem("FAIRLEAD_CA_SUPPLIED_SECRET", "is set, and files of a CA too: unset one of them");
   const { caRootCertFile, caRootKeyFile, caIntermediateCertFile, caIntermediateKeyFile } = config;
   if ((caIntermediateCertFile === undefined) !== (caIntermediateKeyFile === undefined)) {
     e.problem(

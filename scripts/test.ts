@@ -4,7 +4,7 @@ import { existsSync, globSync } from "node:fs";
 import { parseArgs } from "node:util";
 
 interface Step {
-  readonly group: "static" | "unit" | "rust" | "kernel" | "lab";
+  readonly group: "static" | "unit" | "rust" | "kernel" | "lab" | "api";
   readonly name: string;
   readonly command: readonly [string, ...string[]];
   readonly cwd?: string;
@@ -79,16 +79,17 @@ const steps: readonly Step[] = [
     "unit",
     "unit and property tests",
     [
-      "{agent,controller,cli}/**/*.test.ts",
+      "{agent,controller,cli,scripts}/**/*.test.ts",
       "test/{kit,lab,bench,proof,unit,controller,fuzz,http,reference}/**/*.test.ts",
       "test/cluster/{images,kubernetes,machine}/*.test.ts",
+      "test/conformance/gateway/result/*.test.ts",
     ],
     2,
   ),
   {
     group: "rust",
     name: "clippy",
-    command: ["cargo", "clippy", "--locked", "--all-targets", "--quiet", "--", "-D", "warnings"],
+    command: ["cargo", "clippy", "--locked", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"],
     cwd: "native",
     counts: "exit",
     timeoutMinutes: 15,
@@ -96,13 +97,21 @@ const steps: readonly Step[] = [
   {
     group: "rust",
     name: "Rust tests",
-    command: ["cargo", "test", "--locked", "--quiet", "--no-fail-fast", "--tests"],
+    command: ["cargo", "test", "--locked", "--workspace", "--quiet", "--no-fail-fast", "--tests"],
     cwd: "native",
     counts: "cargo",
     timeoutMinutes: 20,
   },
   nodeTest("kernel", "kernel tests", ["test/bpf/*.test.ts"], 1),
   nodeTest("lab", "lab tests (real programs between nodes)", ["test/netns/*.test.ts"], 2),
+  {
+    group: "api",
+    name: "API server and Helm (built from Go modules; minutes the first time)",
+    command: [node, "--disable-warning=ExperimentalWarning", "test/cluster/main.ts", "build", "--api-only", "--helm"],
+    counts: "exit",
+    timeoutMinutes: 30,
+  },
+  nodeTest("api", "API-server tests", ["test/apiserver/*.test.ts", "test/conformance/gateway/*.test.ts"], 2),
 ];
 
 function count(step: Step, output: string, code: number | null): Outcome {

@@ -5,12 +5,17 @@ import { test } from "node:test";
 import { closeReasons } from "../agent/flow.ts";
 import { metricNames } from "../agent/report/metric-names.ts";
 import { parseManifests } from "../controller/sources/parse.ts";
+import { crdFiles } from "../scripts/gen-crds.ts";
 import { duration, reference } from "../scripts/gen-reference.ts";
 
 const doc = readFileSync("docs/reference.md", "utf8");
 
 test("docs/reference.md is what the code says (npm run gen)", () => {
   assert.equal(doc, reference());
+});
+
+test("definitions are what scripts/crds says (npm run gen)", () => {
+  for (const [name, text] of crdFiles()) assert.equal(readFileSync(`manifests/crds/${name}`, "utf8"), text);
 });
 
 test("durations stand in the reference as people write them", () => {

@@ -77,7 +77,7 @@ export namespace MtlsMode {
 }
 
 export interface Workload {
-  /** "<trust domain>/<namespace>/<pod>" */
+  /** "<trust domain>/<namespace>/<pod>", or empty: it follows from those fields */
   uid: string;
   name: string;
   namespace: string;
@@ -318,6 +318,8 @@ export interface TrustBundle {
   trustDomain: string;
   rootsPem: string[];
   generation: number;
+  /** keys that JWT-SVIDs are signed with (RFC 7517); "" for none */
+  jwks: string;
 }
 
 export interface MeshSettings {
@@ -791,6 +793,19 @@ export interface IssueResponse {
   chainPem: string;
   notAfterMs: number;
   trustGeneration: number;
+}
+
+export interface IssueJwtRequest {
+  /** SpiffeId wanted */
+  identity: string;
+  /** at least one */
+  audience: string[];
+}
+
+export interface IssueJwtResponse {
+  /** JWT-SVID */
+  token: string;
+  notAfterMs: number;
 }
 
 function createBaseWorkload(): Workload {
@@ -3298,7 +3313,7 @@ export const ConcurrencyLimit: MessageFns<ConcurrencyLimit> = {
 };
 
 function createBaseTrustBundle(): TrustBundle {
-  return { trustDomain: "", rootsPem: [], generation: 0 };
+  return { trustDomain: "", rootsPem: [], generation: 0, jwks: "" };
 }
 
 export const TrustBundle: MessageFns<TrustBundle> = {
@@ -3311,6 +3326,9 @@ export const TrustBundle: MessageFns<TrustBundle> = {
     }
     if (message.generation !== 0) {
       writer.uint32(24).uint64(message.generation);
+    }
+    if (message.jwks !== "") {
+      writer.uint32(34).string(message.jwks);
     }
     return writer;
   },
@@ -3352,6 +3370,14 @@ export const TrustBundle: MessageFns<TrustBundle> = {
             message.generation = longToNumber(reader.uint64());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.jwks = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3372,6 +3398,7 @@ export const TrustBundle: MessageFns<TrustBundle> = {
     message.trustDomain = object.trustDomain ?? "";
     message.rootsPem = object.rootsPem?.map((e) => e) || [];
     message.generation = object.generation ?? 0;
+    message.jwks = object.jwks ?? "";
     return message;
   },
 };
@@ -8020,6 +8047,140 @@ export const IssueResponse: MessageFns<IssueResponse> = {
   },
 };
 
+function createBaseIssueJwtRequest(): IssueJwtRequest {
+  return { identity: "", audience: [] };
+}
+
+export const IssueJwtRequest: MessageFns<IssueJwtRequest> = {
+  encode(message: IssueJwtRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.identity !== "") {
+      writer.uint32(10).string(message.identity);
+    }
+    for (const v of message.audience) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): IssueJwtRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseIssueJwtRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.identity = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.audience.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<IssueJwtRequest>): IssueJwtRequest {
+    return IssueJwtRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<IssueJwtRequest>): IssueJwtRequest {
+    const message = createBaseIssueJwtRequest();
+    message.identity = object.identity ?? "";
+    message.audience = object.audience?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseIssueJwtResponse(): IssueJwtResponse {
+  return { token: "", notAfterMs: 0 };
+}
+
+export const IssueJwtResponse: MessageFns<IssueJwtResponse> = {
+  encode(message: IssueJwtResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.token !== "") {
+      writer.uint32(10).string(message.token);
+    }
+    if (message.notAfterMs !== 0) {
+      writer.uint32(16).int64(message.notAfterMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): IssueJwtResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseIssueJwtResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.token = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.notAfterMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<IssueJwtResponse>): IssueJwtResponse {
+    return IssueJwtResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<IssueJwtResponse>): IssueJwtResponse {
+    const message = createBaseIssueJwtResponse();
+    message.token = object.token ?? "";
+    message.notAfterMs = object.notAfterMs ?? 0;
+    return message;
+  },
+};
+
 export type NodeServiceService = typeof NodeServiceService;
 export const NodeServiceService = {
   /** Exchanges a single-use join token for a node credential. */
@@ -8128,10 +8289,20 @@ export const CertificateServiceService = {
     responseSerialize: (value: IssueResponse): Buffer => Buffer.from(IssueResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): IssueResponse => IssueResponse.decode(value),
   },
+  issueJwt: {
+    path: "/fairlead.v1.CertificateService/IssueJwt" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: IssueJwtRequest): Buffer => Buffer.from(IssueJwtRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): IssueJwtRequest => IssueJwtRequest.decode(value),
+    responseSerialize: (value: IssueJwtResponse): Buffer => Buffer.from(IssueJwtResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): IssueJwtResponse => IssueJwtResponse.decode(value),
+  },
 } as const;
 
 export interface CertificateServiceServer extends UntypedServiceImplementation {
   issue: handleUnaryCall<IssueRequest, IssueResponse>;
+  issueJwt: handleUnaryCall<IssueJwtRequest, IssueJwtResponse>;
 }
 
 export interface CertificateServiceClient extends Client {
@@ -8149,6 +8320,21 @@ export interface CertificateServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: IssueResponse) => void,
+  ): ClientUnaryCall;
+  issueJwt(
+    request: IssueJwtRequest,
+    callback: (error: ServiceError | null, response: IssueJwtResponse) => void,
+  ): ClientUnaryCall;
+  issueJwt(
+    request: IssueJwtRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: IssueJwtResponse) => void,
+  ): ClientUnaryCall;
+  issueJwt(
+    request: IssueJwtRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: IssueJwtResponse) => void,
   ): ClientUnaryCall;
 }
 

@@ -8,6 +8,8 @@ export interface TrustBundle {
   /** PEM certificates, one each. */
   readonly rootsPem: readonly string[];
   readonly generation: number;
+  /** JSON Web Key Set of the keys that JWT-SVIDs are signed with; "" for none. */
+  readonly jwks: string;
 }
 
 const onePem = /^-----BEGIN CERTIFICATE-----\r?\n[A-Za-z0-9+/=\r\n]+-----END CERTIFICATE-----\s*$/;
@@ -22,9 +24,15 @@ export function trustBundleFromWire(message: wire.TrustBundle): Decoded<TrustBun
     trustDomain: fields.parsed("trust_domain", parseTrustDomain(message.trustDomain), defaultTrustDomain),
     rootsPem: message.rootsPem,
     generation: message.generation,
+    jwks: message.jwks,
   });
 }
 
 export function trustBundleToWire(bundle: TrustBundle): wire.TrustBundle {
-  return { trustDomain: bundle.trustDomain, rootsPem: [...bundle.rootsPem], generation: bundle.generation };
+  return {
+    trustDomain: bundle.trustDomain,
+    rootsPem: [...bundle.rootsPem],
+    generation: bundle.generation,
+    jwks: bundle.jwks,
+  };
 }

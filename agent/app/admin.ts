@@ -1,4 +1,4 @@
-// The agent's admin paths (docs/lab.md) on the unix socket: what it knows, does and would do. Reads; the only change is a drain.
+// The agent's admin paths (docs/lab.md) on the unix socket: what it knows, does and would do. Reads; the only changes are a drain and the end of the mesh on this node.
 import { json, problem, type Route } from "../base/admin-server.ts";
 import { type Health, healthRoutes } from "../base/health.ts";
 import type { Metrics } from "../base/metrics.ts";
@@ -38,6 +38,7 @@ export interface AdminParts {
   readonly sync: () => Promise<readonly PodStatus[]>;
   readonly certs: () => { readonly svids: readonly SvidStatus[] } & Readonly<Record<string, unknown>>;
   readonly drain: () => void;
+  readonly uninstall: () => object;
 }
 
 export function adminRoutes(parts: AdminParts): readonly Route[] {
@@ -111,6 +112,8 @@ export function adminRoutes(parts: AdminParts): readonly Route[] {
         return json({ draining: true }, 202);
       },
     },
+    // Told again and again until it says "removed".
+    { method: "POST", path: "/v1/uninstall", handle: () => json(parts.uninstall(), 202) },
     ...healthRoutes(parts.health, parts.metrics),
   ];
 }

@@ -327,3 +327,18 @@ test("[INT-14] [OBS-7] a native thread that dies is counted; one that none repla
     "open connections are reset, not left as if they had ended",
   );
 });
+
+test("[DP-9] a pod is told of as one of the mesh when its first certificate is there, since it could take no tunnel before", async (t) => {
+  const controller = await startFakeController();
+  t.after(() => controller.stop());
+  controller.push(resources);
+  controller.refuseCertificates = true;
+  const node = makeNode(t, controller);
+  node.writePod("client", "10.244.1.5");
+  await node.start();
+  const told = () => controller.reports.at(-1)?.pods.find((pod) => pod.pod === "shop/client");
+  await waitFor("told of", () => told() !== undefined);
+  assert.deepEqual([told()?.enrolled, told()?.reason], [false, "it has no certificate yet"]);
+  controller.refuseCertificates = false;
+  await waitFor("told of as enrolled", () => told()?.enrolled === true);
+});

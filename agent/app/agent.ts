@@ -12,18 +12,18 @@ import { ok, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
 import { answerQuestion, type ConnectionParts } from "../connection.ts";
 import type { DirectSettings } from "../decide/direct-rows.ts";
-import { mtlsFor } from "../decide/mtls.ts";
+import { isStrictAnywhere } from "../decide/mtls.ts";
 import type { DecideSettings } from "../decide/outbound.ts";
-import type { LocalPod, Question } from "../flow.ts";
+import type { Question } from "../flow.ts";
 import { Enrolment, type PodStatus } from "../intercept/enrol.ts";
 import { KernelView } from "../intercept/kernel-view.ts";
-import { readPodFolder, watchPodFolder } from "../intercept/pod-folder.ts";
 import type { NativeChannel, NativeListener, StartedNative } from "../native.ts";
 import { ConnectionReport } from "../report/connection-report.ts";
 import { createFactsBook } from "../report/facts-book.ts";
 import { metricNames } from "../report/metric-names.ts";
 import { type Changes, MeshState } from "../state/mesh-state.ts";
 import { Certificates } from "./certificates.ts";
+import { Cni } from "./cni.ts";
 import { ControllerLink } from "./controller-link.ts";
 import { Discovery } from "./discovery.ts";
 import { Endpoints } from "./endpoints.ts";
@@ -31,7 +31,9 @@ import { type Interception, loadInterception } from "./interception.ts";
 import { Lane } from "./lane.ts";
 import { startLiveness } from "./liveness.ts";
 import { createNativeEvents } from "./native-events.ts";
+import { NodePods } from "./node-pods.ts";
 import { PolicyChange } from "./policy-change.ts";
+import { Removal } from "./removal.ts";
 import { Takeover } from "./takeover.ts";
 import { openTelemetry } from "./telemetry.ts";
 import { ViewSync } from "./view-sync.ts";
@@ -145,12 +147,17 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     node: config.node,
     trustDomain: config.trustDomain,
     settings: () => state.settings,
-    isStrict: (pod) => isStrict(state, pod),
+    isStrict: (pod) => isStrictAnywhere(state, pod.workload),
     isAnnounced: (pod) => (state.workloads.byUid(pod.workload.uid)?.tunnel ?? "none") !== "none",
     changed: (names) => podsChanged(names),
     firstNumber: randomInt(1, 2 ** 31),
     withdrawMs: config.withdrawMs,
     drainMs: config.drainMs,
+    certificates: {
+      isPatient: () => config.pods === "kubernetes" && (phase === "ready" || takeover.predecessor === 0),
+      has: (identity) => certificates.has(identity),
+      waitMs: config.svidWaitMs,
+    },
     existing(pod, strict, sockets) {
       log.warn(strict ? "existing_connections_ended" : "existing_connections", {
         pod: pod.name,
@@ -159,14 +166,14 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
       });
     },
   });
+  const nodePods: NodePods = new NodePods({
+    ...{ config, clock, random, log, metrics, native, enrolment: pods },
+    isDraining: () => phase === "draining",
+    synced: () => discovery.reportSoon(),
+    certified: (identity) => certificates.ready([identity], config.svidWaitMs),
+  });
   const lane = new Lane({
-    config,
-    clock,
-    random,
-    log,
-    metrics,
-    native,
-    state,
+    ...{ config, clock, random, log, metrics, native, state },
     pods: () => pods.all(),
     knowledge: () => discovery.knowledge,
     telemetry,
@@ -186,38 +193,25 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
   const view = new KernelView(native, log, BigInt(epoch) * 1_000_000n, randomInt(1, 2 ** 31));
   view.setDirectGrace(config.directGraceMs);
   const policyChange = new PolicyChange({
-    state,
-    pods,
-    book,
-    native,
-    clock,
-    log,
+    ...{ state, pods, book, native, clock, log },
     knowledge: () => discovery.knowledge,
     reset: (count) => resets.add({}, count),
   });
   const sync = new ViewSync({
-    state,
-    pods,
-    view,
-    facts: book,
-    clock,
+    ...{ state, pods, view, facts: book, clock },
     maps: () => interception.way === "ebpf",
     direct: directSettings,
     withdrawn: (source, _destination, rows) => void policyChange.destroyDirect(source, rows),
     failed: () => kernelFailures.add({}),
   });
   const link = new ControllerLink(config, clock);
-  const certificates = new Certificates({ config, clock, random, log, metrics, native, state, link });
+  const arrived = (): void => void nodePods.sync();
+  const certificates = new Certificates({ config, clock, random, log, metrics, native, state, link, arrived });
   const discovery: Discovery = new Discovery({
-    config,
-    clock,
-    random,
-    log,
-    state,
-    link,
+    ...{ config, clock, random, log, state, link },
     agentVersion: version,
     interception: () => interception.way,
-    pods: () => pods.statuses(),
+    pods: () => certificates.toTell(pods.statuses()),
     changed(changes, update) {
       lane.replicas.mesh(update);
       stateChanged(changes);
@@ -246,6 +240,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     certificates,
     discovery,
     phase: () => phase,
+    podsMissing: () => nodePods.missing(),
     foreignHooks: () => events.foreignHooks,
     interception: () => interception,
     explain: {
@@ -258,9 +253,22 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
       wallMs: () => clock.now(),
     },
     lane,
-    sync: () => syncPods(true),
+    sync: syncedPods,
     drain: () => drain("asked on the admin socket"),
+    cni: () => cni.status,
+    removal: () => removal,
   });
+  const cni = new Cni({
+    ...{ config, clock, log, metrics, pods: nodePods },
+    async settled(identity) {
+      if (discovery.knowledge === "none") await discovery.synced(config.svidWaitMs);
+      await certificates.ready([identity], config.svidWaitMs);
+      await sync.flush();
+    },
+  });
+
+  const own = { config, clock, log, native, enrolment: pods };
+  const removal = new Removal({ ...own, nodePods: () => nodePods, cni: () => cni });
 
   function stateChanged(changes: Changes): void {
     void native.call("generation.set", { generation: state.generation });
@@ -269,7 +277,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
       changes.names.Authorization.size + changes.names.TrafficPolicy.size + changes.names.MeshSettings.size;
     if (policies > 0) {
       policyChange.schedule();
-      if (phase !== "draining") void syncPods(false);
+      if (phase !== "draining") void nodePods.sync();
     }
     if (phase !== "draining") void sync.changed(changes);
   }
@@ -280,34 +288,23 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
   }
   function podsChanged(names: readonly PodName[]): void {
     lane.replicas.pods();
-    certificates.want(pods.all());
+    certificates.want(pods.identities());
     void native.call("generation.set", { generation: state.bump() });
     if (phase !== "draining") void sync.podsChanged(names);
     discovery.reportSoon();
   }
-  let syncing: Promise<readonly PodStatus[]> = Promise.resolve([]);
-  /** One at a time; `wait` also waits for the SVIDs of what is in. */
-  function syncPods(wait: boolean): Promise<readonly PodStatus[]> {
-    syncing = syncing.then(async () => {
-      const read = await readPodFolder(config.podsDir);
-      for (const { file, message } of read.problems) log.warn("pod_record_refused", { file, message });
-      const statuses = await (phase === "draining" ? pods.syncGone(read) : pods.sync(read));
-      discovery.reportSoon();
-      return statuses;
-    });
-    if (!wait) return syncing;
-    return syncing.then(async () => {
-      await discovery.synced(config.svidWaitMs);
-      await certificates.ready(
-        pods.all().map((pod) => pod.identity),
-        config.svidWaitMs,
-      );
-      await sync.flush();
-      return pods.statuses();
-    });
+  /** Also waits for the SVIDs of what is in. */
+  async function syncedPods(): Promise<readonly PodStatus[]> {
+    await nodePods.sync();
+    await discovery.synced(config.svidWaitMs);
+    await certificates.ready(
+      pods.all().map((pod) => pod.identity),
+      config.svidWaitMs,
+    );
+    await sync.flush();
+    return pods.statuses();
   }
 
-  let stopWatching: () => void = () => {};
   async function yieldTo(pid: number): Promise<void> {
     phase = "draining";
     log.info("yielding", { to: pid });
@@ -323,6 +320,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     if (draining) return;
     draining = true;
     phase = "draining";
+    void cni.stop();
     log.info("draining", { why, deadlineMs: config.drainMs });
     const deadline = new AbortController();
     // Native first: while it takes connections, a thread's may begin anew.
@@ -338,7 +336,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
   }
   async function stop(): Promise<void> {
     stopBeating();
-    stopWatching();
+    await nodePods.close();
     takeover.close();
     certificates.stop();
     await discovery.stop();
@@ -348,6 +346,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     await native.call("stop", {}, 2_000);
     native.close();
     link.close();
+    await removal.finish();
     log.flush();
   }
 
@@ -369,7 +368,9 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     if (!threads.ok) return threads;
     await native.call("generation.set", { generation: state.generation });
     await certificates.load();
-    await syncPods(false);
+    const known = await nodePods.open();
+    if (!known.ok) return known;
+    await nodePods.sync();
     await sync.all();
     // SVIDs from the run directory are already in; only an agent that has none waits for the controller, and not for long.
     certificates.start();
@@ -384,17 +385,12 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     const serving = await takeover.serve();
     if (!serving.ok) return serving;
     phase = "ready";
-    stopWatching = watchPodFolder(config.podsDir, clock, log, () => void syncPods(false), config.podRescanMs);
-    await syncPods(false);
+    nodePods.watch();
+    await nodePods.sync();
+    const answering = await cni.start();
+    if (!answering.ok) return answering;
     await certificates.settled();
     log.info("ready", { pods: pods.all().length, interception: interception.way, replaced: takeover.predecessor });
     return ok(undefined);
   }
-}
-
-/** A pod is strict if any of its ports is: what fails open would fail open for all of them. */
-function isStrict(state: MeshState, pod: LocalPod): boolean {
-  if (mtlsFor(state, pod.workload, 0).mode === "strict") return true;
-  const policies = state.trafficPolicies.inForce(pod.workload);
-  return policies.some((policy) => !policy.dryRun && [...policy.portModes.values()].includes("strict"));
 }

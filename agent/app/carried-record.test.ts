@@ -1,25 +1,18 @@
 // What a data thread tells of a connection that it carried byte for byte, as a record.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { handedSocket } from "../../test/kit/handed.ts";
 import { formatEndpoint, formatIp } from "../base/ip.ts";
 import { closeReasonOf } from "../flow.ts";
 import { decodeRecord } from "../report/wire-record.ts";
 import type { HandedEnd, HandedSocket } from "../threads.ts";
 import { carriedRecord } from "./carried-record.ts";
 
-const handed: HandedSocket = {
-  event: "socket",
-  fd: 3,
-  id: 7,
-  tunnel: "plain",
-  direction: "outbound",
+const handed = handedSocket({
   pod: "shop/client",
   original: { ip: "fd00:96::1", port: 80 },
-  source: { ip: "10.244.1.5", port: 40_000 },
   upstream: { ip: "10.244.2.9", port: 8080, mode: "plain", index: 2 },
-  planId: 5,
-  verdictId: 0,
-};
+});
 const end: HandedEnd = {
   handed,
   reason: "server_reset",

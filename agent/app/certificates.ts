@@ -1,16 +1,18 @@
 // Identity as one part: the node's credential, the SVIDs of the pods here, the roots that peers are checked against.
+import { readFileSync } from "node:fs";
 import type { SpiffeId } from "../api/names.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Random } from "../base/random.ts";
 import type { Config } from "../config.ts";
-import { createCaClient } from "../identify/ca-client.ts";
+import { type CertificateAuthority, createCaClient } from "../identify/ca-client.ts";
 import { NodeCredentials } from "../identify/node-credential.ts";
 import { SvidFiles } from "../identify/svid-files.ts";
 import { SvidStore } from "../identify/svid-store.ts";
+import { tokenExpiry } from "../identify/token-file.ts";
 import { ownTrustGeneration, type TrustPut, trustFor } from "../identify/trust-bundle.ts";
-import type { EnrolledPod } from "../intercept/enrol.ts";
+import type { PodStatus } from "../intercept/enrol.ts";
 import type { Native } from "../native.ts";
 import { metricNames } from "../report/metric-names.ts";
 import type { MeshState } from "../state/mesh-state.ts";
@@ -25,13 +27,20 @@ export interface CertificatesParts {
   readonly native: Native;
   readonly state: MeshState;
   readonly link: ControllerLink;
+  /** An identity has its first SVID: its pods can be told of. */
+  readonly arrived: () => void;
 }
 
 export class Certificates {
   readonly #parts: CertificatesParts;
   readonly node: NodeCredentials;
   readonly svids: SvidStore;
+  /** What applications ask for by the Workload API. */
+  readonly authority: CertificateAuthority;
+  readonly #listeners = new Set<() => void>();
   readonly #stop = new AbortController();
+  /** Identities that have had an SVID here for as long as pods have needed them. */
+  readonly #proven = new Set<SpiffeId>();
   #trust: TrustPut | undefined;
   #pushingTrust: Promise<void> = Promise.resolve();
 
@@ -54,18 +63,29 @@ export class Certificates {
         this.svids.retryNow();
       },
     });
+    this.authority = createCaClient(() => link.certificates(), config.callMs, clock.now);
     this.svids = new SvidStore({
-      ca: createCaClient(() => link.certificates(), config.callMs, clock.now),
+      ca: this.authority,
       files: new SvidFiles(config.runDir),
       clock,
       random,
       log,
       settings: () => ({ renewAt: state.settings.renewAt, graceMs: config.svidGraceMs }),
-      push: ({ identity, chainPem, keyPem, notAfterMs }, generation) =>
-        native.call("svid.put", { identity, chainPem, keyPem, generation, notAfterMs }),
-      withdraw: (identity) => native.call("svid.remove", { identity }),
+      push: async ({ identity, chainPem, keyPem, notAfterMs }, generation) => {
+        const put = await native.call("svid.put", { identity, chainPem, keyPem, generation, notAfterMs });
+        if (put.ok && !this.#proven.has(identity as SpiffeId)) {
+          this.#proven.add(identity as SpiffeId);
+          parts.arrived();
+        }
+        return put;
+      },
+      withdraw: (identity) => {
+        this.#proven.delete(identity);
+        return native.call("svid.remove", { identity });
+      },
       failed: () => failures.add({}),
       rotated: () => rotations.add({}),
+      arrived: () => this.#changed(),
     });
     metrics.gaugeOf(metricNames.svidExpiry, (gauge) => {
       gauge.clear();
@@ -78,16 +98,14 @@ export class Certificates {
       if (ends.length > 0) gauge.set({}, Math.max(0, (Math.min(...ends) - clock.now()) / 1000));
     });
     metrics.gaugeOf(metricNames.nodeCredentialExpiry, (gauge) => {
-      const current = this.node.current();
-      gauge.set({}, current.ok ? current.value.notAfterMs / 1000 : 0);
+      gauge.set({}, this.#nodeExpiryMs() / 1000);
     });
   }
 
   status() {
-    const node = this.node.current();
     return {
       svids: this.svids.statuses(),
-      node: node.ok ? { notAfterMs: node.value.notAfterMs } : { problem: node.error },
+      node: this.#nodeStatus(),
       trust: {
         generation: this.#trust?.generation ?? 0,
         domains: this.#trust?.bundles.map((b) => ({ trustDomain: b.trustDomain, roots: b.rootsPem.length })) ?? [],
@@ -95,20 +113,68 @@ export class Certificates {
     };
   }
 
+  #nodeStatus(): Readonly<Record<string, unknown>> {
+    if (this.#parts.config.tokenFile !== "")
+      return { tokenFile: this.#parts.config.tokenFile, notAfterMs: this.#nodeExpiryMs() };
+    const node = this.node.current();
+    return node.ok ? { notAfterMs: node.value.notAfterMs } : { problem: node.error };
+  }
+
+  /** End of what the node shows to the controller; 0 when there is nothing. */
+  #nodeExpiryMs(): number {
+    const { tokenFile } = this.#parts.config;
+    if (tokenFile === "") {
+      const current = this.node.current();
+      return current.ok ? current.value.notAfterMs : 0;
+    }
+    try {
+      return tokenExpiry(readFileSync(tokenFile, "utf8"));
+    } catch {
+      return 0;
+    }
+  }
+
   /** What an earlier agent left: the node's credential, SVIDs, and the roots that came with the cache. */
   async load(): Promise<void> {
-    await this.node.load();
+    if (this.#parts.config.tokenFile === "") await this.node.load();
     await this.svids.load();
     await this.trustChanged();
   }
 
   start(): void {
-    void this.node.run(this.#stop.signal);
+    if (this.#parts.config.tokenFile === "") void this.node.run(this.#stop.signal);
+  }
+
+  /**
+   * Pods as other nodes are to hear of them: one whose identity has had no SVID here yet cannot take a tunnel, so its tunnel is not announced
+   * (DP-9). Once it was it stays, whatever becomes of the SVID: who keeps the CA away must not get plain connections for it.
+   */
+  toTell(statuses: readonly PodStatus[]): readonly PodStatus[] {
+    return statuses.map((status) =>
+      !status.enrolled || this.#proven.has(status.identity as SpiffeId)
+        ? status
+        : { ...status, enrolled: false, reason: "it has no certificate yet" },
+    );
+  }
+
+  /** Calls `changed` when SVIDs, trust bundles or the pods here may have changed. */
+  onChange(changed: () => void): () => void {
+    this.#listeners.add(changed);
+    return () => this.#listeners.delete(changed);
+  }
+  #changed(): void {
+    for (const listener of [...this.#listeners]) listener();
   }
 
   /** The SVIDs that the enrolled pods need. */
-  want(pods: readonly EnrolledPod[]): void {
-    this.svids.want(new Set(pods.map((pod) => pod.identity)));
+  want(identities: readonly SpiffeId[]): void {
+    this.svids.want(new Set(identities));
+    this.#changed();
+  }
+
+  /** Whether an SVID of the identity has been here. */
+  has(identity: SpiffeId): boolean {
+    return this.#proven.has(identity);
   }
 
   /** The first complete list of pods is in: SVIDs of an earlier agent that none of them needs go. */
@@ -123,6 +189,7 @@ export class Certificates {
 
   /** Bundles or aliases may have changed: native first, then SVIDs of older roots are renewed. */
   trustChanged(): Promise<void> {
+    this.#changed();
     this.#pushingTrust = this.#pushingTrust.then(async () => {
       const { native, state, log, link } = this.#parts;
       link.setRoots(state.bundles.get(state.settings.trustDomain)?.rootsPem.join("\n") ?? "");

@@ -1,33 +1,62 @@
-// Connections to the controller: TLS 1.3 with its roots, the node's credential as the client certificate, keepalive on.
+// Connections to the controller: TLS 1.3 with its roots, keepalive on. The node shows its credential as the client certificate, or with
+// every call the service account token of its agent.
 import { readFileSync } from "node:fs";
-import { type ChannelCredentials, type ClientOptions, credentials, Metadata } from "@grpc/grpc-js";
+import {
+  type CallCredentials,
+  type ChannelCredentials,
+  type ClientOptions,
+  credentials,
+  Metadata,
+} from "@grpc/grpc-js";
 import { AggregatedDiscoveryServiceClient } from "../api/discovery.gen.ts";
 import { CertificateServiceClient, type JoinResponse, NodeServiceClient } from "../api/mesh.gen.ts";
 import type { Clock } from "../base/clock.ts";
+import type { HostPort } from "../base/env.ts";
 import { parseIp } from "../base/ip.ts";
 import { messageOf } from "../base/log.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
 import type { OpenedStream } from "../discover/controller-source.ts";
 import type { JoinService, NodeCredential } from "../identify/node-credential.ts";
+import { readToken } from "../identify/token-file.ts";
 
 /** In every certificate that a controller serves with. */
 const standardName = "fairlead-controller";
+
+/** Every call carries the token as it is in the file by then. A call without one fails with the reason. */
+const bearer = (tokenFile: string): CallCredentials =>
+  credentials.createFromMetadataGenerator((_options, done) => {
+    void readToken(tokenFile).then((token) => {
+      if (!token.ok) return done(new Error(token.error));
+      const metadata = new Metadata();
+      metadata.set("authorization", `Bearer ${token.value}`);
+      done(null, metadata);
+    });
+  });
 
 export class ControllerLink {
   readonly #config: Config;
   readonly #clock: Clock;
   #credential: NodeCredential | undefined;
   #discovered = "";
+  /** Which of several controllers it is. */
+  #turn: number;
+  #hasTried = false;
   #services: { readonly node: NodeServiceClient; readonly certificates: CertificateServiceClient } | undefined;
 
   constructor(config: Config, clock: Clock) {
     this.#config = config;
     this.#clock = clock;
+    // Nodes begin at different ones.
+    this.#turn = Buffer.from(config.node).reduce((sum, byte) => sum + byte, 0);
   }
 
+  get #controller(): HostPort {
+    const { controllers } = this.#config;
+    return controllers[this.#turn % controllers.length] as HostPort;
+  }
   get address(): string {
-    const { host, port } = this.#config.controller;
+    const { host, port } = this.#controller;
     return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
   }
 
@@ -50,11 +79,24 @@ export class ControllerLink {
     renew: (request, current) => this.#joinCall("renew", request, current),
   };
 
-  /** A discovery stream over a connection of its own, so that a new attempt never waits for an old one's pause. */
+  /** Whether calls can show who we are: the token is looked at with each call. */
+  get #isKnown(): boolean {
+    return this.#credential !== undefined || this.#config.tokenFile !== "";
+  }
+
+  /**
+   * A discovery stream over a connection of its own, so that a new attempt never waits for an old one's pause. Whoever asks again has lost
+   * the one before: the next controller is tried, and every other call goes there, too.
+   */
   openStream(): Result<OpenedStream, string> {
+    if (this.#hasTried && this.#config.controllers.length > 1) {
+      this.#turn += 1;
+      this.#retire();
+    }
+    this.#hasTried = true;
     const secure = this.#credentials(this.#credential);
     if (!secure.ok) return secure;
-    if (this.#credential === undefined) return err("this node has not joined yet");
+    if (!this.#isKnown) return err("this node has not joined yet");
     const client = new AggregatedDiscoveryServiceClient(this.address, secure.value, this.#options());
     const unreachable = new Promise<string>((resolve) => {
       // Packets that are dropped give no error of their own; once there is a connection, keepalive watches it.
@@ -95,7 +137,7 @@ export class ControllerLink {
 
   #open() {
     if (this.#services !== undefined) return ok(this.#services);
-    if (this.#credential === undefined) return err("this node has not joined yet");
+    if (!this.#isKnown) return err("this node has not joined yet");
     const secure = this.#credentials(this.#credential);
     if (!secure.ok) return secure;
     const node = new NodeServiceClient(this.address, secure.value, this.#options());
@@ -106,7 +148,7 @@ export class ControllerLink {
 
   /** Roots: those the node was given at set-up, those that came with the credential, those of discovery. */
   #credentials(credential: NodeCredential | undefined): Result<ChannelCredentials, string> {
-    const { caFile } = this.#config;
+    const { caFile, tokenFile } = this.#config;
     let roots = `${credential?.rootsPem ?? ""}\n${this.#discovered}`.trim();
     try {
       if (caFile !== "") roots = `${readFileSync(caFile, "utf8")}\n${roots}`;
@@ -116,13 +158,14 @@ export class ControllerLink {
     if (roots.trim() === "") return err("no roots for the controller's certificate: set FAIRLEAD_CA_FILE");
     const key = credential === undefined ? null : Buffer.from(credential.keyPem);
     const chain = credential === undefined ? null : Buffer.from(credential.chainPem);
-    return ok(credentials.createSsl(Buffer.from(roots), key, chain));
+    const tls = credentials.createSsl(Buffer.from(roots), key, chain);
+    return ok(tokenFile === "" ? tls : credentials.combineChannelCredentials(tls, bearer(tokenFile)));
   }
 
   #options(): ClientOptions {
-    const { controllerName, controller, keepaliveMs, keepaliveWaitMs } = this.#config;
+    const { controllerName, keepaliveMs, keepaliveWaitMs } = this.#config;
     // TLS has no server name for an address (RFC 6066 §3): there the controller's own name is asked for and checked.
-    const name = controllerName !== "" || parseIp(controller.host) === undefined ? controllerName : standardName;
+    const name = controllerName !== "" || parseIp(this.#controller.host) === undefined ? controllerName : standardName;
     return {
       "grpc.keepalive_time_ms": keepaliveMs,
       "grpc.keepalive_timeout_ms": keepaliveWaitMs,

@@ -5,7 +5,7 @@ import type { Clock } from "../base/clock.ts";
 import { type Health, healthRoutes } from "../base/health.ts";
 import { type Logger, messageOf } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
-import { err, ok, type Result } from "../base/result.ts";
+import { err, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
 import type { Enrolment, PodStatus } from "../intercept/enrol.ts";
 import type { KernelView } from "../intercept/kernel-view.ts";
@@ -19,6 +19,8 @@ import type { Certificates } from "./certificates.ts";
 import type { Discovery } from "./discovery.ts";
 import type { ExplainParts } from "./explain.ts";
 import { describeInterception, type Interception } from "./interception.ts";
+import type { Removal } from "./removal.ts";
+import { openWorkloadSocket, type WorkloadSocket } from "./workload-socket.ts";
 
 export interface EndpointsParts {
   readonly config: Config;
@@ -36,12 +38,16 @@ export interface EndpointsParts {
   readonly certificates: Certificates;
   readonly discovery: Discovery;
   readonly phase: () => "starting" | "ready" | "draining";
+  /** Why not all pods of the node are known. */
+  readonly podsMissing: () => string | undefined;
   readonly interception: () => Interception;
   readonly foreignHooks: () => readonly unknown[];
   readonly explain: ExplainParts;
   readonly lane: WatchedLane;
   readonly sync: () => Promise<readonly PodStatus[]>;
   readonly drain: () => void;
+  readonly cni: () => Readonly<Record<string, unknown>>;
+  readonly removal: () => Pick<Removal, "start" | "status">;
 }
 
 export class Endpoints {
@@ -49,6 +55,7 @@ export class Endpoints {
   readonly #health: Health;
   readonly #admin;
   readonly #public;
+  readonly #workloads: WorkloadSocket;
   #counters: Readonly<Record<string, number>> = {};
 
   constructor(parts: EndpointsParts) {
@@ -58,6 +65,8 @@ export class Endpoints {
       notReady() {
         const phase = parts.phase();
         if (phase !== "ready") return phase;
+        const pods = parts.podsMissing();
+        if (pods !== undefined) return pods;
         // Neither from disk nor from the controller: every connection of a pod would be refused.
         const { knowledge, problem } = parts.discovery.status;
         return knowledge === "none"
@@ -82,6 +91,7 @@ export class Endpoints {
         sync: parts.sync,
         certs: () => certificates.status(),
         drain: parts.drain,
+        uninstall: () => parts.removal().start(),
       }),
     });
     const routes = healthRoutes(this.#health, metrics).map((route) =>
@@ -96,6 +106,7 @@ export class Endpoints {
           },
     );
     this.#public = createAdminServer({ log, routes });
+    this.#workloads = openWorkloadSocket(parts);
     this.#gauges();
   }
 
@@ -111,14 +122,14 @@ export class Endpoints {
     }
     try {
       await this.#public.listen({ ...metricsListen, reusePort: true });
-      return ok(undefined);
     } catch (error) {
       return err(`FAIRLEAD_METRICS_LISTEN: ${messageOf(error)}`);
     }
+    return this.#workloads.listen();
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#admin.close(), this.#public.close()]);
+    await Promise.all([this.#admin.close(), this.#public.close(), this.#workloads.close()]);
   }
 
   #status() {
@@ -142,6 +153,8 @@ export class Endpoints {
         identities: svids.length,
         troubled: svids.filter((s) => s.state !== "current" || s.failures > 0),
       },
+      cni: this.#parts.cni(),
+      removal: this.#parts.removal().status,
       kernel: view.sizes,
       facts: this.#parts.book.sizes,
       metricSeries: this.#parts.report.seriesCount,

@@ -150,3 +150,7 @@ export function formatCidr(cidr: Cidr): string {
 export function formatEndpoint(ip: string, port: number): string {
   return ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`;
 }
+
+/** "10.0.0.1:80" -> "10.0.0.1", "[fd00::1]:80" -> "fd00::1" */
+export const hostOfEndpoint = (endpoint: string): string =>
+  endpoint.slice(0, endpoint.lastIndexOf(":")).replace(/^\[(.*)\]$/, "$1");

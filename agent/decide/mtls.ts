@@ -27,6 +27,13 @@ export function mtlsFor(state: MeshState, workload: PolicySubject, port: number,
   );
 }
 
+/** Whether any of the workload's ports is strict: what fails open would fail open for all of them. */
+export function isStrictAnywhere(state: MeshState, workload: PolicySubject): boolean {
+  if (mtlsFor(state, workload, 0).mode === "strict") return true;
+  const policies = state.trafficPolicies.inForce(workload);
+  return policies.some((policy) => !policy.dryRun && [...policy.portModes.values()].includes("strict"));
+}
+
 /** What each policy in dry run would set, were it alone enforced; those that would be overruled by others are left out. */
 export function mtlsTrials(
   state: MeshState,

@@ -68,6 +68,18 @@ test("[DP-6] external, load-balancer and node:port addresses lead to endpoints t
   assert.equal(forward(decide(parts, "10.250.2.2", 22)).route.kind, "passthrough");
 });
 
+test("[DP-6] a node's address that a load balancer has, too, is still the node's on every other port", () => {
+  const shared = { ...web, addresses: ["10.96.0.1", "10.250.2.2"] };
+  const parts = {
+    services: [shared],
+    workloads: [far("b", "10.244.2.6")],
+    settings: { nodeAddresses: ["10.250.2.2"] },
+  };
+  for (const port of [80, 30080])
+    assert.deepEqual(modes(decide(parts, "10.250.2.2", port)), ["10.244.2.6:8080 fairlead/1"], `${port}`);
+  assert.equal(forward(decide(parts, "10.250.2.2", 22)).route.kind, "passthrough");
+});
+
 test("only ready endpoints are used; those that are ending only if nothing else is left", () => {
   const workloads = [
     far("a", "10.244.2.1", { ready: false }),

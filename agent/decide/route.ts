@@ -25,8 +25,10 @@ export function routeOf(state: MeshState, locals: LocalPods, destination: Endpoi
   if (isExcluded(state, destination)) return { kind: "passthrough", why: "excluded_by_mesh" };
   const at = state.services.byAddress(destination.ip, destination.port);
   if (at !== undefined) return { kind: "service", service: at.service, port: at.port, via: "address" };
-  // A known service without that port: nobody else can have the address, so nothing is there to pass through to.
-  if (state.services.hasAddress(destination.ip)) return { kind: "refuse", why: "unknown_destination" };
+  // A known service without that port: nobody else can have the address, so nothing is there to pass through to. But load balancers may
+  // be at an address of a node (k3s), whose other ports are the node's own.
+  if (state.services.hasAddress(destination.ip) && !state.isNodeAddress(destination.ip))
+    return { kind: "refuse", why: "unknown_destination" };
   const workload = locals.byAddress(destination.ip)?.workload ?? state.workloads.byAddress(destination.ip);
   if (workload !== undefined && !workload.hostNetwork) return { kind: "workload", workload, to: destination };
   if (state.isNodeAddress(destination.ip)) {

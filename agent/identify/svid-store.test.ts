@@ -51,6 +51,7 @@ function setUp(more: { lifeMs?: number; renewAt?: number; files?: Map<string, St
     withdraw: async (identity) => void seen.withdrawn.push(identity),
     failed: () => seen.failed++,
     rotated: () => seen.rotated++,
+    arrived: () => {},
   });
   // Key generation runs on real threads: let it finish, however long the fake time.
   const settle = async (until: () => boolean) => {

@@ -22,7 +22,7 @@ export interface SvidSettings {
   readonly graceMs: number;
 }
 export interface SvidParts {
-  readonly ca: CertificateAuthority;
+  readonly ca: Pick<CertificateAuthority, "issue">;
   readonly files: SvidKeeper;
   readonly clock: Clock;
   readonly random: Random;
@@ -33,6 +33,8 @@ export interface SvidParts {
   readonly withdraw: (identity: SpiffeId) => Promise<unknown>;
   readonly failed: (identity: SpiffeId) => void;
   readonly rotated: (identity: SpiffeId) => void;
+  /** An identity has a new SVID. */
+  readonly arrived: (identity: SpiffeId) => void;
 }
 export interface SvidStatus {
   readonly identity: SpiffeId;
@@ -141,6 +143,11 @@ export class SvidStore {
     }
   }
 
+  /** The current SVID of an identity that a pod here has; it may have expired. */
+  current(identity: SpiffeId): StoredSvid | undefined {
+    return this.#entries.get(identity)?.svid;
+  }
+
   /** Tries again at once whatever failed: the controller is back. */
   retryNow(): void {
     for (const entry of this.#entries.values()) if (entry.failures > 0) this.#schedule(entry, this.#parts.clock.now());
@@ -236,6 +243,7 @@ export class SvidStore {
     this.#schedule(entry, this.#renewalTime(svid));
     for (const arrived of this.#arrivals.get(entry.identity) ?? []) arrived();
     this.#arrivals.delete(entry.identity);
+    this.#parts.arrived(entry.identity);
     this.#parts.log.debug("svid_current", { identity: entry.identity, notAfterMs: svid.notAfterMs });
   }
 

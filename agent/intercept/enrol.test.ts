@@ -28,7 +28,12 @@ const record = (name: string, more: Partial<PodRecord> = {}): PodRecord => ({
 });
 const read = (...records: readonly PodRecord[]) => ({ records, problems: [] });
 
-async function setUp(t: TestContext, more: { strict?: () => boolean; announced?: () => boolean } = {}) {
+interface More {
+  readonly strict?: () => boolean;
+  readonly announced?: () => boolean;
+  readonly certificates?: NonNullable<ConstructorParameters<typeof Enrolment>[0]["certificates"]>;
+}
+async function setUp(t: TestContext, more: More = {}) {
   const native = await startFakeNative(silentListener, systemClock);
   t.after(() => native.close());
   const clock = createFakeClock();
@@ -47,9 +52,21 @@ async function setUp(t: TestContext, more: { strict?: () => boolean; announced?:
     withdrawMs: 5000,
     drainMs: 300_000,
     existing: () => {},
+    ...(more.certificates === undefined ? {} : { certificates: more.certificates }),
   });
   const count = (method: string) => native.calls.filter((c) => c.method === method).length;
   return { native, clock, changed, enrolment, count };
+}
+
+/** Time goes on in steps, with what was asked of native answered in between. */
+async function pass(
+  { clock, native }: Pick<Awaited<ReturnType<typeof setUp>>, "clock" | "native">,
+  ms: number,
+): Promise<void> {
+  for (let passed = 0; passed < ms; passed += 50) {
+    await clock.advanceAsync(50);
+    await native.channel.call("heartbeat", {});
+  }
 }
 
 test("[DP-22] a pod is enrolled from the node's own record, with no controller in sight", async (t) => {
@@ -106,10 +123,9 @@ test("[DP-9] unenrolment waits until nobody is told of the tunnel any more, but 
   assert.equal(count("pod.unenrol"), 0);
   announced = false;
   // Other nodes hear of it when they do.
-  await clock.advanceAsync(900);
-  await native.channel.call("heartbeat", {});
+  await pass({ clock, native }, 800);
   assert.equal(count("pod.unenrol"), 0);
-  await clock.advanceAsync(200);
+  await pass({ clock, native }, 600);
   await waitFor("unenrolled", () => count("pod.unenrol") === 1);
   assert.equal(enrolment.byAddress("10.244.1.5"), undefined);
 
@@ -243,4 +259,84 @@ test("[DP-9] the state of a pod is published: enrolled, announced, strict, leavi
   assert.equal(await state(), "strict");
   assert.equal(await state({ labels: { "fairlead.dev/mesh": "disabled" } }), "leaving");
   assert.equal((await enrolment.sync(read(record("x", { namespaceLabels: {} }))))[0]?.state, "out");
+});
+
+test("[INT-11] [DP-22] a pod that the runtime tells of is enrolled before any list has it; an older list takes it away from nobody, a newer one finds it done", async (t) => {
+  const { enrolment, native, count } = await setUp(t);
+  await enrolment.sync(read(record("old")));
+  const turn = enrolment.turn();
+  const [first, second] = await Promise.all([enrolment.enrolNow(record("new")), enrolment.enrolNow(record("new"))]);
+  assert.deepEqual([first?.enrolled, second?.enrolled, count("pod.enrol")], [true, true, 2]);
+  const statuses = await enrolment.sync(read(record("old")), turn);
+  assert.deepEqual(statuses.map((s) => s.pod).sort(), ["shop/new", "shop/old"]);
+  assert.equal(native.pods.has("shop/new"), true);
+  await enrolment.sync(read(record("old"), record("new")));
+  assert.equal(count("pod.enrol"), 2);
+  await enrolment.sync(read(record("old")));
+  assert.equal(enrolment.byName("shop/new" as never), undefined);
+});
+
+test("[DP-11] a pod that cannot be enrolled is refused with the reason, and native hears nothing of it", async (t) => {
+  const { enrolment, count } = await setUp(t);
+  const [status] = await enrolment.sync(read(record("kata", { refused: "kata gives it a kernel of its own" })));
+  assert.deepEqual(
+    [status?.enrolled, status?.state, status?.reason],
+    [false, "refused", "kata gives it a kernel of its own"],
+  );
+  assert.equal(count("pod.enrol"), 0);
+});
+
+test("[DP-22] namespaces that the node needs to start are never in the mesh, whatever labels say", async (t) => {
+  const { enrolment, count } = await setUp(t);
+  const labels = { "fairlead.dev/mesh": "enabled" };
+  const [status] = await enrolment.sync(read(record("dns", { namespace: "kube-system", labels, excluded: true })));
+  assert.deepEqual([status?.enrolled, status?.state, count("pod.enrol")], [false, "out", 0]);
+});
+
+test("[DP-9] unenrolment waits for agents that have not heard yet: as long as one begins streams to the pod, within bounds", async (t) => {
+  let announced = true;
+  const { enrolment, clock, count, native } = await setUp(t, { announced: () => announced });
+  let streams = 1;
+  const tunnel = { id: 7, direction: "inbound", source: "10.244.2.9:15000", destination: "10.244.1.5:8080" };
+  native.answers.set("tunnels.list", () => ({ tunnels: [{ ...tunnel, streams }] }));
+  await enrolment.sync(read(record("web")));
+  await enrolment.sync(read(record("web", { labels: { "fairlead.dev/mesh": "disabled" } })));
+  announced = false;
+  for (let i = 0; i < 4; i++) {
+    streams++;
+    await pass({ clock, native }, 500);
+    assert.equal(count("pod.unenrol"), 0);
+  }
+  await pass({ clock, native }, 1_500);
+  await waitFor("unenrolled", () => count("pod.unenrol") === 1);
+});
+
+test("[DP-9] a running pod that is labelled is enrolled when its certificate is there, or has not come for too long; what the runtime tells of at once", async (t) => {
+  const identity = (name: string) => `spiffe://cluster.local/ns/shop/sa/${name}`;
+  const proven = new Set<string>();
+  let patient = true;
+  const certificates = { isPatient: () => patient, has: (id: string) => proven.has(id), waitMs: 3_000 };
+  const { enrolment, clock, count, changed } = await setUp(t, { certificates });
+  const [first] = await enrolment.sync(read(record("web")));
+  assert.deepEqual([first?.enrolled, first?.state, first?.reason], [false, "out", "it waits for its certificate"]);
+  assert.deepEqual([enrolment.identities(), changed], [[identity("web")], [["shop/web"]]]);
+  proven.add(identity("web"));
+  assert.equal((await enrolment.sync(read(record("web"))))[0]?.enrolled, true);
+
+  const late = record("late", { ips: ["10.244.1.6"] });
+  await enrolment.sync(read(record("web"), late));
+  await clock.advanceAsync(2_900);
+  await enrolment.sync(read(record("web"), late));
+  assert.equal(count("pod.enrol"), 1);
+  await clock.advanceAsync(200);
+  await enrolment.sync(read(record("web"), late));
+  assert.equal(count("pod.enrol"), 2);
+
+  assert.equal((await enrolment.enrolNow(record("told", { ips: ["10.244.1.7"] }))).enrolled, true);
+  // It goes before its certificate comes: nobody asks for it any more.
+  await enrolment.sync(read(record("short", { ips: ["10.244.1.8"] })));
+  await enrolment.sync(read());
+  assert.deepEqual(enrolment.identities(), []);
+  patient = false;
+  assert.equal((await enrolment.sync(read(record("taken"))))[0]?.enrolled, true);
 });

@@ -1,17 +1,18 @@
 // Pods of this node in and out of the mesh: what the node says of them, compared with what native holds. Never waits for the
 // controller (DP-22). A pod's way: accepts both -> announced (the controller hears of it) -> strict; and back in reverse (DP-9).
-import type { PodName, TrustDomain } from "../api/names.ts";
+import type { PodName, SpiffeId, TrustDomain } from "../api/names.ts";
 import type { MeshSettings } from "../api/settings.ts";
 import type { Clock } from "../base/clock.ts";
+import { hostOfEndpoint } from "../base/ip.ts";
 import type { Logger } from "../base/log.ts";
 import type { Result } from "../base/result.ts";
 import type { LocalPod, LocalPods } from "../flow.ts";
 import type { Native } from "../native.ts";
 import type { CallFault, PodEnrolment } from "../native-calls.ts";
-import type { PodFolderRead } from "./pod-folder.ts";
 import { localPodOf, type PodOptions, type PodRecord, podNameOf, podOptions, wantsMesh } from "./pod-record.ts";
+import type { PodsRead } from "./pod-source.ts";
 
-export interface EnrolledPod extends LocalPod {
+export interface EnrolledPod extends ReturnType<typeof localPodOf> {
   /** Number of the pod in verdict rows; unlike any that another process gave out. */
   readonly number: number;
   readonly cookie: bigint;
@@ -21,8 +22,8 @@ export interface EnrolledPod extends LocalPod {
 export interface PodStatus {
   readonly pod: PodName;
   readonly enrolled: boolean;
-  /** Out, refused by native, taking both plain and tunnelled, known to others by its tunnel, tunnels only, on its way out (DP-9). */
-  readonly state: "out" | "failed" | "enrolled" | "announced" | "strict" | "leaving";
+  /** Out, refused by native or for what it runs on, taking both plain and tunnelled, known to others by its tunnel, tunnels only, on its way out (DP-9). */
+  readonly state: "out" | "failed" | "refused" | "enrolled" | "announced" | "strict" | "leaving";
   readonly reason: string;
   readonly identity?: string;
   readonly listening?: readonly number[];
@@ -45,6 +46,15 @@ export interface EnrolParts {
   /** How long unenrolment waits for the announcement to be withdrawn, ms. */
   readonly withdrawMs: number;
   readonly drainMs: number;
+  /**
+   * Pods that run already wait for their identity's first certificate, or their connections would be refused for want of one. Absent: none wait.
+   */
+  readonly certificates?: {
+    /** Not while another agent's pods are taken over: those are in the mesh. */
+    readonly isPatient: () => boolean;
+    readonly has: (identity: SpiffeId) => boolean;
+    readonly waitMs: number;
+  };
   /** Connections that were open when the pod was enrolled (DP-23). */
   readonly existing: (pod: LocalPod, strict: boolean, sockets: readonly { local: string; remote: string }[]) => void;
 }
@@ -60,6 +70,8 @@ interface Entry {
   /** While native lets go of it: settled when that is done. */
   leaving?: Promise<unknown>;
   readonly ports: Set<number>;
+  /** Which turn it came in: a list of pods that is older says nothing about it. */
+  readonly turn: number;
 }
 /**
  * What a program that ended has left in the agent's hands goes out before its pod is closed, at most for so long, ms: answers that it had
@@ -67,8 +79,9 @@ interface Entry {
  */
 const finishMs = 700;
 const lookMs = 20;
-/** Agents hear at different times that a tunnel is no longer announced: those that hear last may still open one until then, ms. */
+/** Agents hear at different times that a tunnel is no longer announced: that none has used one for so long says that all have heard, ms. */
 const settleMs = 1_000;
+const settleLookMs = 100;
 
 export class Enrolment implements LocalPods {
   readonly #parts: EnrolParts;
@@ -78,6 +91,11 @@ export class Enrolment implements LocalPods {
   readonly #arriving = new Map<PodName, EnrolledPod>();
   #statuses = new Map<PodName, PodStatus>();
   #nextNumber: number;
+  #turn = 0;
+  /** Pods that are to be enrolled when their certificate has come: since when they wait, monotonic ms. */
+  readonly #waiting = new Map<PodName, { readonly identity: SpiffeId; readonly sinceMs: number }>();
+  /** What is being done about a pod: one thing after the other. */
+  readonly #busy = new Map<PodName, Promise<unknown>>();
   /** Reasons that were told: they are the node's, not the pod's. */
   readonly #unguarded = new Set<string>();
 
@@ -97,6 +115,10 @@ export class Enrolment implements LocalPods {
   all(): readonly EnrolledPod[] {
     return [...this.#entries.values()].map((entry) => entry.pod);
   }
+  /** Identities of pods that are in, or wait for a certificate to be. */
+  identities(): readonly SpiffeId[] {
+    return [...this.all(), ...this.#waiting.values()].map((pod) => pod.identity);
+  }
   /** As of now: a pod that was announced or began to listen since the last sync shows it. */
   statuses(): readonly PodStatus[] {
     return [...this.#statuses.values()].map((status) => {
@@ -105,12 +127,34 @@ export class Enrolment implements LocalPods {
     });
   }
 
-  /** Brings native in line with what the node says. Pods are independent: one that fails is reported and tried again next time. */
-  async sync(read: PodFolderRead): Promise<readonly PodStatus[]> {
+  /** To be taken before the list of pods is read that `sync` is given. */
+  turn(): number {
+    return this.#turn;
+  }
+
+  /**
+   * Enrols one pod now, if it is to be in the mesh: the runtime tells of it before any list does. Repeating it, and a list that has the same
+   * pod, change nothing.
+   */
+  async enrolNow(record: PodRecord): Promise<PodStatus> {
+    this.#turn += 1;
+    const changed: PodName[] = [];
+    const status = await this.#one(record, changed, true);
+    this.#statuses.set(status.pod, status);
+    if (changed.length > 0) this.#parts.changed(changed);
+    return status;
+  }
+
+  /**
+   * Brings native in line with what the node says. Pods are independent: one that fails is reported and tried again next time. `turn`: as of
+   * before the list was read; pods that came since are not missed in it.
+   */
+  async sync(read: PodsRead, turn = this.#turn): Promise<readonly PodStatus[]> {
     const seen = new Set(read.records.map(podNameOf));
     const statuses = new Map<PodName, PodStatus>();
     const changed: PodName[] = [];
-    const gone = [...this.#entries.keys()].filter((name) => !seen.has(name));
+    const came = new Set([...this.#entries].flatMap(([name, entry]) => (entry.turn > turn ? [name] : [])));
+    const gone = [...this.#entries.keys()].filter((name) => !seen.has(name) && !came.has(name));
     const left = new Set(gone.flatMap((name) => this.#entries.get(name)?.pod.workload.addresses ?? []));
     const going = Promise.all(gone.map((name) => this.#gone(name, changed)));
     await Promise.all(
@@ -122,13 +166,16 @@ export class Enrolment implements LocalPods {
       }),
     );
     await going;
+    for (const name of this.#waiting.keys()) if (!seen.has(name)) this.#waiting.delete(name);
+    for (const [name, status] of this.#statuses)
+      if (!statuses.has(name) && (this.#entries.get(name)?.turn ?? 0) > turn) statuses.set(name, status);
     this.#statuses = statuses;
     if (changed.length > 0) this.#parts.changed(changed);
     return this.statuses();
   }
 
   /** While draining, pods are the successor's; only what is gone must end here too (DP-21). */
-  async syncGone(read: PodFolderRead): Promise<readonly PodStatus[]> {
+  async syncGone(read: PodsRead): Promise<readonly PodStatus[]> {
     const seen = new Set(read.records.map(podNameOf));
     const changed: PodName[] = [];
     await Promise.all([...this.#entries.keys()].filter((n) => !seen.has(n)).map((n) => this.#gone(n, changed)));
@@ -144,15 +191,50 @@ export class Enrolment implements LocalPods {
     this.#parts.changed([name]);
   }
 
-  async #one(record: PodRecord, changed: PodName[]): Promise<PodStatus> {
+  /** Whatever is under way with the pod comes first. */
+  async #one(record: PodRecord, changed: PodName[], atOnce = false): Promise<PodStatus> {
+    const name = podNameOf(record);
+    const before = this.#busy.get(name)?.catch(() => {}) ?? Promise.resolve();
+    const turn = before.then(() => this.#bring(record, changed, atOnce));
+    this.#busy.set(name, turn);
+    try {
+      return await turn;
+    } finally {
+      if (this.#busy.get(name) === turn) this.#busy.delete(name);
+    }
+  }
+
+  async #bring(record: PodRecord, changed: PodName[], atOnce: boolean): Promise<PodStatus> {
     const name = podNameOf(record);
     const wish = wantsMesh(record, this.#parts.settings());
     if (!wish.enrol) {
+      this.#waiting.delete(name);
       const entry = this.#entries.get(name);
       if (entry?.state === "enrolled") void this.#unenrol(entry);
       return { pod: name, enrolled: false, state: entry === undefined ? "out" : "leaving", reason: wish.reason };
     }
+    if (record.refused !== undefined) {
+      if (this.#statuses.get(name)?.reason !== record.refused)
+        this.#parts.log.warn("pod_refused", { pod: name, reason: record.refused });
+      return { pod: name, enrolled: false, state: "refused", reason: record.refused };
+    }
+    if (!atOnce && this.#waits(record, changed))
+      return { pod: name, enrolled: false, state: "out", reason: "it waits for its certificate" };
+    this.#waiting.delete(name);
     return this.#enrol(record, wish.reason, changed);
+  }
+
+  /** Whether the pod is better left alone for now: it is new to the mesh and has no certificate yet. */
+  #waits(record: PodRecord, changed: PodName[]): boolean {
+    const { certificates, clock, trustDomain, node } = this.#parts;
+    const { name, identity } = localPodOf(record, trustDomain, node);
+    if (certificates === undefined || this.#entries.has(name) || !certificates.isPatient()) return false;
+    if (certificates.has(identity)) return false;
+    const waiting = this.#waiting.get(name);
+    if (waiting !== undefined) return clock.monotonicMs() - waiting.sinceMs < certificates.waitMs;
+    this.#waiting.set(name, { identity, sinceMs: clock.monotonicMs() });
+    changed.push(name);
+    return true;
   }
 
   async #enrol(record: PodRecord, reason: string, changed: PodName[]): Promise<PodStatus> {
@@ -205,7 +287,7 @@ export class Enrolment implements LocalPods {
     const ports = before?.ports ?? new Set<number>();
     for (const port of reply.value.listening) ports.add(port);
     const pod = { ...local, number, cookie: BigInt(reply.value.cookie), listening: ports, options };
-    const entry: Entry = { pod, told, birth, strict, state: "enrolled", ports };
+    const entry: Entry = { pod, told, birth, strict, state: "enrolled", ports, turn: this.#turn };
     if (before !== undefined) this.#forgetAddresses(before.pod);
     this.#entries.set(local.name, entry);
     for (const ip of record.ips) this.#byAddress.set(ip, pod);
@@ -232,11 +314,33 @@ export class Enrolment implements LocalPods {
     const deadline = clock.monotonicMs() + withdrawMs;
     const wasAnnounced = isAnnounced(entry.pod);
     while (isAnnounced(entry.pod) && clock.monotonicMs() < deadline) await clock.sleep(50);
-    if (wasAnnounced && clock.monotonicMs() < deadline) await clock.sleep(settleMs);
+    if (wasAnnounced && clock.monotonicMs() < deadline) await this.#settle(entry.pod, clock.monotonicMs() + withdrawMs);
     if (this.#entries.get(name) !== entry || entry.state !== "unenrolling") return; // came back or went meanwhile
     const leaving = native.call("pod.unenrol", { pod: name, drainMs }).then((done) => this.#left(entry, done));
     entry.leaving = leaving;
     await leaving;
+  }
+
+  /** Resolves when no other agent has begun a stream to the pod for a while, at the latest at `untilMs`. */
+  async #settle(pod: EnrolledPod, untilMs: number): Promise<void> {
+    const { clock, native } = this.#parts;
+    const own = new Set(pod.workload.addresses);
+    let before = "";
+    let sinceMs = clock.monotonicMs();
+    for (;;) {
+      const listed = await native.call("tunnels.list", {});
+      const used = (listed.ok ? listed.value.tunnels : [])
+        .filter(({ direction, destination }) => direction === "inbound" && own.has(hostOfEndpoint(destination)))
+        .map(({ id, streams }) => `${id}:${streams}`)
+        .sort()
+        .join();
+      const nowMs = clock.monotonicMs();
+      // One that ended says nothing; it counts all the same.
+      if (used !== before) sinceMs = nowMs;
+      before = used;
+      if (nowMs >= untilMs || nowMs - sinceMs >= settleMs) return;
+      await clock.sleep(settleLookMs);
+    }
   }
 
   #left(entry: Entry, done: Result<unknown, CallFault>): void {

@@ -7,7 +7,7 @@ import { type TestContext, test } from "node:test";
 import { waitFor } from "../../test/kit/wait.ts";
 import { systemClock } from "../base/clock.ts";
 import { silentLogger } from "../base/log.ts";
-import { readPodFolder, watchPodFolder } from "./pod-folder.ts";
+import { folderSource, readPodFolder, watchPodFolder } from "./pod-folder.ts";
 
 function folder(t: TestContext): { dir: string; write: (name: string, more?: object) => void } {
   const dir = mkdtempSync(join(tmpdir(), "pods-"));
@@ -46,6 +46,28 @@ test("[DP-21] a pod whose namespace is gone has ended, told or not", async (t) =
     ["host"],
   );
   assert.match(read.problems[0]?.message ?? "", /has ended/);
+});
+
+test("[INT-11] a runtime that tells of a pod's network is believed until it takes the network down or it ends", async (t) => {
+  const { dir, write } = folder(t);
+  const source = folderSource(dir, systemClock, silentLogger, 60_000);
+  const known = async (): Promise<unknown> => (await source.read()).records.map(({ netns, ips }) => ({ netns, ips }));
+  write("web", { uid: "u", netns: join(dir, "not-made-yet"), ips: [] });
+  const told = { namespace: "shop", name: "web", uid: "u", netns: join(dir, "netns"), ips: ["10.0.0.9"] };
+  assert.equal((await source.told(told)).ok, false, "its namespace is not there");
+  writeFileSync(told.netns, "");
+  assert.equal((await source.told({ ...told, uid: "other" })).ok, false);
+  assert.deepEqual(await known(), []);
+  const record = await source.told(told);
+  assert.ok(record.ok && record.value.netns === told.netns);
+  assert.deepEqual(await known(), [{ netns: told.netns, ips: told.ips }]);
+  source.left("u");
+  assert.deepEqual(await known(), []);
+  await source.told(told);
+  rmSync(told.netns);
+  assert.deepEqual(await known(), []);
+  writeFileSync(told.netns, "");
+  assert.deepEqual(await known(), [], "what has ended is told of anew");
 });
 
 test("a folder that is not there is an empty one; once it is made its changes are seen", async (t) => {

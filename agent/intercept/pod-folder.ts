@@ -4,15 +4,15 @@ import { access, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Clock, every } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
+import { err, ok } from "../base/result.ts";
 import { type PodRecord, parsePodRecord } from "./pod-record.ts";
+import type { PodSource, PodsRead, ToldPod } from "./pod-source.ts";
 
-export interface PodFolderRead {
-  readonly records: readonly PodRecord[];
-  readonly problems: readonly { readonly file: string; readonly message: string }[];
-}
-
-/** Reads every `*.json` of the folder. A record whose namespace is gone counts as removed (DP-21: found without being told). A missing folder is an empty one: the node's runtime makes it. */
-export async function readPodFolder(folder: string): Promise<PodFolderRead> {
+/**
+ * Reads every `*.json` of the folder. A record whose namespace is gone counts as removed (DP-21: found without being told). A missing folder
+ * is an empty one: the node's runtime makes it. `told` is what a runtime said of networks, by uid: it knows better than the record.
+ */
+export async function readPodFolder(folder: string, told: ReadonlyMap<string, ToldPod> = new Map()): Promise<PodsRead> {
   const records: PodRecord[] = [];
   const problems: { file: string; message: string }[] = [];
   let files: string[] = [];
@@ -28,13 +28,20 @@ export async function readPodFolder(folder: string): Promise<PodFolderRead> {
       if (text.code !== "ENOENT") problems.push({ file, message: text.message }); // deleted meanwhile: as if never listed
       continue;
     }
-    const record = parsePodRecord(text);
-    if (!record.ok) problems.push({ file, message: record.error });
-    else if (record.value.hostNetwork || (await exists(record.value.netns))) records.push(record.value);
-    else problems.push({ file, message: `netns: ${record.value.netns} is not there: the pod has ended` });
+    const parsed = parsePodRecord(text);
+    if (!parsed.ok) {
+      problems.push({ file, message: parsed.error });
+      continue;
+    }
+    const record = withNetwork(parsed.value, told.get(parsed.value.uid));
+    if (record.hostNetwork || (await exists(record.netns))) records.push(record);
+    else problems.push({ file, message: `netns: ${record.netns} is not there: the pod has ended` });
   }
   return { records, problems };
 }
+
+const withNetwork = (record: PodRecord, told: ToldPod | undefined): PodRecord =>
+  told === undefined ? record : { ...record, netns: told.netns, ips: told.ips };
 
 const exists = (path: string): Promise<boolean> =>
   access(path).then(
@@ -82,5 +89,29 @@ export function watchPodFolder(
     stop();
     cancel?.();
     watcher?.close();
+  };
+}
+
+/** Pods are files that somebody else writes; their networks may be told by a container runtime. */
+export function folderSource(folder: string, clock: Clock, log: Logger, rescanMs: number): PodSource {
+  const networks = new Map<string, ToldPod>();
+  return {
+    watch: (changed) => watchPodFolder(folder, clock, log, changed, rescanMs),
+    async read() {
+      const told = new Map(networks);
+      const read = await readPodFolder(folder, told);
+      for (const uid of told.keys()) if (!read.records.some((r) => r.uid === uid)) networks.delete(uid);
+      return read;
+    },
+    missing: () => undefined,
+    async told(pod) {
+      const { records } = await readPodFolder(folder, new Map([[pod.uid, pod]]));
+      const record = records.find((r) => r.uid === pod.uid && r.namespace === pod.namespace && r.name === pod.name);
+      if (record === undefined)
+        return err(`${folder} has no record of pod ${pod.namespace}/${pod.name} with uid ${pod.uid}`);
+      networks.set(pod.uid, pod);
+      return ok(record);
+    },
+    left: (uid) => void networks.delete(uid),
   };
 }

@@ -20,6 +20,12 @@ export interface PodRecord {
   readonly ips: readonly string[];
   readonly hostNetwork: boolean;
   readonly probePorts: readonly number[];
+  /** Its control group, where it is not known by the uid in its name. */
+  readonly cgroup?: string;
+  /** Its namespace is one that is never in the mesh, whatever labels say (DP-22). */
+  readonly excluded?: true;
+  /** Why the pod cannot be enrolled whatever its labels say. */
+  readonly refused?: string;
 }
 
 /** Parses the JSON of a pod record. The error names every wrong field. */
@@ -78,6 +84,7 @@ export function parsePodRecord(text: string): Result<PodRecord, string> {
     ips,
     hostNetwork: json.hostNetwork === true,
     probePorts,
+    ...(string("cgroup") === "" ? {} : { cgroup: string("cgroup") }),
   };
   if (!parsed.hostNetwork && parsed.netns === "") problems.push("netns: is missing");
   return problems.length === 0 ? ok(parsed) : err(problems.join("; "));
@@ -88,12 +95,23 @@ const isPort = (value: unknown): value is number =>
 
 const meshKey = "fairlead.dev/mesh";
 
+/** What the labels alone say. A pod's own wins over its namespace's. */
+export function isOptedIn(
+  labels: Readonly<Record<string, string>>,
+  namespaceLabels: Readonly<Record<string, string>>,
+): boolean {
+  const own = labels[meshKey];
+  return own === "enabled" || (own !== "disabled" && namespaceLabels[meshKey] === "enabled");
+}
+
 /** Whether the pod is in the mesh; the reason is for people. A pod's own label wins over its namespace's. */
 export function wantsMesh(
   record: PodRecord,
   settings: Pick<MeshSettings, "unmeshedNamespaces">,
 ): { readonly enrol: boolean; readonly reason: string } {
   if (record.hostNetwork) return { enrol: false, reason: "uses the host's network, which is never intercepted" };
+  if (record.excluded === true)
+    return { enrol: false, reason: `namespace ${record.namespace} is never in the mesh: the node needs it to start` };
   if (settings.unmeshedNamespaces.includes(record.namespace))
     return { enrol: false, reason: `namespace ${record.namespace} is kept out of the mesh by its settings` };
   const own = record.labels[meshKey];
@@ -151,7 +169,7 @@ export function podOptions(record: PodRecord): PodOptions {
 }
 
 /** The pod as decisions see it: from the node's own record, so it is there before discovery knows it (DP-22). */
-export function localPodOf(record: PodRecord, trustDomain: TrustDomain, node: string): LocalPod {
+export function localPodOf(record: PodRecord, trustDomain: TrustDomain, node: string): LocalPod & OnHost {
   const { namespace, name, serviceAccount, labels } = record;
   const workload: Workload = {
     uid: workloadUid(trustDomain, namespace, name),
@@ -174,7 +192,13 @@ export function localPodOf(record: PodRecord, trustDomain: TrustDomain, node: st
     untunnelledPorts: [],
     hostPorts: [],
   };
-  return { name: podNameOf(record), identity: workloadId(trustDomain, namespace, serviceAccount), workload };
+  const host = { uid: record.uid, cgroup: record.cgroup };
+  return { name: podNameOf(record), identity: workloadId(trustDomain, namespace, serviceAccount), workload, host };
+}
+
+/** What a pod's processes are known by: its uid, or its control group where the record names that. */
+export interface OnHost {
+  readonly host: { readonly uid: string; readonly cgroup: string | undefined };
 }
 
 export const podNameOf = (record: Pick<PodRecord, "namespace" | "name">): PodName =>

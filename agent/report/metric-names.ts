@@ -45,6 +45,10 @@ export const metricNames = {
   requestBytes: spec("istio_request_bytes", "Bytes of request bodies", requestLabels),
   responseBytes: spec("istio_response_bytes", "Bytes of response bodies", requestLabels),
   requestsDropped: spec("fairlead_request_series_overflow_total", "Requests counted under other: too many label sets"),
+  workloadApi: spec("fairlead_workload_api_answers_total", "Answers of the SPIFFE Workload API (ok, denied, failed)", [
+    "method",
+    "outcome",
+  ]),
   malformed: spec("fairlead_malformed_requests_total", "Bytes of clients that were no request, by why", ["refused"]),
   threats: spec("fairlead_threats_total", "Requests denied, over a limit or malformed, each with a threat record", [
     "kind",
@@ -133,6 +137,17 @@ export const metricNames = {
   cacheFailures: spec("fairlead_cache_write_failures_total", "Discovery cache writes that failed"),
   interception: spec("fairlead_interception", "1 for the way in which this node intercepts: ebpf or nftables", ["way"]),
   podsEnrolled: spec("fairlead_pods", "Pods of this node by state", ["state"]),
+  apiLists: spec("fairlead_kubernetes_lists_total", "Whole lists that took effect, by reason", ["kind", "reason"]),
+  apiWatchEnds: spec("fairlead_kubernetes_watch_ends_total", "Watches that ended, by reason", ["kind", "reason"]),
+  apiFailures: spec("fairlead_kubernetes_request_failures_total", "Lists and watches that failed, by what went wrong", [
+    "kind",
+    "reason",
+  ]),
+  apiContactAge: spec(
+    "fairlead_kubernetes_contact_age_seconds",
+    "Time since the API server's last sign of life, by kind",
+    ["kind"],
+  ),
   kernelRows: spec("fairlead_kernel_rows", "Rows wanted in BPF maps", ["map"]),
   kernelFailures: spec(
     "fairlead_kernel_update_failures_total",
@@ -154,5 +169,16 @@ export const metricNames = {
     "Connections, requests and buffers refused because a namespace met its limit on a data thread",
     ["namespace", "limit"],
   ),
+  cniRequests: spec("fairlead_cni_requests_total", "Questions of the CNI plugin, by how they were answered", [
+    "command",
+    "outcome",
+  ]),
+  cniSeconds: spec("fairlead_cni_request_seconds", "From a question of the CNI plugin to its answer", ["command"]),
+  cniWrites: spec(
+    "fairlead_cni_writes_total",
+    "Times that the CNI plugin or its configuration was put on the node, or could not be",
+    ["what", "outcome"],
+  ),
+  cniInstalled: spec("fairlead_cni_installed", "1 while the CNI plugin is on the node and in its configuration"),
   dataThreadsDied: spec("fairlead_data_threads_died_total", "Data threads that died or hung, each replaced"),
 } as const;

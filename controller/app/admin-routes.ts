@@ -1,5 +1,5 @@
 // What operators ask the controller: status of objects and agents, services, roots, join tokens, rotation, export of the root.
-import { parseNodeName } from "../../agent/api/names.ts";
+import { nodeId, parseNodeName } from "../../agent/api/names.ts";
 import { json, problem, type Route } from "../../agent/base/admin-server.ts";
 import type { Clock } from "../../agent/base/clock.ts";
 import type { Logger } from "../../agent/base/log.ts";
@@ -8,10 +8,16 @@ import type { JoinTokens } from "../issue/join-tokens.ts";
 import { exportPkcs12 } from "../issue/pkcs12.ts";
 import type { AgentRegistry } from "../serve/registry.ts";
 import type { AgentReports } from "../status/agents.ts";
-import { type NodeView, objectStatuses } from "../status/objects.ts";
+import { objectStatuses } from "../status/objects.ts";
+import { agentViews } from "./agent-views.ts";
+import { istioAudience } from "./callers.ts";
 import type { Ledger } from "./ledger.ts";
 import type { Mesh } from "./mesh.ts";
 import { rotate, rotationPhases } from "./rotation.ts";
+import { routeTable } from "./route-table.ts";
+
+/** Life of a token that a ztunnel outside of a cluster shows: nothing revokes it. */
+const nodeTokenMs = 86_400_000;
 
 export interface AdminParts {
   readonly mesh: Mesh;
@@ -31,12 +37,6 @@ export interface AdminParts {
 export function adminRoutes(parts: AdminParts): readonly Route[] {
   const { mesh, authority, tokens, registry, reports, ledger, clock, log } = parts;
 
-  const views = (): readonly NodeView[] =>
-    registry.current().map((stream) => ({
-      node: stream.node,
-      stateOf: (typeUrl, name) => stream.stateOf(typeUrl, name),
-      notEnforced: (typeUrl, name) => reports.get(stream.node)?.notEnforced.get(`${typeUrl}/${name}`),
-    }));
   const agents = () =>
     registry.current().map((stream) => {
       const report = reports.get(stream.node);
@@ -68,10 +68,17 @@ export function adminRoutes(parts: AdminParts): readonly Route[] {
         json({
           ca: ca(),
           agents: agents(),
-          objects: objectStatuses(mesh.conditions, mesh.problems, mesh.ignored, views()),
+          objects: objectStatuses(mesh.conditions, mesh.problems, mesh.ignored, [
+            ...agentViews(registry, reports).values(),
+          ]),
         }),
     },
     { method: "GET", path: "/v1/agents", handle: () => json({ agents: agents() }) },
+    {
+      method: "GET",
+      path: "/v1/routes",
+      handle: ({ query }) => json({ services: routeTable(mesh.routing, query.get("service") ?? undefined) }),
+    },
     { method: "GET", path: "/v1/services", handle: () => json({ services: mesh.services }) },
     { method: "GET", path: "/v1/ca", handle: () => json(ca()) },
     {
@@ -104,6 +111,20 @@ export function adminRoutes(parts: AdminParts): readonly Route[] {
         const { token, expiresMs } = tokens.create(node.value, parts.joinTokenTtlMs);
         log.info("join_token_created", { node: node.value, expires: new Date(expiresMs).toISOString() });
         return json({ token, expires: new Date(expiresMs).toISOString() });
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/node-tokens",
+      fields: { node: "string" },
+      handle({ body }) {
+        const node = parseNodeName(String(body.node));
+        if (!node.ok) return problem(400, "bad_node", `node: ${node.error}`);
+        const subject = nodeId(mesh.settings.trustDomain, node.value);
+        const issued = authority.issueJwt({ subject, audience: [istioAudience], lifeMs: nodeTokenMs });
+        const expires = new Date(issued.notAfterMs).toISOString();
+        log.info("node_token_created", { node: node.value, expires });
+        return json({ token: issued.token, expires });
       },
     },
     {

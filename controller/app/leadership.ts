@@ -7,19 +7,13 @@ import { systemRandom } from "../../agent/base/random.ts";
 import { type Config, machineName } from "../config.ts";
 import { Election } from "../lease/election.ts";
 import { leaseMetrics } from "../report/lease-metrics.ts";
-import type { OpenedApi } from "./open-source.ts";
+import { type OpenedApi, ownNamespace } from "./open-source.ts";
 
 /** Not started. The lease is in the namespace that is set, else in that of the kubeconfig or of our own pod. */
-export function openElection(
-  config: Config,
-  { api, namespace }: OpenedApi,
-  metrics: Metrics,
-  clock: Clock,
-  log: Logger,
-): Election {
+export function openElection(config: Config, opened: OpenedApi, metrics: Metrics, clock: Clock, log: Logger): Election {
   return new Election(
     {
-      namespace: config.leaseNamespace ?? namespace ?? "fairlead-system",
+      namespace: ownNamespace(config, opened),
       name: config.leaseName,
       // A replica that starts again under its old name must not take its former life's lease for its own.
       identity: `${machineName()}_${randomUUID()}`,
@@ -27,6 +21,6 @@ export function openElection(
       renewMs: config.leaseRenewMs,
       retryMs: config.leaseRetryMs,
     },
-    { api, clock, random: systemRandom, log, meter: leaseMetrics(metrics) },
+    { api: opened.api, clock, random: systemRandom, log, meter: leaseMetrics(metrics) },
   );
 }

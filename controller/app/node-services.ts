@@ -2,28 +2,32 @@
 import { type ServerUnaryCall, type sendUnaryData, status } from "@grpc/grpc-js";
 import type {
   CertificateServiceServer,
+  IssueJwtResponse,
   IssueResponse,
   JoinRequest,
   JoinResponse,
   NodeServiceServer,
   ReportResponse,
 } from "../../agent/api/mesh.gen.ts";
-import { type NodeName, nodeId, parseNodeName, parseSpiffeId, partsOf } from "../../agent/api/names.ts";
+import { type NodeName, nodeId, parseNodeName, parseSpiffeId, partsOf, type SpiffeId } from "../../agent/api/names.ts";
 import type { Clock } from "../../agent/base/clock.ts";
 import { type Logger, messageOf } from "../../agent/base/log.ts";
 import { err, ok, type Result } from "../../agent/base/result.ts";
 import type { Authority, Issued } from "../issue/authority.ts";
 import { checkCsr } from "../issue/csr.ts";
 import type { JoinTokens } from "../issue/join-tokens.ts";
+import { wrongAudience } from "../issue/jwt.ts";
 import { clockSkewMs } from "../issue/pki.ts";
 import type { ControllerMetrics } from "../report/metrics.ts";
-import { type CallFault, callingNode } from "../serve/caller.ts";
+import type { CallFault } from "../serve/caller.ts";
 import type { AgentReports } from "../status/agents.ts";
+import type { Callers } from "./callers.ts";
 import type { Ledger } from "./ledger.ts";
 import type { Mesh } from "./mesh.ts";
 
 export interface NodeServiceParts {
   readonly mesh: Mesh;
+  readonly callers: Callers;
   readonly authority: Authority;
   readonly tokens: JoinTokens;
   readonly reports: AgentReports;
@@ -33,18 +37,33 @@ export interface NodeServiceParts {
   readonly metrics: ControllerMetrics;
   readonly svidTtlMs: number;
   readonly nodeTtlMs: number;
+  /** A pod's record may reach the agent before the controller has seen the pod. */
+  readonly placementWaitMs: number;
+  readonly jwtTtlMs: number;
   /** Looks at the sources at once: the asked-for pod may be newer than the last reading. */
   readonly rescan: () => void;
+  /** An agent has reported. */
+  readonly reported: () => void;
+}
+interface Wanted {
+  readonly id: SpiffeId;
+  readonly namespace: string;
+  readonly serviceAccount: string;
 }
 type Reply<T> = Result<T, CallFault>;
 
-/** A pod's record may reach the agent before the controller has seen the pod. */
-const placementWaitMs = 2000;
 const fault = (code: number, message: string): Result<never, CallFault> => err({ code, message });
 
 export function nodeServices(parts: NodeServiceParts): {
   readonly node: NodeServiceServer;
   readonly certificates: CertificateServiceServer;
+  /** As the certificate service does it, for callers of another protocol. `lifeMs` may only shorten it. */
+  readonly issueFor: (
+    node: NodeName,
+    identity: string,
+    csrPem: string,
+    lifeMs: number | undefined,
+  ) => Promise<Reply<IssueResponse>>;
 } {
   const { mesh, authority, tokens, clock, log, metrics } = parts;
 
@@ -91,30 +110,77 @@ export function nodeServices(parts: NodeServiceParts): {
     return reply;
   };
 
-  const issue = async (node: NodeName, identity: string, csrPem: string): Promise<Reply<IssueResponse>> => {
+  /** The workload of this mesh that an identity names. */
+  const workloadOf = (identity: string): Reply<Wanted> => {
     const id = parseSpiffeId(identity);
     if (!id.ok) return fault(status.INVALID_ARGUMENT, `identity: ${id.error}`);
     const who = partsOf(id.value);
-    if (who.kind !== "workload" || who.trustDomain !== mesh.settings.trustDomain) {
-      return fault(status.PERMISSION_DENIED, `${identity} is not a workload of ${mesh.settings.trustDomain}`);
-    }
-    const csr = await checkCsr(csrPem, id.value);
-    if (!csr.ok) return fault(status.INVALID_ARGUMENT, `csr_pem: ${csr.error}`);
-    const isHere = (): boolean => mesh.runsOn(node, who.namespace, who.serviceAccount);
+    return who.kind === "workload" && who.trustDomain === mesh.settings.trustDomain
+      ? ok({ ...who, id: id.value })
+      : fault(status.PERMISSION_DENIED, `${identity} is not a workload of ${mesh.settings.trustDomain}`);
+  };
+  /** Whether a living pod of it, with a network of its own, is on the node; a view that is behind is waited for. */
+  const isPlaced = async (node: NodeName, { namespace, serviceAccount }: Wanted): Promise<Reply<void>> => {
+    const isHere = (): boolean => mesh.runsOn(node, namespace, serviceAccount);
     if (!isHere()) parts.rescan();
-    if (!(await mesh.waitFor(isHere, placementWaitMs))) {
-      return fault(
-        status.PERMISSION_DENIED,
-        `no pod of ${who.namespace}/${who.serviceAccount} runs on the node ${node}`,
-      );
-    }
+    return (await mesh.waitFor(isHere, parts.placementWaitMs))
+      ? ok(undefined)
+      : fault(status.PERMISSION_DENIED, `no pod of ${namespace}/${serviceAccount} runs on the node ${node}`);
+  };
+
+  const issue = async (
+    node: NodeName,
+    identity: string,
+    csrPem: string,
+    lifeMs = parts.svidTtlMs,
+  ): Promise<Reply<IssueResponse>> => {
+    const wanted = workloadOf(identity);
+    if (!wanted.ok) return wanted;
+    const { id } = wanted.value;
+    const csr = await checkCsr(csrPem, id);
+    if (!csr.ok) return fault(status.INVALID_ARGUMENT, `csr_pem: ${csr.error}`);
+    const placed = await isPlaced(node, wanted.value);
+    if (!placed.ok) return placed;
     const issued: Issued = await authority.issue(
-      { publicKey: csr.value.publicKey, uri: id.value },
-      parts.svidTtlMs,
+      { publicKey: csr.value.publicKey, uri: id },
+      Math.min(lifeMs, parts.svidTtlMs),
       clockSkewMs,
     );
-    parts.ledger.issued(node, id.value, issued);
+    parts.ledger.issued(node, id, issued);
     return ok({ chainPem: issued.chainPem, notAfterMs: issued.notAfterMs, trustGeneration: authority.generation });
+  };
+
+  const issueJwt = async (
+    node: NodeName,
+    identity: string,
+    audience: readonly string[],
+  ): Promise<Reply<IssueJwtResponse>> => {
+    const workload = workloadOf(identity);
+    if (!workload.ok) return workload;
+    const wrong = wrongAudience(audience);
+    if (wrong !== undefined) return fault(status.INVALID_ARGUMENT, `audience: ${wrong}`);
+    const placed = await isPlaced(node, workload.value);
+    return placed.ok
+      ? ok(authority.issueJwt({ subject: workload.value.id, audience, lifeMs: parts.jwtTtlMs }))
+      : placed;
+  };
+  const told = <T>(kind: "workload" | "jwt", node: NodeName, identity: string, reply: Reply<T>): Reply<T> => {
+    metrics.certificates.add({ kind, outcome: reply.ok ? "issued" : "refused" });
+    if (!reply.ok)
+      log.warn("certificate_refused", { kind, node, identity: identity.slice(0, 200), reason: reply.error.message });
+    return reply;
+  };
+
+  const timed = async (
+    node: NodeName,
+    identity: string,
+    csrPem: string,
+    lifeMs: number | undefined,
+  ): Promise<Reply<IssueResponse>> => {
+    const started = clock.monotonicMs();
+    const reply = await issue(node, identity, csrPem, lifeMs);
+    metrics.issueSeconds.observe({}, (clock.monotonicMs() - started) / 1000);
+    return told("workload", node, identity, reply);
   };
 
   /** Answers a call; what was not foreseen (a full disk, a bug) is told as such and logged. */
@@ -133,7 +199,7 @@ export function nodeServices(parts: NodeServiceParts): {
   /** As unary, for nodes only. */
   const fromNode = <I, O>(handle: (node: NodeName, request: I) => Promise<Reply<O>>) =>
     unary<I, O>(async (request, call) => {
-      const caller = callingNode(call, mesh.trustDomains);
+      const caller = await parts.callers.agent(call);
       return caller.ok ? handle(caller.value, request) : caller;
     });
 
@@ -145,23 +211,16 @@ export function nodeServices(parts: NodeServiceParts): {
         if (request.node !== node) return fault(status.PERMISSION_DENIED, `${node} cannot report for another node`);
         parts.reports.put(node, request, clock.now());
         mesh.refreshSoon();
+        parts.reported();
         return ok<ReportResponse>({});
       }),
     },
+    issueFor: timed,
     certificates: {
-      issue: fromNode(async (node, request) => {
-        const started = clock.monotonicMs();
-        const reply = await issue(node, request.identity, request.csrPem);
-        metrics.issueSeconds.observe({}, (clock.monotonicMs() - started) / 1000);
-        metrics.certificates.add({ kind: "workload", outcome: reply.ok ? "issued" : "refused" });
-        if (!reply.ok)
-          log.warn("certificate_refused", {
-            node,
-            identity: request.identity.slice(0, 200),
-            reason: reply.error.message,
-          });
-        return reply;
-      }),
+      issue: fromNode((node, request) => timed(node, request.identity, request.csrPem, undefined)),
+      issueJwt: fromNode(async (node, { identity, audience }) =>
+        told("jwt", node, identity, await issueJwt(node, identity, audience)),
+      ),
     },
   };
 }

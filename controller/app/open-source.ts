@@ -1,11 +1,10 @@
 // The source that the configuration names, made but not started.
 import type { Clock } from "../../agent/base/clock.ts";
 import type { Logger } from "../../agent/base/log.ts";
-import type { Metrics } from "../../agent/base/metrics.ts";
 import { systemRandom } from "../../agent/base/random.ts";
+import { type ApiClient, createApiClient } from "../../agent/kubernetes/client.ts";
 import type { Config } from "../config.ts";
-import { type ApiClient, createApiClient } from "../kubernetes/client.ts";
-import { kubernetesMetrics } from "../report/kubernetes-metrics.ts";
+import type { KubernetesMetrics } from "../report/kubernetes-metrics.ts";
 import { createFolderSource } from "../sources/folder.ts";
 import { createKubernetesSource } from "../sources/kubernetes/source.ts";
 import type { Source, SourceSink } from "../sources/types.ts";
@@ -16,6 +15,10 @@ export interface OpenedApi {
   readonly namespace: string | undefined;
 }
 
+/** Where our own objects are: the Lease, the CA. */
+export const ownNamespace = (config: Config, opened: OpenedApi): string =>
+  config.leaseNamespace ?? opened.namespace ?? "fairlead-system";
+
 /** @throws Error, one line for the operator, when no API server is named or its credentials cannot be read */
 export async function openApi(config: Config, clock: Clock): Promise<OpenedApi> {
   // Loaded only by whoever needs it: the client library takes most of a second and tens of megabytes.
@@ -25,16 +28,16 @@ export async function openApi(config: Config, clock: Clock): Promise<OpenedApi> 
   return { api: createApiClient(access.value, clock), namespace: access.value.namespace };
 }
 
-/** `opened` is there when the source is Kubernetes. */
+/** `opened` and `meter` are there when the source is Kubernetes. */
 export function openSource(
   config: Config,
   opened: OpenedApi | undefined,
   sink: SourceSink,
-  metrics: Metrics,
+  meter: KubernetesMetrics | undefined,
   clock: Clock,
   log: Logger,
 ): Source {
-  if (opened === undefined) {
+  if (opened === undefined || meter === undefined) {
     const { manifests: folders, liveDir, settleMs, pollMs } = config;
     return createFolderSource({ folders, liveDir, settleMs, pollMs }, sink, clock, log);
   }
@@ -48,6 +51,6 @@ export function openSource(
       resyncMs: config.kubeResyncMs,
       backoff: { baseMs: 250, maxMs: 5_000 },
     },
-    { api: opened.api, sink, clock, random: systemRandom, log, meter: kubernetesMetrics(metrics, clock) },
+    { api: opened.api, sink, clock, random: systemRandom, log, meter },
   );
 }

@@ -48,6 +48,7 @@ export class OwnCertificate {
     this.#isBusy = true;
     try {
       if (await this.#authority.renewIntermediate(intermediateMarginMs)) this.#log.info("intermediate_renewed", {});
+      if (await this.#authority.renewJwtKeys()) this.#log.info("jwt_keys_renewed", {});
       if (!isDue(this.#current, this.#authority, this.#options)) return false;
       this.#current = await makeServerIdentity(this.#authority, this.#options);
       return true;

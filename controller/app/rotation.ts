@@ -17,6 +17,9 @@ export interface RotationParts {
 export const rotationPhases = ["begin", "switch", "finish"] as const;
 export type RotationStep = (typeof rotationPhases)[number];
 
+/** Replicas look at the CA every few seconds, and their agents come back within one. */
+const sharedSettleMs = 60_000;
+
 /** Takes one step. The error says what is missing. */
 export async function rotate(
   step: RotationStep,
@@ -39,6 +42,12 @@ export async function rotate(
 function hindranceTo(step: RotationStep, parts: RotationParts): string | undefined {
   const { authority, registry, ledger } = parts;
   if (step === "begin") return undefined;
+  // Other replicas' agents are not seen here, and neither is what those have issued: time must have passed.
+  if (authority.isShared && step === "switch" && authority.phase === "both-trusted") {
+    const readyMs = authority.begunAtMs + sharedSettleMs;
+    if (parts.now() < readyMs)
+      return `agents of other replicas may not have taken the trust bundle yet, until ${new Date(readyMs).toISOString()}`;
+  }
   const { typeUrl } = codecs.TrustBundle;
   const behind = registry.current().filter((stream) => !stream.stateOf(typeUrl, parts.trustDomain).isCurrent);
   if (behind.length > 0)
@@ -54,7 +63,7 @@ function hindranceTo(step: RotationStep, parts: RotationParts): string | undefin
   }
   // A controller without a ledger from before the switch does not know what was issued then.
   const endMs = authority.switchedAtMs + parts.longestLifeMs;
-  if (ledger.knownSinceMs > authority.switchedAtMs && parts.now() < endMs) {
+  if ((authority.isShared || ledger.knownSinceMs > authority.switchedAtMs) && parts.now() < endMs) {
     return `certificates of the old root may be in force until ${new Date(endMs).toISOString()}`;
   }
   return undefined;

@@ -16,10 +16,19 @@ export interface Indexed<O extends MeshObject = MeshObject> {
   readonly sequence: number;
 }
 
+/** One object since changes were taken last; `before` and `after` differ in identity. */
+export interface IndexChange {
+  readonly ref: ObjectRef;
+  readonly before: Indexed | undefined;
+  readonly after: Indexed | undefined;
+}
+
 export class ClusterIndex {
   readonly #entries = new Map<string, Indexed>();
   readonly #byKind = new Map<ObjectKind, Map<string, Indexed>>();
   readonly #sorted = new Map<ObjectKind, readonly Indexed[]>();
+  /** What each object that was touched was when changes were taken last. */
+  #touched = new Map<string, { readonly ref: ObjectRef; readonly before: Indexed | undefined }>();
   #sequence = 0;
   #generation = 0;
 
@@ -32,9 +41,11 @@ export class ClusterIndex {
   }
 
   apply(object: MeshObject, origin: Origin): void {
-    const key = refKey(refOf(object));
-    const sequence = this.#entries.get(key)?.sequence ?? ++this.#sequence;
-    const entry: Indexed = { object, origin, sequence };
+    const ref = refOf(object);
+    const key = refKey(ref);
+    const before = this.#entries.get(key);
+    const entry: Indexed = { object, origin, sequence: before?.sequence ?? ++this.#sequence };
+    if (!this.#touched.has(key)) this.#touched.set(key, { ref, before });
     this.#entries.set(key, entry);
     let ofKind = this.#byKind.get(object.kind);
     if (ofKind === undefined) {
@@ -50,11 +61,22 @@ export class ClusterIndex {
     const key = refKey(ref);
     const entry = this.#entries.get(key);
     if (entry === undefined) return false;
+    if (!this.#touched.has(key)) this.#touched.set(key, { ref: refOf(entry.object), before: entry });
     this.#entries.delete(key);
     this.#byKind.get(entry.object.kind)?.delete(key);
     this.#sorted.delete(entry.object.kind);
     this.#generation += 1;
     return true;
+  }
+
+  /** What changed since the last call, each object once. */
+  takeChanges(): readonly IndexChange[] {
+    const touched = this.#touched;
+    this.#touched = new Map();
+    return [...touched].flatMap(([key, { ref, before }]) => {
+      const after = this.#entries.get(key);
+      return before === after ? [] : [{ ref, before, after }];
+    });
   }
 
   /** Makes `objects` the whole content; what is already there keeps its sequence. */

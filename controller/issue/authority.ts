@@ -1,42 +1,31 @@
-// The certificate authority: roots and intermediates on disk, signing, and the three steps of a root's rotation.
+// The certificate authority: roots and intermediates in a store, signing, and the three steps of a root's rotation. Where the store is
+// shared, others write to it too: every change is made upon what was read last, and reload() takes in what they did.
 import { X509Certificate } from "node:crypto";
 import { err, ok, type Result } from "../../agent/base/result.ts";
+import { type CaFiles, type CaIndex, type CaStore, caIndexName, parseCaIndex, type RotationPhase } from "./ca-store.ts";
 import {
-  fingerprint,
-  type Issuer,
-  type LeafPlan,
-  loadSigner,
-  makeIntermediate,
-  makeLeaf,
-  makeRoot,
-  type Signer,
-} from "./pki.ts";
-import { StateError, type StateFiles } from "./state-files.ts";
+  type Chain,
+  createChain,
+  intermediateFiles,
+  loadChain,
+  renewedIntermediate,
+  type SuppliedCa,
+} from "./chain.ts";
+import {
+  firstJwtKeys,
+  type JwtKey,
+  type JwtPlan,
+  JwtSigner,
+  jwksOf,
+  jwtKeysName,
+  jwtKeysText,
+  parseJwtKeys,
+  rotatedJwtKeys,
+} from "./jwt.ts";
+import { type LeafPlan, signLeaf } from "./leaf.ts";
+import { fingerprint } from "./pki.ts";
+import { StateError } from "./state-files.ts";
 
-export type RotationPhase = "steady" | "both-trusted" | "switched";
-interface Stored {
-  readonly version: 1;
-  /** Grows with every change of the trusted roots or of the one in use. */
-  readonly generation: number;
-  readonly phase: RotationPhase;
-  /** Numbers of the trusted roots; files root-N.crt, root-N.key, intermediate-N.crt, intermediate-N.key. */
-  readonly roots: readonly number[];
-  readonly active: number;
-  readonly switchedAtMs: number;
-}
-interface Chain {
-  readonly number: number;
-  readonly rootPem: string;
-  /** Absent when the operator keeps the root's key elsewhere. */
-  readonly rootKeyPem: string | undefined;
-  readonly intermediate: Signer;
-}
-/** A chain from outside; with the root's key an intermediate is made, else one must be given. */
-export interface SuppliedCa {
-  readonly rootCertPem: string;
-  readonly rootKeyPem: string | undefined;
-  readonly intermediate: Issuer | undefined;
-}
 export interface Issued {
   /** Leaf, then intermediate. */
   readonly chainPem: string;
@@ -46,59 +35,92 @@ export interface Issued {
 type UndatedLeaf = Omit<LeafPlan, "notAfterMs" | "notBeforeMs">;
 export interface AuthorityOptions {
   readonly trustDomain: string;
-  readonly files: StateFiles;
+  readonly store: CaStore;
   readonly now: () => number;
   readonly supplied?: SuppliedCa | undefined;
+}
+interface State {
+  readonly index: CaIndex;
+  readonly chains: ReadonlyMap<number, Chain>;
+  readonly jwt: { readonly keys: readonly JwtKey[]; readonly jwks: string; readonly signer: JwtSigner };
+  /** As stored, to tell what others changed and to write it again should it be removed. */
+  readonly files: CaFiles;
+}
+interface Change {
+  readonly index: CaIndex;
+  readonly put?: CaFiles;
+  readonly remove?: readonly string[];
 }
 
 export class Authority {
   readonly #options: AuthorityOptions;
-  #stored: Stored;
-  #chains: ReadonlyMap<number, Chain>;
-  #changed: () => void = () => {};
+  #supplied: SuppliedCa | undefined;
+  #state: State;
+  #turn: Promise<unknown> = Promise.resolve();
+  readonly #listeners = new Set<() => void>();
+  #revision = 1;
 
-  private constructor(options: AuthorityOptions, stored: Stored, chains: ReadonlyMap<number, Chain>) {
+  private constructor(options: AuthorityOptions, state: State) {
     this.#options = options;
-    this.#stored = stored;
-    this.#chains = chains;
+    this.#supplied = options.supplied;
+    this.#state = state;
   }
 
-  /** Loads what is on disk, or makes (or takes in) a first root. Throws StateError with one clear line. */
+  /** Loads what is stored, or makes (or takes in) a first root. Throws StateError with one clear line. */
   static async open(options: AuthorityOptions): Promise<Authority> {
-    const text = options.files.read("ca.json");
-    if (text === undefined) {
-      const chain = await Authority.#createChain(options, 1, options.supplied);
-      const stored: Stored = { version: 1, generation: 1, phase: "steady", roots: [1], active: 1, switchedAtMs: 0 };
-      options.files.write("ca.json", JSON.stringify(stored));
-      return new Authority(options, stored, new Map([[1, chain]]));
+    const { store } = options;
+    let files = await store.load();
+    if (!files.has(caIndexName)) {
+      const { supplied, trustDomain } = options;
+      const made = await createChain({ number: 1, supplied, trustDomain, nowMs: options.now() });
+      const index: CaIndex = { version: 1, generation: 1, phase: "steady", roots: [1], active: 1, switchedAtMs: 0 };
+      const jwtKeys = jwtKeysText(await firstJwtKeys(options.now()));
+      const put = new Map([...made, [jwtKeysName, jwtKeys], [caIndexName, JSON.stringify(index)]]);
+      // Of several replicas that begin together the first one's root is everybody's.
+      files = (await store.save({ put, remove: [] })) === "saved" ? put : await store.load();
     }
-    const stored = parseStored(text, options.files.dir);
-    const chains = new Map<number, Chain>();
-    for (const number of stored.roots) chains.set(number, await Authority.#loadChain(options, number));
-    const authority = new Authority(options, stored, chains);
+    const authority = new Authority(options, await stateOf(files, store.where));
     await authority.#adoptSupplied();
+    // One from before there were such keys.
+    await authority.renewJwtKeys();
     return authority;
   }
 
-  /** Called after every change of generation. */
+  /** Called after every change of generation or of the keys for JWTs. */
   onChange(changed: () => void): void {
-    this.#changed = changed;
+    this.#listeners.add(changed);
+  }
+  get isShared(): boolean {
+    return this.#options.store.isShared;
   }
   get generation(): number {
-    return this.#stored.generation;
+    return this.#state.index.generation;
+  }
+  /** Grows in this process with every change of generation or of the keys for JWTs. */
+  get revision(): number {
+    return this.#revision;
   }
   get phase(): RotationPhase {
-    return this.#stored.phase;
+    return this.#state.index.phase;
   }
   get activeRoot(): number {
-    return this.#stored.active;
+    return this.#state.index.active;
   }
   get switchedAtMs(): number {
-    return this.#stored.switchedAtMs;
+    return this.#state.index.switchedAtMs;
+  }
+  /** When the rotation under way began; 0 if that is not known. */
+  get begunAtMs(): number {
+    return this.#state.index.begunAtMs ?? 0;
   }
   /** One PEM certificate each; all of them are trusted. */
   get rootsPem(): readonly string[] {
-    return this.#stored.roots.flatMap((number) => this.#chains.get(number)?.rootPem ?? []);
+    const { index, chains } = this.#state;
+    return index.roots.flatMap((number) => chains.get(number)?.rootPem ?? []);
+  }
+  /** The keys that verify JWT-SVIDs, as a JSON Web Key Set. */
+  get jwks(): string {
+    return this.#state.jwt.jwks;
   }
   get intermediateNotAfterMs(): number {
     return this.#active().intermediate.notAfterMs;
@@ -109,9 +131,9 @@ export class Authority {
     readonly sha256: string;
     readonly notAfterMs: number;
   }[] {
-    return [...this.#chains.values()].map((chain) => ({
+    return [...this.#state.chains.values()].map((chain) => ({
       number: chain.number,
-      active: chain.number === this.#stored.active,
+      active: chain.number === this.#state.index.active,
       sha256: fingerprint(chain.rootPem),
       notAfterMs: Date.parse(new X509Certificate(chain.rootPem).validTo),
     }));
@@ -124,8 +146,9 @@ export class Authority {
   }
 
   #active(): Chain {
-    const chain = this.#chains.get(this.#stored.active);
-    if (chain === undefined) throw new StateError(`ca.json names root ${this.#stored.active}, which is not there`);
+    const { index, chains } = this.#state;
+    const chain = chains.get(index.active);
+    if (chain === undefined) throw new StateError(`${caIndexName} names root ${index.active}, which is not there`);
     return chain;
   }
 
@@ -139,14 +162,14 @@ export class Authority {
    * of a rotation yet (it was away, or its connection is older) still gets through to hear of it.
    */
   issueForServer(plan: UndatedLeaf, lifeMs: number, skewMs: number): Promise<Issued> {
-    const chain = this.#chains.get(Math.min(...this.#stored.roots)) ?? this.#active();
-    return this.#sign(chain, plan, lifeMs, skewMs);
+    const { index, chains } = this.#state;
+    return this.#sign(chains.get(Math.min(...index.roots)) ?? this.#active(), plan, lifeMs, skewMs);
   }
 
   async #sign({ intermediate, number }: Chain, plan: UndatedLeaf, lifeMs: number, skewMs: number): Promise<Issued> {
     const now = this.#options.now();
     const notAfterMs = Math.min(now + lifeMs, intermediate.notAfterMs - 1000);
-    const leaf = await makeLeaf(intermediate, { ...plan, notBeforeMs: now - skewMs, notAfterMs });
+    const leaf = await signLeaf(intermediate, { ...plan, notBeforeMs: now - skewMs, notAfterMs });
     return {
       chainPem: leaf + intermediate.certPem,
       notAfterMs: Math.floor(notAfterMs / 1000) * 1000,
@@ -154,164 +177,158 @@ export class Authority {
     };
   }
 
+  issueJwt(plan: Omit<JwtPlan, "issuedMs">): { readonly token: string; readonly notAfterMs: number } {
+    return this.#state.jwt.signer.sign({ ...plan, issuedMs: this.#options.now() });
+  }
+
+  /** The subject of a JWT that is ours, or why it is not. */
+  jwtSubject(token: string, audience: string): Result<string, string> {
+    return this.#state.jwt.signer.subjectOf(token, audience, this.#options.now());
+  }
+
+  /** The next key for JWTs when it is time; true if there is one. */
+  async renewJwtKeys(): Promise<boolean> {
+    const { now } = this.#options;
+    if ((await rotatedJwtKeys(this.#state.jwt.keys, now())) === undefined) return false;
+    const renewed = await this.#change(async ({ index, jwt }) => {
+      const keys = await rotatedJwtKeys(jwt.keys, now());
+      return keys === undefined ? err("not due") : ok({ index, put: new Map([[jwtKeysName, jwtKeysText(keys)]]) });
+    });
+    return renewed.ok;
+  }
+
   /** The operator's files name a root that is not trusted yet: the next rotation takes it in. */
   get suppliedIsWaiting(): boolean {
-    const { supplied } = this.#options;
-    if (supplied === undefined) return false;
-    const wanted = fingerprint(supplied.rootCertPem);
-    return ![...this.#chains.values()].some((chain) => fingerprint(chain.rootPem) === wanted);
+    if (this.#supplied === undefined) return false;
+    const wanted = fingerprint(this.#supplied.rootCertPem);
+    return ![...this.#state.chains.values()].some((chain) => fingerprint(chain.rootPem) === wanted);
+  }
+
+  /** What the operator supplies has changed. A new intermediate of the active root is used from now on. Throws StateError if it is no good. */
+  supply(supplied: SuppliedCa | undefined): Promise<void> {
+    this.#supplied = supplied;
+    return this.#adoptSupplied();
   }
 
   /** A second root that everybody trusts from now on and nobody is signed by yet: the supplied one if it is new, else a fresh one. */
-  async beginRotation(): Promise<Result<void, string>> {
-    if (this.#stored.phase !== "steady")
-      return err(`a rotation is under way (${this.#stored.phase}): switch or finish it first`);
-    const number = Math.max(...this.#stored.roots) + 1;
-    const chain = await Authority.#createChain(
-      this.#options,
-      number,
-      this.suppliedIsWaiting ? this.#options.supplied : undefined,
-    );
-    this.#save(
-      { ...this.#stored, phase: "both-trusted", roots: [...this.#stored.roots, number] },
-      new Map([...this.#chains, [number, chain]]),
-    );
-    return ok(undefined);
+  beginRotation(): Promise<Result<void, string>> {
+    return this.#change(async ({ index }) => {
+      if (index.phase !== "steady") return err(`a rotation is under way (${index.phase}): switch or finish it first`);
+      const number = Math.max(...index.roots) + 1;
+      const { trustDomain, now } = this.#options;
+      const supplied = this.suppliedIsWaiting ? this.#supplied : undefined;
+      const put = await createChain({ number, supplied, trustDomain, nowMs: now() });
+      const roots = [...index.roots, number];
+      return ok({ index: { ...next(index), phase: "both-trusted", roots, begunAtMs: now() }, put });
+    });
   }
 
   /** From now on the new root signs. */
-  switchRoot(): Result<void, string> {
-    if (this.#stored.phase !== "both-trusted")
-      return err(`nothing to switch to (${this.#stored.phase}): begin a rotation first`);
-    const active = Math.max(...this.#stored.roots);
-    this.#save({ ...this.#stored, phase: "switched", active, switchedAtMs: this.#options.now() }, this.#chains);
-    return ok(undefined);
+  switchRoot(): Promise<Result<void, string>> {
+    return this.#change(async ({ index }) => {
+      if (index.phase !== "both-trusted") return err(`nothing to switch to (${index.phase}): begin a rotation first`);
+      const active = Math.max(...index.roots);
+      return ok({ index: { ...next(index), phase: "switched", active, switchedAtMs: this.#options.now() } });
+    });
   }
 
   /** The old root is no longer trusted and its key is removed. */
-  finishRotation(): Result<void, string> {
-    if (this.#stored.phase !== "switched")
-      return err(`nothing to finish (${this.#stored.phase}): begin and switch first`);
-    const gone = this.#stored.roots.filter((number) => number !== this.#stored.active);
-    const chains = new Map([...this.#chains].filter(([number]) => !gone.includes(number)));
-    this.#save({ ...this.#stored, phase: "steady", roots: [this.#stored.active] }, chains);
-    for (const number of gone) for (const name of filesOf(number)) this.#options.files.remove(name);
-    return ok(undefined);
+  finishRotation(): Promise<Result<void, string>> {
+    return this.#change(async ({ index, files }) => {
+      if (index.phase !== "switched") return err(`nothing to finish (${index.phase}): begin and switch first`);
+      const gone = index.roots.filter((number) => number !== index.active);
+      const remove = [...files.keys()].filter((name) => gone.some((number) => name.includes(`-${number}.`)));
+      return ok({ index: { ...next(index), phase: "steady", roots: [index.active] }, remove });
+    });
   }
 
   /** A new intermediate when the old one nears its end; false when it does not, or the root's key is not here. */
   async renewIntermediate(beforeEndMs: number): Promise<boolean> {
-    const chain = this.#active();
-    if (chain.intermediate.notAfterMs - this.#options.now() > beforeEndMs || chain.rootKeyPem === undefined)
-      return false;
-    const root = await loadSigner({ certPem: chain.rootPem, keyPem: chain.rootKeyPem });
-    const issuer = await makeIntermediate(root, this.#options.trustDomain, this.#options.now());
-    writeIssuer(this.#options.files, `intermediate-${chain.number}`, issuer);
-    this.#chains = new Map([...this.#chains, [chain.number, { ...chain, intermediate: await loadSigner(issuer) }]]);
-    return true;
-  }
-
-  #save(stored: Stored, chains: ReadonlyMap<number, Chain>): void {
-    const next = { ...stored, generation: stored.generation + 1 };
-    this.#options.files.write("ca.json", JSON.stringify(next));
-    this.#stored = next;
-    this.#chains = chains;
-    this.#changed();
-  }
-
-  /** A renewed intermediate in the operator's files (cert-manager, a mounted Secret) takes the place of the stored one. */
-  async #adoptSupplied(): Promise<void> {
-    const { supplied, files } = this.#options;
-    if (supplied?.intermediate === undefined) return;
-    const chain = this.#active();
-    if (fingerprint(supplied.rootCertPem) !== fingerprint(chain.rootPem)) return;
-    if (fingerprint(supplied.intermediate.certPem) === fingerprint(chain.intermediate.certPem)) return;
-    const intermediate = await checkedIntermediate(supplied.intermediate, supplied.rootCertPem);
-    writeIssuer(files, `intermediate-${chain.number}`, supplied.intermediate);
-    this.#chains = new Map([...this.#chains, [chain.number, { ...chain, intermediate }]]);
-  }
-
-  static async #createChain(
-    options: AuthorityOptions,
-    number: number,
-    supplied: SuppliedCa | undefined,
-  ): Promise<Chain> {
-    const { files, trustDomain } = options;
-    const root =
-      supplied === undefined
-        ? await makeRoot(trustDomain, options.now())
-        : { certPem: supplied.rootCertPem, keyPem: supplied.rootKeyPem };
-    const issuer = supplied?.intermediate ?? (await intermediateUnder(root, trustDomain, options.now()));
-    const intermediate = await checkedIntermediate(issuer, root.certPem);
-    files.write(`root-${number}.crt`, root.certPem);
-    if (root.keyPem !== undefined) files.write(`root-${number}.key`, root.keyPem);
-    writeIssuer(files, `intermediate-${number}`, issuer);
-    return { number, rootPem: root.certPem, rootKeyPem: root.keyPem, intermediate };
-  }
-
-  static async #loadChain(options: AuthorityOptions, number: number): Promise<Chain> {
-    const { files } = options;
-    const [rootCert = "", rootKey = "", cert = "", key = ""] = filesOf(number);
-    const need = (name: string): string => {
-      const text = files.read(name);
-      if (text === undefined)
-        throw new StateError(
-          `state file ${files.dir}/${name} is missing: restore it from a backup, or remove the folder to start a new CA`,
-        );
-      return text;
+    const { trustDomain, now } = this.#options;
+    const isDue = (): boolean => {
+      const { intermediate, rootKeyPem } = this.#active();
+      return intermediate.notAfterMs - now() <= beforeEndMs && rootKeyPem !== undefined;
     };
-    const rootPem = need(rootCert);
-    const intermediate = await checkedIntermediate({ certPem: need(cert), keyPem: need(key) }, rootPem);
-    return { number, rootPem, rootKeyPem: files.read(rootKey), intermediate };
+    if (!isDue()) return false;
+    const renewed = await this.#change(async ({ index }) =>
+      isDue() ? ok({ index, put: await renewedIntermediate(this.#active(), trustDomain, now()) }) : err("not due"),
+    );
+    return renewed.ok;
+  }
+
+  /**
+   * Takes in what other controllers wrote; true if there was something. A store that has been emptied is filled again: without it the
+   * next start would begin a new CA that nobody trusts. Throws StateError.
+   */
+  reload(): Promise<boolean> {
+    return this.#inTurn(async () => {
+      const { store } = this.#options;
+      const files = await store.load();
+      if (!files.has(caIndexName)) {
+        await store.save({ put: this.#state.files, remove: [] });
+        return true;
+      }
+      if (isSame(files, this.#state.files)) return false;
+      this.#take(await stateOf(files, store.where));
+      return true;
+    });
+  }
+
+  #take(state: State): void {
+    const before = this.#state;
+    this.#state = state;
+    if (state.index.generation === before.index.generation && state.jwt.jwks === before.jwt.jwks) return;
+    this.#revision += 1;
+    for (const changed of this.#listeners) changed();
+  }
+
+  /** One change at a time, upon what is stored. */
+  #change(make: (state: State) => Promise<Result<Change, string>>): Promise<Result<void, string>> {
+    return this.#inTurn(async () => {
+      const { store } = this.#options;
+      const made = await make(this.#state);
+      if (!made.ok) return made;
+      const { index, put = new Map<string, string>(), remove = [] } = made.value;
+      const written = new Map([...put, [caIndexName, JSON.stringify(index)]]);
+      if ((await store.save({ put: written, remove })) === "changed") {
+        this.#take(await stateOf(await store.load(), store.where));
+        return err("another controller changed the CA meanwhile: look at it and try again");
+      }
+      const files = new Map([...this.#state.files, ...written]);
+      for (const name of remove) files.delete(name);
+      this.#take(await stateOf(files, store.where));
+      return ok(undefined);
+    });
+  }
+  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(run);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+
+  /** A renewed intermediate of the operator's (cert-manager, a mounted Secret) takes the place of the stored one. */
+  async #adoptSupplied(): Promise<void> {
+    const intermediate = this.#supplied?.intermediate;
+    const root = this.#supplied?.rootCertPem;
+    if (intermediate === undefined || root === undefined) return;
+    await this.#change(async ({ index }) => {
+      const chain = this.#active();
+      if (fingerprint(root) !== fingerprint(chain.rootPem)) return err("another root");
+      if (fingerprint(intermediate.certPem) === fingerprint(chain.intermediate.certPem)) return err("known");
+      return ok({ index, put: await intermediateFiles(chain.number, intermediate, root) });
+    });
   }
 }
 
-const filesOf = (number: number): readonly string[] => [
-  `root-${number}.crt`,
-  `root-${number}.key`,
-  `intermediate-${number}.crt`,
-  `intermediate-${number}.key`,
-];
+const next = (index: CaIndex): CaIndex => ({ ...index, generation: index.generation + 1 });
+const isSame = (a: CaFiles, b: CaFiles): boolean =>
+  a.size === b.size && [...a].every(([name, text]) => b.get(name) === text);
 
-function writeIssuer(files: StateFiles, name: string, issuer: Issuer): void {
-  files.write(`${name}.key`, issuer.keyPem);
-  files.write(`${name}.crt`, issuer.certPem);
-}
-
-async function intermediateUnder(
-  root: { readonly certPem: string; readonly keyPem: string | undefined },
-  trustDomain: string,
-  nowMs: number,
-): Promise<Issuer> {
-  if (root.keyPem === undefined)
-    throw new StateError("the root is supplied without its key, so an intermediate with its key must be supplied too");
-  return makeIntermediate(await loadSigner({ certPem: root.certPem, keyPem: root.keyPem }), trustDomain, nowMs);
-}
-
-async function checkedIntermediate(issuer: Issuer, rootPem: string): Promise<Signer> {
-  const signer = await loadSigner(issuer).catch((error: Error) => {
-    throw new StateError(`the intermediate certificate cannot be used: ${error.message}`);
-  });
-  const root = new X509Certificate(rootPem);
-  if (!signer.certificate.checkIssued(root) || !signer.certificate.verify(root.publicKey)) {
-    throw new StateError("the intermediate certificate is not signed by the root");
-  }
-  return signer;
-}
-
-function parseStored(text: string, dir: string): Stored {
-  try {
-    const value = JSON.parse(text) as Stored;
-    const isFine =
-      value.version === 1 &&
-      Number.isInteger(value.generation) &&
-      Array.isArray(value.roots) &&
-      value.roots.includes(value.active);
-    if (isFine) return value;
-  } catch {
-    // Told below.
-  }
-  throw new StateError(
-    `state file ${dir}/ca.json is damaged: restore it from a backup, or remove the folder to start a new CA`,
-  );
+async function stateOf(files: CaFiles, where: string): Promise<State> {
+  const index = parseCaIndex(files.get(caIndexName) ?? "", where);
+  const chains = new Map<number, Chain>();
+  for (const number of index.roots) chains.set(number, await loadChain(files, number, where));
+  const text = files.get(jwtKeysName);
+  const keys = text === undefined ? [] : parseJwtKeys(text, where);
+  return { index, chains, files, jwt: { keys, jwks: jwksOf(keys), signer: new JwtSigner(keys) } };
 }

@@ -10,6 +10,7 @@ import {
   X509Certificate,
 } from "node:crypto";
 import { promisify } from "node:util";
+import { keyIdentifier, serialBytes } from "./leaf.ts";
 import { x509 } from "./x509.ts";
 
 const makeKeyPair = promisify(generateKeyPair);
@@ -24,7 +25,11 @@ export interface Signer {
   readonly notAfterMs: number;
   readonly parsed: x509.X509Certificate;
   readonly key: CryptoKey;
+  readonly privateKey: KeyObject;
   readonly algorithm: SigningAlgorithm;
+  /** Name of the issuer in what it signs, DER, and the identifier of its key there. */
+  readonly subjectDer: Uint8Array;
+  readonly keyId: Uint8Array;
 }
 type SigningAlgorithm = { readonly name: string; readonly hash: string };
 
@@ -73,21 +78,20 @@ export async function loadSigner(issuer: Issuer): Promise<Signer> {
     false,
     ["sign"],
   );
+  const parsed = new x509.X509Certificate(certificate.raw);
+  const own = parsed.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId;
   return {
     certificate,
     certPem: certificate.toString(),
     notAfterMs: Date.parse(certificate.validTo),
-    parsed: new x509.X509Certificate(certificate.raw),
+    parsed,
     key: imported as unknown as CryptoKey,
+    privateKey: key,
     algorithm: algorithm.sign,
+    subjectDer: new Uint8Array(parsed.subjectName.toArrayBuffer()),
+    // What its own certificate says: verifiers compare the two.
+    keyId: own === undefined ? keyIdentifier(new Uint8Array(parsed.publicKey.rawData)) : Buffer.from(own, "hex"),
   };
-}
-
-/** Positive, 127 random bits (CA/Browser forum wants 64). */
-function serialNumber(): string {
-  const bytes = randomBytes(16);
-  bytes[0] = ((bytes[0] ?? 0) & 0x7f) | 0x40;
-  return bytes.toString("hex");
 }
 
 const keyCertSign = x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign;
@@ -113,7 +117,7 @@ async function sign(
   const keyIds: Extension[] = [await x509.SubjectKeyIdentifierExtension.create(plan.publicKey)];
   if (issuer !== undefined) keyIds.push(await x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey));
   const certificate = await x509.X509CertificateGenerator.create({
-    serialNumber: serialNumber(),
+    serialNumber: serialBytes().toString("hex"),
     subject: plan.subject,
     issuer: issuer?.subject ?? plan.subject,
     notBefore: new Date(plan.notBeforeMs),
@@ -172,42 +176,6 @@ export async function makeIntermediate(root: Signer, trustDomain: string, nowMs:
     root.parsed,
   );
   return { certPem, keyPem };
-}
-
-export interface LeafPlan {
-  /** SubjectPublicKeyInfo, DER. */
-  readonly publicKey: Uint8Array;
-  readonly uri: string;
-  /** Further names, for servers. */
-  readonly dns?: readonly string[];
-  readonly ips?: readonly string[];
-  readonly notBeforeMs: number;
-  readonly notAfterMs: number;
-}
-
-/** X.509-SVID leaf: one URI, no subject (so the SAN is critical, RFC 5280 §4.2.1.6), digitalSignature, client and server. */
-export async function makeLeaf(issuer: Signer, plan: LeafPlan): Promise<string> {
-  const names = [
-    { type: "url" as const, value: plan.uri },
-    ...(plan.dns ?? []).map((value) => ({ type: "dns" as const, value })),
-    ...(plan.ips ?? []).map((value) => ({ type: "ip" as const, value })),
-  ];
-  return sign(
-    {
-      subject: "",
-      publicKey: new x509.PublicKey(new Uint8Array(plan.publicKey)),
-      notBeforeMs: plan.notBeforeMs,
-      notAfterMs: plan.notAfterMs,
-      extensions: [
-        new x509.BasicConstraintsExtension(false, undefined, true),
-        new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-        new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
-        new x509.SubjectAlternativeNameExtension(names, true),
-      ],
-    },
-    issuer,
-    issuer.parsed,
-  );
 }
 
 /** SubjectPublicKeyInfo of a private key. */

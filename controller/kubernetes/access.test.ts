@@ -7,12 +7,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { systemClock } from "../../agent/base/clock.ts";
+import { createApiClient } from "../../agent/kubernetes/client.ts";
 import { FakeKubernetes } from "../../test/kit/fake-kubernetes.ts";
 import { readConfig } from "../config.ts";
 import { makeKey } from "../issue/pki.ts";
 import { x509 } from "../issue/x509.ts";
 import { openAccess } from "./access.ts";
-import { createApiClient } from "./client.ts";
 
 function folder(): { readonly dir: string } & Disposable {
   const dir = mkdtempSync(join(tmpdir(), "fairlead-access-"));

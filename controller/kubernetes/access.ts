@@ -1,13 +1,12 @@
-// How the API server is reached: from a kubeconfig, or from the service account of the pod that we run in. The only file that
-// imports @kubernetes/client-node, which reads credentials of every sort (files, plugins, OIDC) and tokens anew as they rotate.
+// How the API server is reached: from a kubeconfig, or from the service account of the pod that we run in. Of the controller the only
+// file that imports @kubernetes/client-node, which reads credentials of every sort (files, plugins, OIDC) and tokens anew as they rotate.
 // It costs about 80 MB and 0.7 s to load, so whoever needs no cluster must not import this file.
-import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { Agent as HttpAgent } from "node:http";
-import { type Agent, Agent as HttpsAgent, type RequestOptions } from "node:https";
+import type { Agent, RequestOptions } from "node:https";
 import { KubeConfig } from "@kubernetes/client-node";
 import { messageOf } from "../../agent/base/log.ts";
 import { err, ok, type Result } from "../../agent/base/result.ts";
+import { type ApiAccess, Connections } from "../../agent/kubernetes/access.ts";
 
 export interface AccessOptions {
   /** undefined: the service account of the pod. */
@@ -16,16 +15,6 @@ export interface AccessOptions {
   readonly context: string | undefined;
   /** Where a pod finds its service account; tests have one of their own. */
   readonly serviceAccountDir?: string;
-}
-export interface ApiAccess {
-  /** "https://10.96.0.1:443", perhaps with a path. */
-  readonly server: URL;
-  /** Namespace of the context or of our own pod. */
-  readonly namespace: string | undefined;
-  /** Credentials and connections for the next request. @throws Error when a file cannot be read or a plugin fails */
-  options(): Promise<Pick<RequestOptions, "headers" | "agent">>;
-  /** Closes connections that are kept for later. */
-  close(): void;
 }
 
 const serviceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -53,16 +42,20 @@ export function openAccess(options: AccessOptions): Result<ApiAccess, string> {
       config.setCurrentContext(options.context);
     }
   }
-  return accessOf(config, options.kubeconfig === undefined ? "KUBERNETES_SERVICE_HOST" : "FAIRLEAD_KUBECONFIG");
+  const file = options.kubeconfig === undefined ? "KUBERNETES_SERVICE_HOST" : "FAIRLEAD_KUBECONFIG";
+  return accessOf(config, { file, context: "FAIRLEAD_KUBE_CONTEXT" });
 }
 
-function accessOf(config: KubeConfig, variable: string): Result<ApiAccess, string> {
+/** What a kubeconfig's chosen context says. `named`: by which settings the user names file and context, for errors. */
+export function accessOf(
+  config: KubeConfig,
+  named: { readonly file: string; readonly context: string },
+): Result<ApiAccess, string> {
+  const variable = named.file;
   const cluster = config.getCurrentCluster();
   const context = config.getContextObject(config.getCurrentContext());
   if (cluster === null)
-    return err(
-      `${variable}: no cluster is chosen: set current-context, or FAIRLEAD_KUBE_CONTEXT to one of its contexts`,
-    );
+    return err(`${variable}: no cluster is chosen: set current-context, or ${named.context} to one of its contexts`);
   const server = URL.parse(cluster.server);
   if (server === null || !/^https?:$/.test(server.protocol))
     return err(`${variable}: the server "${cluster.server}" is not an address: write https://HOST:PORT`);
@@ -86,43 +79,4 @@ function accessOf(config: KubeConfig, variable: string): Result<ApiAccess, strin
     },
     close: () => connections.close(),
   });
-}
-
-/** One pool of connections for as long as certificates and keys stay the same. */
-class Connections {
-  readonly #isTls: boolean;
-  #agent: HttpAgent | undefined;
-  #key = "";
-
-  constructor(isTls: boolean) {
-    this.#isTls = isTls;
-  }
-
-  of(given: RequestOptions): Agent {
-    const { ca, cert, key, passphrase, servername, rejectUnauthorized } = given;
-    const hash = createHash("sha256");
-    for (const part of [ca, cert, key, passphrase, servername, rejectUnauthorized]) hash.update(`${String(part)}\0`);
-    const fingerprint = hash.digest("hex");
-    if (this.#agent === undefined || this.#key !== fingerprint) {
-      // What still uses the old ones ends by itself: the new ones take only what comes.
-      this.#agent = this.#isTls
-        ? new HttpsAgent({
-            ca,
-            cert,
-            key,
-            passphrase,
-            servername,
-            rejectUnauthorized,
-            keepAlive: true,
-            maxFreeSockets: 4,
-          })
-        : new HttpAgent({ keepAlive: true, maxFreeSockets: 4 });
-      this.#key = fingerprint;
-    }
-    return this.#agent as Agent;
-  }
-  close(): void {
-    this.#agent?.destroy();
-    this.#agent = undefined;
-  }
 }

@@ -1,119 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { silentLogger } from "../../agent/base/log.ts";
-import { seededRandom } from "../../agent/base/random.ts";
-import { createFakeClock, type FakeClock } from "../../test/kit/fake-clock.ts";
 import { FakeKubernetes, type Mishap } from "../../test/kit/fake-kubernetes.ts";
-import { type ApiClient, createApiClient } from "../kubernetes/client.ts";
-import { Election, type ElectionOptions } from "./election.ts";
+import { leaders, pass, Replica, stepMs } from "../../test/kit/replicas.ts";
 
 const collection = "/apis/coordination.k8s.io/v1/leases";
-const stepMs = 500;
-
-/** One replica with a clock of its own, which may stand still while others go on. */
-class Replica {
-  readonly name: string;
-  readonly clock: FakeClock = createFakeClock();
-  readonly election: Election;
-  readonly changes: string[] = [];
-  readonly #api: ApiClient;
-  #pending = 0;
-  isPaused = false;
-  isDead = false;
-  /** What becomes of its requests. */
-  mishap: "lost" | "unheard" | "late" | undefined;
-  /** Time that has passed without any timer having run yet. */
-  skippedMs = 0;
-
-  constructor(fake: FakeKubernetes, name: string, options: Partial<ElectionOptions> = {}) {
-    this.name = name;
-    const api = createApiClient(fake.access(), this.clock);
-    this.#api = {
-      ...api,
-      send: async (request) => {
-        this.#pending += 1;
-        try {
-          // Dead processes ask nobody; a lost request does not arrive, an unheard one is carried out without an answer.
-          if (this.isDead || this.mishap === "lost") return { ok: false, error: { kind: "network", message: "lost" } };
-          const answer = await api.send(request);
-          if (this.mishap === "late") this.skippedMs += 8_000;
-          return this.mishap === "unheard" ? { ok: false, error: { kind: "timeout", message: "no answer" } } : answer;
-        } finally {
-          this.#pending -= 1;
-        }
-      },
-    };
-    const changed = (what: string): void => void this.changes.push(what);
-    this.election = new Election(
-      {
-        namespace: "mesh",
-        name: "controller",
-        identity: name,
-        durationMs: 10_000,
-        renewMs: 7_000,
-        retryMs: 2_000,
-        ...options,
-      },
-      {
-        api: this.#api,
-        clock: { ...this.clock, monotonicMs: () => this.clock.monotonicMs() + this.skippedMs },
-        random: seededRandom(name.charCodeAt(0)),
-        log: silentLogger,
-        meter: { leading: () => {}, changed, failed: () => {} },
-      },
-    );
-    this.election.start();
-  }
-  /** Lets time pass. For a process that was stopped it has passed as well, though none of its timers has run. */
-  async pass(ms: number): Promise<void> {
-    if (this.isPaused) {
-      this.skippedMs += ms;
-      return;
-    }
-    await this.clock.advanceAsync(ms);
-    await this.settled();
-  }
-  async settled(): Promise<void> {
-    for (;;) {
-      // Answers come within milliseconds, so nothing is slept through in between.
-      while (this.#pending > 0) await new Promise((resolve) => setImmediate(resolve));
-      await this.clock.advanceAsync(0);
-      if (this.#pending === 0) return;
-    }
-  }
-  /** As it would find when it asks before a write: a process that stands still writes nothing. */
-  get writes(): boolean {
-    return !this.isPaused && !this.isDead && this.election.isLeading;
-  }
-  async stop(): Promise<void> {
-    const stopped = this.election.stop();
-    let isStopped = false;
-    void stopped.then(() => {
-      isStopped = true;
-    });
-    while (!isStopped) {
-      await this.clock.advanceAsync(10);
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-    this.#api.close();
-  }
-}
-async function pass(replicas: readonly Replica[], ms: number, check: () => void = () => {}): Promise<void> {
-  for (let passed = 0; passed < ms; passed += stepMs) {
-    for (const replica of replicas) {
-      await replica.pass(stepMs);
-      check();
-    }
-  }
-}
-const leaders = (replicas: readonly Replica[]): readonly string[] =>
-  replicas.filter((replica) => replica.writes).map((replica) => replica.name);
 const leaseOf = (fake: FakeKubernetes) => fake.get(collection, "mesh", "controller");
 
 test("[DIS-8] of several replicas one leads; it renews, and its record is what other tools expect", async () => {
   await using fake = await FakeKubernetes.start();
-  const replicas = ["a", "b", "c"].map((name) => new Replica(fake, name));
+  const replicas = ["a", "b", "c"].map((name) => new Replica(fake.access(), name));
   await pass(replicas, 3_000);
   const [leader = ""] = leaders(replicas);
   assert.equal(leaders(replicas).length, 1);
@@ -136,7 +32,7 @@ test("[DIS-8] of several replicas one leads; it renews, and its record is what o
 
 test("[DIS-8] a leader that is killed is followed within 15 seconds, one that stops gives way at once", async () => {
   await using fake = await FakeKubernetes.start();
-  const replicas = ["a", "b", "c"].map((name) => new Replica(fake, name));
+  const replicas = ["a", "b", "c"].map((name) => new Replica(fake.access(), name));
   await pass(replicas, 3_000);
   for (const turn of [1, 2]) {
     const [name] = leaders(replicas);
@@ -164,10 +60,10 @@ test("[DIS-8] a leader that is killed is followed within 15 seconds, one that st
 
 test("[DIS-8] without an API server the leader stops by its own clock before anybody else may begin", async () => {
   await using fake = await FakeKubernetes.start();
-  const a = new Replica(fake, "a");
+  const a = new Replica(fake.access(), "a");
   await pass([a], 3_000);
   assert.ok(a.writes);
-  const b = new Replica(fake, "b");
+  const b = new Replica(fake.access(), "b");
   let over = 0;
   a.election.onLead((signal) => signal.addEventListener("abort", () => over++));
   a.mishap = "lost";
@@ -190,7 +86,7 @@ test("[DIS-8] without an API server the leader stops by its own clock before any
 
 test("[DIS-8] a process that stood still knows it before any of its timers has run; an answer that comes too late is none", async () => {
   await using fake = await FakeKubernetes.start();
-  const a = new Replica(fake, "a");
+  const a = new Replica(fake.access(), "a");
   await pass([a], 3_000);
   assert.ok(a.writes);
   a.skippedMs += 7_000;
@@ -213,7 +109,7 @@ test("[DIS-8] a process that stood still knows it before any of its timers has r
 
 test("[DIS-8] a lease that somebody edits, removes or fills with nonsense is taken or left, never misread", async () => {
   await using fake = await FakeKubernetes.start();
-  const a = new Replica(fake, "a");
+  const a = new Replica(fake.access(), "a");
   await pass([a], 3_000);
   assert.ok(a.writes);
   fake.put(collection, {
@@ -269,7 +165,7 @@ test("[DIS-8] whatever is paused, cut off or killed: never two that would write,
     fc.asyncProperty(fc.array(act, { maxLength: 25 }), async (acts) => {
       await using fake = await FakeKubernetes.start();
       let born = 0;
-      const make = (): Replica => new Replica(fake, `${"abc"[born % 3]}${++born}`);
+      const make = (): Replica => new Replica(fake.access(), `${"abc"[born % 3]}${++born}`);
       const replicas = [make(), make(), make()];
       const alone = (): void => assert.ok(leaders(replicas).length <= 1, leaders(replicas).join());
       for (const each of acts) {

@@ -5,8 +5,8 @@
 import type { Clock } from "../../agent/base/clock.ts";
 import type { Logger } from "../../agent/base/log.ts";
 import type { Random } from "../../agent/base/random.ts";
-import type { ApiClient } from "../kubernetes/client.ts";
-import { type ApiFault, faultLabel, isConflict, isMissing, showFault } from "../kubernetes/fault.ts";
+import type { ApiClient } from "../../agent/kubernetes/client.ts";
+import { type ApiFault, faultLabel, isConflict, isMissing, showFault } from "../../agent/kubernetes/fault.ts";
 import { type LeaseRecord, readLease, writeLease } from "./record.ts";
 
 export interface ElectionOptions {

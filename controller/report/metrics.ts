@@ -15,6 +15,9 @@ export interface ControllerMetrics {
   readonly joins: CounterMetric<"outcome">;
   readonly certificates: CounterMetric<"kind" | "outcome">;
   readonly issueSeconds: HistogramMetric<never>;
+  readonly ztunnels: GaugeMetric<never>;
+  readonly tokenReviews: CounterMetric<"outcome">;
+  readonly callersRefused: CounterMetric<"reason">;
   readonly rotationFailures: CounterMetric<"what">;
 }
 
@@ -71,19 +74,34 @@ export function controllerMetrics(metrics: Metrics): ControllerMetrics {
     }),
     streams: metrics.counter({
       name: "fairlead_discovery_streams_total",
-      help: "Streams by outcome",
+      help: "Streams by outcome: accepted, refused, behind (ended because the agent did not answer while too much changed)",
       labels: ["outcome"],
     }),
     joins: metrics.counter({ name: "fairlead_joins_total", help: "Join attempts by outcome", labels: ["outcome"] }),
     certificates: metrics.counter({
       name: "fairlead_certificates_total",
-      help: "Certificate requests by kind (workload, node) and outcome",
+      help: "Certificate requests by kind (workload, node, jwt) and outcome",
       labels: ["kind", "outcome"],
     }),
     issueSeconds: metrics.histogram(
       { name: "fairlead_certificate_issue_seconds", help: "Time to answer a certificate request", labels: [] },
       [0.001, 0.005, 0.02, 0.1, 0.5, 2],
     ),
+    ztunnels: metrics.gauge({
+      name: "fairlead_controller_ztunnels_connected",
+      help: "Open discovery streams of ztunnels",
+      labels: [],
+    }),
+    tokenReviews: metrics.counter({
+      name: "fairlead_token_reviews_total",
+      help: "Service account tokens looked at (authenticated, refused, failed: the API server could not say; cached)",
+      labels: ["outcome"],
+    }),
+    callersRefused: metrics.counter({
+      name: "fairlead_callers_refused_total",
+      help: "Calls refused for their token, by reason",
+      labels: ["reason"],
+    }),
     rotationFailures: metrics.counter({
       name: "fairlead_rotation_failures_total",
       help: "Renewals of the controller's own certificates that failed",

@@ -1,4 +1,4 @@
-// Who calls: the node named in a verified client certificate, or nobody.
+// What a call shows of its caller: the node named in a verified client certificate, and a bearer token that is yet to be checked.
 import { type ServerUnaryCall, status } from "@grpc/grpc-js";
 import { type NodeName, parseSpiffeId, partsOf, type TrustDomain } from "../../agent/api/names.ts";
 import { err, ok, type Result } from "../../agent/base/result.ts";
@@ -8,7 +8,9 @@ export interface CallFault {
   readonly code: number;
   readonly message: string;
 }
-type AnyCall = Pick<ServerUnaryCall<unknown, unknown>, "getAuthContext" | "getPeer"> | DiscoveryCall;
+export type AnyCall =
+  | Pick<ServerUnaryCall<unknown, unknown>, "getAuthContext" | "getPeer" | "metadata">
+  | DiscoveryCall;
 
 /** The certificate was checked by TLS (chain, dates, purpose); here only its name is read. */
 export function callingNode(call: AnyCall, trustDomains: readonly TrustDomain[]): Result<NodeName, CallFault> {
@@ -28,4 +30,11 @@ export function callingNode(call: AnyCall, trustDomains: readonly TrustDomain[])
     return err({ code: status.PERMISSION_DENIED, message: `${only} is not a node of this mesh` });
   }
   return ok(parts.node);
+}
+
+/** The token of "authorization: Bearer TOKEN" (RFC 6750 §2.1); undefined when there is none or more than one. */
+export function bearerToken(call: AnyCall): string | undefined {
+  const [only, ...more] = call.metadata.get("authorization");
+  if (typeof only !== "string" || more.length > 0) return undefined;
+  return /^bearer +([^ ]+)$/i.exec(only.trim())?.[1];
 }

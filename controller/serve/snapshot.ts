@@ -1,84 +1,145 @@
-// Every resource for agents as bytes with a version; tells listeners which names changed. Versions are hashes of the content,
-// so an agent that comes back (also to another or a restarted controller) gets only what differs.
+// Every resource for agents as bytes with a version, in the order of their last changes. Versions are hashes of the content, so an agent that
+// comes back (also to another or a restarted controller) gets only what differs. An agent that takes all of a type is at a position in the
+// order of changes, and needs no record of its own for each resource; a resource is encoded once for all agents.
 import { createHash } from "node:crypto";
-import { codecs, encodeResource, type MeshResource, resourceKinds, resourceName } from "../../agent/api/resources.ts";
+import { encodeEntry, type Versioned } from "./response.ts";
 
-export interface Versioned {
-  readonly version: string;
-  readonly bytes: Uint8Array;
+/** One resource as it is now. `bytes` undefined: it is gone. */
+export interface SnapshotChange {
+  readonly typeUrl: string;
+  readonly name: string;
+  readonly bytes: Uint8Array | undefined;
 }
-export type Changes = ReadonlyMap<string, ReadonlySet<string>>;
+
+/** 66 bits: two contents of one name that share a version are not met with in practice, and it goes with every change to every agent. */
+const versionLength = 11;
+/** Removed names that are remembered, beside as many as there are resources; who has not heard of an older one must connect anew. */
+const keptRemovals = 10_000;
+
+/** The resources of one type. */
+export class TypeSnapshot {
+  readonly #resources = new Map<string, Versioned>();
+  /** Positions of removals that are remembered, by name. */
+  readonly #removals = new Map<string, number>();
+  /** By position, increasing. What was changed again later is skipped, and left out when the list is made anew. */
+  #order: { readonly position: number; readonly name: string }[] = [];
+  #position = 0;
+  #oldest = 0;
+
+  /** Position of the last change. */
+  get position(): number {
+    return this.#position;
+  }
+  /** Whoever is at an earlier position cannot be told all that was removed since. */
+  get oldest(): number {
+    return this.#oldest;
+  }
+  get size(): number {
+    return this.#resources.size;
+  }
+  get(name: string): Versioned | undefined {
+    return this.#resources.get(name);
+  }
+  names(): Iterable<string> {
+    return this.#resources.keys();
+  }
+  /** Position at which a name was removed, if it is remembered. */
+  removalOf(name: string): number | undefined {
+    return this.#removals.get(name);
+  }
+
+  put(typeUrl: string, name: string, bytes: Uint8Array | undefined): boolean {
+    const known = this.#resources.get(name);
+    if (bytes === undefined) {
+      if (known === undefined) return false;
+      this.#resources.delete(name);
+      this.#removals.set(name, this.#next(name));
+      return true;
+    }
+    const version = createHash("sha256").update(bytes).digest("base64url").slice(0, versionLength);
+    if (known?.version === version) return false;
+    this.#removals.delete(name);
+    const entry = encodeEntry(typeUrl, name, version, bytes);
+    this.#resources.set(name, { name, version, entry, position: this.#next(name) });
+    return true;
+  }
+
+  /** Names changed after `position` in the order of their last changes, each with its place. */
+  *after(position: number): Iterable<{ readonly name: string; readonly position: number }> {
+    let [low, high] = [0, this.#order.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.#order[middle]?.position ?? 0) <= position) low = middle + 1;
+      else high = middle;
+    }
+    for (let i = low; i < this.#order.length; i++) {
+      const change = this.#order[i];
+      if (change !== undefined && this.#isLast(change)) yield change;
+    }
+  }
+
+  #isLast({ name, position }: { readonly name: string; readonly position: number }): boolean {
+    return (this.#resources.get(name)?.position ?? this.#removals.get(name)) === position;
+  }
+  #next(name: string): number {
+    const position = ++this.#position;
+    this.#order.push({ position, name });
+    if (this.#order.length > 2 * (this.#resources.size + keptRemovals)) this.#tidy();
+    return position;
+  }
+  #tidy(): void {
+    const surplus = this.#removals.size - keptRemovals;
+    let dropped = 0;
+    // A removal that comes back moves to the end, so these are the oldest.
+    for (const [name, position] of this.#removals) {
+      if (dropped++ >= surplus) break;
+      this.#removals.delete(name);
+      this.#oldest = Math.max(this.#oldest, position);
+    }
+    this.#order = this.#order.filter((change) => this.#isLast(change) || change.position === this.#position);
+  }
+}
 
 export class Snapshot {
-  readonly #types = new Map<string, Map<string, Versioned>>(
-    resourceKinds.map((kind) => [codecs[kind].typeUrl, new Map()]),
-  );
-  readonly #listeners = new Set<(changes: Changes) => void>();
-  // Translation keeps the record of what did not change, so its bytes need not be made again.
-  readonly #encoded = new WeakMap<object, Versioned>();
+  readonly #types: ReadonlyMap<string, TypeSnapshot>;
+  readonly #listeners = new Set<() => void>();
   #generation = 0;
   #isReady = false;
+
+  constructor(typeUrls: Iterable<string>) {
+    this.#types = new Map([...typeUrls].map((typeUrl) => [typeUrl, new TypeSnapshot()]));
+  }
 
   /** False until the first complete state: agents that come earlier wait, or they would take nothing for the truth. */
   get isReady(): boolean {
     return this.#isReady;
   }
+  /** Grows with every update that changed something. */
   get generation(): number {
     return this.#generation;
   }
-  typeUrls(): Iterable<string> {
-    return this.#types.keys();
-  }
-  get(typeUrl: string, name: string): Versioned | undefined {
-    return this.#types.get(typeUrl)?.get(name);
-  }
-  names(typeUrl: string): Iterable<string> {
-    return this.#types.get(typeUrl)?.keys() ?? [];
+  /** undefined for a type that is not offered. */
+  type(typeUrl: string): TypeSnapshot | undefined {
+    return this.#types.get(typeUrl);
   }
   count(typeUrl: string): number {
     return this.#types.get(typeUrl)?.size ?? 0;
   }
-  onChange(listener: (changes: Changes) => void): () => void {
+  onChange(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  /** Replaces the content of every type named in `kinds`; returns how many resources changed. */
-  update(resources: readonly MeshResource[], typeUrls: Iterable<string>): number {
-    const next = new Map<string, Map<string, Versioned>>([...typeUrls].map((typeUrl) => [typeUrl, new Map()]));
-    for (const resource of resources) {
-      next.get(codecs[resource.kind].typeUrl)?.set(resourceName(resource), this.#encode(resource));
-    }
-    const changes = new Map<string, Set<string>>();
-    for (const [typeUrl, fresh] of next) {
-      const changed = difference(this.#types.get(typeUrl) ?? new Map(), fresh);
-      if (changed.size > 0) changes.set(typeUrl, changed);
-      this.#types.set(typeUrl, fresh);
-    }
+  /** Takes changes in; returns how many resources are really other ones now. */
+  apply(changes: Iterable<SnapshotChange>): number {
+    let changed = 0;
+    for (const { typeUrl, name, bytes } of changes)
+      if (this.#types.get(typeUrl)?.put(typeUrl, name, bytes)) changed += 1;
     const isFirst = !this.#isReady;
     this.#isReady = true;
-    if (changes.size === 0 && !isFirst) return 0;
+    if (changed === 0 && !isFirst) return 0;
     this.#generation += 1;
-    for (const listener of [...this.#listeners]) listener(changes);
-    let total = 0;
-    for (const names of changes.values()) total += names.size;
-    return total;
+    for (const listener of [...this.#listeners]) listener();
+    return changed;
   }
-
-  #encode(resource: MeshResource): Versioned {
-    const known = this.#encoded.get(resource.value);
-    if (known !== undefined) return known;
-    const bytes = encodeResource(resource);
-    const version = createHash("sha256").update(bytes).digest("base64url").slice(0, 16);
-    const versioned = { version, bytes };
-    this.#encoded.set(resource.value, versioned);
-    return versioned;
-  }
-}
-
-function difference(before: ReadonlyMap<string, Versioned>, after: ReadonlyMap<string, Versioned>): Set<string> {
-  const changed = new Set<string>();
-  for (const [name, { version }] of after) if (before.get(name)?.version !== version) changed.add(name);
-  for (const name of before.keys()) if (!after.has(name)) changed.add(name);
-  return changed;
 }

@@ -1,16 +1,19 @@
 // One agent's discovery stream: requests in, differences out. Holds no resource of its own.
-import type { ServerDuplexStream } from "@grpc/grpc-js";
-import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from "../../agent/api/discovery.gen.ts";
+import { type ServerDuplexStream, status } from "@grpc/grpc-js";
+import type { DeltaDiscoveryRequest } from "../../agent/api/discovery.gen.ts";
 import type { NodeName } from "../../agent/api/names.ts";
 import type { Logger } from "../../agent/base/log.ts";
+import type { Response } from "./response.ts";
 import type { Snapshot } from "./snapshot.ts";
 import { Subscription } from "./subscription.ts";
 
-export type DiscoveryCall = ServerDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
+export type DiscoveryCall = ServerDuplexStream<DeltaDiscoveryRequest, Response>;
 export interface StreamEvents {
   sent(typeUrl: string, resources: number, bytes: number): void;
   acked(typeUrl: string): void;
   nacked(typeUrl: string, names: readonly string[], message: string): void;
+  /** It has not answered for so long that it must connect anew. */
+  fellBehind(typeUrl: string): void;
   ended(): void;
 }
 
@@ -43,10 +46,7 @@ export class AgentStream {
     this.#snapshot = snapshot;
     this.#events = events;
     this.#log = log.with({ node });
-    this.#stopListening = snapshot.onChange((changes) => {
-      for (const [typeUrl, names] of changes) this.#subscriptions.get(typeUrl)?.notify(names);
-      this.#push();
-    });
+    this.#stopListening = snapshot.onChange(() => this.#push());
     call.on("data", (message) => this.#take(message));
     call.on("end", () => this.end());
     call.on("error", () => this.end());
@@ -56,9 +56,8 @@ export class AgentStream {
   /** Whether this agent has accepted the current version of a resource; the reason if it refused it. */
   stateOf(typeUrl: string, name: string): { readonly isCurrent: boolean; readonly refusal: string | undefined } {
     const subscription = this.#subscriptions.get(typeUrl);
-    const version = this.#snapshot.get(typeUrl, name)?.version;
     return {
-      isCurrent: version !== undefined && subscription?.ackedVersion(name) === version,
+      isCurrent: subscription?.isCurrent(name, this.#snapshot) ?? false,
       refusal: subscription?.refusal(name),
     };
   }
@@ -99,13 +98,19 @@ export class AgentStream {
   #push(): void {
     if (this.#hasEnded || !this.#snapshot.isReady) return;
     for (const subscription of this.#subscriptions.values()) {
+      if (subscription.isTooFarBehind(this.#snapshot)) {
+        this.#events.fellBehind(subscription.typeUrl);
+        this.#call.emit("error", { code: status.ABORTED, details: "too far behind: connect again" });
+        this.end();
+        return;
+      }
       const response = subscription.next(String(this.#nonce + 1), this.#snapshot);
       if (response === undefined) continue;
       this.#nonce += 1;
       this.#call.write(response);
       let bytes = 0;
-      for (const resource of response.resources) bytes += resource.resource?.value.length ?? 0;
-      this.#events.sent(subscription.typeUrl, response.resources.length + response.removedResources.length, bytes);
+      for (const { entry } of response.resources) bytes += entry.length;
+      this.#events.sent(subscription.typeUrl, response.resources.length + response.removed.length, bytes);
     }
   }
 }

@@ -1,6 +1,9 @@
-// What one agent has asked for, was sent and has acknowledged of one resource type. Pure; the rules are those of incremental xDS.
-import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from "../../agent/api/discovery.gen.ts";
-import type { Snapshot } from "./snapshot.ts";
+// What one agent has asked for, was sent and has acknowledged of one resource type. Pure; the rules are those of incremental xDS. It holds a
+// position in the type's order of changes instead of a record for each resource, so a slow agent costs a number, never a queue, and
+// gets of what changed several times only the newest.
+import type { DeltaDiscoveryRequest } from "../../agent/api/discovery.gen.ts";
+import { type Response, removedBytes, type Versioned } from "./response.ts";
+import type { Snapshot, TypeSnapshot } from "./snapshot.ts";
 
 export interface Nack {
   readonly names: readonly string[];
@@ -8,7 +11,8 @@ export interface Nack {
 }
 interface Pending {
   readonly nonce: string;
-  readonly sent: readonly (readonly [name: string, version: string])[];
+  readonly position: number;
+  readonly sent: readonly Versioned[];
   readonly removed: readonly string[];
 }
 /** The next message waits for the answer to this one, so this bounds what an agent decodes at once; it holds hundreds of workloads. */
@@ -18,11 +22,16 @@ export class Subscription {
   readonly typeUrl: string;
   #isWildcard = false;
   readonly #names = new Set<string>();
-  /** What the agent has or is being sent. */
-  readonly #sent = new Map<string, string>();
-  readonly #acked = new Map<string, string>();
-  readonly #refused = new Map<string, string>();
-  readonly #dirty = new Set<string>();
+  /** What the agent said that it has, until the first state is there to be compared with. */
+  #initial: Readonly<Record<string, string>> | undefined;
+  /** Changes up to here were sent, or are among the backlog. */
+  #position = 0;
+  /** Removals up to here are of names that this agent has never heard of. */
+  #base = 0;
+  #acked = 0;
+  /** Names to be told of besides: where the agent's versions differ from ours, and what it asked for by name. */
+  readonly #backlog = new Set<string>();
+  readonly #refused = new Map<string, { readonly position: number; readonly reason: string }>();
   #pending: Pending | undefined;
   #owesAnswer = false;
   #isStarted = false;
@@ -31,101 +40,134 @@ export class Subscription {
     this.typeUrl = typeUrl;
   }
 
-  /** One request at most is unanswered, so a slow agent costs a set of names, never a queue of messages. */
+  /** One response at most is unanswered. */
   get isWaiting(): boolean {
     return this.#pending !== undefined;
   }
-  /** Version that the agent has accepted, if any. */
-  ackedVersion(name: string): string | undefined {
-    return this.#acked.get(name);
+  /** Whether the agent has accepted what the resource is now. */
+  isCurrent(name: string, snapshot: Snapshot): boolean {
+    const resource = snapshot.type(this.typeUrl)?.get(name);
+    if (resource === undefined || this.#initial !== undefined || !this.#isStarted || !this.#wants(name)) return false;
+    if (resource.position > this.#acked || this.#backlog.has(name)) return false;
+    return (
+      this.#refused.get(name)?.position !== resource.position && !this.#pending?.sent.some((sent) => sent === resource)
+    );
   }
   /** Why the agent refused the version it was sent last. */
   refusal(name: string): string | undefined {
-    return this.#refused.get(name);
+    return this.#refused.get(name)?.reason;
   }
-  wants(name: string): boolean {
-    return this.#isWildcard || this.#names.has(name);
+  /** Whether so much was removed since the agent's last answer that it cannot be told any more: it must connect anew. */
+  isTooFarBehind(snapshot: Snapshot): boolean {
+    const oldest = snapshot.type(this.typeUrl)?.oldest ?? 0;
+    return this.#isStarted && this.#initial === undefined && Math.max(this.#position, this.#base) < oldest;
   }
 
   /** Takes a request in; returns a NACK if it was one. */
   request(message: DeltaDiscoveryRequest, snapshot: Snapshot): Nack | undefined {
     const nack = message.responseNonce === "" ? undefined : this.#answered(message);
-    const isFirst = !this.#isStarted;
-    if (isFirst) {
+    const subscribed = message.resourceNamesSubscribe;
+    if (!this.#isStarted) {
       this.#isStarted = true;
       this.#owesAnswer = true;
-      for (const [name, version] of Object.entries(message.initialResourceVersions)) {
-        this.#sent.set(name, version);
-        this.#acked.set(name, version);
-      }
-    }
-    const isLegacyWildcard = isFirst && message.resourceNamesSubscribe.length === 0;
-    if (isLegacyWildcard) this.#startWildcard(snapshot);
-    for (const name of message.resourceNamesSubscribe) {
-      if (name === "*") {
-        this.#startWildcard(snapshot);
-        continue;
-      }
-      this.#names.add(name);
-      // Asking for a name again means that the agent has lost it.
-      if (!isFirst) this.#sent.delete(name);
-      this.#dirty.add(name);
-      this.#owesAnswer = true;
-    }
+      this.#initial = message.initialResourceVersions;
+      this.#isWildcard = subscribed.length === 0 || subscribed.includes("*");
+      for (const name of subscribed) if (name !== "*") this.#names.add(name);
+    } else for (const name of subscribed) this.#subscribe(name, snapshot);
     for (const name of message.resourceNamesUnsubscribe) {
       if (name === "*") this.#isWildcard = false;
       else this.#names.delete(name);
-      for (const known of name === "*" ? [...this.#sent.keys()] : [name]) if (!this.wants(known)) this.#forget(known);
+      for (const known of name === "*" ? [...this.#backlog, ...this.#refused.keys()] : [name])
+        if (!this.#wants(known)) this.#forget(known);
     }
-    if (isFirst && !this.#isWildcard)
-      for (const name of [...this.#sent.keys()]) if (!this.wants(name)) this.#forget(name);
     return nack;
   }
 
-  notify(names: ReadonlySet<string>): void {
-    if (!this.#isStarted) return;
-    for (const name of names) if (this.wants(name)) this.#dirty.add(name);
+  /** The next response if one is due: nothing is unanswered, and something differs or an answer is owed. */
+  next(nonce: string, snapshot: Snapshot): Response | undefined {
+    if (!this.#isStarted || this.#pending !== undefined) return undefined;
+    const type = snapshot.type(this.typeUrl);
+    if (this.#initial !== undefined) this.#begin(this.#initial, type);
+    const last = type?.position ?? 0;
+    if (!this.#owesAnswer && this.#backlog.size === 0 && this.#position >= last) return undefined;
+    const part = new Part();
+    this.#takeBacklog(part, type);
+    const position = this.#backlog.size > 0 || type === undefined ? this.#position : this.#takeChanges(part, type);
+    this.#position = position;
+    const { resources, removed } = part;
+    if (resources.length === 0 && removed.length === 0 && !this.#owesAnswer) {
+      // What changed concerns others.
+      this.#acked = position;
+      return undefined;
+    }
+    this.#pending = { nonce, position, sent: resources, removed };
+    // Named only by the last part of a state: with it the agent is up to date.
+    const isLast = this.#backlog.size === 0 && position >= last;
+    if (isLast) this.#owesAnswer = false;
+    return { typeUrl: this.typeUrl, nonce, resources, removed, systemVersion: isLast ? `${snapshot.generation}` : "" };
   }
 
-  /** The next response if one is due: nothing is unanswered, and something differs or an answer is owed. */
-  next(nonce: string, snapshot: Snapshot): DeltaDiscoveryResponse | undefined {
-    if (!this.#isStarted || this.#pending !== undefined || (this.#dirty.size === 0 && !this.#owesAnswer))
-      return undefined;
-    const resources: DeltaDiscoveryResponse["resources"] = [];
-    const removed: string[] = [];
-    let bytes = 0;
-    for (const name of this.#dirty) {
-      const current = snapshot.get(this.typeUrl, name);
-      if (current !== undefined && this.#sent.get(name) !== current.version) {
-        if (bytes > 0 && bytes + current.bytes.length > maxResponseBytes) break;
-        bytes += current.bytes.length + 2 * name.length + 64;
-        resources.push({
-          name,
-          version: current.version,
-          resource: { typeUrl: this.typeUrl, value: Buffer.from(current.bytes) },
-        });
-      } else if (current === undefined && (this.#sent.has(name) || this.#names.has(name))) {
-        bytes += name.length + 4;
-        removed.push(name);
-      }
-      this.#dirty.delete(name);
-      if (bytes > maxResponseBytes) break;
+  #wants(name: string): boolean {
+    return this.#isWildcard || this.#names.has(name);
+  }
+  #forget(name: string): void {
+    this.#backlog.delete(name);
+    this.#refused.delete(name);
+  }
+
+  #subscribe(name: string, snapshot: Snapshot): void {
+    this.#owesAnswer = true;
+    if (name !== "*") {
+      this.#names.add(name);
+      // Asking for a name again means that the agent has lost it.
+      this.#backlog.add(name);
+    } else if (!this.#isWildcard) {
+      this.#isWildcard = true;
+      // Not yet begun: then everything is compared there.
+      if (this.#initial === undefined) this.#everything(snapshot.type(this.typeUrl));
     }
-    if (resources.length === 0 && removed.length === 0 && !this.#owesAnswer) return undefined;
-    const sent = resources.map((r) => [r.name, r.version] as const);
-    for (const [name, version] of sent) this.#sent.set(name, version);
-    for (const name of removed) this.#sent.delete(name);
-    this.#pending = { nonce, sent, removed };
-    // Named only by the last part of a state: with it the agent is up to date.
-    const isLast = this.#dirty.size === 0;
-    if (isLast) this.#owesAnswer = false;
-    return {
-      typeUrl: this.typeUrl,
-      nonce,
-      resources,
-      removedResources: removed,
-      systemVersionInfo: isLast ? String(snapshot.generation) : "",
-    };
+  }
+  #everything(type: TypeSnapshot | undefined): void {
+    this.#position = 0;
+    this.#acked = 0;
+    this.#base = type?.position ?? 0;
+  }
+
+  /** Compares what the agent has with what there is. */
+  #begin(initial: Readonly<Record<string, string>>, type: TypeSnapshot | undefined): void {
+    this.#initial = undefined;
+    const had = Object.keys(initial);
+    if (this.#isWildcard && had.length === 0) {
+      this.#everything(type);
+      return;
+    }
+    this.#position = type?.position ?? 0;
+    this.#base = this.#position;
+    this.#acked = this.#position;
+    for (const name of this.#isWildcard ? (type?.names() ?? []) : this.#names)
+      if (type?.get(name) === undefined || initial[name] !== type.get(name)?.version) this.#backlog.add(name);
+    if (this.#isWildcard) for (const name of had) if (type?.get(name) === undefined) this.#backlog.add(name);
+  }
+
+  #takeBacklog(part: Part, type: TypeSnapshot | undefined): void {
+    for (const name of this.#backlog) {
+      const resource = type?.get(name);
+      // What changed since then is told with the changes.
+      const isLater = (resource?.position ?? type?.removalOf(name) ?? 0) > this.#position;
+      if (!isLater && !part.take(name, resource)) return;
+      this.#backlog.delete(name);
+    }
+  }
+  /** Takes changes as far as they fit; returns the position up to which they are taken. */
+  #takeChanges(part: Part, type: TypeSnapshot): number {
+    let taken = this.#position;
+    for (const { name, position } of type.after(taken)) {
+      const resource = type.get(name);
+      const concerns = this.#wants(name) && (resource !== undefined || position > this.#base);
+      if (concerns && !part.take(name, resource)) return taken;
+      taken = position;
+    }
+    return type.position;
   }
 
   #answered(message: DeltaDiscoveryRequest): Nack | undefined {
@@ -133,36 +175,34 @@ export class Subscription {
     // An answer to anything but the last response is of the past.
     if (pending === undefined || pending.nonce !== message.responseNonce) return undefined;
     this.#pending = undefined;
-    for (const name of pending.removed) {
-      this.#acked.delete(name);
-      this.#refused.delete(name);
-    }
+    this.#acked = Math.max(this.#acked, pending.position);
+    for (const name of pending.removed) this.#refused.delete(name);
     const reason = message.errorDetail?.message;
     // An agent refuses single resources and keeps the rest; it names them in its answer. One that names none has refused all.
-    const named =
-      reason === undefined ? [] : pending.sent.filter(([name]) => reason.includes(name)).map(([name]) => name);
-    const refused = new Set(reason === undefined || named.length > 0 ? named : pending.sent.map(([name]) => name));
-    for (const [name, version] of pending.sent) {
-      if (refused.has(name)) this.#refused.set(name, reason ?? "");
-      else {
-        this.#refused.delete(name);
-        this.#acked.set(name, version);
-      }
+    const named = reason === undefined ? [] : pending.sent.filter(({ name }) => reason.includes(name));
+    const refused = new Set(reason === undefined || named.length > 0 ? named : pending.sent);
+    for (const resource of pending.sent) {
+      if (refused.has(resource))
+        this.#refused.set(resource.name, { position: resource.position, reason: reason ?? "" });
+      else this.#refused.delete(resource.name);
     }
-    return reason === undefined ? undefined : { names: [...refused], message: reason };
+    return reason === undefined ? undefined : { names: [...refused].map(({ name }) => name), message: reason };
   }
+}
 
-  #startWildcard(snapshot: Snapshot): void {
-    this.#isWildcard = true;
-    this.#owesAnswer = true;
-    for (const name of snapshot.names(this.typeUrl)) this.#dirty.add(name);
-    for (const name of this.#sent.keys()) this.#dirty.add(name);
-  }
+/** One response as it fills. */
+class Part {
+  readonly resources: Versioned[] = [];
+  readonly removed: string[] = [];
+  #bytes = 0;
 
-  #forget(name: string): void {
-    this.#sent.delete(name);
-    this.#acked.delete(name);
-    this.#refused.delete(name);
-    this.#dirty.delete(name);
+  /** False, and nothing taken, when it is full. */
+  take(name: string, resource: Versioned | undefined): boolean {
+    const bytes = resource?.entry.length ?? removedBytes(name);
+    if (this.#bytes > 0 && this.#bytes + bytes > maxResponseBytes) return false;
+    this.#bytes += bytes;
+    if (resource === undefined) this.removed.push(name);
+    else this.resources.push(resource);
+    return true;
   }
 }

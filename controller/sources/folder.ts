@@ -235,6 +235,7 @@ export function createFolderSource(options: FolderOptions, sink: SourceSink, clo
       return fault === undefined ? undefined : `folder ${fault[0]}: ${fault[1]}`;
     },
     details: () => ({ source: "folder", folders: roots }),
+    where: () => undefined,
     async start() {
       await rescan();
       stopPolling = every(clock, options.pollMs, () => void rescan());

@@ -68,6 +68,11 @@ export const fieldText: Reader<string> = checked(text, (value, path, report) => 
     return;
   }
 });
+/** As fieldText, of a bounded length: what is longer is no name or value that anybody means. */
+export const shortText = (most: number): Reader<string> =>
+  checked(fieldText, (value, path, report) => {
+    if (value.length > most) report.problem(path, `is ${value.length} characters long, over ${most}`, "shorten it");
+  });
 /** A method's, header's or cookie's name. */
 export const token: Reader<string> = checked(text, (value, path, report) => {
   if (!tokenPattern.test(value))
@@ -115,7 +120,8 @@ export const namedMatches = (name: Reader<string>): Reader<readonly FieldMatch[]
       object<NamedMatch>({
         type: optional(matchKind, "exact"),
         name: required(name, "x"),
-        value: required(fieldText, ""),
+        // Gateway API's bound.
+        value: required(shortText(4096), ""),
       }),
     ),
     (matches, path, report) =>

@@ -55,12 +55,22 @@ export interface ReferenceGrantSpec {
   readonly to: readonly { readonly group: string; readonly kind: string; readonly name: string }[];
 }
 export interface ResilienceSpec {
-  readonly targetRefs: readonly { readonly group: string; readonly kind: string; readonly name: string }[];
+  /** False: holds for no service. */
+  readonly isEnabled: boolean;
+  readonly targetRefs: readonly {
+    readonly group: string;
+    readonly kind: string;
+    /** "" for the policy's own; a policy holds in no other. */
+    readonly namespace: string;
+    readonly name: string;
+  }[];
   /** Without its sources. */
   readonly policy: HttpPolicy;
   readonly fault: Fault | undefined;
   readonly tarpit: Tarpit | undefined;
   readonly divert: DivertSpec | undefined;
+  /** What is written to the cluster for other programs. */
+  readonly render: { readonly httpRoutes: boolean; readonly serviceAnnotations: boolean };
 }
 /** Divert of agent/api with its backend not yet looked up. */
 export interface DivertSpec extends Selection {

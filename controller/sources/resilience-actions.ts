@@ -7,12 +7,14 @@ import type { DivertSpec } from "./http-types.ts";
 import { integer, object, optional, type Reader, required, showValue } from "./schema.ts";
 
 const percent = integer(1, 100);
+const timePattern = /^(\d{4})-(\d\d)-(\d\d)T([01]\d|2[0-3])(:[0-5]\d){2}(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$/;
+const maxTimeLength = 40;
+/** A time of RFC 3339, in Unix ms. Days that no calendar has are no times, though Date takes some of them. */
 const instant: Reader<number> = (value, path, report) => {
-  const ms =
-    typeof value === "string" && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.test(value)
-      ? Date.parse(value)
-      : Number.NaN;
-  if (ms > 0) return ms;
+  const [, year, month, day] = (typeof value === "string" && timePattern.exec(value)) || [];
+  const isDay = new Date(Date.UTC(Number(year), Number(month) - 1, Number(day))).getUTCDate() === Number(day);
+  const ms = isDay && String(value).length <= maxTimeLength ? Date.parse(String(value)) : Number.NaN;
+  if (ms >= 1000) return ms;
   report.problem(path, `is ${showValue(value)}, not a time`, 'write it as "2030-01-31T18:00:00Z"');
   return 1;
 };

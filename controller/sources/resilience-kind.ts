@@ -22,11 +22,11 @@ import {
   checked,
   checkPath,
   duration,
-  fieldText,
   grpcCode,
   hourMs,
   mapped,
   named,
+  shortText,
   token,
   upTo,
 } from "./http-schema.ts";
@@ -52,6 +52,17 @@ import {
 const counts = integer(1, 1_000_000);
 const limit = integer(0, 10_000_000);
 
+/** A part of the spec that says of itself whether it holds: off, it is as if it were left out. */
+const switched = <A>(read: Reader<A>): Reader<A | undefined> => {
+  const enabled = optional(flag, true);
+  return (value, path, report) => {
+    if (typeof value !== "object" || value === null || !("enabled" in value)) return read(value, path, report);
+    const { enabled: given, ...rest } = value;
+    const isOn = given === null || enabled.read(given, [...path, "enabled"], report);
+    const part = read(rest, path, report);
+    return isOn ? part : undefined;
+  };
+};
 const mustNotExceed = (less: number, more: number, at: Path, field: string, other: string, report: Report): void => {
   if (less > more) report.problem([...at, field], `is more than ${other}`, `lower it or raise ${other}`);
 };
@@ -74,62 +85,68 @@ interface RetryFields {
   /** Per try. */
   readonly tryMs: number | undefined;
 }
-const retry: Reader<RetryFields> = mapped(
-  object({
-    maxAttempts: optional(integer(0, 10), 2),
-    on: optional(upTo(4, named(causes)), ["connect_failure", "refused"] as readonly RetryCause[]),
-    statusCodes: optional(upTo(32, integer(400, 599)), []),
-    grpcCodes: optional(upTo(16, grpcCode), []),
-    timeout: optional<number | undefined>(duration(1, hourMs), undefined),
-    backoff: optional(backoff, { base: noRetry.backoffMs, max: undefined }),
-    budget: optional(
-      object({
-        percent: optional(integer(1, 100), noRetry.budgetPercent),
-        minPerSecond: optional(integer(1, 10_000), noRetry.budgetMinPerS),
-      }),
-      { percent: noRetry.budgetPercent, minPerSecond: noRetry.budgetMinPerS },
-    ),
-    anyMethod: optional(flag, false),
-    maxBodyBytes: optional(integer(1, 2 ** 24), noRetry.maxBodyBytes),
-  }),
-  ({ maxAttempts, on, statusCodes, grpcCodes: codes, timeout, backoff: wait, budget, ...rest }) => ({
-    tryMs: timeout,
-    retry: {
-      ...rest,
-      attempts: maxAttempts,
-      on,
-      codes: statusCodes,
-      grpcCodes: codes,
-      backoffMs: wait.base,
-      maxBackoffMs: wait.max ?? Math.max(noRetry.maxBackoffMs, wait.base),
-      budgetPercent: budget.percent,
-      budgetMinPerS: budget.minPerSecond,
-    },
-  }),
+const retry = switched<RetryFields>(
+  mapped(
+    object({
+      maxAttempts: optional(integer(0, 10), 2),
+      on: optional(upTo(4, named(causes)), ["connect_failure", "refused"] as readonly RetryCause[]),
+      statusCodes: optional(upTo(32, integer(400, 599)), []),
+      grpcCodes: optional(upTo(16, grpcCode), []),
+      timeout: optional<number | undefined>(duration(1, hourMs), undefined),
+      backoff: optional(backoff, { base: noRetry.backoffMs, max: undefined }),
+      budget: optional(
+        object({
+          percent: optional(integer(1, 100), noRetry.budgetPercent),
+          minPerSecond: optional(integer(1, 10_000), noRetry.budgetMinPerS),
+        }),
+        { percent: noRetry.budgetPercent, minPerSecond: noRetry.budgetMinPerS },
+      ),
+      anyMethod: optional(flag, false),
+      maxBodyBytes: optional(integer(1, 2 ** 24), noRetry.maxBodyBytes),
+    }),
+    ({ maxAttempts, on, statusCodes, grpcCodes: codes, timeout, backoff: wait, budget, ...rest }) => ({
+      tryMs: timeout,
+      retry: {
+        ...rest,
+        attempts: maxAttempts,
+        on,
+        codes: statusCodes,
+        grpcCodes: codes,
+        backoffMs: wait.base,
+        maxBackoffMs: wait.max ?? Math.max(noRetry.maxBackoffMs, wait.base),
+        budgetPercent: budget.percent,
+        budgetMinPerS: budget.minPerSecond,
+      },
+    }),
+  ),
 );
 
 const maybeMs = (minMs: number): Field<number | undefined> => optional<number | undefined>(duration(minMs), undefined);
-const timeout: Reader<HttpTimeouts> = mapped(
-  object({ request: maybeMs(0), response: maybeMs(0), connect: maybeMs(1), idle: maybeMs(0) }),
-  ({ request, response, connect, idle }, path, report) => {
-    if (request !== undefined && request > 0)
-      for (const [field, ms] of Object.entries({ response, connect }))
-        mustNotExceed(ms ?? 0, request, path, field, "request", report);
-    return { requestMs: request, tryMs: undefined, responseMs: response, connectMs: connect, idleMs: idle };
-  },
+const timeout = switched<HttpTimeouts>(
+  mapped(
+    object({ request: maybeMs(0), response: maybeMs(0), connect: maybeMs(1), idle: maybeMs(0) }),
+    ({ request, response, connect, idle }, path, report) => {
+      if (request !== undefined && request > 0)
+        for (const [field, ms] of Object.entries({ response, connect }))
+          mustNotExceed(ms ?? 0, request, path, field, "request", report);
+      return { requestMs: request, tryMs: undefined, responseMs: response, connectMs: connect, idleMs: idle };
+    },
+  ),
 );
 
-const circuitBreaker: Reader<Breaker> = mapped(
-  object({
-    failures: optional(integer(1, 10_000), defaultBreaker.failures),
-    openTime: optional(duration(100, hourMs), defaultBreaker.openMs),
-    maxOpenTime: optional<number | undefined>(duration(100, hourMs), undefined),
-  }),
-  ({ failures, openTime, maxOpenTime }, path, report) => {
-    const maxOpenMs = maxOpenTime ?? Math.max(defaultBreaker.maxOpenMs, openTime);
-    mustNotExceed(openTime, maxOpenMs, path, "openTime", "maxOpenTime", report);
-    return { failures, openMs: openTime, maxOpenMs };
-  },
+const circuitBreaker = switched<Breaker>(
+  mapped(
+    object({
+      failures: optional(integer(1, 10_000), defaultBreaker.failures),
+      openTime: optional(duration(100, hourMs), defaultBreaker.openMs),
+      maxOpenTime: optional<number | undefined>(duration(100, hourMs), undefined),
+    }),
+    ({ failures, openTime, maxOpenTime }, path, report) => {
+      const maxOpenMs = maxOpenTime ?? Math.max(defaultBreaker.maxOpenMs, openTime);
+      mustNotExceed(openTime, maxOpenMs, path, "openTime", "maxOpenTime", report);
+      return { failures, openMs: openTime, maxOpenMs };
+    },
+  ),
 );
 const d = defaultOutlier;
 const outlierEjection: Reader<Outlier> = mapped(
@@ -156,9 +173,9 @@ const outlierEjection: Reader<Outlier> = mapped(
 const healthCheck: Reader<HealthCheck> = mapped(
   object({
     type: optional(named({ HTTP: "http", GRPC: "grpc", TCP: "tcp" } as const), "http"),
-    path: optional<string | undefined>(text, undefined),
-    host: optional(fieldText, ""),
-    grpcService: optional(fieldText, ""),
+    path: optional<string | undefined>(shortText(1024), undefined),
+    host: optional(shortText(253), ""),
+    grpcService: optional(shortText(253), ""),
     port: optional(port, 0),
     interval: optional(duration(100, hourMs), 10_000),
     timeout: optional(duration(10, 60_000), 1000),
@@ -201,7 +218,7 @@ const nameFor = (kind: string, name: string, path: Path, report: Report): string
 const hashOn = mapped(
   object({
     type: required(named({ Source: "source", Header: "header", Cookie: "cookie", Query: "query" } as const), "source"),
-    name: optional(fieldText, ""),
+    name: optional(shortText(256), ""),
   }),
   ({ type, name }, path, report) => ({ hashOn: type, hashName: nameFor(type, name, path, report) }),
 );
@@ -245,7 +262,7 @@ const seconds = mapped(duration(0, 31 * 24 * hourMs), (ms) => Math.ceil(ms / 100
 const sessionAffinity: Reader<SessionAffinity> = mapped(
   object({
     type: required(named({ Cookie: "cookie", Header: "header", Source: "source" } as const), "cookie"),
-    name: optional<string | undefined>(fieldText, undefined),
+    name: optional<string | undefined>(shortText(256), undefined),
     cookieLifetime: optional(seconds, 0),
     absoluteTimeout: optional(seconds, 0),
     idleTimeout: optional(seconds, 0),
@@ -269,7 +286,8 @@ const targetRefs = checked(
     16,
     object({
       group: optional(text, ""),
-      kind: required(oneOf(["Service"]), "Service"),
+      kind: optional(oneOf(["Service"]), "Service"),
+      namespace: optional(objectName, ""),
       name: required(objectName, "x"),
     }),
   ),
@@ -283,15 +301,23 @@ const targetRefs = checked(
   },
 );
 const maybe = <T>(read: Reader<T>): Field<T | undefined> => optional<T | undefined>(read, undefined);
+const noRender: ResilienceSpec["render"] = { httpRoutes: false, serviceAnnotations: false };
+const render = object<ResilienceSpec["render"]>({
+  httpRoutes: optional(flag, false),
+  serviceAnnotations: optional(flag, false),
+});
 const noSpec: ResilienceSpec = {
+  isEnabled: true,
   targetRefs: [],
   policy: defaultPolicy,
   fault: undefined,
   tarpit: undefined,
   divert: undefined,
+  render: noRender,
 };
 const spec: Reader<ResilienceSpec> = mapped(
   object({
+    enabled: optional(flag, true),
     targetRefs: required(targetRefs, []),
     retry: maybe(retry),
     timeout: maybe(timeout),
@@ -306,13 +332,16 @@ const spec: Reader<ResilienceSpec> = mapped(
     faultInjection: maybe(faultInjection),
     tarpit: maybe(tarpit),
     divert: maybe(divert),
+    render: optional(render, noRender),
   }),
   (given, path, report) => {
     const requestMs = given.timeout?.requestMs ?? 0;
     const tryMs = given.retry?.tryMs;
     if (requestMs > 0) mustNotExceed(tryMs ?? 0, requestMs, [...path, "retry"], "timeout", "timeout.request", report);
     return {
+      isEnabled: given.enabled,
       targetRefs: given.targetRefs,
+      render: given.render,
       fault: given.faultInjection,
       tarpit: given.tarpit,
       divert: given.divert,

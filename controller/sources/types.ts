@@ -279,6 +279,15 @@ export interface Source {
   notReady(): string | undefined;
   /** For /health. */
   details(): Readonly<Record<string, unknown>>;
+  /** Where objects of a kind are written; undefined when they are not there at present, or never can be written. */
+  where(kind: ObjectKind): Place | undefined;
+}
+/** A collection of an API server. */
+export interface Place {
+  /** "" for the core group. */
+  readonly group: string;
+  readonly version: string;
+  readonly plural: string;
 }
 
 export const refOf = (object: MeshObject): ObjectRef => ({

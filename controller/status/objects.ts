@@ -1,6 +1,7 @@
 // The status of every object: what translation said of it, what is wrong in its file, and on how many nodes it is enforced.
 import { codecs, type ResourceKind } from "../../agent/api/resources.ts";
 import { type Ignored, type ObjectRef, type Origin, type Problem, refKey } from "../sources/types.ts";
+import type { NodeView } from "./reach.ts";
 
 /** As translation gives it. */
 export interface ObjectCondition {
@@ -13,12 +14,6 @@ export interface ObjectCondition {
   readonly fix: string;
   readonly resources: readonly { readonly kind: string; readonly name: string }[];
   readonly status?: object;
-}
-/** What one node's agent says about a resource. */
-export interface NodeView {
-  readonly node: string;
-  stateOf(typeUrl: string, name: string): { readonly isCurrent: boolean; readonly refusal: string | undefined };
-  notEnforced(typeUrl: string, name: string): string | undefined;
 }
 export interface ObjectStatus {
   readonly kind: string;

@@ -18,6 +18,11 @@ export interface Referrer {
   readonly group: string;
   readonly kind: string;
   readonly namespace: string;
+  /**
+   * Only requests of this namespace's own clients follow it: they may ask any Service themselves, so no grant is needed (GEP-1294). Where
+   * clients of others follow, they would be sent somewhere under their own identity: the other namespace must have agreed.
+   */
+  readonly isForOwnClients: boolean;
 }
 
 /** The Service that `ref` (at the field `at`) means; where it cannot be used, the backend's `invalid` says why and `problems` has it. */
@@ -40,7 +45,7 @@ export function resolveBackend(
     const kind = ref.group === "" ? ref.kind : `${ref.kind} (${ref.group})`;
     return invalid("InvalidKind", "kind", `${kind} is not a kind of backend that is known`, "use a Service");
   }
-  if (namespace !== from.namespace && !isGranted(index, from, namespace, ref.name)) {
+  if (namespace !== from.namespace && !from.isForOwnClients && !isGranted(index, from, namespace, ref.name)) {
     const message = `no ReferenceGrant in "${namespace}" lets ${plural(from.kind)} of "${from.namespace}" use the Service ${ref.name}`;
     return invalid("RefNotPermitted", "namespace", message, "add one there");
   }

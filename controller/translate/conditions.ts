@@ -1,4 +1,6 @@
 // What is said about an object: accepted or not, and warnings. Shown by status, decided by translate.
+import type { ServiceName } from "../../agent/api/names.ts";
+import type { Scope } from "../../agent/api/policy.ts";
 import type { Indexed } from "../index/cluster-index.ts";
 import { type ObjectRef, type Origin, refOf } from "../sources/types.ts";
 
@@ -18,6 +20,7 @@ export type Reason =
   | "NameNotUsed"
   | "FaultsOff"
   | "DryRun"
+  | "Disabled"
   | "EnricherOff"
   | RouteReason
   | "ServiceAccountMissing";
@@ -35,7 +38,7 @@ export type RouteReason =
 /** metav1.Condition without its time, which is the writer's. */
 export interface ApiCondition {
   readonly type: string;
-  readonly status: "True" | "False";
+  readonly status: "True" | "False" | "Unknown";
   readonly reason: string;
   readonly message: string;
   readonly observedGeneration: number;
@@ -46,7 +49,8 @@ export interface RouteStatus {
     readonly parentRef: {
       readonly group: string;
       readonly kind: string;
-      readonly namespace: string;
+      /** As the route has it. */
+      readonly namespace?: string;
       readonly name: string;
       readonly sectionName?: string;
       readonly port?: number;
@@ -75,6 +79,17 @@ export interface Condition {
   readonly resources: readonly { readonly kind: string; readonly name: string }[];
   /** The object's status as its own API words it. */
   readonly status?: RouteStatus | PolicyStatus;
+  /** metadata.generation of what is in force. */
+  readonly generation: number;
+  /** The workloads whose nodes it has to reach; undefined: every node of the mesh. */
+  readonly covered?: Covered;
+}
+/** What a policy of this scope, selector and targets has under it. */
+export interface Covered {
+  readonly namespace: string;
+  readonly scope: Scope;
+  readonly selector: Readonly<Record<string, string>>;
+  readonly targets: readonly ServiceName[];
 }
 type Detail = Partial<Pick<Condition, "message" | "field" | "fix" | "resources" | "status">>;
 
@@ -106,6 +121,7 @@ function make(entry: Indexed, isAccepted: boolean, reason: Reason, detail: Detai
     field: detail.field ?? "",
     fix: detail.fix ?? "",
     resources: detail.resources ?? [],
+    generation: entry.object.metadata.generation,
     ...(detail.status === undefined ? {} : { status: detail.status }),
   };
 }

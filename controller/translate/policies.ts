@@ -22,7 +22,8 @@ import type {
   MtlsModeName,
   PeerAuthenticationObject,
 } from "../sources/types.ts";
-import { accepted, acceptedTrial, type Condition, dryRunField, isDryRun } from "./conditions.ts";
+import { accepted, acceptedTrial, type Condition, type Covered, dryRunField, isDryRun } from "./conditions.ts";
+import type { WorkloadQuestions } from "./coverage.ts";
 import { selects } from "./memberships.ts";
 import type { Namespaces } from "./namespaces.ts";
 import { showLabels } from "./services.ts";
@@ -37,7 +38,7 @@ export function translatePolicies(
   index: ClusterIndex,
   namespaces: Namespaces,
   rootNamespace: string,
-  workloads: readonly Workload[],
+  workloads: WorkloadQuestions,
   isEnriching: boolean,
 ): TranslatedPolicies {
   const authorizations: Authorization[] = [];
@@ -52,7 +53,8 @@ export function translatePolicies(
     }
     const record = toAuthorization(entry.object, rootNamespace);
     authorizations.push(record);
-    conditions.push(authorizationCondition(entry, record, index, workloads, isEnriching));
+    const said = authorizationCondition(entry, record, index, workloads, isEnriching);
+    conditions.push({ ...said, covered: coveredOf(record, record.targetServices) });
   }
   for (const entry of index.all("PeerAuthentication")) {
     const missing = namespaces.missing(entry);
@@ -64,7 +66,10 @@ export function translatePolicies(
     trafficPolicies.push(record);
     traffic.push([entry, record]);
   }
-  for (const [entry, record] of traffic) conditions.push(trafficCondition(entry, record, trafficPolicies, workloads));
+  for (const [entry, record] of traffic) {
+    const said = trafficCondition(entry, record, trafficPolicies, workloads);
+    conditions.push({ ...said, covered: coveredOf(record, []) });
+  }
   return { authorizations, trafficPolicies, conditions };
 }
 
@@ -98,6 +103,11 @@ function toRule(rule: AuthorizationRule): Rule {
   };
 }
 
+export const coveredOf = (
+  { namespace, scope, selector }: Omit<Covered, "targets">,
+  targets: readonly ServiceName[],
+): Covered => ({ namespace, scope, selector, targets });
+
 /** Whether a policy of this scope has the workload under it. */
 export function covers(
   policy: { readonly namespace: string; readonly scope: Scope; readonly selector: Readonly<Record<string, string>> },
@@ -109,11 +119,21 @@ export function covers(
   return Object.keys(policy.selector).length === 0 || selects(policy.selector, workload.labels);
 }
 
+/** Whether any workload is under such a policy. */
+export const coversSome = (
+  policy: Parameters<typeof covers>[0],
+  targets: readonly ServiceName[],
+  workloads: WorkloadQuestions,
+): boolean => workloads.some(whereOf(policy), (workload) => covers(policy, targets, workload));
+/** The namespace that a policy's workloads are in; undefined for one of the whole mesh. */
+export const whereOf = ({ scope, namespace }: Pick<Parameters<typeof covers>[0], "scope" | "namespace">) =>
+  scope === "mesh" ? undefined : namespace;
+
 function authorizationCondition(
   entry: Indexed<AuthorizationPolicyObject>,
   record: Authorization,
   index: ClusterIndex,
-  workloads: readonly Workload[],
+  workloads: WorkloadQuestions,
   isEnriching: boolean,
 ): Condition {
   const resources = [{ kind: "Authorization", name: policyNameOf(record) }];
@@ -175,8 +195,7 @@ function authorizationCondition(
       "NeedsHttp",
     );
   }
-  if (!workloads.some((workload) => covers(record, record.targetServices, workload)))
-    return selectsNothing(entry, resources, record);
+  if (!coversSome(record, record.targetServices, workloads)) return selectsNothing(entry, resources, record);
   return acceptedTrial(entry, { resources }, record.dryRun ? dryRunField : undefined);
 }
 
@@ -229,7 +248,7 @@ function trafficCondition(
   entry: Indexed<PeerAuthenticationObject>,
   record: TrafficPolicy,
   all: readonly TrafficPolicy[],
-  workloads: readonly Workload[],
+  workloads: WorkloadQuestions,
 ): Condition {
   const resources = [{ kind: "TrafficPolicy", name: policyNameOf(record) }];
   if (entry.object.spec.portLevelMtls.size > 0 && record.portModes.size === 0) {
@@ -240,7 +259,7 @@ function trafficCondition(
       "NotSupported",
     );
   }
-  if (!workloads.some((workload) => covers(record, [], workload))) return selectsNothing(entry, resources, record);
+  if (!coversSome(record, [], workloads)) return selectsNothing(entry, resources, record);
   const rival = all.find(
     (other) => other !== record && !other.dryRun && sameLevel(other, record) && holdsOver(other, record),
   );

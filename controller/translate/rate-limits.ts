@@ -2,13 +2,13 @@
 import { type ServiceName, serviceName } from "../../agent/api/names.ts";
 import { policyNameOf, type Scope } from "../../agent/api/policy.ts";
 import type { RateLimit } from "../../agent/api/rate-limit.ts";
-import type { Workload } from "../../agent/api/workload.ts";
 import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
 import type { RateLimitPolicyObject } from "../sources/types.ts";
 import type { ServiceRecords } from "./backend-refs.ts";
 import { accepted, acceptedTrial, type Condition, refused } from "./conditions.ts";
+import type { WorkloadQuestions } from "./coverage.ts";
 import type { Namespaces } from "./namespaces.ts";
-import { covers, scopeOf, selectsNothing } from "./policies.ts";
+import { coveredOf, covers, coversSome, scopeOf, selectsNothing, whereOf } from "./policies.ts";
 import { isHttpPort } from "./routes.ts";
 
 export interface TranslatedRateLimits {
@@ -21,7 +21,7 @@ export function translateRateLimits(
   namespaces: Namespaces,
   rootNamespace: string,
   services: ServiceRecords,
-  workloads: readonly Workload[],
+  workloads: WorkloadQuestions,
 ): TranslatedRateLimits {
   const rateLimits: RateLimit[] = [];
   const conditions: Condition[] = [];
@@ -38,7 +38,8 @@ export function translateRateLimits(
       continue;
     }
     rateLimits.push(record);
-    conditions.push(conditionOf(entry, record, lost, services, workloads));
+    const said = conditionOf(entry, record, lost, services, workloads);
+    conditions.push({ ...said, covered: coveredOf(record, record.targetServices) });
   }
   return { rateLimits, conditions };
 }
@@ -56,18 +57,20 @@ function conditionOf(
   record: RateLimit,
   lost: readonly ServiceName[],
   services: ServiceRecords,
-  workloads: readonly Workload[],
+  workloads: WorkloadQuestions,
 ): Condition {
   const resources = [{ kind: "RateLimit", name: policyNameOf(record) }];
   if (lost.length > 0) return accepted(entry, { resources, ...missingTargets(record, lost) }, "TargetMissing");
-  const covered = workloads.filter((workload) => covers(record, record.targetServices, workload));
-  if (covered.length === 0) return selectsNothing(entry, resources, record);
-  const isRead = covered.some((workload) =>
-    workload.services.some(({ service, ports }) => {
-      const declared =
-        services.get(service)?.record.ports.filter((port) => port.protocol !== "" && isHttpPort(port)) ?? [];
-      return ports.some((mapping) => declared.some((port) => port.port === mapping.servicePort));
-    }),
+  if (!coversSome(record, record.targetServices, workloads)) return selectsNothing(entry, resources, record);
+  const isRead = workloads.some(
+    whereOf(record),
+    (workload) =>
+      covers(record, record.targetServices, workload) &&
+      workload.services.some(({ service, ports }) => {
+        const declared =
+          services.get(service)?.record.ports.filter((port) => port.protocol !== "" && isHttpPort(port)) ?? [];
+        return ports.some((mapping) => declared.some((port) => port.port === mapping.servicePort));
+      }),
   );
   if (isRead) return acceptedTrial(entry, { resources }, record.dryRun ? "spec.dryRun" : undefined);
   const message = "no Service of what it covers declares a port to be HTTP: requests are not read, so none is limited";

@@ -57,6 +57,15 @@ export function translateResilience(
     const isTrial = isDryRun(metadata.annotations);
     const applied: ServiceName[] = [];
     const lost: number[] = [];
+    if (!spec.isEnabled) {
+      conditions.push(disabled(entry));
+      continue;
+    }
+    const foreign = spec.targetRefs.findIndex((ref) => ref.namespace !== "" && ref.namespace !== metadata.namespace);
+    if (foreign >= 0) {
+      conditions.push(outOfReach(entry, foreign));
+      continue;
+    }
     let rival: { readonly at: number; readonly service: ServiceName; readonly holder: Entry } | undefined;
     for (const [at, ref] of spec.targetRefs.entries()) {
       const service = serviceName(metadata.namespace, ref.name);
@@ -90,7 +99,8 @@ function filtersOf(
   if (tarpit !== undefined) filters.push({ kind: "tarpit", value: tarpit });
   if (divert !== undefined) {
     const { backendRef, ...rest } = divert;
-    const from = { group: "mesh.fairlead.dev", kind: object.kind, namespace: object.metadata.namespace };
+    const { namespace } = object.metadata;
+    const from = { group: "mesh.fairlead.dev", kind: object.kind, namespace, isForOwnClients: false };
     const backend = resolveBackend(backendRef, "spec.divert.backendRef", from, services, index, problems);
     if (backend.invalid === "") filters.push({ kind: "divert", value: { ...rest, backend } });
   }
@@ -159,6 +169,27 @@ function conditionOf(
   return accepted(entry, { resources, status });
 }
 
+const plainStatus = ({ object }: Entry, reason: string, message: string): PolicyStatus => {
+  const { generation: observedGeneration } = object.metadata;
+  const conditions = [
+    { type: "Ready", status: "False", reason, message, observedGeneration },
+    { type: "TargetServiceNotFound", status: "False", reason, message: "", observedGeneration },
+  ] as const;
+  return { observedGeneration, appliedToServices: [], conditions };
+};
+function disabled(entry: Entry): Condition {
+  const message = "is switched off: it holds for none of its Services";
+  const detail = { field: "spec.enabled", message, fix: "", status: plainStatus(entry, "Disabled", message) };
+  return accepted(entry, detail, "Disabled");
+}
+function outOfReach(entry: Entry, at: number): Condition {
+  const { metadata, spec } = entry.object;
+  const { namespace = "", name = "" } = spec.targetRefs[at] ?? {};
+  const message = `Service ${namespace}/${name} is in another namespace than the policy (${metadata.namespace}), which holds for none of its targets`;
+  const status = plainStatus(entry, "RefNotPermitted", message);
+  const fix = `write a policy in the namespace ${namespace}`;
+  return refused(entry, "RefNotPermitted", { field: `spec.targetRefs[${at}].namespace`, message, fix, status });
+}
 const dryRunMessage = "is in dry run: it is checked, and holds for none of its Services";
 
 function statusOf(

@@ -5,7 +5,7 @@ import type { RouteRule } from "../../agent/api/http-routing.ts";
 import type { ClusterIndex } from "../index/cluster-index.ts";
 import type { BackendRef, FilterSpec, ObjectReference, RouteRuleSpec } from "../sources/http-types.ts";
 import type { GrpcRouteObject, HttpRouteObject } from "../sources/types.ts";
-import { type RefProblem, resolveBackend, type ServiceRecords } from "./backend-refs.ts";
+import { type Referrer, type RefProblem, resolveBackend, type ServiceRecords } from "./backend-refs.ts";
 
 export type RouteObject = HttpRouteObject | GrpcRouteObject;
 export interface ResolvedRules {
@@ -25,14 +25,21 @@ const failed: RouteFilter = {
   value: { status: 500, body: "a filter of this route cannot be applied\n", contentType: "text/plain" },
 };
 
+/** A route whose parents are all Services of other namespaces holds only for clients in its own. */
+function referrer({ kind, metadata: { namespace }, spec }: RouteObject): Referrer {
+  const parents = spec.parentRefs.filter((p) => p.kind === "Service" && p.group === "");
+  const isForOwnClients = parents.every((p) => p.namespace !== "" && p.namespace !== namespace);
+  return { group: "gateway.networking.k8s.io", kind, namespace, isForOwnClients };
+}
+
 class Resolver {
-  readonly #route: RouteObject;
+  readonly #from: Referrer;
   readonly #services: ServiceRecords;
   readonly #index: ClusterIndex;
   readonly #problems: RefProblem[];
 
   constructor(route: RouteObject, services: ServiceRecords, index: ClusterIndex, problems: RefProblem[]) {
-    this.#route = route;
+    this.#from = referrer(route);
     this.#services = services;
     this.#index = index;
     this.#problems = problems;
@@ -85,8 +92,6 @@ class Resolver {
   }
 
   #backend(ref: ObjectReference, at: string): Backend {
-    const { kind, metadata } = this.#route;
-    const from = { group: "gateway.networking.k8s.io", kind, namespace: metadata.namespace };
-    return resolveBackend(ref, at, from, this.#services, this.#index, this.#problems);
+    return resolveBackend(ref, at, this.#from, this.#services, this.#index, this.#problems);
   }
 }

@@ -1,6 +1,6 @@
 // HTTPRoute and GRPCRoute -> the routes of each Service that they name as parent, and what is said of each parent. Pure.
 import { formatProblems } from "../../agent/api/fields.ts";
-import { defaultPolicy } from "../../agent/api/http-policy.ts";
+import { defaultPolicy, noTimeouts } from "../../agent/api/http-policy.ts";
 import {
   type HttpRoute,
   httpRoutingFromWire,
@@ -11,28 +11,16 @@ import { type ServiceName, serviceName } from "../../agent/api/names.ts";
 import type { Service } from "../../agent/api/service.ts";
 import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
 import type { ParentRef } from "../sources/http-types.ts";
-import type { RefProblem, ServiceRecords } from "./backend-refs.ts";
-import { type ApiCondition, accepted, type Condition, type Reason, type RouteStatus, refused } from "./conditions.ts";
+import type { ServiceRecords } from "./backend-refs.ts";
+import { accepted, type Condition, type Reason } from "./conditions.ts";
 import type { Namespaces } from "./namespaces.ts";
 import { type RouteObject, resolveRules } from "./route-rules.ts";
+import { type Attachment, conditionOf, type Dropped, type Refusal } from "./route-status.ts";
 
-export const controllerName = "mesh.fairlead.dev/controller";
 export interface TranslatedRoutes {
   /** Routes by the service that is their parent. */
   readonly routes: ReadonlyMap<ServiceName, readonly HttpRoute[]>;
   readonly conditions: readonly Condition[];
-}
-/** Why a parent does not take a route; undefined if it does. */
-interface Refusal {
-  readonly reason: Reason;
-  readonly field: string;
-  readonly message: string;
-  readonly fix: string;
-}
-interface Attachment {
-  readonly ref: ParentRef;
-  readonly service: ServiceName;
-  readonly refusal: Refusal | undefined;
 }
 
 /** Protocols of ports on which requests are understood; "" is found out by looking. */
@@ -63,7 +51,8 @@ function attach(
   routes: Map<ServiceName, HttpRoute[]>,
 ): Condition {
   const { spec, metadata, kind } = entry.object;
-  const { rules, problems } = resolveRules(entry.object, services, index);
+  const { rules: all, problems } = resolveRules(entry.object, services, index);
+  const { rules, dropped } = usable(entry.object, all);
   const attachments: Attachment[] = [];
   const taken = new Map<ServiceName, Set<number>>();
   for (const [i, ref] of spec.parentRefs.entries()) {
@@ -77,7 +66,7 @@ function attach(
     const refusal = Array.isArray(found)
       ? free.length === 0
         ? conflicted(service, `spec.parentRefs[${i}]`)
-        : refusedRecord(entry.object, rules)
+        : unusable(all, rules, dropped)
       : (found as Refusal);
     attachments.push({ ref, service, refusal });
     if (refusal !== undefined) continue;
@@ -90,7 +79,7 @@ function attach(
     list.push(toRoute(entry.object, service, ports, rules, services));
     routes.set(service, list);
   }
-  return conditionOf(entry, attachments, problems, [...taken.keys()]);
+  return conditionOf(entry, attachments, problems, dropped, [...taken.keys()]);
 }
 
 /** The ports of a parent that the route holds for. */
@@ -143,21 +132,56 @@ function toRoute(
 ): HttpRoute {
   const { name, namespace, creationTimestamp } = route.metadata;
   const all = services.get(service)?.record.ports ?? [];
+  // Of a policy that holds whole for the service: the route is for other programs, and here comes after everybody's.
+  const isRendered = route.metadata.annotations["fairlead.dev/resilience-policy"] !== undefined;
   return {
     kind: route.kind === "GRPCRoute" ? "grpc" : "http",
     name,
     namespace,
-    createdMs: Math.max(0, Date.parse(creationTimestamp) || 0),
+    createdMs: isRendered ? youngestMs : Math.max(0, Date.parse(creationTimestamp) || 0),
     ports: all.every((p) => ports.has(p.port)) ? [] : [...ports].sort((a, b) => a - b),
     consumers: service.startsWith(`${namespace}/`) ? "" : namespace,
     // Of a Service's routes they mean nothing (GEP-1426).
     hostnames: [],
-    rules,
+    rules: isRendered ? rules.map((rule) => ({ ...rule, timeouts: noTimeouts, retry: undefined })) : rules,
   };
 }
+const youngestMs = Date.UTC(9999, 0);
 
-/** What agents would refuse is refused here, so that one bad route does not keep a service's others from them. */
-function refusedRecord(route: RouteObject, rules: readonly RouteRule[]): Refusal | undefined {
+/**
+ * What agents would refuse is left out here, so that one bad rule keeps neither the route's other rules nor a service's other routes from
+ * them.
+ */
+function usable(
+  route: RouteObject,
+  rules: readonly RouteRule[],
+): { readonly rules: readonly RouteRule[]; readonly dropped: readonly Dropped[] } {
+  if (whyRefused(route, rules) === undefined) return { rules, dropped: [] };
+  const dropped: Dropped[] = [];
+  const kept = rules.filter((rule, at) => {
+    const why = whyRefused(route, [rule]);
+    if (why !== undefined) {
+      const here = (text: string): string => text.replaceAll("spec.rules[0]", `spec.rules[${at}]`);
+      dropped.push({ rule: at, field: here(why.field), message: here(why.message) });
+    }
+    return why === undefined;
+  });
+  // Together they may be too many where each alone is fine.
+  const whole = dropped.length === 0 ? whyRefused(route, rules) : undefined;
+  return whole === undefined ? { rules: kept, dropped } : { rules: [], dropped: [{ rule: 0, ...whole }] };
+}
+function unusable(
+  all: readonly RouteRule[],
+  kept: readonly RouteRule[],
+  [first]: readonly Dropped[],
+): Refusal | undefined {
+  if (first === undefined || kept.length > 0 || all.length === 0) return undefined;
+  return { reason: "UnsupportedValue", field: first.field, message: first.message, fix: "correct the value" };
+}
+function whyRefused(
+  route: RouteObject,
+  rules: readonly RouteRule[],
+): { readonly field: string; readonly message: string } | undefined {
   const { name, namespace } = route.metadata;
   const kind = route.kind === "GRPCRoute" ? ("grpc" as const) : ("http" as const);
   const one: HttpRoute = { kind, name, namespace, createdMs: 0, ports: [], consumers: "", hostnames: [], rules };
@@ -165,94 +189,9 @@ function refusedRecord(route: RouteObject, rules: readonly RouteRule[]): Refusal
     httpRoutingToWire({ name: "x", namespace: "x", routes: [one], policy: defaultPolicy }),
   );
   if (decoded.ok) return undefined;
+  const inSpec = (path: string): string => path.replace("routes[0]", "spec");
   return {
-    reason: "UnsupportedValue",
-    field: (decoded.error[0]?.path ?? "").replace("routes[0]", "spec"),
-    message: formatProblems(
-      decoded.error.slice(0, 3).map((p) => ({ ...p, path: p.path.replace("routes[0]", "spec") })),
-    ),
-    fix: "correct the value",
-  };
-}
-
-function conditionOf(
-  entry: Indexed<RouteObject>,
-  attachments: readonly Attachment[],
-  problems: readonly RefProblem[],
-  taken: readonly ServiceName[],
-): Condition {
-  const { spec, kind } = entry.object;
-  const status = statusOf(entry, attachments, problems);
-  const resources = taken.map((name) => ({ kind: "HttpRouting", name }));
-  const refusal = attachments.find((a) => a.refusal !== undefined)?.refusal;
-  const foreign = spec.parentRefs.findIndex((ref) => ref.kind !== "Service" || ref.group !== "");
-  const strange: Refusal | undefined =
-    attachments.length === 0 || foreign >= 0
-      ? {
-          reason: "NotSupported",
-          field: foreign >= 0 ? `spec.parentRefs[${foreign}]` : "spec.parentRefs",
-          message: foreign >= 0 ? `the parent ${spec.parentRefs[foreign]?.kind} is not one of ours` : "names no parent",
-          fix: 'name a Service: {group: "", kind: Service, name: ...}',
-        }
-      : undefined;
-  if (taken.length === 0) {
-    const { reason, ...why } = refusal ?? (strange as Refusal);
-    return refused(entry, reason, { ...why, status });
-  }
-  const ignored: Refusal | undefined =
-    spec.hostnames.length === 0
-      ? undefined
-      : {
-          reason: "NotSupported",
-          field: "spec.hostnames",
-          message: `hostnames mean nothing to a ${kind} of a Service (GEP-1426)`,
-          fix: "match the header Host instead",
-        };
-  const [problem] = problems;
-  const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : "";
-  const unresolved = problem && { ...problem, message: `${problem.message}${more}` };
-  const { reason, ...why } = refusal ?? unresolved ?? strange ?? ignored ?? { reason: "Accepted" as const };
-  return accepted(entry, { ...why, resources, status }, reason);
-}
-
-function statusOf(
-  entry: Indexed<RouteObject>,
-  attachments: readonly Attachment[],
-  problems: readonly RefProblem[],
-): RouteStatus {
-  const { metadata } = entry.object;
-  const observedGeneration = metadata.generation;
-  const refs: ApiCondition =
-    problems[0] === undefined
-      ? { type: "ResolvedRefs", status: "True", reason: "ResolvedRefs", message: "", observedGeneration }
-      : {
-          type: "ResolvedRefs",
-          status: "False",
-          reason: problems[0].reason,
-          message: problems.map((p) => `${p.field}: ${p.message}`).join("; "),
-          observedGeneration,
-        };
-  return {
-    parents: attachments.map(({ ref, refusal }) => ({
-      parentRef: {
-        group: ref.group,
-        kind: ref.kind,
-        namespace: ref.namespace || metadata.namespace,
-        name: ref.name,
-        ...(ref.sectionName === "" ? {} : { sectionName: ref.sectionName }),
-        ...(ref.port === 0 ? {} : { port: ref.port }),
-      },
-      controllerName,
-      conditions: [
-        {
-          type: "Accepted",
-          status: refusal === undefined ? "True" : "False",
-          reason: refusal?.reason ?? "Accepted",
-          message: refusal?.message ?? "",
-          observedGeneration,
-        },
-        refs,
-      ],
-    })),
+    field: inSpec(decoded.error[0]?.path ?? ""),
+    message: formatProblems(decoded.error.slice(0, 3).map((p) => ({ ...p, path: inSpec(p.path) }))),
   };
 }

@@ -44,7 +44,7 @@ export function translateServices(
   // Given addresses first: an allocated one makes way, a given one cannot.
   const fine: Entry[] = [];
   for (const entry of candidates) {
-    const given = givenAddresses(entry.object);
+    const given = clusterAddresses(entry.object);
     const [taken, owner] = given.map((ip) => [ip, owners.get(ip)] as const).find(([, o]) => o !== undefined) ?? [];
     if (owner !== undefined) {
       refusals.push(
@@ -59,7 +59,8 @@ export function translateServices(
     for (const ip of given) owners.set(ip, entry);
     fine.push(entry);
   }
-  const taken = new Set(owners.keys());
+  const outer = shareOuter(fine, owners);
+  const taken = new Set([...owners.keys(), ...[...outer.values()].flat()]);
   for (const entry of fine) {
     const name = keyOf(entry.object);
     const kept = (earlier.get(name) ?? []).filter(
@@ -86,7 +87,8 @@ export function translateServices(
     for (const ip of fresh) if (ip !== undefined) own.push(ip);
     for (const ip of own) taken.add(ip);
     if (own.length > 0) allocations.set(name, own);
-    services.set(name, { record: toRecord(entry.object, own, settings), entry });
+    const addresses = [...new Set([...clusterAddresses(entry.object), ...(outer.get(entry) ?? []), ...own])];
+    services.set(name, { record: toRecord(entry.object, addresses, settings), entry });
   }
   return { services, refusals, allocations };
 }
@@ -96,11 +98,36 @@ const familyOf = (ip: string): string => (ip.includes(":") ? "IPv6" : "IPv4");
 const isHeadless = (service: ServiceObject): boolean =>
   service.spec.clusterIP === "None" || service.spec.clusterIPs.includes("None");
 
-function givenAddresses(service: ServiceObject): readonly string[] {
-  const { clusterIP, clusterIPs, externalIPs } = service.spec;
+/** Addresses that no other Service can have. */
+function clusterAddresses(service: ServiceObject): readonly string[] {
+  const { clusterIP, clusterIPs } = service.spec;
+  return [...new Set([clusterIP, ...clusterIPs].filter((ip) => ip !== "" && ip !== "None"))];
+}
+/** Addresses that Services may share on different ports: nodes' own, for one, as k3s and MetalLB give them to load balancers. */
+function outerAddresses(service: ServiceObject): readonly string[] {
   const ingress = service.status.loadBalancer.ingress.map((i) => canonicalIp(i.ip) ?? "");
-  const all = [clusterIP, ...clusterIPs, ...externalIPs, ...ingress];
-  return [...new Set(all.filter((ip) => ip !== "" && ip !== "None"))];
+  return [...new Set([...service.spec.externalIPs, ...ingress].filter((ip) => ip !== ""))];
+}
+const tcpPorts = (service: ServiceObject): readonly ServicePortSpec[] =>
+  service.spec.ports.filter((port) => port.protocol === "TCP");
+
+/** The outer addresses that each Service has: those on which nobody who was there before it has one of its ports. */
+function shareOuter(
+  entries: readonly Entry[],
+  owners: ReadonlyMap<string, Entry>,
+): ReadonlyMap<Entry, readonly string[]> {
+  const claimed = new Set<string>();
+  const shared = new Map<Entry, readonly string[]>();
+  for (const entry of entries) {
+    const claims = (ip: string): readonly string[] => tcpPorts(entry.object).map(({ port }) => `${ip} ${port}`);
+    const free = outerAddresses(entry.object).filter((ip) => {
+      const owner = owners.get(ip);
+      return (owner === undefined || owner === entry) && !claims(ip).some((claim) => claimed.has(claim));
+    });
+    for (const ip of free) for (const claim of claims(ip)) claimed.add(claim);
+    if (free.length > 0) shared.set(entry, free);
+  }
+  return shared;
 }
 
 /** Families that still need an address: both, unless the manifest names one, gives one, or wants none. */
@@ -110,15 +137,15 @@ function wantedFamilies(service: ServiceObject): ReadonlySet<string> {
   return new Set(ipFamilies.length > 0 ? ipFamilies : ["IPv4", "IPv6"]);
 }
 
-function toRecord(service: ServiceObject, allocated: readonly string[], settings: MeshSettings): Service {
+function toRecord(service: ServiceObject, addresses: readonly string[], settings: MeshSettings): Service {
   const { name, namespace } = service.metadata;
   const { byPort } = annotatedProtocols(service);
   return {
     name,
     namespace,
     hostname: `${name}.${namespace}.svc.${settings.clusterDomain}`,
-    addresses: [...new Set([...givenAddresses(service), ...allocated])],
-    ports: service.spec.ports.filter((p) => p.protocol === "TCP").map((p) => toPort(p, byPort, settings)),
+    addresses,
+    ports: tcpPorts(service).map((p) => toPort(p, byPort, settings)),
     headless: isHeadless(service),
     externalName: service.spec.type === "ExternalName" ? service.spec.externalName : "",
     loadBalancing: service.metadata.annotations["fairlead.dev/load-balancing"] ?? "",
@@ -146,6 +173,14 @@ export function serviceCondition(entry: Entry, record: Service, endpoints: numbe
       },
       "NotSupported",
     );
+  const lost = outerAddresses(entry.object).filter((ip) => !record.addresses.includes(ip));
+  if (lost.length > 0) {
+    const message = `another Service has ${lost.join(", ")} on one of the same ports: requests to it there are that one's`;
+    const fix = "give one of the two another address or port";
+    const isGiven = lost.some((ip) => entry.object.spec.externalIPs.includes(ip));
+    const field = isGiven ? "spec.externalIPs" : "status.loadBalancer.ingress";
+    return accepted(entry, { resources, field, message, fix }, "AddressTaken");
+  }
   if (endpoints > 0 || record.externalName !== "") return accepted(entry, { resources });
   const hasSelector = Object.keys(entry.object.spec.selector).length > 0;
   return accepted(

@@ -6,10 +6,8 @@ import { defaultSettings } from "../../agent/api/settings.ts";
 import { authorization, namespace, peerAuthentication, pod, service } from "../../test/kit/objects.ts";
 import { ClusterIndex } from "../index/cluster-index.ts";
 import { parseManifests } from "../sources/parse.ts";
-import { refOf } from "../sources/types.ts";
 import { allocate } from "./cluster-ips.ts";
 import { translate } from "./translate.ts";
-import { WorkloadMemo } from "./workloads.ts";
 
 const options = {
   settings: defaultSettings,
@@ -93,23 +91,6 @@ test("[DIS-9] whatever the folder holds, every resource is one that agents accep
       assert.equal(conditions.length, index.size);
     }),
     { numRuns: 300 },
-  );
-});
-
-test("the memo changes no result, whatever is added and removed in between", () => {
-  fc.assert(
-    fc.property(fc.array(fc.tuple(manifests, fc.boolean()), { maxLength: 20 }), (steps) => {
-      const index = new ClusterIndex();
-      const memo = new WorkloadMemo();
-      for (const [text, isRemoved] of steps) {
-        for (const { object, origin } of parseManifests(text, "f.yaml").objects) {
-          if (isRemoved) index.delete(refOf(object));
-          else index.apply(object, origin);
-        }
-        assert.deepEqual(translate(index, { ...options, memo }).resources, translate(index, options).resources);
-      }
-    }),
-    { numRuns: 100 },
   );
 });
 

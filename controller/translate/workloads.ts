@@ -1,271 +1,258 @@
-// Pods and external endpoints -> Workload records with their service memberships (DP-30). Pure.
-import { type NodeName, workloadUid } from "../../agent/api/names.ts";
+// Workload records and conditions of all pods and external endpoints, kept from one change to the next: what a change touches is made
+// anew, everything else stays the same object.
 import type { MeshSettings } from "../../agent/api/settings.ts";
-import {
-  defaultHbonePort,
-  type HostPort,
-  type Membership,
-  type TunnelKind,
-  type Workload,
-} from "../../agent/api/workload.ts";
-import { canonicalIp } from "../../agent/base/ip.ts";
+import type { Workload } from "../../agent/api/workload.ts";
 import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
 import { type PodObject, refOf, showRef } from "../sources/types.ts";
 import { accepted, type Condition, refused } from "./conditions.ts";
-import { type ExternalEndpoint, type Memberships, numberedPort } from "./memberships.ts";
-import { type Namespaces, protocolAnnotation } from "./namespaces.ts";
+import { Contest } from "./contest.ts";
+import type { Memberships } from "./memberships.ts";
+import type { Namespaces } from "./namespaces.ts";
+import {
+  addressesOf,
+  externalWorkload,
+  isOver,
+  keyOf,
+  placeOf,
+  toWorkload,
+  troubleOf,
+  tunnelOf,
+  weightAnnotation,
+  weightOf,
+} from "./workload-record.ts";
 
-const weightAnnotation = "fairlead.dev/weight";
-
-export interface TranslatedWorkloads {
-  readonly workloads: readonly Workload[];
-  readonly conditions: readonly Condition[];
-}
 /** Pods that their node's agent says it could not enrol, by "namespace/name": no tunnel is announced for them (DP-9). */
 export type Unenrolled = ReadonlyMap<string, string>;
+type PodEntry = Indexed<PodObject>;
 
-/** Records of pods that did not change, kept from one translation to the next: their bytes and versions stay, too. */
-export class WorkloadMemo {
-  readonly #entries = new WeakMap<PodObject, { readonly key: string; readonly workload: Workload }>();
-  readonly #addresses = new WeakMap<PodObject, readonly string[]>();
-
-  addresses(pod: PodObject): readonly string[] {
-    let known = this.#addresses.get(pod);
-    if (known === undefined) {
-      known = addressesOf(pod);
-      this.#addresses.set(pod, known);
-    }
-    return known;
-  }
-  /** `key` stands for everything besides the pod that goes into its record. */
-  workload(pod: PodObject, key: string, make: () => Workload): Workload {
-    const known = this.#entries.get(pod);
-    if (known?.key === key) return known.workload;
-    const workload = make();
-    this.#entries.set(pod, { key, workload });
-    return workload;
-  }
+/** What the records are made from, as it is now. */
+export interface WorkloadInputs {
+  readonly index: ClusterIndex;
+  readonly namespaces: Namespaces;
+  readonly settings: MeshSettings;
+  readonly memberships: Memberships;
+  readonly unenrolled: Unenrolled;
+}
+export interface WorkloadChange {
+  readonly before: Workload | undefined;
+  readonly after: Workload | undefined;
+}
+interface PodState {
+  readonly entry: PodEntry;
+  readonly addresses: readonly string[];
+  /** What besides the pod is in the record. */
+  readonly key: string;
+  readonly workload: Workload | undefined;
 }
 
-interface Place {
-  readonly region: string;
-  readonly zone: string;
-}
-const keyOf = (trustDomain: string, tunnel: TunnelKind, place: Place, services: readonly Membership[]): string => {
-  let key = `${trustDomain} ${tunnel} ${place.region} ${place.zone}`;
-  for (const { service, ports } of services) {
-    key += ` ${service}`;
-    for (const port of ports) key += `,${port.servicePort}:${port.targetPort}`;
-  }
-  return key;
-};
+export class WorkloadTable {
+  readonly #pods = new Map<string, PodState>();
+  readonly #byNamespace = new Map<string, Set<string>>();
+  readonly #externals = new Map<string, Workload>();
+  readonly #contest = new Contest();
+  readonly #counts = new Map<string, number>();
+  readonly #openPods = new Map<string, PodEntry | undefined>();
+  readonly #openAddresses = new Set<string>();
 
-export function translateWorkloads(
-  index: ClusterIndex,
-  namespaces: Namespaces,
-  settings: MeshSettings,
-  memberships: Memberships,
-  unenrolled: Unenrolled,
-  memo: WorkloadMemo,
-): TranslatedWorkloads {
-  const workloads: Workload[] = [];
-  const conditions: Condition[] = [];
-  const owners = new Map<string, Indexed<PodObject>>();
-  for (const entry of index.all("Pod")) {
-    const missing = namespaces.missing(entry);
-    if (missing !== undefined) {
-      conditions.push(missing);
-      continue;
+  /** `entry` undefined: the pod is gone. */
+  touch(name: string, entry: PodEntry | undefined): void {
+    this.#openPods.set(name, entry);
+  }
+  /** Something that its record is made from may be another. */
+  retouch(name: string): void {
+    const entry = this.#pods.get(name)?.entry;
+    if (entry !== undefined && !this.#openPods.has(name)) this.#openPods.set(name, entry);
+  }
+  touchAddress(address: string): void {
+    this.#openAddresses.add(address);
+  }
+  podsOf(namespace: string): Iterable<PodObject> {
+    return this.#each(namespace, ({ entry }) => entry.object);
+  }
+  allPods(): Iterable<string> {
+    return this.#pods.keys();
+  }
+  allExternals(): Iterable<string> {
+    return this.#externals.keys();
+  }
+
+  /** All records of a namespace, or of the mesh. */
+  *workloadsOf(namespace: string | undefined): Iterable<Workload> {
+    if (namespace === undefined)
+      for (const { workload } of this.#pods.values()) if (workload !== undefined) yield workload;
+    if (namespace !== undefined)
+      for (const workload of this.#each(namespace, (state) => state.workload))
+        if (workload !== undefined) yield workload;
+    for (const workload of this.#externals.values())
+      if (namespace === undefined || workload.namespace === namespace) yield workload;
+  }
+  entryOf(name: string): PodEntry | undefined {
+    return this.#pods.get(name)?.entry;
+  }
+  ofPod(name: string): Workload | undefined {
+    return this.#pods.get(name)?.workload;
+  }
+  ofAddress(address: string): Workload | undefined {
+    return this.#externals.get(address);
+  }
+  /** Pods that serve a service. */
+  countOf(service: string): number {
+    return this.#counts.get(service) ?? 0;
+  }
+
+  /** Makes anew what was touched. `say` gets the condition of each of these pods, `undefined` for one that is gone. */
+  settle(
+    inputs: WorkloadInputs,
+    say: (key: string, condition: Condition | undefined) => void,
+  ): readonly WorkloadChange[] {
+    for (const [name, entry] of this.#openPods) this.#claim(name, entry, inputs.namespaces);
+    const contested = this.#contest.settle();
+    for (const name of contested.claimants) this.retouch(name);
+    for (const address of contested.items) this.#openAddresses.add(address);
+    // A slice may name a pod by its address alone.
+    for (const address of this.#openAddresses) this.retouch(this.#contest.ownerOf(address) ?? "");
+
+    const changes: WorkloadChange[] = [];
+    const changed = (before: Workload | undefined, after: Workload | undefined): void => {
+      if (before !== after) changes.push({ before, after });
+    };
+    for (const [name, entry] of this.#openPods) {
+      const before = this.#pods.get(name);
+      const after = entry === undefined ? undefined : this.#make(name, entry, before, inputs);
+      this.#count(before?.workload, -1);
+      this.#count(after?.state.workload, 1);
+      if (after === undefined) this.#drop(name, before);
+      else this.#keep(name, after.state);
+      say(`Pod/${name}`, after?.condition);
+      changed(before?.workload, after?.state.workload);
     }
+    for (const address of this.#openAddresses) {
+      const before = this.#externals.get(address);
+      const endpoint = this.#contest.ownerOf(address) === undefined ? inputs.memberships.external(address) : undefined;
+      const after = endpoint === undefined ? undefined : externalWorkload(endpoint, inputs.settings);
+      if (after === undefined) this.#externals.delete(address);
+      else this.#externals.set(address, after);
+      if (before !== undefined && before.uid !== after?.uid) changed(before, undefined);
+      changed(before?.uid === after?.uid ? before : undefined, after);
+    }
+    this.#openPods.clear();
+    this.#openAddresses.clear();
+    return changes;
+  }
+
+  *#each<T>(namespace: string, read: (state: PodState) => T): Iterable<T> {
+    for (const name of this.#byNamespace.get(namespace) ?? []) {
+      const state = this.#pods.get(name);
+      if (state !== undefined) yield read(state);
+    }
+  }
+  #keep(name: string, state: PodState): void {
+    const { namespace } = state.entry.object.metadata;
+    if (!this.#pods.has(name)) {
+      const others = this.#byNamespace.get(namespace);
+      if (others === undefined) this.#byNamespace.set(namespace, new Set([name]));
+      else others.add(name);
+    }
+    this.#pods.set(name, state);
+  }
+  #drop(name: string, state: PodState | undefined): void {
+    const namespace = state?.entry.object.metadata.namespace ?? "";
+    this.#pods.delete(name);
+    const others = this.#byNamespace.get(namespace);
+    others?.delete(name);
+    if (others?.size === 0) this.#byNamespace.delete(namespace);
+  }
+  #count(workload: Workload | undefined, by: number): void {
+    for (const { service } of workload?.services ?? []) {
+      const count = (this.#counts.get(service) ?? 0) + by;
+      if (count === 0) this.#counts.delete(service);
+      else this.#counts.set(service, count);
+    }
+  }
+
+  /** Pods on the host's network share the node's addresses; everybody else's are their own. */
+  #claim(name: string, entry: PodEntry | undefined, namespaces: Namespaces): void {
+    const pod = entry?.object;
+    const takesPart =
+      entry !== undefined &&
+      pod !== undefined &&
+      !pod.spec.hostNetwork &&
+      !isOver(pod) &&
+      namespaces.missing(entry) === undefined;
+    this.#contest.claim(name, takesPart ? this.#addresses(name, pod) : [], entry?.sequence ?? 0);
+  }
+  #addresses(name: string, pod: PodObject): readonly string[] {
+    const known = this.#pods.get(name);
+    return known?.entry.object === pod ? known.addresses : addressesOf(pod);
+  }
+
+  #make(
+    name: string,
+    entry: PodEntry,
+    before: PodState | undefined,
+    inputs: WorkloadInputs,
+  ): { readonly state: PodState; readonly condition: Condition } {
+    const { index, namespaces, settings, memberships, unenrolled } = inputs;
     const pod = entry.object;
+    const addresses = this.#addresses(name, pod);
+    const without = (condition: Condition) => ({
+      state: { entry, addresses, key: "", workload: undefined },
+      condition,
+    });
+    const missing = namespaces.missing(entry);
+    if (missing !== undefined) return without(missing);
     if (isOver(pod)) {
       const trouble = pod.status.phase === "Failed" ? troubleOf(pod) : undefined;
-      conditions.push(
-        trouble === undefined
-          ? accepted(entry, { message: `has ended (${pod.status.phase})` })
-          : accepted(entry, trouble, "NotReady"),
-      );
-      continue;
+      const ended = { message: `has ended (${pod.status.phase})` };
+      return without(trouble === undefined ? accepted(entry, ended) : accepted(entry, trouble, "NotReady"));
     }
-    const addresses = memo.addresses(pod);
-    // Pods on the host's network share the node's addresses; everybody else's are their own.
-    const clash = pod.spec.hostNetwork ? undefined : addresses.find((ip) => owners.has(ip));
-    const owner = clash === undefined ? undefined : owners.get(clash);
-    if (owner !== undefined) {
-      conditions.push(
-        refused(entry, "AddressTaken", {
-          field: "status.podIPs",
-          message: `the address ${clash} belongs to ${showRef(refOf(owner.object))} (${owner.origin.file})`,
-          fix: "one of the two pods is gone or misreported: remove its record",
-        }),
-      );
-      continue;
-    }
-    if (!pod.spec.hostNetwork) for (const ip of addresses) owners.set(ip, entry);
+    const loss = this.#contest.lossOf(name);
+    const [ownerNamespace = "", ownerName = ""] = loss?.owner.split("/") ?? [];
+    const owner = loss === undefined ? undefined : index.get("Pod", ownerNamespace, ownerName);
+    if (loss !== undefined && owner !== undefined) return without(addressTaken(entry, loss.item, owner));
     const isMeshed = namespaces.isMeshed(pod);
-    const problem = unenrolled.get(`${pod.metadata.namespace}/${pod.metadata.name}`);
+    const problem = unenrolled.get(name);
     const tunnel = tunnelOf(pod, isMeshed && problem === undefined);
-    const services = memberships.ofPod(pod);
+    const services = memberships.ofPod(pod, pod.spec.hostNetwork ? [] : addresses);
     const place = placeOf(pod, index);
-    const workload = memo.workload(pod, keyOf(settings.trustDomain, tunnel, place, services), () =>
-      toWorkload(pod, addresses, settings, services, tunnel, place),
-    );
-    workloads.push(workload);
-    const detail = { resources: [{ kind: "Workload", name: workload.uid }] };
-    const account = workload.serviceAccount;
-    const trouble = workload.ready ? undefined : troubleOf(pod);
-    if (isMeshed && problem !== undefined) {
-      conditions.push(
-        accepted(entry, {
-          ...detail,
-          message: `is not in the mesh: ${problem}`,
-          fix: "see the agent's log of its node",
-        }),
-      );
-    } else if (trouble !== undefined) {
-      conditions.push(accepted(entry, { ...detail, ...trouble }, "NotReady"));
-    } else if (account !== "default" && index.get("ServiceAccount", workload.namespace, account) === undefined) {
-      conditions.push(
-        accepted(
-          entry,
-          {
-            ...detail,
-            field: "spec.serviceAccountName",
-            message: `there is no ServiceAccount "${account}" in the namespace "${workload.namespace}"`,
-            fix: "add it or correct the name",
-          },
-          "ServiceAccountMissing",
-        ),
-      );
-    } else if (weightOf(pod) === undefined) {
-      const field = `metadata.annotations[${weightAnnotation}]`;
-      const message = `must be a whole number from 1 to 65535, not ${JSON.stringify(pod.metadata.annotations[weightAnnotation])}: 1 is taken`;
-      conditions.push(accepted(entry, { ...detail, field, message, fix: "correct or remove it" }, "NotSupported"));
-    } else {
-      conditions.push(accepted(entry, detail));
-    }
+    const key = keyOf(settings.trustDomain, tunnel, place, services);
+    const isSame = before?.workload !== undefined && before.entry.object === pod && before.key === key;
+    const workload = isSame ? before.workload : toWorkload(pod, addresses, settings, services, tunnel, place);
+    const condition = conditionOf(entry, workload, isMeshed ? problem : undefined, index);
+    return { state: { entry, addresses, key, workload }, condition };
   }
-  for (const external of memberships.externals) {
-    if (owners.has(external.address)) continue;
-    workloads.push(externalWorkload(external, settings));
+}
+
+export const podKeyOf = ({ metadata }: PodObject): string => `${metadata.namespace}/${metadata.name}`;
+
+const addressTaken = (entry: PodEntry, address: string, owner: PodEntry): Condition =>
+  refused(entry, "AddressTaken", {
+    field: "status.podIPs",
+    message: `the address ${address} belongs to ${showRef(refOf(owner.object))} (${owner.origin.file})`,
+    fix: "one of the two pods is gone or misreported: remove its record",
+  });
+
+/** `problem`: why its agent could not enrol it though it should be. */
+function conditionOf(entry: PodEntry, workload: Workload, problem: string | undefined, index: ClusterIndex): Condition {
+  const pod = entry.object;
+  const detail = { resources: [{ kind: "Workload", name: workload.uid }] };
+  if (problem !== undefined) {
+    const message = `is not in the mesh: ${problem}`;
+    return accepted(entry, { ...detail, message, fix: "see the agent's log of its node" });
   }
-  return { workloads, conditions };
-}
-
-/** Ended for good: it has neither an address nor an identity any more. */
-export const isOver = (pod: PodObject): boolean => pod.status.phase === "Succeeded" || pod.status.phase === "Failed";
-
-/** The first container whose command has ended badly, worded for the pod's author; no numbers that change with every try. */
-function troubleOf(
-  pod: PodObject,
-): { readonly field: string; readonly message: string; readonly fix: string } | undefined {
-  for (const { name, ready, state, lastState } of pod.status.containerStatuses) {
-    const ended = state.terminated ?? lastState.terminated;
-    if (ready || ended === undefined) continue;
-    const index = pod.spec.containers.findIndex((container) => container.name === name);
-    return {
-      field: `spec.containers[${Math.max(0, index)}].command`,
-      message: `container "${name}" ended with exit code ${ended.exitCode}${ended.message === "" ? "" : `: ${ended.message.slice(0, 200)}`}`,
-      fix: "correct the command; the pod's log has the rest of what it said",
-    };
+  const trouble = workload.ready ? undefined : troubleOf(pod);
+  if (trouble !== undefined) return accepted(entry, { ...detail, ...trouble }, "NotReady");
+  const account = workload.serviceAccount;
+  if (account !== "default" && index.get("ServiceAccount", workload.namespace, account) === undefined) {
+    const field = "spec.serviceAccountName";
+    const message = `there is no ServiceAccount "${account}" in the namespace "${workload.namespace}"`;
+    const fix = "add it or correct the name";
+    return accepted(entry, { ...detail, field, message, fix }, "ServiceAccountMissing");
   }
-  return undefined;
-}
-
-/** Share of the load beside other endpoints, for one that costs more or can do more (LB-7); undefined: what is said is no such number. */
-function weightOf({ metadata }: PodObject): number | undefined {
-  const text = metadata.annotations[weightAnnotation] ?? "1";
-  const weight = /^[0-9]{1,5}$/.test(text) ? Number(text) : 0;
-  return weight >= 1 && weight <= 65_535 ? weight : undefined;
-}
-
-/** As the pod's labels have it, else its node's. */
-function placeOf(pod: PodObject, index: ClusterIndex): Place {
-  const own = pod.metadata.labels;
-  const node = pod.spec.nodeName === "" ? undefined : index.get("Node", "", pod.spec.nodeName)?.object.metadata.labels;
-  const [region, zone] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
-  return { region: own[region] ?? node?.[region] ?? "", zone: own[zone] ?? node?.[zone] ?? "" };
-}
-
-function addressesOf(pod: PodObject): readonly string[] {
-  const all = [pod.status.podIP, ...pod.status.podIPs.map((entry) => entry.ip)];
-  return [...new Set(all.flatMap((ip) => canonicalIp(ip) ?? []))];
-}
-
-function tunnelOf(pod: PodObject, isMeshed: boolean): TunnelKind {
-  if (pod.metadata.annotations[protocolAnnotation] === "hbone") return "hbone";
-  return isMeshed ? "fairlead/1" : "none";
-}
-
-function toWorkload(
-  pod: PodObject,
-  addresses: readonly string[],
-  settings: MeshSettings,
-  services: readonly Membership[],
-  tunnel: TunnelKind,
-  place: Place,
-): Workload {
-  const { namespace, name, labels, annotations } = pod.metadata;
-  return {
-    uid: workloadUid(settings.trustDomain, namespace, name),
-    name,
-    namespace,
-    serviceAccount: pod.spec.serviceAccountName || "default",
-    trustDomain: settings.trustDomain,
-    node: pod.spec.nodeName as NodeName | "",
-    addresses,
-    labels,
-    tunnel,
-    ready: pod.status.conditions.some((c) => c.type === "Ready" && c.status === "True"),
-    draining: pod.metadata.deletionTimestamp !== "",
-    weight: weightOf(pod) ?? 1,
-    region: place.region,
-    zone: place.zone,
-    hostNetwork: pod.spec.hostNetwork,
-    services,
-    hbonePort: numberedPort(annotations["fairlead.dev/hbone-port"] ?? "") ?? defaultHbonePort,
-    untunnelledPorts: (annotations["fairlead.dev/exclude-inbound-ports"] ?? "")
-      .split(",")
-      .flatMap((text) => numberedPort(text.trim()) ?? []),
-    hostPorts: pod.spec.hostNetwork ? [] : hostPortsOf(pod),
-  };
-}
-
-/** `hostPort` of every container on every address of the node, or the one that `hostIP` names (rule DP-6). */
-function hostPortsOf(pod: PodObject): readonly HostPort[] {
-  const hosts = [pod.status.hostIP, ...pod.status.hostIPs.map((host) => host.ip)];
-  const node = [...new Set(hosts.flatMap((ip) => canonicalIp(ip) ?? []))];
-  return pod.spec.containers
-    .flatMap((container) => container.ports)
-    .filter((port) => port.hostPort !== 0 && port.protocol === "TCP")
-    .flatMap(({ hostPort, hostIP, containerPort }) =>
-      node
-        .filter((address) => hostIP === "" || hostIP === "0.0.0.0" || hostIP === "::" || hostIP === address)
-        .map((address) => ({ address, port: hostPort, targetPort: containerPort })),
-    );
-}
-
-function externalWorkload(external: ExternalEndpoint, settings: MeshSettings): Workload {
-  const name = `endpoint-${external.address.replaceAll(/[.:]+/g, "-").replaceAll(/^-|-$/g, "")}`;
-  return {
-    uid: workloadUid(settings.trustDomain, external.namespace, name),
-    name,
-    namespace: external.namespace,
-    serviceAccount: "",
-    trustDomain: settings.trustDomain,
-    node: "",
-    addresses: [external.address],
-    labels: {},
-    tunnel: "none",
-    ready: external.isReady,
-    draining: false,
-    weight: 1,
-    region: "",
-    zone: external.zone,
-    hostNetwork: false,
-    services: external.services,
-    hbonePort: defaultHbonePort,
-    untunnelledPorts: [],
-    hostPorts: [],
-  };
+  if (weightOf(pod) === undefined) {
+    const field = `metadata.annotations[${weightAnnotation}]`;
+    const message = `must be a whole number from 1 to 65535, not ${JSON.stringify(pod.metadata.annotations[weightAnnotation])}: 1 is taken`;
+    return accepted(entry, { ...detail, field, message, fix: "correct or remove it" }, "NotSupported");
+  }
+  return accepted(entry, detail);
 }

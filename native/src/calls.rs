@@ -2,7 +2,7 @@
 //! `kernel_calls.rs`. One call at a time.
 
 use std::collections::HashMap;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsFd, IntoRawFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, RwLock};
@@ -19,6 +19,7 @@ use crate::reason::Reason;
 use crate::relay::shared::{Message, Pod, Shared};
 use crate::relay::threads;
 use crate::seam::{PodRegistry, PodSockets};
+use crate::sys;
 
 /// Longest wait for the workers to answer a list or a reset.
 const WORKER_WAIT: Duration = Duration::from_secs(2);
@@ -147,6 +148,17 @@ pub fn params<T: DeserializeOwned>(method: &str, value: &Value) -> Result<T, Fau
     T::deserialize(value).map_err(|e| Fault::new("bad_params", format!("{method}: {e}")))
 }
 
+/// Who is at the other end of a unix socket of the agent's. `pidfd` becomes the agent's own, where the kernel has such a thing.
+fn peer_of(args: &Value) -> Result<Value, Fault> {
+    let fd = args["fd"].as_i64().and_then(|fd| RawFd::try_from(fd).ok());
+    let fd = fd.ok_or_else(|| Fault::new("bad_params", "peer.of: fd must be a descriptor"))?;
+    // A copy: whatever becomes of the number meanwhile, this is one socket.
+    let socket = sys::duplicate(fd).map_err(|e| Fault::os("peer", "descriptor", &e))?;
+    let peer = sys::peer_credentials(socket.as_fd()).map_err(|e| Fault::os("peer", "credentials of the peer", &e))?;
+    let process = sys::peer_process(socket.as_fd()).ok();
+    Ok(json!({"pid": peer.pid, "uid": peer.uid, "gid": peer.gid, "pidfd": process.map(IntoRawFd::into_raw_fd)}))
+}
+
 impl Calls {
     pub fn new(shared: Arc<Shared>, pods: Arc<Pods>) -> Self {
         let asked_us = vec![0; shared.config.workers];
@@ -213,6 +225,7 @@ impl Calls {
                 Ok(json!({}))
             }
             "heartbeat" => self.heartbeat(),
+            "peer.of" => peer_of(args),
             "handover.attach" => self.attach(args),
             "counters" => self.counters(),
             _ => self.kernel_call(method, args),

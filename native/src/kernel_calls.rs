@@ -1,6 +1,6 @@
 //! The calls of the channel that go to the kernel side, and its events on their way to the agent.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -82,6 +82,11 @@ impl Calls {
             "programs.unload" => {
                 self.kernel()?.unload()?;
                 self.kernel = None;
+                Ok(json!({}))
+            }
+            "kubelet.set" => {
+                let group = args["cgroup"].as_str().ok_or_else(|| Fault::new("bad_params", "cgroup must be a path, \"\" for none"))?;
+                self.kernel()?.set_kubelet((!group.is_empty()).then(|| Path::new(group)))?;
                 Ok(json!({}))
             }
             "map.put" => {

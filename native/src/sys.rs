@@ -14,6 +14,8 @@ use std::path::Path;
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// `SO_NETNS_COOKIE` (asm-generic/socket.h, Linux 5.14).
 const SO_NETNS_COOKIE: i32 = 71;
+/// `SO_PEERPIDFD` (asm-generic/socket.h, Linux 6.5).
+const SO_PEERPIDFD: i32 = 77;
 /// `IPV6_TRANSPARENT` (linux/in6.h).
 const IPV6_TRANSPARENT: i32 = 75;
 /// `CGROUP_ATTACH` query flag: programs attached at this level, not the effective ones.
@@ -59,6 +61,25 @@ pub fn netns_cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: value and length point at locals of the announced size.
     check(unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut bytes) })?;
     Ok(cookie)
+}
+
+/// Who connected to a unix socket, as the kernel noted it then; the process id is 0 for a process that this one cannot see (unix(7)).
+pub fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<libc::ucred> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut bytes = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: value and length point at locals of the announced size.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &raw mut bytes) })?;
+    Ok(peer)
+}
+
+/// A descriptor of the process that connected to a unix socket: it names that process for ever, whoever gets its id later.
+pub fn peer_process(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut process: i32 = -1;
+    let mut bytes = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: value and length point at locals of the announced size.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_PEERPIDFD, (&raw mut process).cast(), &raw mut bytes) })?;
+    // SAFETY: the kernel made a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(process) })
 }
 
 /// Lets a socket bind to and speak from an address that is not the namespace's own. Needs CAP_NET_ADMIN or CAP_NET_RAW.
@@ -200,6 +221,14 @@ pub fn is_bpffs(path: &Path) -> io::Result<bool> {
     Ok(stat.f_type as i64 == BPF_FS_MAGIC)
 }
 
+/// Lets the calling process's mount namespace write where it may only read: what runtimes mount read-only into containers.
+pub fn remount_writable(path: &Path) -> io::Result<()> {
+    let path = c_string(path)?;
+    let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    // SAFETY: the path is a NUL-terminated string that outlives the call; the others are not looked at for a remount.
+    check(unsafe { libc::mount(std::ptr::null(), path.as_ptr(), std::ptr::null(), flags, std::ptr::null()) }).map(drop)
+}
+
 /// Mounts a BPF file system at `path`.
 pub fn mount_bpffs(path: &Path) -> io::Result<()> {
     let path = c_string(path)?;
@@ -300,6 +329,23 @@ mod tests {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    #[doc = "[IDN-12] the kernel names the process at the other end of a unix socket, and a descriptor of it"]
+    #[test]
+    fn peers_are_named() {
+        use std::os::fd::{AsFd, AsRawFd};
+        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let peer = super::peer_credentials(near.as_fd()).unwrap();
+        assert_eq!(u32::try_from(peer.pid).unwrap(), std::process::id());
+        if let Ok(process) = super::peer_process(near.as_fd()) {
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).unwrap();
+            assert!(info.lines().any(|line| line == format!("Pid:\t{}", peer.pid)), "{info}");
+        }
+        drop(far);
+        let not_a_socket = std::fs::File::open("/dev/null").unwrap();
+        assert!(super::peer_credentials(not_a_socket.as_fd()).is_err());
+        assert!(super::peer_process(not_a_socket.as_fd()).is_err());
     }
 
     #[doc = "memory that was freed between blocks in use goes back to the system"]

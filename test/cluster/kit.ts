@@ -50,21 +50,62 @@ export const downCluster = (cluster: ClusterPaths): Promise<unknown> =>
 export async function withCluster(
   options: Partial<UpOptions>,
   body: (up: TestCluster) => Promise<void>,
+  name: string = testClusterName(),
 ): Promise<void> {
-  const cluster = clusterPaths(testClusterName());
+  await using guard = guarded(clusterPaths(name));
+  await onCluster(guard.cluster, options, body);
+}
+
+/** A cluster that may come up, and is taken down at disposal, or when this process dies before it. */
+export function guarded(cluster: ClusterPaths): AsyncDisposable & { readonly cluster: ClusterPaths } {
   const watchdog = startWatchdog(cluster.name);
-  const say = (line: string): void => console.error(`cluster ${cluster.name}: ${line}`);
-  let api: KubeApi | undefined;
+  return {
+    cluster,
+    async [Symbol.asyncDispose]() {
+      await downCluster(cluster);
+      watchdog.stdin?.end("done\n");
+      await ended(watchdog);
+    },
+  };
+}
+
+/** An API server with etcd and nothing else, for the tests of a whole file: to be disposed of after them. */
+export async function openApiServer(): Promise<TestCluster & AsyncDisposable> {
+  const guard = guarded(clusterPaths(testClusterName()));
+  const { cluster } = guard;
   try {
-    const all = { nodes: 0, apiOnly: false, apiServerFlags: [], ...options };
-    const state = await up(cluster, all, cacheFolder(process.env), say);
-    api = adminApi(cluster, state.block);
+    const options = { nodes: 0, apiOnly: true, apiServerFlags: [] };
+    const state = await up(cluster, options, cacheFolder(process.env), () => {});
+    const api = adminApi(cluster, state.block);
+    return {
+      cluster,
+      state,
+      api,
+      async [Symbol.asyncDispose]() {
+        api.close();
+        await guard[Symbol.asyncDispose]();
+      },
+    };
+  } catch (error) {
+    await guard[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** Runs `body` on a cluster that is brought up where it is not, and leaves it up. */
+export async function onCluster(
+  cluster: ClusterPaths,
+  options: Partial<UpOptions>,
+  body: (up: TestCluster) => Promise<void>,
+): Promise<void> {
+  const say = (line: string): void => console.error(`cluster ${cluster.name}: ${line}`);
+  const all = { nodes: 0, apiOnly: false, apiServerFlags: [], ...options };
+  const state = await up(cluster, all, cacheFolder(process.env), say);
+  const api = adminApi(cluster, state.block);
+  try {
     await body({ cluster, state, api });
   } finally {
-    api?.close();
-    await downCluster(cluster);
-    watchdog.stdin?.end("done\n");
-    await ended(watchdog);
+    api.close();
   }
 }
 

@@ -1,11 +1,11 @@
-// `npm run cluster -- up|down|status|load|image|kubectl|build`: a real Kubernetes on this machine. Results go to standard output, progress and
+// `npm run cluster -- up|down|status|load|image|kubectl|helm|build`: a real Kubernetes on this machine. Results go to standard output, progress and
 // errors to standard error.
 import { spawnSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { writeImage } from "../../scripts/image/oci.ts";
 import { exitCode } from "../lab/command.ts";
-import { writeImage } from "./images/oci.ts";
 import { importImage } from "./kubernetes/node.ts";
 import { hierarchies } from "./machine/groups.ts";
 import { withLock } from "./machine/lock.ts";
@@ -14,7 +14,7 @@ import { type ClusterPaths, cacheFolder, clusterPaths, parseClusterName } from "
 import { clusterNames, program, readState } from "./state.ts";
 import { type ClusterStatus, clusterStatus } from "./status.ts";
 import { leftOf, tearDown } from "./teardown.ts";
-import { buildAll, up } from "./up.ts";
+import { buildAll, helmProgram, up } from "./up.ts";
 
 const usage = `npm run cluster -- COMMAND
 
@@ -31,7 +31,10 @@ const usage = `npm run cluster -- COMMAND
                           makes an image of a folder (OCI layout as tar, one layer, always the same bytes)
   kubectl [--name NAME] -- WORDS
                           kubectl of the cluster's own version
-  build [--api-only]      only builds
+  helm [--name NAME] -- WORDS
+                          Helm, built when it is first asked for
+  build [--api-only] [--helm]
+                          only builds
   
 The name is "main" if none is given. Built programs are kept in ~/.cache/fairlead/cluster (FAIRLEAD_CLUSTER_CACHE).`;
 
@@ -44,6 +47,7 @@ const options = {
   "api-only": { type: "boolean", default: false },
   "api-server-flag": { type: "string", multiple: true },
   all: { type: "boolean", default: false },
+  helm: { type: "boolean", default: false },
   json: { type: "boolean", default: false },
   tag: { type: "string" },
   out: { type: "string" },
@@ -192,8 +196,18 @@ function runKubectl(call: Call): number {
   return exitCode(done.status, done.signal);
 }
 
+async function runHelm(call: Call): Promise<number> {
+  const cluster = clusterOf(call);
+  stateOf(cluster);
+  const helm = await helmProgram(cache(), say);
+  const env = { ...process.env, KUBECONFIG: cluster.kubeconfig };
+  const done = spawnSync(helm, [...call.words, ...call.rest], { stdio: "inherit", env });
+  return exitCode(done.status, done.signal);
+}
+
 async function runBuild(call: Call): Promise<number> {
   await buildAll(cache(), upOptions(call), say);
+  if (call.values.helm) await helmProgram(cache(), say);
   return 0;
 }
 
@@ -210,6 +224,7 @@ const commands: Readonly<Record<string, Command>> = {
   load: { run: runLoad, words: 1 },
   image: { run: runImage, words: 1 },
   kubectl: { run: runKubectl, words: Number.POSITIVE_INFINITY },
+  helm: { run: runHelm, words: Number.POSITIVE_INFINITY },
   build: { run: runBuild, words: 0 },
 };
 
@@ -228,7 +243,7 @@ async function main(): Promise<number> {
       console.log(usage);
       return 0;
     }
-    const extra = call.words[command.words] ?? (command.run === runKubectl ? undefined : call.rest[0]);
+    const extra = call.words[command.words] ?? (command.words === Number.POSITIVE_INFINITY ? undefined : call.rest[0]);
     if (extra !== undefined) throw new UsageError(`${name} takes no ${JSON.stringify(extra)}`);
     return await command.run(call);
   } catch (error) {

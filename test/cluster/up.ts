@@ -52,6 +52,10 @@ export async function buildAll(
   return built;
 }
 
+/** Helm, built when it is first asked for. @returns path of the program */
+export const helmProgram = async (cache: string, say: Say): Promise<string> =>
+  join((await buildModule(cache, modules.helm, say)).folder, "helm");
+
 /**
  * Brings the cluster up, or completes one that is up in part.
  * @param cache where built programs are kept

@@ -29,6 +29,9 @@ const { values, positionals } = parseArgs({
 if (values.help) {
   console.log("npm run conformance -- [SUITE...] [--without SUITE] [--json FILE]\n");
   for (const s of all) console.log(`  ${s.name.padEnd(12)} ${s.about}`);
+  console.log(
+    "  gateway      the Gateway API's suite, on a cluster; named alone, and with options of its own (gateway --help)",
+  );
   console.log("\ndocs/conformance/http.md is written from the last result of every suite, once all have one.");
   process.exit(0);
 }

@@ -5,8 +5,8 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { writeImage } from "../../scripts/image/oci.ts";
 import { BUSYBOX_IMAGE } from "../cluster/images/built-in.ts";
-import { writeImage } from "../cluster/images/oci.ts";
 import { downCluster, testClusterName } from "../cluster/kit.ts";
 import type { KubeApi, KubeObject } from "../cluster/kubernetes/api.ts";
 import { adminApi } from "../cluster/kubernetes/credentials.ts";

@@ -24,6 +24,7 @@ const ids: Readonly<Record<string, string>> = {
   http2: "SEC-8",
   "trace-headers": "OBS-4",
   "kube-watch": "DIS-9",
+  "service-account-token": "IDN-3",
 };
 
 for (const target of targets) {

@@ -1,13 +1,14 @@
 // Discovery from both ends: resources as an agent takes them, and requests as the controller's stream takes them.
 import assert from "node:assert/strict";
 import { EventEmitter } from "node:events";
-import { DeltaDiscoveryRequest, type DeltaDiscoveryResponse } from "../../agent/api/discovery.gen.ts";
+import { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from "../../agent/api/discovery.gen.ts";
 import * as wire from "../../agent/api/mesh.gen.ts";
 import type { NodeName } from "../../agent/api/names.ts";
 import { codecs, decodeResource, encodeResource, resourceKinds, resourceName } from "../../agent/api/resources.ts";
 import type { Workload } from "../../agent/api/workload.ts";
 import { createLogger } from "../../agent/base/log.ts";
 import { MeshState } from "../../agent/state/mesh-state.ts";
+import { encodeResponse, type Response } from "../../controller/serve/response.ts";
 import { Snapshot } from "../../controller/serve/snapshot.ts";
 import { AgentStream, type DiscoveryCall } from "../../controller/serve/stream.ts";
 import { type FuzzTarget, shape } from "./target.ts";
@@ -44,8 +45,8 @@ const known = [...resourceKinds.map((kind) => codecs[kind].typeUrl), "type.googl
 class Call extends EventEmitter {
   readonly written: DeltaDiscoveryResponse[] = [];
   hasEnded = false;
-  write(response: DeltaDiscoveryResponse): boolean {
-    this.written.push(response);
+  write(response: Response): boolean {
+    this.written.push(DeltaDiscoveryResponse.decode(encodeResponse(response)));
     return true;
   }
   end(): void {
@@ -62,12 +63,10 @@ function workload(name: string): Workload {
 }
 
 function fullSnapshot(): Snapshot {
-  const snapshot = new Snapshot();
+  const snapshot = new Snapshot(known);
   const values = Array.from({ length: 20 }, (_, i) => workload(`w${i}`));
-  snapshot.update(
-    values.map((value) => ({ kind: "Workload" as const, value })),
-    known,
-  );
+  const { typeUrl, nameOf, encode } = codecs.Workload;
+  snapshot.apply(values.map((value) => ({ typeUrl, name: nameOf(value), bytes: encode(value) })));
   return snapshot;
 }
 
@@ -83,6 +82,7 @@ function discovery(input: Buffer): string {
       sent: () => events.sent++,
       acked: () => events.acked++,
       nacked: () => events.nacked++,
+      fellBehind: () => assert.fail("nothing changes"),
       ended: () => events.ended++,
     },
     quiet,

@@ -10,6 +10,7 @@ import { http1Targets } from "./http1-targets.ts";
 import { http2Targets } from "./http2-targets.ts";
 import { protoTargets } from "./proto-targets.ts";
 import { type FuzzTarget, shape } from "./target.ts";
+import { tokenTargets } from "./token-targets.ts";
 import { traceTargets } from "./trace-targets.ts";
 import { watchTargets } from "./watch-targets.ts";
 
@@ -91,4 +92,5 @@ export const targets: readonly FuzzTarget[] = [
   ...http2Targets,
   ...traceTargets,
   ...watchTargets,
+  ...tokenTargets,
 ];

@@ -1,8 +1,8 @@
 // A watch of the API server from its bytes to events: cut anywhere the same, never an exception, nothing taken that has no name and version.
 import assert from "node:assert/strict";
-import { LineReader } from "../../controller/kubernetes/lines.ts";
+import { LineReader } from "../../agent/kubernetes/lines.ts";
+import { readEvent, readPage } from "../../agent/kubernetes/wire.ts";
 import { type ReadObject, readObject, resources } from "../../controller/sources/kubernetes/resources.ts";
-import { readEvent, readPage } from "../../controller/sources/kubernetes/wire.ts";
 import { type FuzzTarget, shape } from "./target.ts";
 
 const maxLine = 2_048;

@@ -122,6 +122,7 @@ export const trustBundles: fc.Arbitrary<TrustBundle> = record({
     { minLength: 1, maxLength: 3 },
   ),
   generation: fc.nat(),
+  jwks: fc.constantFrom("", '{"keys":[]}'),
 });
 
 const mostly = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: undefined });

@@ -24,6 +24,7 @@ import {
   type ReportRequest,
 } from "../../agent/api/mesh.gen.ts";
 import { codecs, encodeResource, type MeshResource, resourceName, typeUrlOf } from "../../agent/api/resources.ts";
+import { firstJwtKeys, type JwtKey, JwtSigner } from "../../controller/issue/jwt.ts";
 
 type Stream = ServerDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
 const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
@@ -43,6 +44,8 @@ export interface FakeController {
   /** Stops answering certificate requests. */
   refuseCertificates: boolean;
   svidLifeMs: number;
+  /** Signs JWTs; jwksOf makes the set that a TrustBundle carries. */
+  readonly jwtKeys: readonly JwtKey[];
   stop(): Promise<void>;
 }
 
@@ -109,7 +112,7 @@ export async function startFakeController(port = 0): Promise<FakeController> {
   const signCsr = async (csrPem: string, san: string, lifeMs: number): Promise<string> =>
     (await sign(await new Pkcs10CertificateRequest(csrPem).publicKey.export(), san, lifeMs)).toString("pem");
 
-  const controller = { refuseCertificates: false, svidLifeMs: 3_600_000 };
+  const controller = { refuseCertificates: false, svidLifeMs: 3_600_000, jwtKeys: await firstJwtKeys(Date.now()) };
   const server = new Server();
   server.addService(AggregatedDiscoveryServiceService, {
     deltaAggregatedResources(stream: Stream) {
@@ -163,6 +166,13 @@ export async function startFakeController(port = 0): Promise<FakeController> {
       signCsr(call.request.csrPem, call.request.identity, controller.svidLifeMs).then(
         (chainPem) => callback(null, { chainPem, notAfterMs, trustGeneration: 1 }),
         (error: Error) => callback({ code: status.INTERNAL, details: error.message }),
+      );
+    },
+    issueJwt(call, callback) {
+      const { identity: subject, audience } = call.request;
+      callback(
+        null,
+        new JwtSigner(controller.jwtKeys).sign({ subject, audience, issuedMs: Date.now(), lifeMs: 300_000 }),
       );
     },
   };

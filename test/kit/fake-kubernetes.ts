@@ -2,7 +2,7 @@
 // everything that can go wrong with one, on demand.
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { ApiAccess } from "../../controller/kubernetes/access.ts";
+import type { ApiAccess } from "../../agent/kubernetes/access.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: objects of any kind, as tests write them
 type Any = any;

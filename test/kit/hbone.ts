@@ -1,12 +1,13 @@
 // HBONE peers in pods of a lab: Node's own http2 over TLS (test/hbone), with certificates that the lab's own CA signs, or that are wrong.
+
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { signLeaf } from "../../controller/issue/leaf.ts";
 import {
   type Issuer,
   loadSigner,
   makeIntermediate,
   makeKey,
-  makeLeaf,
   makeRoot,
   publicKeyOf,
 } from "../../controller/issue/pki.ts";
@@ -48,7 +49,7 @@ export class PeerCertificates {
     const issuer = wishes.foreign === true ? await this.#stranger() : this.#own("intermediate-1");
     const keyPem = await makeKey("p-256");
     const now = Date.now();
-    const leaf = await makeLeaf(await loadSigner(issuer), {
+    const leaf = await signLeaf(await loadSigner(issuer), {
       publicKey: await publicKeyOf(keyPem),
       uri: identity,
       notBeforeMs: now + (wishes.beginsMs ?? -5 * minute),

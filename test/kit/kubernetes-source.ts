@@ -2,8 +2,8 @@
 import { systemClock } from "../../agent/base/clock.ts";
 import { silentLogger } from "../../agent/base/log.ts";
 import { seededRandom } from "../../agent/base/random.ts";
+import { createApiClient } from "../../agent/kubernetes/client.ts";
 import { ClusterIndex } from "../../controller/index/cluster-index.ts";
-import { createApiClient } from "../../controller/kubernetes/client.ts";
 import { createKubernetesSource, type KubernetesOptions } from "../../controller/sources/kubernetes/source.ts";
 import { type MeshObject, type Problem, refKey, refOf, type Source } from "../../controller/sources/types.ts";
 import type { FakeKubernetes } from "./fake-kubernetes.ts";

@@ -2,10 +2,11 @@
 import { type Clock, systemClock } from "../../agent/base/clock.ts";
 import { silentLogger } from "../../agent/base/log.ts";
 import { seededRandom } from "../../agent/base/random.ts";
-import { type ApiClient, type ClientLimits, createApiClient } from "../../controller/kubernetes/client.ts";
-import type { KubernetesMeter, ReflectorMeter } from "../../controller/sources/kubernetes/meter.ts";
-import { Reflector, type ReflectorOptions } from "../../controller/sources/kubernetes/reflector.ts";
-import type { RawObject } from "../../controller/sources/kubernetes/wire.ts";
+import { type ApiClient, type ClientLimits, createApiClient } from "../../agent/kubernetes/client.ts";
+import type { ReflectorMeter } from "../../agent/kubernetes/meter.ts";
+import { Reflector, type ReflectorOptions } from "../../agent/kubernetes/reflector.ts";
+import type { RawObject } from "../../agent/kubernetes/wire.ts";
+import type { KubernetesMeter } from "../../controller/sources/kubernetes/meter.ts";
 import type { FakeKubernetes } from "./fake-kubernetes.ts";
 
 export const podsPath = "/api/v1/pods";

@@ -1,6 +1,12 @@
 // What an agent does toward the controller, by hand: keys, requests, joining, certificates, the discovery stream. A real gRPC client.
 import { generateKeyPairSync } from "node:crypto";
-import { type ClientDuplexStream, credentials, type ServiceError } from "@grpc/grpc-js";
+import {
+  type ChannelCredentials,
+  type ClientDuplexStream,
+  credentials,
+  Metadata,
+  type ServiceError,
+} from "@grpc/grpc-js";
 import {
   AggregatedDiscoveryServiceClient,
   DeltaDiscoveryRequest,
@@ -8,6 +14,7 @@ import {
 } from "../../agent/api/discovery.gen.ts";
 import {
   CertificateServiceClient,
+  type IssueJwtResponse,
   type IssueResponse,
   type JoinResponse,
   NodeServiceClient,
@@ -66,13 +73,20 @@ export async function makeCsr(
 
 const address = (controller: TestController): string => `127.0.0.1:${controller.ports.grpc}`;
 /** Node refuses an IP address as the TLS server name; the controller answers to this name at every address. */
-const named = { "grpc.ssl_target_name_override": "fairlead-controller" };
+export const named = { "grpc.ssl_target_name_override": "fairlead-controller" };
 const channel = (rootsPem: string, credential?: Credential) =>
   credentials.createSsl(
     Buffer.from(rootsPem),
     credential === undefined ? null : Buffer.from(credential.keyPem),
     credential === undefined ? null : Buffer.from(credential.chainPem),
   );
+/** Every call carries the token, as an agent in a cluster does it. */
+export const channelWithToken = (rootsPem: string, token: string): ChannelCredentials => {
+  const metadata = new Metadata();
+  metadata.set("authorization", `Bearer ${token}`);
+  const bearer = credentials.createFromMetadataGenerator((_options, done) => done(null, metadata));
+  return credentials.combineChannelCredentials(channel(rootsPem), bearer);
+};
 
 export async function rootsOf(controller: TestController): Promise<string> {
   return (await controller.admin("GET", "/v1/roots")).text;
@@ -105,11 +119,15 @@ export async function join(
   return once(client, (c, done) => c.join({ node, token, csrPem: keyed.csrPem }, done));
 }
 
-export interface TestNode {
+export interface TestNode extends TestCaller {
   readonly name: string;
   readonly credential: Credential;
   readonly rootsPem: string;
+}
+/** What a caller can do once it shows who it is. */
+export interface TestCaller {
   issue(identity: string, csrPem: string): Promise<IssueResponse>;
+  issueJwt(identity: string, audience: readonly string[]): Promise<string>;
   renew(node: string, csrPem: string): Promise<JoinResponse>;
   report(report: Parameters<NodeServiceClient["report"]>[0]): Promise<void>;
   stream(): TestStream;
@@ -122,14 +140,24 @@ export async function joinedNode(controller: TestController, name: string): Prom
 }
 
 export function nodeWith(controller: TestController, name: string, credential: Credential, rootsPem: string): TestNode {
+  return { name, credential, rootsPem, ...callerBy(controller, () => channel(rootsPem, credential)) };
+}
+
+/** Whoever shows this token, if it is taken. */
+export const callerWithToken = (controller: TestController, token: string, rootsPem: string): TestCaller =>
+  callerBy(controller, () => channelWithToken(rootsPem, token));
+
+function callerBy(controller: TestController, creds: () => ChannelCredentials): TestCaller {
   const at = address(controller);
-  const creds = () => channel(rootsPem, credential);
   return {
-    name,
-    credential,
-    rootsPem,
     issue: (identity, csrPem) =>
       once(new CertificateServiceClient(at, creds(), named), (c, done) => c.issue({ identity, csrPem }, done)),
+    issueJwt: async (identity, audience) => {
+      const request = { identity, audience: [...audience] };
+      const client = new CertificateServiceClient(at, creds(), named);
+      return (await once<CertificateServiceClient, IssueJwtResponse>(client, (c, done) => c.issueJwt(request, done)))
+        .token;
+    },
     renew: (node, csrPem) =>
       once(new NodeServiceClient(at, creds(), named), (c, done) => c.renew({ node, token: "", csrPem }, done)),
     report: (report) =>

@@ -1,6 +1,10 @@
-// HTTP with JSON over a unix socket: how the command line, the lab, the controller and agents are asked.
-import { request } from "node:http";
+// HTTP with JSON over a unix socket: how the command line, the lab, the controller and agents are asked. A socket of another machine is
+// reached through an agent (of node:http) that makes the connections.
+import { type Agent, request } from "node:http";
 import { err, ok, type Result } from "../../agent/base/result.ts";
+
+/** A socket's path, or what connects to one elsewhere. */
+export type Place = string | Agent;
 
 export interface Reply {
   readonly status: number;
@@ -30,15 +34,15 @@ const parse = (text: string): unknown => {
 };
 
 /** Asks once. The error is a sentence: nobody listens, or no answer in time. */
-export function call(socketPath: string, path: string, options: CallOptions = {}): Promise<Result<Reply, string>> {
+export function call(place: Place, path: string, options: CallOptions = {}): Promise<Result<Reply, string>> {
   const body = options.body === undefined ? undefined : JSON.stringify(options.body);
+  const name = typeof place === "string" ? `${place}: ` : "";
   return new Promise((resolve) => {
     const asked = request(
       {
-        socketPath,
+        ...(typeof place === "string" ? { socketPath: place, agent: false } : { agent: place }),
         path,
         method: options.method ?? "GET",
-        agent: false,
         ...(options.signal === undefined ? {} : { signal: options.signal }),
         headers:
           body === undefined ? {} : { "content-type": "application/json", "content-length": Buffer.byteLength(body) },
@@ -56,7 +60,7 @@ export function call(socketPath: string, path: string, options: CallOptions = {}
           for (const l of lines) options.onLine(l);
         });
         response.on("end", () => resolve(ok({ status: response.statusCode ?? 0, text, json: parse(text) })));
-        response.on("error", (e) => resolve(err(`${socketPath}: ${e.message}`)));
+        response.on("error", (e) => resolve(err(`${name}${e.message}`)));
       },
     );
     const timeoutMs = options.timeoutMs ?? 10_000;
@@ -67,7 +71,7 @@ export function call(socketPath: string, path: string, options: CallOptions = {}
     asked.on("close", () => clearTimeout(timer));
     asked.on("error", (e: NodeJS.ErrnoException) => {
       const absent = e.code === "ENOENT" || e.code === "ECONNREFUSED";
-      resolve(err(absent ? `nothing listens on ${socketPath}` : `${socketPath}: ${e.message}`));
+      resolve(err(absent && name !== "" ? `nothing listens on ${place}` : `${name}${e.message}`));
     });
     asked.end(body);
   });
@@ -75,11 +79,11 @@ export function call(socketPath: string, path: string, options: CallOptions = {}
 
 /** Asks and expects a 2xx answer with JSON; anything else is an error sentence. */
 export async function callJson(
-  socketPath: string,
+  place: Place,
   path: string,
   options: CallOptions = {},
 ): Promise<Result<unknown, string>> {
-  const reply = await call(socketPath, path, options);
+  const reply = await call(place, path, options);
   if (!reply.ok) return reply;
   if (reply.value.status >= 200 && reply.value.status < 300) return ok(reply.value.json);
   const said = (reply.value.json as { readonly error?: string | { readonly message?: string } } | undefined)?.error;

@@ -18,15 +18,19 @@ const forRequests = [
 const table = {
   "agent/base": [],
   "agent/api": ["agent/base"],
+  // Requests to an API server and mirrors of its collections, for both programs; of the mesh it knows nothing.
+  "agent/kubernetes": ["agent/base"],
   "agent/state": ["agent/api", "agent/base"],
   "agent/intercept": [
     "agent/native.ts",
     "agent/native-calls.ts",
+    "agent/kubernetes",
     "agent/state",
     "agent/flow.ts",
     "agent/api",
     "agent/base",
   ],
+  "agent/cni": ["agent/api", "agent/base"],
   "agent/identify": ["agent/state", "agent/flow.ts", "agent/api", "agent/base"],
   "agent/decide": ["agent/state", "agent/flow.ts", "agent/http.ts", "agent/api", "agent/base"],
   "agent/forward": [
@@ -105,9 +109,20 @@ const table = {
     "agent/base",
   ],
   "controller/index": ["controller/sources/types.ts", "agent/api", "agent/base"],
-  "controller/kubernetes": ["agent/base"],
-  "controller/lease": ["controller/kubernetes", "agent/base"],
-  "controller/sources": ["controller/kubernetes", "agent/api", "agent/base"],
+  "controller/kubernetes": ["agent/kubernetes", "agent/base"],
+  "controller/write": ["agent/kubernetes", "agent/base"],
+  "controller/operator": [
+    "controller/write/desired.ts",
+    "controller/index",
+    "controller/sources/types.ts",
+    "controller/sources/http-types.ts",
+    "controller/translate/conditions.ts",
+    "agent/kubernetes",
+    "agent/api",
+    "agent/base",
+  ],
+  "controller/lease": ["agent/kubernetes", "agent/base"],
+  "controller/sources": ["agent/kubernetes", "agent/api", "agent/base"],
   "controller/translate": [
     "controller/index",
     "controller/sources/types.ts",
@@ -116,12 +131,13 @@ const table = {
     "agent/base",
   ],
   "controller/serve": ["agent/api", "agent/base"],
-  "controller/issue": ["agent/api", "agent/base"],
-  "controller/status": ["controller/sources/types.ts", "agent/api", "agent/base"],
+  "controller/issue": ["agent/kubernetes", "agent/api", "agent/base"],
+  "controller/status": ["controller/write/desired.ts", "controller/sources/types.ts", "agent/api", "agent/base"],
   "controller/report": ["agent/api", "agent/base"],
   "controller/config.ts": ["agent/api", "agent/base"],
-  // The command line talks to agents and the controller over their sockets; it shares their words, not their parts.
-  cli: ["agent/api", "agent/base", "test/lab"],
+  // The command line talks to agents and the controller over their sockets; it shares their words, not their parts. Of a cluster it
+  // asks the API server as they do.
+  cli: ["agent/kubernetes", "agent/api", "agent/base", "controller/kubernetes/access.ts", "test/lab"],
   "test/lab": ["agent/api", "agent/base", "agent/node-flags.ts", "controller/sources"],
   // A Kubernetes of other people's programs: of the mesh it knows nothing. From the lab it has what runs programs on a machine.
   "test/cluster": [
@@ -138,8 +154,8 @@ const table = {
 const open = {
   "agent/(main|app|worker)[.]ts": ["agent"],
   "agent/app": ["agent"],
-  "controller/(main|app)[.]ts": ["controller", "agent/api", "agent/base"],
-  "controller/app": ["controller", "agent/api", "agent/base"],
+  "controller/(main|app)[.]ts": ["controller", "agent/kubernetes", "agent/api", "agent/base"],
+  "controller/app": ["controller", "agent/kubernetes", "agent/api", "agent/base"],
 };
 const quoted = (p) => p.replaceAll(".", "[.]");
 const asPath = (room) => `^${quoted(room)}${room.endsWith(".ts") ? "$" : "/"}`;

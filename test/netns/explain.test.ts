@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { explainPair } from "../../cli/explain.ts";
+import { labView } from "../../cli/mesh.ts";
 import { labOptions, type TestLab, withLab } from "../kit/lab.ts";
 import {
   authorization,
@@ -132,7 +133,7 @@ test(
           const real = JSON.parse(done.stdout) as boolean[];
           const other: string[] = [];
           for (const [i, job] of jobs.entries()) {
-            const told = await explainPair(status, source, `${job.target}:${job.port}`);
+            const told = await explainPair(labView(status), source, `${job.target}:${job.port}`);
             seen[told.verdict as "allow" | "refuse"]++;
             const happened = real[i] === true ? "allow" : "refuse";
             if (told.verdict !== happened)

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
 import { explainPair } from "../../cli/explain.ts";
+import { labView } from "../../cli/mesh.ts";
 import { pattern, sha256 } from "../hbone/settings.ts";
 import { eventOf, type LeafWishes, PeerCertificates, type PeerFiles, startPeer } from "../kit/hbone.ts";
 import { labOptions, type TestLab, withLab } from "../kit/lab.ts";
@@ -130,7 +131,7 @@ test(
             ],
             ["outbound", "finished", id("shop", from.slice(5)), "hb/echo", id("hb", "echo"), 300_000, 300_000],
           );
-          const told = await explainPair(await lab.status(), from, "hb/echo:9000");
+          const told = await explainPair(labView(await lab.status()), from, "hb/echo:9000");
           assert.deepEqual([told.verdict, told.lane, told.legs[0]?.lane], ["allow", "hbone", "hbone"]);
           assert.equal(told.legs[0]?.endpoint.identity, id("hb", "echo"));
         }
@@ -214,7 +215,7 @@ while True:
             "ConnectionResetError",
             "STRICT: not without HBONE",
           );
-          const told = await explainPair(await lab.status(), "hb/echo", "shop/web:7002");
+          const told = await explainPair(labView(await lab.status()), "hb/echo", "shop/web:7002");
           assert.deepEqual(
             [told.verdict, told.lane, told.legs[0]?.inbound?.identity],
             ["allow", "hbone", id("hb", "echo")],
@@ -234,7 +235,7 @@ while True:
             (r) => r["src.identity"] === id("hb", "banned"),
           );
           assert.deepEqual([row.reason, row.policy, row.received], ["policy_denied", "shop/no-banned", 0]);
-          const told = await explainPair(await lab.status(), "hb/banned", "shop/web:7002");
+          const told = await explainPair(labView(await lab.status()), "hb/banned", "shop/web:7002");
           assert.deepEqual([told.verdict, told.policy, told.reason], ["refuse", "shop/no-banned", "policy_denied"]);
           const [near = ""] = (await lab.pod("shop/near")).ips;
           const authority = `${near}:7002`;

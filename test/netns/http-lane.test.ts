@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { test } from "node:test";
 import { explainPair } from "../../cli/explain.ts";
+import { labView } from "../../cli/mesh.ts";
 import { skipLab, type TestLab, withLab } from "../kit/lab.ts";
 import {
   authorization,
@@ -127,19 +128,19 @@ test("[TRF-1] [SEC-1] [IDN-8] [OBS-1] requests between nodes are routed, judged 
     await t.test("[SEC-10] explain says where a request goes, and which policy, rule and input refuse it", async () => {
       const status = await lab.status();
       for (const source of ["shop/client", "shop/beside"]) {
-        const routed = await explainPair(status, source, "shop/web:80", [["path", "/new/1?q"]]);
+        const routed = await explainPair(labView(status), source, "shop/web:80", [["path", "/new/1?q"]]);
         const request = routed.outbound.request as Record<string, unknown>;
         assert.deepEqual(
           [routed.verdict, request.route, request.rule, request.path, routed.legs.map((l) => l.endpoint.workload)],
           ["allow", "shop/web", 0, "/old/1?q", ["shop/canary"]],
         );
-        const denied = await explainPair(status, source, "shop/web:80", [["path", "/admin/x"]]);
+        const denied = await explainPair(labView(status), source, "shop/web:80", [["path", "/admin/x"]]);
         const said = denied.legs[0]?.inbound ?? (denied.legs[0]?.endpoint.verdict as Record<string, unknown>);
         assert.deepEqual(
           [denied.verdict, denied.policy, said.rule, said.input],
           ["refuse", "shop/no-admin", 0, 'path="/admin/x"'],
         );
-        assert.equal((await explainPair(status, source, "shop/web:80", [["path", "/shop"]])).verdict, "allow");
+        assert.equal((await explainPair(labView(status), source, "shop/web:80", [["path", "/shop"]])).verdict, "allow");
       }
     });
 

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import test from "node:test";
 import { decodeCache } from "../../agent/discover/cache-file.ts";
 import { explainPair } from "../../cli/explain.ts";
+import { labView } from "../../cli/mesh.ts";
 import { labOptions, type TestLab, withLab } from "../kit/lab.ts";
 import {
   authorization,
@@ -182,7 +183,7 @@ test(
         for (const { from, allowed, policy } of cases) {
           const done = await short(lab, from, "web.shop", 10);
           assert.deepEqual([done.ok, done.failed], allowed ? [10, 0] : [0, 10], `${from}: ${JSON.stringify(done)}`);
-          const told = await explainPair(await lab.status(), from, "shop/web:7000");
+          const told = await explainPair(labView(await lab.status()), from, "shop/web:7000");
           assert.deepEqual([told.verdict, told.policy], [allowed ? "allow" : "refuse", policy], from);
           if (allowed) continue;
           await waitFor(`a record that names ${policy} for ${from}`, async () =>

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import test from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { explainPair } from "../../cli/explain.ts";
+import { labView } from "../../cli/mesh.ts";
 import { labOptions, type TestLab, withLab } from "../kit/lab.ts";
 import {
   authorization,
@@ -90,7 +91,7 @@ test(
         const identity = (name: string): string => `spiffe://cluster.local/ns/shop/sa/${name}`;
         assert.deepEqual([...seen], [`${lane} finished ${identity(from.slice(5))} ${identity("web")}`]);
         await keepsAddresses(lab, from, web.ips);
-        const told = await explainPair(await lab.status(), from, "shop/web:7000");
+        const told = await explainPair(labView(await lab.status()), from, "shop/web:7000");
         assert.deepEqual([told.verdict, told.lane], ["allow", lane]);
         assert.deepEqual(told.outbound.interception, {
           way: "nftables",
@@ -150,7 +151,7 @@ async function refusals(lab: TestLab): Promise<void> {
     ["outside/stranger", "shop/strict"],
   ] as const) {
     assert.deepEqual(outcome(await short(lab, from, "web.shop")), [0, 10], from);
-    const told = await explainPair(await lab.status(), from, "shop/web:7000");
+    const told = await explainPair(labView(await lab.status()), from, "shop/web:7000");
     assert.deepEqual([told.verdict, told.policy], ["refuse", policy], from);
     await waitFor(`a record that names ${policy} for ${from}`, async () =>
       [...(await records(lab, "node1")), ...(await records(lab, "node2"))].some(

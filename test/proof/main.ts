@@ -1,6 +1,7 @@
 // `npm run prove -- [NAME...] [--scale F] [--minutes N] [--rate N] [--only PART,...] [--old COMMIT] [--json FILE]`: the long runs that the documents promise, one after the other. Needs root.
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { churnProof } from "./churn.ts";
 import { controller } from "./controller.ts";
 import { deletions } from "./deletions.ts";
 import { isolation } from "./isolation.ts";
@@ -26,6 +27,7 @@ const all: readonly Proof[] = [
   isolation,
   soak,
   versions,
+  churnProof,
 ];
 
 const { values, positionals } = parseArgs({

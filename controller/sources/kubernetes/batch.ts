@@ -2,7 +2,15 @@
 // the moment, so that translating never takes more than a quarter of the time.
 import type { Clock } from "../../../agent/base/clock.ts";
 import type { Logger } from "../../../agent/base/log.ts";
-import { type MeshObject, type ObjectRef, type Problem, refKey, refOf, type SourceSink } from "../types.ts";
+import {
+  type Ignored,
+  type MeshObject,
+  type ObjectRef,
+  type Problem,
+  refKey,
+  refOf,
+  type SourceSink,
+} from "../types.ts";
 import type { Changes } from "./collection.ts";
 import { clusterOrigin } from "./resources.ts";
 
@@ -17,6 +25,7 @@ export class Batch implements Changes {
   readonly #applied: (seconds: number) => void;
   readonly #pending = new Map<string, { readonly ref: ObjectRef; readonly object: MeshObject | undefined }>();
   readonly #problems = new Map<string, readonly Problem[]>();
+  #ignored: readonly Ignored[] = [];
   #isOpen = false;
   #sinceMs: number | undefined;
   #costMs = 0;
@@ -46,6 +55,12 @@ export class Batch implements Changes {
     this.#wake();
   }
 
+  /** Everything that is known and not translated. */
+  ignored(ignored: readonly Ignored[]): void {
+    this.#ignored = ignored;
+    this.#wake();
+  }
+
   /** From now on changes take effect; the first ones in an order that every replica finds the same. */
   open(): void {
     this.#isOpen = true;
@@ -70,7 +85,7 @@ export class Batch implements Changes {
         else this.#sink.apply(object, clusterOrigin);
       }
       this.#pending.clear();
-      this.#sink.problems([...this.#problems.values()].flat(), []);
+      this.#sink.problems([...this.#problems.values()].flat(), this.#ignored);
       this.#sink.settled();
     } catch (error) {
       // The snapshot before stays in force; the next change tries again.

@@ -1,9 +1,9 @@
 // One kind's objects as they are in force here: read, compared with what was known, the last good version of one that became bad.
 import { isDeepStrictEqual } from "node:util";
+import type { Mirror } from "../../../agent/kubernetes/reflector.ts";
+import type { RawObject } from "../../../agent/kubernetes/wire.ts";
 import { type MeshObject, type ObjectRef, type Problem, refKey } from "../types.ts";
-import type { Mirror } from "./reflector.ts";
 import { type Resource, readObject, refOfRaw } from "./resources.ts";
-import type { RawObject } from "./wire.ts";
 
 interface Known {
   readonly ref: ObjectRef;

@@ -1,26 +1,32 @@
 // Which optional kinds the cluster has, and in which version: from their CustomResourceDefinitions, followed as they come and go.
 // Only names are watched (a CRD's schema may be half a megabyte); a definition that concerns us is read by itself.
 import { createBackoff } from "../../../agent/base/backoff.ts";
-import { isMissing, showFault } from "../../kubernetes/fault.ts";
-import { type Mirror, Reflector, type ReflectorOptions, type ReflectorParts } from "./reflector.ts";
-import { crdOf, type Resource } from "./resources.ts";
-import type { RawObject } from "./wire.ts";
+import { isMissing, showFault } from "../../../agent/kubernetes/fault.ts";
+import {
+  type Mirror,
+  Reflector,
+  type ReflectorOptions,
+  type ReflectorParts,
+} from "../../../agent/kubernetes/reflector.ts";
+import type { RawObject } from "../../../agent/kubernetes/wire.ts";
+import { type Collected, crdOf } from "./resources.ts";
 
-export interface InstalledOptions extends Omit<ReflectorOptions, "name" | "path" | "acceptList" | "acceptWatch"> {
-  readonly resources: readonly Resource[];
+export interface InstalledOptions<R extends Collected>
+  extends Omit<ReflectorOptions, "name" | "path" | "acceptList" | "acceptWatch"> {
+  readonly resources: readonly R[];
 }
-export interface InstalledParts extends Omit<ReflectorParts, "mirror"> {
+export interface InstalledParts<R extends Collected> extends Omit<ReflectorParts, "mirror"> {
   /** The version in which a kind is served now; undefined when it is not. */
-  readonly changed: (resource: Resource, version: string | undefined) => void;
+  readonly changed: (resource: R, version: string | undefined) => void;
 }
 
 const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const partial = "application/json;as=PartialObjectMetadata";
 
-export class Installed {
-  readonly #byName: ReadonlyMap<string, Resource>;
-  readonly #options: InstalledOptions;
-  readonly #parts: InstalledParts;
+export class Installed<R extends Collected> {
+  readonly #byName: ReadonlyMap<string, R>;
+  readonly #options: InstalledOptions<R>;
+  readonly #parts: InstalledParts<R>;
   readonly #reflector: Reflector;
   readonly #stop = new AbortController();
   /** Version of the definition that was seen last, by name. */
@@ -30,7 +36,7 @@ export class Installed {
   readonly #again = new Set<string>();
   readonly #versions = new Map<string, string | undefined>();
 
-  constructor(options: InstalledOptions, parts: InstalledParts) {
+  constructor(options: InstalledOptions<R>, parts: InstalledParts<R>) {
     this.#options = options;
     this.#parts = parts;
     this.#byName = new Map(options.resources.map((resource) => [crdOf(resource), resource]));

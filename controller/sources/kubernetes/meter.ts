@@ -1,20 +1,6 @@
-// What the source counts; the metrics behind it are the report's. Labels are kinds that we know and reasons of these lists.
+// What the source counts; the metrics behind it are the report's. Labels are kinds that we know.
+import type { ReflectorMeter } from "../../../agent/kubernetes/meter.ts";
 
-/** Why a collection was listed. */
-export type ListReason = "start" | "expired" | "garbage" | "failures" | "resync" | "asked" | "stopped";
-/** Why a watch ended: `refused` is any other status than those that have a name here. */
-export type WatchEndReason = "closed" | "idle" | "broken" | "expired" | "throttled" | "refused" | "garbage" | "stopped";
-
-export interface ReflectorMeter {
-  listed(reason: ListReason): void;
-  watchEnded(reason: WatchEndReason): void;
-  event(): void;
-  /** A request that failed, by a label of faultLabel. */
-  failed(label: string): void;
-  synced(isSynced: boolean): void;
-  /** A sign of life of the server. */
-  contact(): void;
-}
 export interface KubernetesMeter {
   of(kind: string): ReflectorMeter;
   /** Objects in force of a kind, and those that are refused. */

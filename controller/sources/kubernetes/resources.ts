@@ -1,17 +1,20 @@
 // The collections of the API server that we mirror, and how their objects are read into ours.
 import { messageOf } from "../../../agent/base/log.ts";
+import type { RawObject } from "../../../agent/kubernetes/wire.ts";
 import { emptyMeta, kinds, meta } from "../kinds.ts";
 import { list, object, optional, type Path, type Reader, required, showPath, text } from "../schema.ts";
 import type { MeshObject, NodeObject, ObjectKind, ObjectRef, Origin, Problem } from "../types.ts";
-import type { RawObject } from "./wire.ts";
 
-export interface Resource {
-  readonly kind: ObjectKind;
+/** A collection of an API server. */
+export interface Collected {
   /** "" for the core group. */
   readonly group: string;
   /** Best first. */
   readonly versions: readonly string[];
   readonly plural: string;
+}
+export interface Resource extends Collected {
+  readonly kind: ObjectKind;
   readonly isNamespaced: boolean;
   /** Defined by a CRD, so it may be absent, come and go. */
   readonly isOptional: boolean;
@@ -71,10 +74,10 @@ export const resources: readonly Resource[] = Object.entries(plurals).map(([name
 });
 
 /** "/api/v1/pods", "/apis/discovery.k8s.io/v1/endpointslices" */
-export const pathOf = ({ group, plural }: Pick<Resource, "group" | "plural">, version: string): string =>
+export const pathOf = ({ group, plural }: Pick<Collected, "group" | "plural">, version: string): string =>
   group === "" ? `/api/${version}/${plural}` : `/apis/${group}/${version}/${plural}`;
 /** Name of the CRD: "httproutes.gateway.networking.k8s.io". */
-export const crdOf = ({ group, plural }: Resource): string => `${plural}.${group}`;
+export const crdOf = ({ group, plural }: Pick<Collected, "group" | "plural">): string => `${plural}.${group}`;
 
 /** All objects of a cluster have the same origin: the object itself says where it is. */
 export const clusterOrigin: Origin = { file: "kubernetes", line: 0 };
@@ -86,7 +89,7 @@ export interface ReadObject {
 }
 
 /** Annotations that somebody acts on; the rest (a whole manifest by `kubectl apply`, for one) would only fill memory. */
-const annotationNames = /^([a-z0-9-]+[.])*(fairlead[.]dev|istio[.]io)\//;
+const annotationNames = /^(([a-z0-9-]+[.])*(fairlead[.]dev|istio[.]io)|(balancer|retry|timeout)[.]linkerd[.]io)\//;
 const metadataFields = ["name", "namespace", "uid", "labels", "deletionTimestamp", "creationTimestamp", "generation"];
 
 /** Checks and converts one object. Only what we read is kept. Never throws, whatever the object. */

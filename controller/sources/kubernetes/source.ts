@@ -3,14 +3,15 @@
 import type { Clock } from "../../../agent/base/clock.ts";
 import type { Logger } from "../../../agent/base/log.ts";
 import type { Random } from "../../../agent/base/random.ts";
-import type { ApiClient } from "../../kubernetes/client.ts";
+import type { ApiClient } from "../../../agent/kubernetes/client.ts";
+import { Reflector, type ReflectorOptions } from "../../../agent/kubernetes/reflector.ts";
 import type { Source, SourceSink } from "../types.ts";
 import { Batch } from "./batch.ts";
 import { Collection } from "./collection.ts";
 import { Installed } from "./installed.ts";
 import type { KubernetesMeter } from "./meter.ts";
-import { Reflector, type ReflectorOptions } from "./reflector.ts";
 import { pathOf, type Resource, resources } from "./resources.ts";
+import { Untranslated } from "./untranslated.ts";
 
 export interface KubernetesOptions extends Omit<ReflectorOptions, "name" | "path" | "acceptList" | "acceptWatch"> {
   /** How long changes are gathered before they take effect. */
@@ -81,6 +82,14 @@ export function createKubernetesSource(options: KubernetesOptions, parts: Kubern
     { ...options, resources: optional },
     { api, clock, random, log, meter: meter.of("CustomResourceDefinition"), changed: follow },
   );
+  const untranslated = new Untranslated(options, {
+    api,
+    clock,
+    random,
+    log,
+    meter: meter.of("untranslated"),
+    changed: (ignored) => batch.ignored(ignored),
+  });
   const reflectors = (): readonly [string, Reflector][] =>
     [...mirrored].flatMap(([kind, { reflector }]) => (reflector === undefined ? [] : [[kind, reflector] as const]));
   /** Until nothing is waited for any more: a kind may turn up while others are listed. */
@@ -96,7 +105,12 @@ export function createKubernetesSource(options: KubernetesOptions, parts: Kubern
   const stop = async (): Promise<void> => {
     isStopped = true;
     batch.stop();
-    await Promise.all([installed.stop(), ...reflectors().map(([, reflector]) => reflector.stop()), ...stopping]);
+    await Promise.all([
+      installed.stop(),
+      untranslated.stop(),
+      ...reflectors().map(([, reflector]) => reflector.stop()),
+      ...stopping,
+    ]);
   };
 
   return {
@@ -106,6 +120,8 @@ export function createKubernetesSource(options: KubernetesOptions, parts: Kubern
       const startedMs = clock.monotonicMs();
       for (const resource of resources) if (!resource.isOptional) follow(resource, resource.versions[0]);
       installed.start();
+      // Nothing waits for them.
+      untranslated.start();
       await allSynced();
       if (isStopped) return;
       isStarted = true;
@@ -135,6 +151,13 @@ export function createKubernetesSource(options: KubernetesOptions, parts: Kubern
         .filter(([, part]) => !part.isSynced)
         .map(([kind, part]) => `${kind}: ${part.fault ?? "being listed"}`);
       return `waiting for the API server: ${missing.slice(0, 3).join("; ") || "being read"}`;
+    },
+    where(kind) {
+      const version = mirrored.get(kind)?.version;
+      const resource = resources.find((r) => r.kind === kind);
+      return version === undefined || resource === undefined
+        ? undefined
+        : { group: resource.group, version, plural: resource.plural };
     },
     details: () => ({
       source: "kubernetes",

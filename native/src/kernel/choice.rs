@@ -1,5 +1,6 @@
 //! Which interception this node has, chosen once at load: eBPF where it works, else nftables. Both answer the same calls.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::config::{EnrolRequest, Enrolled, ForeignProgram, KernelConfig, LoadReport, Tuple};
@@ -55,6 +56,14 @@ impl Kernel {
     pub fn retire(&self) {
         if let Self::Nftables(nft) = self {
             nft.retire();
+        }
+    }
+
+    /// Tells where the kubelet is now; with rules it is known by its address.
+    pub fn set_kubelet(&self, group: Option<&Path>) -> Result<(), Fault> {
+        match self {
+            Self::Ebpf(bpf) => bpf.set_kubelet(group),
+            Self::Nftables(_) => Ok(()),
         }
     }
 

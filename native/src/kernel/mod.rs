@@ -27,6 +27,7 @@ mod watched;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -115,7 +116,7 @@ impl Bpf {
         let maps = Arc::new(Maps::open(&config.pin_dir)?);
         maps.set(setting::HEARTBEAT_NS, sys::monotonic_ns())?;
         maps.set(setting::HEARTBEAT_DEAD_NS, config.heartbeat_dead_ms * 1_000_000)?;
-        set_kubelet(&maps, &config)?;
+        set_kubelet(&maps, &config.cgroup, config.kubelet_cgroup.as_deref())?;
         // Programs of another version go on until the pods are in this version's maps: swapped at once, they would find
         // nobody enrolled and let everything pass.
         let active = loader.active_version();
@@ -144,6 +145,11 @@ impl Bpf {
     /// Tells the programs that the agent is alive. To be called well within `heartbeat_dead_ms`.
     pub fn heartbeat(&self) -> Result<(), Fault> {
         self.inner.maps.set(setting::HEARTBEAT_NS, sys::monotonic_ns())
+    }
+
+    /// The kubelet is in this group from now on: a service that is started again gets a new one. None: nobody's probes are let in.
+    pub fn set_kubelet(&self, group: Option<&Path>) -> Result<(), Fault> {
+        set_kubelet(&self.inner.maps, &self.inner.config.cgroup, group)
     }
 
     pub fn map_put(&self, map: &str, rows: &[Row]) -> Result<usize, Fault> {
@@ -253,20 +259,20 @@ impl Bpf {
     }
 }
 
-fn set_kubelet(maps: &Maps, config: &KernelConfig) -> Result<(), Fault> {
+fn set_kubelet(maps: &Maps, root: &Path, group: Option<&Path>) -> Result<(), Fault> {
     use std::os::unix::fs::MetadataExt;
-    let Some(path) = &config.kubelet_cgroup else {
+    let Some(path) = group else {
         return maps.set(setting::KUBELET_CGROUP, 0);
     };
-    let inside = path.starts_with(&config.cgroup);
+    let inside = path.starts_with(root);
     let metadata = std::fs::metadata(path).map_err(|e| Fault::os("bad_kubelet_cgroup", path.display(), &e))?;
     if !inside {
-        let text = format!("{} is not below {}, so its connections are not seen", path.display(), config.cgroup.display());
+        let text = format!("{} is not below {}, so its connections are not seen", path.display(), root.display());
         return Err(Fault::new("bad_kubelet_cgroup", text));
     }
-    let root = path.ancestors().take_while(|p| p.join("cgroup.procs").exists()).count();
+    let levels = path.ancestors().take_while(|p| p.join("cgroup.procs").exists()).count();
     // The root itself is level 0; the id of a cgroup2 folder is its inode number.
-    maps.set(setting::KUBELET_LEVEL, root.saturating_sub(1) as u64)?;
+    maps.set(setting::KUBELET_LEVEL, levels.saturating_sub(1) as u64)?;
     maps.set(setting::KUBELET_CGROUP, metadata.ino())
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::netlink::{ACK, CREATE, EXCL, Netlink, REPLACE, attribute};
 use super::netns;
+use crate::sys;
 
 /// Mark of sockets that speak from a client's address. Chosen apart from the bits of kube-proxy, Cilium, Calico and Istio.
 pub const MARK: u32 = 0x000f_1ead;
@@ -70,6 +71,18 @@ fn is(error: &io::Error, errno: i32) -> bool {
     error.raw_os_error() == Some(errno)
 }
 
+/// In a container that is not privileged runtimes mount the sysctls read-only, those of other namespaces too. What may enter namespaces may
+/// change that for itself.
+fn set(path: &str, value: &str) -> io::Result<()> {
+    match fs::write(path, value) {
+        Err(e) if is(&e, libc::EROFS) => {
+            sys::remount_writable(Path::new("/proc/sys"))?;
+            fs::write(path, value)
+        }
+        done => done,
+    }
+}
+
 /// Sets the namespace up; safe to repeat.
 pub fn install(namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<Before> {
     netns::within(namespace, || {
@@ -95,7 +108,7 @@ pub fn install(namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<Before> {
         if before.enrolled {
             before.sysctls.iter_mut().for_each(|(_, value)| *value = "0".into());
         }
-        before.sysctls.iter().try_for_each(|(path, _)| fs::write(path, "1"))?;
+        before.sysctls.iter().try_for_each(|(path, _)| set(path, "1"))?;
         Ok(before)
     })
 }
@@ -112,6 +125,6 @@ pub fn remove(namespace: BorrowedFd<'_>, ipv6: bool, before: &Before) -> io::Res
                 }
             }
         }
-        before.sysctls.iter().try_for_each(|(path, value)| fs::write(path, value))
+        before.sysctls.iter().try_for_each(|(path, value)| set(path, value))
     })
 }

@@ -41,7 +41,7 @@ export async function goToolchain(module: Module): Promise<Toolchain> {
 /** Folder name of what a module's programs are made of. */
 export function buildKey(module: Module, toolchain: Toolchain): string {
   const hash = createHash("sha256");
-  const own = Object.values(module.programs).filter((pkg) => pkg.startsWith("."));
+  const own = Object.values({ ...module.programs, ...module.tests }).filter((pkg) => pkg.startsWith("."));
   for (const file of [
     "go.mod",
     "go.sum",
@@ -51,7 +51,8 @@ export function buildKey(module: Module, toolchain: Toolchain): string {
       .update(`${file}\0`)
       .update(readFileSync(join(module.folder, file)))
       .update("\0");
-  hash.update(JSON.stringify([module.programs, linkerFlags(module), FLAGS, toolchain]));
+  const made = module.tests === undefined ? [module.programs] : [module.programs, module.tests];
+  hash.update(JSON.stringify([...made, linkerFlags(module), FLAGS, toolchain]));
   return `${module.name}-${moduleVersion(module)}-${hash.digest("hex").slice(0, 16)}`;
 }
 
@@ -76,10 +77,15 @@ export async function buildModule(cache: string, module: Module, say: (line: str
     const draft = `${folder}.new`;
     rmSync(draft, { recursive: true, force: true });
     mkdirSync(draft, { recursive: true });
-    for (const [program, pkg] of Object.entries(module.programs)) {
-      const args = ["build", ...FLAGS, "-v", "-ldflags", linkerFlags(module), "-o", join(draft, program), pkg];
-      await compile(module, `${program} ${version}`, args, say);
-    }
+    const make = (words: readonly string[], program: string, pkg: string): Promise<void> => {
+      const args = [...words, ...FLAGS, "-v", "-ldflags", linkerFlags(module), "-o", join(draft, program), pkg];
+      return compile(module, `${program} ${version}`, args, say);
+    };
+    for (const [program, pkg] of Object.entries(module.programs)) await make(["build"], program, pkg);
+    // First what they test: of the tests themselves `go` tells no progress.
+    if (module.tests !== undefined)
+      await compile(module, `${module.name} ${version}`, ["build", ...FLAGS, "-v", "-o", "/dev/null", module.of], say);
+    for (const [program, pkg] of Object.entries(module.tests ?? {})) await make(["test", "-c"], program, pkg);
     mkdirSync(dirname(folder), { recursive: true });
     renameSync(draft, folder);
     const seconds = Math.round((performance.now() - began) / 1000);

@@ -11,6 +11,8 @@ export interface Module {
   readonly of: string;
   /** Program -> package. */
   readonly programs: Readonly<Record<string, string>>;
+  /** Programs that are a package's tests. */
+  readonly tests?: Readonly<Record<string, string>>;
   /** Variables that the linker sets, as -X takes them. */
   readonly variables: (version: string) => readonly string[];
 }
@@ -77,6 +79,30 @@ export const modules = {
     folder: folder("coredns"),
     of: "github.com/coredns/coredns",
     programs: { coredns: "github.com/coredns/coredns" },
+    variables: none,
+  },
+  /** Built when it is first asked for: a cluster runs without it. */
+  helm: {
+    name: "helm",
+    folder: folder("helm"),
+    of: "helm.sh/helm/v4",
+    programs: { helm: "helm.sh/helm/v4/cmd/helm" },
+    variables: (version) => [`helm.sh/helm/v4/internal/version.version=${version}`],
+  },
+  /** As helm. */
+  kwok: {
+    name: "kwok",
+    folder: folder("kwok"),
+    of: "sigs.k8s.io/kwok",
+    programs: { kwok: "sigs.k8s.io/kwok/cmd/kwok" },
+    variables: (version) => [`sigs.k8s.io/kwok/pkg/consts.Version=${version}`],
+  },
+  /** As helm. */
+  spiffe: {
+    name: "spiffe",
+    folder: folder("spiffe"),
+    of: "github.com/spiffe/go-spiffe/v2",
+    programs: { "spiffe-probe": "." },
     variables: none,
   },
 } as const satisfies Readonly<Record<string, Module>>;

@@ -14,8 +14,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { type ImageOptions, writeImage } from "../../../scripts/image/oci.ts";
 import { run } from "../../lab/command.ts";
-import { type ImageOptions, writeImage } from "./oci.ts";
 
 export const PAUSE_IMAGE = "fairlead.dev/cluster/pause:1";
 export const BUSYBOX_IMAGE = "fairlead.dev/cluster/busybox:1";

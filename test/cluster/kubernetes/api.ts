@@ -58,11 +58,19 @@ export class KubeApi {
    * @returns the body as text
    * @throws ApiError with the server's own message for a status of 400 and above; Error when it cannot be reached
    */
-  call(method: string, path: string, body?: unknown, contentType = "application/json"): Promise<string> {
+  call(
+    method: string,
+    path: string,
+    body?: unknown,
+    contentType = "application/json",
+    accept = "application/json",
+  ): Promise<string> {
     return new Promise((resolve, reject) => {
       const text = body === undefined ? undefined : JSON.stringify(body);
-      const headers =
-        text === undefined ? {} : { "content-type": contentType, "content-length": Buffer.byteLength(text) };
+      const headers = {
+        accept,
+        ...(text === undefined ? {} : { "content-type": contentType, "content-length": Buffer.byteLength(text) }),
+      };
       const asked = request(
         new URL(path, this.server),
         { method, agent: this.#agent, headers, timeout: TIMEOUT_MS },

@@ -1,0 +1,65 @@
+// A response of the discovery stream as bytes, made of parts that are encoded once for all agents: only its head differs from one to another.
+import { BinaryWriter } from "@bufbuild/protobuf/wire";
+import { AggregatedDiscoveryServiceService } from "../../agent/api/discovery.gen.ts";
+
+export interface Versioned {
+  readonly name: string;
+  readonly version: string;
+  /** As a `Resource` within a response, with name, version and type. */
+  readonly entry: Uint8Array;
+  /** Its place in the order of changes of its type; from 1, a later change has a greater one. */
+  readonly position: number;
+}
+export interface Response {
+  readonly typeUrl: string;
+  readonly nonce: string;
+  readonly resources: readonly Versioned[];
+  readonly removed: readonly string[];
+  /** "" unless this is the last part of a state. */
+  readonly systemVersion: string;
+}
+/** Tags of protobuf: field number times eight, plus 2 for what has a length. Numbers as in discovery.proto. */
+const lengthDelimited = (field: number): number => field * 8 + 2;
+const responseTags = {
+  systemVersion: lengthDelimited(1),
+  resources: lengthDelimited(2),
+  typeUrl: lengthDelimited(4),
+  nonce: lengthDelimited(5),
+  removed: lengthDelimited(6),
+};
+const resourceTags = { version: lengthDelimited(1), resource: lengthDelimited(2), name: lengthDelimited(3) };
+const anyTags = { typeUrl: lengthDelimited(1), value: lengthDelimited(2) };
+
+/** A resource as a field of a response, tag and length included. */
+export function encodeEntry(typeUrl: string, name: string, version: string, bytes: Uint8Array): Uint8Array {
+  const any = new BinaryWriter().uint32(anyTags.typeUrl).string(typeUrl).uint32(anyTags.value).bytes(bytes).finish();
+  const resource = new BinaryWriter()
+    .uint32(resourceTags.version)
+    .string(version)
+    .uint32(resourceTags.resource)
+    .bytes(any)
+    .uint32(resourceTags.name)
+    .string(name)
+    .finish();
+  return new BinaryWriter().uint32(responseTags.resources).bytes(resource).finish();
+}
+
+export function encodeResponse({ typeUrl, nonce, resources, removed, systemVersion }: Response): Buffer {
+  const head = new BinaryWriter();
+  if (systemVersion !== "") head.uint32(responseTags.systemVersion).string(systemVersion);
+  head.uint32(responseTags.typeUrl).string(typeUrl).uint32(responseTags.nonce).string(nonce);
+  for (const name of removed) head.uint32(responseTags.removed).string(name);
+  return Buffer.concat([head.finish(), ...resources.map(({ entry }) => entry)]);
+}
+
+/** Bytes that a name takes among the removed ones. */
+export const removedBytes = (name: string): number => name.length + 4;
+
+/** The discovery service with responses that are encoded as above. */
+export const discoveryDefinition = {
+  ...AggregatedDiscoveryServiceService,
+  deltaAggregatedResources: {
+    ...AggregatedDiscoveryServiceService.deltaAggregatedResources,
+    responseSerialize: encodeResponse,
+  },
+};
