@@ -126,6 +126,7 @@ export class PodRuntime {
     writeFileSync(join(this.dir, "resolv.conf"), "nameserver 10.250.0.1\noptions timeout:1 attempts:1\n", {
       mode: 0o644,
     });
+    this.#hasHosts = true;
     this.#pause = await startHolder({
       key: this.key,
       cgroup: join(this.cgroup, "pause"),
@@ -310,11 +311,11 @@ export class PodRuntime {
     return `127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n${own}${this.#deps.hosts(this.spec.namespace)}`;
   }
 
-  /** Services changed: the file that is mounted over /etc/hosts gets the new names. */
+  /** Services changed: the file that is (or will be, the holder may not run yet) mounted over /etc/hosts gets the new names. */
   refreshHosts(): void {
-    if (this.#pause !== undefined && this.#deletedMs === undefined)
-      rewriteInPlace(join(this.dir, "hosts"), this.#hostsText());
+    if (this.#hasHosts && this.#deletedMs === undefined) rewriteInPlace(join(this.dir, "hosts"), this.#hostsText());
   }
+  #hasHosts = false;
 
   /** Ends the pod as Kubernetes does: terminating in discovery, SIGTERM, grace, then everything of it is removed. */
   async stop(graceMs = this.spec.graceMs): Promise<void> {

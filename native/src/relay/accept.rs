@@ -138,6 +138,7 @@ impl Worker {
             check_hello: false,
             rule_known: false,
             refuse_silent: false,
+            redials: 0,
         }
     }
 

@@ -119,6 +119,8 @@ pub struct Conn {
     pub chosen: Option<SocketAddr>,
     pub tried: Vec<u16>,
     pub endpoint: u16,
+    /// Times that its endpoint was dialled again since the handshake was cut.
+    pub redials: u8,
     pub source: SocketAddr,
     pub destination: SocketAddr,
     pub upstream: Option<SocketAddr>,

@@ -17,7 +17,7 @@ use super::sock;
 use super::timers::Timer;
 use super::worker::Worker;
 use crate::reason::Reason;
-use crate::record::{FLAG_REUSED, Lane};
+use crate::record::{FLAG_RETRIED, FLAG_REUSED, Lane};
 use crate::seam::PodSockets;
 use crate::tls::identity::{Svid, Trust};
 use crate::tls::session::{Failure, Handshake, client_config};
@@ -26,6 +26,9 @@ use crate::tunnel::machine::Role;
 
 /// Source ports tried for one tunnel.
 const PORT_TRIES: usize = 64;
+
+/// Times that a connection's tunnel is dialled again after a handshake that the peer cut.
+const MAX_REDIALS: u8 = 2;
 
 /// How long a peer may take to confirm a reset before the tunnel is cut.
 pub const GRACE_MS: u64 = 1_000;
@@ -282,7 +285,7 @@ impl Worker {
                 Ok(false) => match t.link.fill(&mut self.buffers) {
                     Fill::Got => {}
                     Fill::WouldBlock => return t.link.release(&mut self.buffers),
-                    Fill::Eof | Fill::Failed => return self.handshake_failed(key, Failure::new(Reason::HandshakeFailed, "closed in the handshake")),
+                    Fill::Eof | Fill::Failed => return self.handshake_cut(key),
                 },
             }
         }
@@ -307,6 +310,28 @@ impl Worker {
                 }
                 self.pump(key);
             }
+        }
+    }
+
+    /// The peer closed or reset before the handshake was done. A permissive server takes a client that says nothing in time for a
+    /// plain one, and resets the hello that comes after all: on a starved node the first connection would be lost to that. So
+    /// the same endpoint is dialled again before it counts as failed.
+    fn handshake_cut(&mut self, key: Key) {
+        let again = self.tunnels.get(key).filter(|t| t.link.machine.role() == Role::Opener).and_then(|t| t.conn);
+        let Some(conn) = again.filter(|conn| self.conns.get(*conn).is_some_and(|c| c.redials < MAX_REDIALS)) else {
+            return self.handshake_failed(key, Failure::new(Reason::HandshakeFailed, "closed in the handshake"));
+        };
+        self.remove_tunnel(key);
+        let Some(c) = self.conns.get_mut(conn) else { return };
+        c.redials += 1;
+        c.flags |= FLAG_RETRIED;
+        c.tunnel = None;
+        let (plan, index) = (c.plan.clone(), usize::from(c.endpoint));
+        self.shared.counters.add("tunnel_redials", 1);
+        if let Some(plan) = plan
+            && let Some(endpoint) = plan.endpoints.get(index)
+        {
+            self.take_tunnel(conn, &plan, endpoint);
         }
     }
 

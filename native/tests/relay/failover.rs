@@ -134,6 +134,42 @@ fn failed_handshakes_go_on() {
     assert_eq!((other.one.counter("tls_wrong_identity"), reason(&other.one.records(1)[0])), (1, 34));
 }
 
+/// Passes on to `to`, but resets each of the first `cuts` connections when its hello is there. Tells how many came.
+fn cutting(to: SocketAddr, cuts: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    let came = Arc::new(AtomicUsize::new(0));
+    let count = came.clone();
+    let address = app(move |mut stream| {
+        if count.fetch_add(1, Ordering::Relaxed) < cuts {
+            let _ = stream.peek(&mut [0; 1]);
+            return rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+        }
+        let mut onwards = TcpStream::connect(to).unwrap();
+        let (mut back, mut from) = (stream.try_clone().unwrap(), onwards.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut from, &mut back));
+        let _ = std::io::copy(&mut stream, &mut onwards);
+    });
+    (address, came)
+}
+
+#[test]
+#[doc = "[DP-9] [INT-3] a hello that came too late for a permissive server is reset: the same endpoint is dialled again, twice at most"]
+fn late_hello_is_sent_again() {
+    for (cuts, reached) in [(1, true), (2, true), (3, false)] {
+        let came = Arc::new(std::sync::OnceLock::new());
+        let told = came.clone();
+        let mesh = mesh(move |to| {
+            vec![(told.get_or_init(|| cutting(to, cuts)).0, "fairlead/1", 1)]
+        });
+        assert_eq!(ping(&mesh).0, reached, "{cuts} cuts");
+        let redials = cuts.min(2);
+        assert_eq!(mesh.one.counter("tunnel_redials"), redials as u64, "{cuts} cuts");
+        assert_eq!(came.get().unwrap().1.load(Ordering::Relaxed), redials + 1, "{cuts} cuts");
+        let record = mesh.one.records(1)[0];
+        assert_eq!((reason(&record), record[7] & FLAG_RETRIED), if reached { (0, FLAG_RETRIED) } else { (41, FLAG_RETRIED) }, "{cuts} cuts");
+        assert_eq!(mesh.one.counter("endpoint_failed"), u64::from(!reached), "{cuts} cuts");
+    }
+}
+
 #[test]
 #[doc = "[DP-9] a service with tunnel and plain endpoints: who breaks the tunnel does not get the connection in plaintext"]
 fn no_plaintext_after_a_tunnel() {
