@@ -81,7 +81,8 @@ impl Worker {
     pub fn with_peer_rule(&mut self, key: Key, rule: PeerRule) {
         let Some(conn) = self.conns.get_mut(key).filter(|c| c.state == State::Peeking) else { return };
         conn.refuse_silent = rule.speaker && rule.strict;
-        let wait = if conn.refuse_silent { rule.wait_ms.max(self.shared.config.handshake_timeout_ms) } else { rule.wait_ms };
+        let late = self.shared.late_speakers.has(conn.source.ip(), self.now_us);
+        let wait = if conn.refuse_silent || late { rule.wait_ms.max(self.shared.config.handshake_timeout_ms) } else { rule.wait_ms };
         if wait == 0 {
             return self.peek_timeout(key);
         }
@@ -158,6 +159,9 @@ impl Worker {
             }
             First::Hello | First::Hbone => {
                 self.shared.counters.add("late_tunnel_hello", 1);
+                if let Some(conn) = self.conns.get(key) {
+                    self.shared.late_speakers.note(conn.source.ip(), self.now_us);
+                }
                 self.end(key, Reason::LateTunnelHello, Closer::Agent, true);
                 return false;
             }

@@ -13,6 +13,7 @@ pub mod hbone;
 pub mod inbound;
 pub mod joined_stream;
 pub mod joins;
+pub mod late_speakers;
 pub mod orders;
 pub mod outbound;
 pub mod pair;

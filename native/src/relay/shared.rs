@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::dial::Order;
 use super::joins;
+use super::late_speakers::LateSpeakers;
 use super::places::{self, Places};
 use super::slab::Key;
 use super::threads::{DataThread, DataThreads};
@@ -162,6 +163,8 @@ pub struct Shared {
     pub stopping: AtomicBool,
     /// Workers that have finished draining.
     pub drained: AtomicUsize,
+    /// Sources whose hello came after they had been taken for plain clients.
+    pub late_speakers: LateSpeakers,
     /// Started with the first connection that needs it.
     hbone: OnceLock<Option<HboneSide>>,
     started: Instant,
@@ -189,6 +192,7 @@ impl Shared {
             drain_until_us: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
+            late_speakers: LateSpeakers::default(),
             hbone: OnceLock::new(),
             started: Instant::now(),
             started_unix_us: unix.as_micros() as u64,

@@ -157,9 +157,7 @@ fn late_hello_is_sent_again() {
     for (cuts, reached) in [(1, true), (2, true), (3, false)] {
         let came = Arc::new(std::sync::OnceLock::new());
         let told = came.clone();
-        let mesh = mesh(move |to| {
-            vec![(told.get_or_init(|| cutting(to, cuts)).0, "fairlead/1", 1)]
-        });
+        let mesh = mesh(move |to| vec![(told.get_or_init(|| cutting(to, cuts)).0, "fairlead/1", 1)]);
         assert_eq!(ping(&mesh).0, reached, "{cuts} cuts");
         let redials = cuts.min(2);
         assert_eq!(mesh.one.counter("tunnel_redials"), redials as u64, "{cuts} cuts");

@@ -86,6 +86,23 @@ fn late_hello() {
     }
 }
 
+#[test]
+#[doc = "[DP-8] [DP-9] who was late is waited for when it dials again, as long as for a handshake"]
+fn late_hello_is_waited_for_the_next_time() {
+    let mesh = mesh(app(greeting), json!({"speaker": true, "mode": "permissive", "waitMs": 20}));
+    let mut late = dial(&mesh);
+    late.read_exact(&mut [0; 11]).unwrap();
+    let _ = late.write_all(&hello());
+    assert_eq!(reason(&mesh.two.records(1)[0]), 17);
+    let mut again = dial(&mesh);
+    again.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert_eq!(again.read(&mut [0; 11]).unwrap_err().kind(), ErrorKind::WouldBlock, "it must not be taken for a plain client");
+    again.write_all(&hello()).unwrap();
+    again.set_read_timeout(Some(crate::node::PATIENCE)).unwrap();
+    let answered = again.read(&mut [0; 1]);
+    assert!(matches!(answered, Ok(1)), "the handshake is answered: {answered:?}");
+}
+
 /// A ClientHello that offers fairlead/1, as small as the format allows.
 fn hello() -> Vec<u8> {
     let alpn = [&[0, 16, 0, 13, 0, 11, 10][..], b"fairlead/1"].concat();
