@@ -4,10 +4,10 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { BUSYBOX_IMAGE } from "../cluster/images/built-in.ts";
 import type { KubeObject } from "../cluster/kubernetes/api.ts";
 import { hierarchies } from "../cluster/machine/groups.ts";
 import { InstalledMesh } from "../kit/installed-mesh.ts";
+import { webPod } from "../kit/web-pod.ts";
 import { type Finished, finish } from "../lab/command.ts";
 import { PROJECT_DIR } from "../lab/paths.ts";
 
@@ -31,22 +31,6 @@ type Findings = { readonly findings: readonly { readonly about: string; readonly
 const stateOf = ({ findings }: Findings, about: string): string | undefined =>
   findings.find((f) => f.about === about)?.state;
 
-const pod = (name: string, node: string): KubeObject => ({
-  apiVersion: "v1",
-  kind: "Pod",
-  metadata: { name, namespace: "shop", labels: { app: name } },
-  spec: {
-    nodeName: node,
-    terminationGracePeriodSeconds: 0,
-    containers: [
-      {
-        name: "web",
-        image: BUSYBOX_IMAGE,
-        command: ["sh", "-c", "mkdir /www && echo hello >/www/index.html && exec httpd -f -h /www -p 8080"],
-      },
-    ],
-  },
-});
 const service: KubeObject = {
   apiVersion: "v1",
   kind: "Service",
@@ -85,7 +69,8 @@ test("[OPS-3] [INT-12] enrol takes running pods into the mesh and waits for it; 
   timeout,
 }, async () => {
   await mesh.said("create", "namespace", "shop");
-  for (const object of [pod("web", "n2"), pod("client", "n1"), service]) await mesh.api.apply(object);
+  for (const object of [webPod("web", "n2", { page: "hello" }), webPod("client", "n1", { page: "hello" }), service])
+    await mesh.api.apply(object);
   await mesh.said("-n", "shop", "wait", "--for=condition=Ready", "pod/web", "pod/client", "--timeout=240s");
   assert.match((await fairlead("enrol", "shp")).stderr, /there is no namespace shp; did you mean shop/);
   const enrolled = await told("enrol", "shop", "--wait", "240");

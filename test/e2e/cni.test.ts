@@ -4,7 +4,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { ownFile } from "../../agent/cni/conflist.ts";
-import { downCluster, type TestCluster, testClusterName } from "../cluster/kit.ts";
+import { guarded, type TestCluster, testClusterName } from "../cluster/kit.ts";
 import { adminApi } from "../cluster/kubernetes/credentials.ts";
 import { initProgram } from "../cluster/kubernetes/node.ts";
 import { hierarchies } from "../cluster/machine/groups.ts";
@@ -14,7 +14,8 @@ import { up } from "../cluster/up.ts";
 import { CniCluster } from "../kit/cni-cluster.ts";
 import { waitFor } from "../kit/wait.ts";
 
-const cluster = clusterPaths(testClusterName());
+const guard = guarded(clusterPaths(testClusterName()));
+const { cluster } = guard;
 const two = { nodes: 2, apiOnly: false, apiServerFlags: [] } as const;
 const cache = cacheFolder(process.env);
 const timeout = 600_000;
@@ -33,7 +34,7 @@ before(
 after(
   async () => {
     running?.api.close();
-    await downCluster(cluster);
+    await guard[Symbol.asyncDispose]();
     await it?.[Symbol.asyncDispose]();
   },
   { timeout },

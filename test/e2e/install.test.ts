@@ -1,32 +1,16 @@
 // From an empty cluster to a mesh and back, as a user does it: helm install, a label, helm upgrade, helm uninstall.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { BUSYBOX_IMAGE } from "../cluster/images/built-in.ts";
 import type { KubeObject } from "../cluster/kubernetes/api.ts";
 import { CHART, InstalledMesh } from "../kit/installed-mesh.ts";
 import { waitFor } from "../kit/wait.ts";
+import { webPod } from "../kit/web-pod.ts";
 
 const timeout = 900_000;
 const PATIENCE_MS = 240_000;
 const mesh = new InstalledMesh();
 
-const web = (node: string, name = `web-${node}`): KubeObject => ({
-  apiVersion: "v1",
-  kind: "Pod",
-  metadata: { name, namespace: "shop", labels: { app: name } },
-  spec: {
-    nodeName: node,
-    terminationGracePeriodSeconds: 0,
-    containers: [
-      {
-        name: "web",
-        image: BUSYBOX_IMAGE,
-        command: ["sh", "-c", `mkdir /www && echo ${name} >/www/index.html && exec httpd -f -h /www -p 8080`],
-        readinessProbe: { httpGet: { path: "/", port: 8080 }, periodSeconds: 1 },
-      },
-    ],
-  },
-});
+const web = (node: string, name = `web-${node}`): KubeObject => webPod(name, node, { probed: true });
 const ready = (pod: string): Promise<string> =>
   mesh.said("-n", "shop", "wait", "--for=condition=Ready", `pod/${pod}`, "--timeout=240s");
 const address = (pod: string): Promise<string> =>

@@ -1,35 +1,26 @@
 // The controller on a real API server: what it mirrors with the rights of its manifest, and what becomes of that when the server or etcd dies.
 import assert from "node:assert/strict";
 import { randomInt } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { typeUrlOf } from "../../agent/api/resources.ts";
-import { downCluster, testClusterName } from "../cluster/kit.ts";
+import { guarded, testClusterName } from "../cluster/kit.ts";
 import type { KubeApi, KubeObject } from "../cluster/kubernetes/api.ts";
 import { adminApi } from "../cluster/kubernetes/credentials.ts";
-import { parseObjects } from "../cluster/kubernetes/objects.ts";
 import { cacheFolder, clusterPaths } from "../cluster/paths.ts";
 import { clusterStatus } from "../cluster/status.ts";
 import { up } from "../cluster/up.ts";
+import { type ControllerAccess, controllerAccess } from "../kit/api-server.ts";
 import { call, startController, type TestController } from "../kit/controller.ts";
 import { joinedNode } from "../kit/node-agent.ts";
 import { eventually, waitFor } from "../kit/wait.ts";
 import { finish } from "../lab/command.ts";
 
-const cluster = clusterPaths(testClusterName());
+const guard = guarded(clusterPaths(testClusterName()));
+const { cluster } = guard;
 const apiOnly = { nodes: 0, apiOnly: true, apiServerFlags: [] } as const;
-const dir = mkdtempSync(join(tmpdir(), "fairlead-source-"));
-const kubeconfig = join(dir, "kubeconfig");
 const timeout = 3_600_000;
 const bringUp = () => up(cluster, apiOnly, cacheFolder(process.env), () => {});
-const env = {
-  FAIRLEAD_SOURCE: "kubernetes",
-  FAIRLEAD_KUBECONFIG: kubeconfig,
-  FAIRLEAD_MANIFESTS: "",
-  FAIRLEAD_LIVE_DIR: "",
-};
+let access: ControllerAccess;
 let api: KubeApi;
 
 const pod = (name: string): KubeObject => ({
@@ -71,33 +62,15 @@ before(
       spec: { selector: { app: "web" }, ports: [{ name: "http", port: 80, targetPort: "http" }] },
     });
     await runs("web-1", "10.244.1.5");
-    for (const object of parseObjects(readFileSync("manifests/kubernetes/controller-rbac.yaml", "utf8")))
-      await api.apply(object);
-    const account = "/api/v1/namespaces/fairlead-system/serviceaccounts/fairlead-controller/token";
-    const asked = await api.call("POST", account, {
-      apiVersion: "authentication.k8s.io/v1",
-      kind: "TokenRequest",
-      spec: { expirationSeconds: 36_000 },
-    });
-    const { token } = (JSON.parse(asked) as { status: { token: string } }).status;
-    const root = readFileSync(join(cluster.pki, "ca.crt")).toString("base64");
-    writeFileSync(
-      kubeconfig,
-      JSON.stringify({
-        "current-context": "it",
-        clusters: [{ name: "it", cluster: { server: api.server, "certificate-authority-data": root } }],
-        contexts: [{ name: "it", context: { cluster: "it", user: "it", namespace: "fairlead-system" } }],
-        users: [{ name: "it", user: { token } }],
-      }),
-    );
+    access = await controllerAccess({ api, cluster });
   },
   { timeout },
 );
 after(
   async () => {
     api?.close();
-    await downCluster(cluster);
-    rmSync(dir, { recursive: true, force: true });
+    await guard[Symbol.asyncDispose]();
+    access?.[Symbol.dispose]();
   },
   { timeout },
 );
@@ -150,7 +123,7 @@ async function compact(): Promise<void> {
 test("[DIS-1] with the rights of the manifest everything is mirrored, and follows; the API server and etcd may die meanwhile", {
   timeout,
 }, async () => {
-  await using controller = await startController({}, env);
+  await using controller = await startController({}, access.env);
   const stream = await agent(controller);
   try {
     assert.deepEqual(await stream.next(), { came: ["web-1"], went: [] });
@@ -223,7 +196,7 @@ const policy = (name: string, action: string): KubeObject => ({
 test("[DIS-1] [DIS-9] a kind that is installed while the controller runs is read, what is wrong in it is told, and it goes again", {
   timeout,
 }, async () => {
-  await using controller = await startController({}, env);
+  await using controller = await startController({}, access.env);
   const found = async (name: string) =>
     (await controller.admin("GET", "/v1/status")).json.objects.find((o: { name: string }) => o.name === name);
   await api.apply(policies);
@@ -244,9 +217,9 @@ test("[DIS-1] [DIS-9] a kind that is installed while the controller runs is read
 test("[DIS-8] one replica leads; killed, it is followed by another, and one that stops gives way at once", {
   timeout,
 }, async () => {
-  await using one = await startController({}, env);
+  await using one = await startController({}, access.env);
   await one.logged("leading");
-  await using two = await startController({}, env);
+  await using two = await startController({}, access.env);
   await two.logged("lease_holder", (line) => line.isOurs === false);
   assert.match(await metricsOf(two), /^fairlead_lease_leading 0$/m);
   const killedMs = performance.now();
@@ -254,7 +227,7 @@ test("[DIS-8] one replica leads; killed, it is followed by another, and one that
   await two.logged("leading");
   const tookMs = performance.now() - killedMs;
   assert.ok(tookMs > 5_000 && tookMs < 40_000, `${tookMs} ms`);
-  await using three = await startController({}, env);
+  await using three = await startController({}, access.env);
   await three.logged("lease_holder", (line) => line.isOurs === false);
   await two.stop();
   await three.logged("leading");
@@ -283,7 +256,7 @@ test("[OPS-1] without its rights the controller serves nothing and names what it
   });
   // An address of its own: the port is known before the controller says it, which it does only when it is ready.
   const host = `127.${randomInt(1, 250)}.${randomInt(250)}.${randomInt(1, 250)}`;
-  const starting = startController({}, { ...env, FAIRLEAD_HEALTH_LISTEN: `${host}:15014` });
+  const starting = startController({}, { ...access.env, FAIRLEAD_HEALTH_LISTEN: `${host}:15014` });
   starting.catch(() => {});
   // Judged when the rights are back and the controller can be ended.
   const told = await eventually(async () => {

@@ -8,11 +8,11 @@ import { after, before, test } from "node:test";
 import { parseAllDocuments } from "yaml";
 import { resources } from "../../controller/sources/kubernetes/resources.ts";
 import { untranslatedKinds } from "../../controller/sources/kubernetes/untranslated.ts";
-import { BUSYBOX_IMAGE } from "../cluster/images/built-in.ts";
 import type { KubeObject } from "../cluster/kubernetes/api.ts";
 import { clusterService, httpRoute, install, meshedNamespace, openDefinition } from "../kit/api-server.ts";
 import { CHART, InstalledMesh } from "../kit/installed-mesh.ts";
 import { waitFor } from "../kit/wait.ts";
+import { webPod } from "../kit/web-pod.ts";
 
 const timeout = 900_000;
 const PATIENCE_MS = 300_000;
@@ -123,18 +123,6 @@ after(
   { timeout },
 );
 
-const pod = (name: string, node: string): KubeObject => ({
-  apiVersion: "v1",
-  kind: "Pod",
-  metadata: { name, namespace: "shop", labels: { app: name } },
-  spec: {
-    nodeName: node,
-    terminationGracePeriodSeconds: 0,
-    containers: [
-      { name: "web", image: BUSYBOX_IMAGE, command: ["sh", "-c", "mkdir /www && exec httpd -f -h /www -p 8080"] },
-    ],
-  },
-});
 const own = (kind: string, name: string, spec: object): KubeObject => ({
   apiVersion: "mesh.fairlead.dev/v1alpha1",
   kind,
@@ -162,7 +150,7 @@ test("[OPS-1] every right is used, and nothing is asked for that is not granted"
     const account = await mesh.kubectl("-n", "shop", "get", "serviceaccount", "default");
     return account.code === 0;
   });
-  for (const object of [pod("web", "n1"), pod("cart", "n2")]) await api.apply(object);
+  for (const object of [webPod("web", "n1"), webPod("cart", "n2")]) await api.apply(object);
   const grpcRoute = { ...httpRoute("calls", [{ name: "cart" }], "cart"), kind: "GRPCRoute" };
   const selector = { matchLabels: { app: "web" } };
   const resilience = own("ResiliencePolicy", "plain", {

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { writeImage } from "../../scripts/image/oci.ts";
 import { BUSYBOX_IMAGE } from "../cluster/images/built-in.ts";
-import { downCluster, testClusterName } from "../cluster/kit.ts";
+import { downCluster, guarded, testClusterName } from "../cluster/kit.ts";
 import type { KubeApi, KubeObject } from "../cluster/kubernetes/api.ts";
 import { adminApi } from "../cluster/kubernetes/credentials.ts";
 import { importImage, initProgram, nodePrograms } from "../cluster/kubernetes/node.ts";
@@ -20,9 +20,11 @@ import { clusterStatus } from "../cluster/status.ts";
 import { leftOf } from "../cluster/teardown.ts";
 import { up } from "../cluster/up.ts";
 import { waitFor } from "../kit/wait.ts";
+import { webPod } from "../kit/web-pod.ts";
 import { type Finished, finish } from "../lab/command.ts";
 
-const cluster = clusterPaths(testClusterName());
+const guard = guarded(clusterPaths(testClusterName()));
+const { cluster } = guard;
 const two = { nodes: 2, apiOnly: false, apiServerFlags: [] } as const;
 const cache = cacheFolder(process.env);
 const timeout = 600_000;
@@ -53,24 +55,7 @@ const inPod = (pod: string, script: string): Promise<string> =>
   );
 
 const server = (node: string): KubeObject[] => [
-  {
-    apiVersion: "v1",
-    kind: "Pod",
-    metadata: { name: `web-${node}`, namespace: "default", labels: { app: "web", on: node } },
-    spec: {
-      nodeName: node,
-      terminationGracePeriodSeconds: 0,
-      containers: [
-        {
-          name: "web",
-          image: BUSYBOX_IMAGE,
-          command: ["sh", "-c", `mkdir /www && echo ${node} >/www/index.html && exec httpd -f -h /www -p 8080`],
-          ports: [{ containerPort: 8080 }],
-          readinessProbe: { httpGet: { path: "/", port: 8080 }, periodSeconds: 1 },
-        },
-      ],
-    },
-  },
+  webPod(`web-${node}`, node, { namespace: "default", labels: { app: "web", on: node }, page: node, probed: true }),
   {
     apiVersion: "v1",
     kind: "Service",
@@ -95,7 +80,7 @@ before(async () => {
 });
 after(async () => {
   api?.close();
-  await downCluster(cluster);
+  await guard[Symbol.asyncDispose]();
 });
 
 test("every program runs, and the control groups are the nodes' own", { timeout }, async () => {

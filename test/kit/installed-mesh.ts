@@ -1,26 +1,25 @@
 // Fairlead as a user installs it on a two-node cluster: images out of this checkout, the chart, Helm. Everything ends with it.
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { type BuildParts, buildImage, imageCache } from "../../scripts/image/build.ts";
-import { imageNames, images } from "../../scripts/image/definition.ts";
-import { downCluster, testClusterName } from "../cluster/kit.ts";
+import { guarded, testClusterName } from "../cluster/kit.ts";
 import type { KubeApi } from "../cluster/kubernetes/api.ts";
 import { adminApi } from "../cluster/kubernetes/credentials.ts";
-import { enteringNode, importImage } from "../cluster/kubernetes/node.ts";
+import { enteringNode } from "../cluster/kubernetes/node.ts";
 import { hierarchies } from "../cluster/machine/groups.ts";
 import { type ClusterPaths, cacheFolder, clusterPaths, nodePaths } from "../cluster/paths.ts";
 import { type ClusterState, program } from "../cluster/state.ts";
 import { helmProgram, up } from "../cluster/up.ts";
 import { type Finished, finish, run } from "../lab/command.ts";
 import { PROJECT_DIR } from "../lab/paths.ts";
+import { buildImages, loadImages } from "./mesh-images.ts";
 
 export const CHART = join(PROJECT_DIR, "manifests/chart");
 const LONG_MS = 600_000;
 const say = (line: string): void => console.error(line);
 
 export class InstalledMesh implements AsyncDisposable {
-  readonly cluster: ClusterPaths = clusterPaths(testClusterName());
+  readonly #guard = guarded(clusterPaths(testClusterName()));
+  readonly cluster: ClusterPaths = this.#guard.cluster;
   #state: ClusterState | undefined;
   #api: KubeApi | undefined;
   #helm = "";
@@ -38,24 +37,11 @@ export class InstalledMesh implements AsyncDisposable {
   async up(apiServerFlags: readonly string[] = []): Promise<void> {
     const cache = cacheFolder(process.env);
     this.#helm = await helmProgram(cache, say);
-    const files = await this.#images();
+    // Under a tag that all tests share: their bytes are the same, and what is built already is taken.
+    const files = await buildImages("test", join(PROJECT_DIR, "build/test-images"), say);
     this.#state = await up(this.cluster, { nodes: 2, apiOnly: false, apiServerFlags }, cache, say);
     this.#api = adminApi(this.cluster, this.#state.block);
-    for (const file of files) for (const n of [1, 2]) await importImage(this.cluster, this.#state, n, file);
-  }
-
-  async #images(): Promise<readonly string[]> {
-    const parts: BuildParts = { project: PROJECT_DIR, cache: imageCache(process.env), strictness: "offered", say };
-    const folder = join(PROJECT_DIR, "build/test-images");
-    mkdirSync(folder, { recursive: true });
-    const files: string[] = [];
-    for (const name of imageNames) {
-      const file = join(folder, `${name}.tar`);
-      // Under a tag that all tests share: their bytes are the same, and what is built already is taken.
-      await buildImage(images[name], `fairlead.dev/${name}:test`, file, parts);
-      files.push(file);
-    }
-    return files;
+    await loadImages({ cluster: this.cluster, state: this.#state }, files);
   }
 
   /** Helm against the cluster; fails with its words. */
@@ -96,6 +82,6 @@ export class InstalledMesh implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#api?.close();
-    await downCluster(this.cluster);
+    await this.#guard[Symbol.asyncDispose]();
   }
 }

@@ -4,7 +4,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface, type Interface } from "node:readline";
 import { BUSYBOX_IMAGE } from "../cluster/images/built-in.ts";
-import { downCluster, testClusterName } from "../cluster/kit.ts";
+import { guarded, testClusterName } from "../cluster/kit.ts";
 import type { KubeApi, KubeObject } from "../cluster/kubernetes/api.ts";
 import { adminApi } from "../cluster/kubernetes/credentials.ts";
 import { type ClusterPaths, cacheFolder, clusterPaths } from "../cluster/paths.ts";
@@ -21,7 +21,8 @@ export const clusterCache = cacheFolder(process.env);
 export const twoNodes = { nodes: 2, apiOnly: false, apiServerFlags: [] } as const;
 
 export class MeshCluster implements AsyncDisposable {
-  readonly cluster: ClusterPaths = clusterPaths(testClusterName());
+  readonly #guard = guarded(clusterPaths(testClusterName()));
+  readonly cluster: ClusterPaths = this.#guard.cluster;
   /** Of node N at N - 1. */
   readonly agents: HandAgent[] = [];
   #state: ClusterState | undefined;
@@ -61,7 +62,7 @@ export class MeshCluster implements AsyncDisposable {
   }
   async [Symbol.asyncDispose](): Promise<void> {
     this.#api?.close();
-    await downCluster(this.cluster);
+    await this.#guard[Symbol.asyncDispose]();
     await this.#mesh?.[Symbol.asyncDispose]();
   }
 

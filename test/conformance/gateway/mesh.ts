@@ -1,14 +1,12 @@
 // The mesh as its users install it: images made of this checkout, and the Helm chart, on the run's cluster.
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { buildImage, imageCache } from "../../../scripts/image/build.ts";
-import { imageNames, images } from "../../../scripts/image/definition.ts";
 import type { TestCluster } from "../../cluster/kit.ts";
-import { importImage } from "../../cluster/kubernetes/node.ts";
 import { hierarchies } from "../../cluster/machine/groups.ts";
 import { cacheFolder } from "../../cluster/paths.ts";
 import { program } from "../../cluster/state.ts";
 import { helmProgram } from "../../cluster/up.ts";
+import { buildImages, loadImages } from "../../kit/mesh-images.ts";
 import { run } from "../../lab/command.ts";
 import { PROJECT_DIR } from "../../lab/paths.ts";
 
@@ -23,22 +21,11 @@ export interface Mesh {
   saveLogs(folder: string): Promise<void>;
 }
 
-/** Makes both images and takes them into every node. */
-async function loadImages(on: TestCluster, folder: string, say: (line: string) => void): Promise<void> {
-  const { version } = JSON.parse(readFileSync(join(PROJECT_DIR, "package.json"), "utf8")) as { version: string };
-  const parts = { project: PROJECT_DIR, cache: imageCache(process.env), strictness: "offered", say } as const;
-  mkdirSync(folder, { recursive: true });
-  for (const name of imageNames) {
-    const file = join(folder, `${name}.tar`);
-    await buildImage(images[name], `fairlead.dev/${name}:${version}`, file, parts);
-    for (let n = 1; n <= on.state.nodes; n++) await importImage(on.cluster, on.state, n, file);
-  }
-}
-
 /** Installs the chart and waits until every agent and controller is ready. @throws Error with Helm's words and the pods' states */
 export async function installMesh(on: TestCluster, folder: string, say: (line: string) => void): Promise<Mesh> {
   const { cluster, state } = on;
-  await loadImages(on, folder, say);
+  const { version } = JSON.parse(readFileSync(join(PROJECT_DIR, "package.json"), "utf8")) as { version: string };
+  await loadImages(on, await buildImages(version, folder, say));
   const helm = await helmProgram(cacheFolder(process.env), say);
   const env = { ...(process.env as Record<string, string>), KUBECONFIG: cluster.kubeconfig };
   const kubectl = (...words: readonly string[]): Promise<string> =>
