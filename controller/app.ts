@@ -178,6 +178,7 @@ export async function createController(config: Config, clock: Clock, log: Logger
     log,
     joinTokenTtlMs: config.joinTokenTtlMs,
     longestLifeMs: Math.max(config.svidTtlMs, config.nodeTtlMs),
+    hasZtunnels: istio !== undefined,
     rescan: () => source.resync(),
     config: { ...config },
   });

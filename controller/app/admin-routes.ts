@@ -30,6 +30,7 @@ export interface AdminParts {
   readonly log: Logger;
   readonly joinTokenTtlMs: number;
   readonly longestLifeMs: number;
+  readonly hasZtunnels: boolean;
   readonly rescan: () => Promise<void>;
   readonly config: Readonly<Record<string, unknown>>;
 }
@@ -141,6 +142,7 @@ export function adminRoutes(parts: AdminParts): readonly Route[] {
           trustDomain: mesh.settings.trustDomain,
           now: () => clock.now(),
           longestLifeMs: parts.longestLifeMs,
+          hasZtunnels: parts.hasZtunnels,
         });
         if (!result.ok) return problem(409, "rotation_not_possible", result.error);
         log.info("root_rotation", { phase, generation: authority.generation });

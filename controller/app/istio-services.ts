@@ -86,8 +86,8 @@ function certificates(parts: IstioParts): IstioCertificateServiceServer {
     const lifeMs = validityDuration > 0 ? validityDuration * 1000 : undefined;
     const issued = await parts.issue(node.value, identity, csr, lifeMs);
     if (!issued.ok) return issued;
-    // Leaf, intermediate, and every trusted root: the last of them is what it checks its peers by.
-    return { ok: true, value: { certChain: [...splitPem(issued.value.chainPem), ...authority.rootsPem] } };
+    // The last entry is what it checks its peers by, all that is in it; what is before it shows to them.
+    return { ok: true, value: { certChain: [...splitPem(issued.value.chainPem), authority.rootsPem.join("")] } };
   };
   return {
     createCertificate(call: Call, done: sendUnaryData<IstioCertificateResponse>) {

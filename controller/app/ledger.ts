@@ -10,6 +10,8 @@ interface Entry {
   readonly identity: SpiffeId;
   readonly notAfterMs: number;
   readonly rootNumber: number;
+  /** The newest root that came with it, where its holder hears of roots in no other way. */
+  readonly knowsRoot?: number;
 }
 export interface LedgerParts {
   readonly files: StateFiles;
@@ -39,9 +41,9 @@ export class Ledger {
     return this.#knownSinceMs;
   }
 
-  issued(node: NodeName, identity: SpiffeId, certificate: Issued): void {
+  issued(node: NodeName, identity: SpiffeId, certificate: Issued, knowsRoot?: number): void {
     const { notAfterMs, rootNumber } = certificate;
-    const entry = { node, identity, notAfterMs, rootNumber };
+    const entry = { node, identity, notAfterMs, rootNumber, ...(knowsRoot === undefined ? {} : { knowsRoot }) };
     this.#entries.set(`${node} ${identity}`, entry);
     if (this.#isBroken || this.#lines > this.#entries.size + slack) this.#rewrite();
     else this.#keep(() => this.#parts.files.append(file, `${JSON.stringify(entry)}\n`), 1);
@@ -55,6 +57,10 @@ export class Ledger {
   /** Certificates in force that another root than this one stands behind. */
   underOtherRoots(rootNumber: number): readonly Entry[] {
     return this.living().filter((entry) => entry.rootNumber !== rootNumber);
+  }
+  /** Certificates in force whose holders cannot have heard of this root. */
+  unawareOf(rootNumber: number): readonly Entry[] {
+    return this.living().filter(({ knowsRoot }) => knowsRoot !== undefined && knowsRoot < rootNumber);
   }
 
   #load(): void {

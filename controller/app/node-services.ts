@@ -57,7 +57,7 @@ const fault = (code: number, message: string): Result<never, CallFault> => err({
 export function nodeServices(parts: NodeServiceParts): {
   readonly node: NodeServiceServer;
   readonly certificates: CertificateServiceServer;
-  /** As the certificate service does it, for callers of another protocol. `lifeMs` may only shorten it. */
+  /** As the certificate service does it, for callers who hear of roots with it and in no other way. `lifeMs` may only shorten it. */
   readonly issueFor: (
     node: NodeName,
     identity: string,
@@ -133,6 +133,7 @@ export function nodeServices(parts: NodeServiceParts): {
     identity: string,
     csrPem: string,
     lifeMs = parts.svidTtlMs,
+    knowsRoot?: number,
   ): Promise<Reply<IssueResponse>> => {
     const wanted = workloadOf(identity);
     if (!wanted.ok) return wanted;
@@ -146,7 +147,7 @@ export function nodeServices(parts: NodeServiceParts): {
       Math.min(lifeMs, parts.svidTtlMs),
       clockSkewMs,
     );
-    parts.ledger.issued(node, id, issued);
+    parts.ledger.issued(node, id, issued, knowsRoot);
     return ok({ chainPem: issued.chainPem, notAfterMs: issued.notAfterMs, trustGeneration: authority.generation });
   };
 
@@ -175,10 +176,11 @@ export function nodeServices(parts: NodeServiceParts): {
     node: NodeName,
     identity: string,
     csrPem: string,
-    lifeMs: number | undefined,
+    lifeMs?: number,
+    knowsRoot?: number,
   ): Promise<Reply<IssueResponse>> => {
     const started = clock.monotonicMs();
-    const reply = await issue(node, identity, csrPem, lifeMs);
+    const reply = await issue(node, identity, csrPem, lifeMs, knowsRoot);
     metrics.issueSeconds.observe({}, (clock.monotonicMs() - started) / 1000);
     return told("workload", node, identity, reply);
   };
@@ -215,9 +217,9 @@ export function nodeServices(parts: NodeServiceParts): {
         return ok<ReportResponse>({});
       }),
     },
-    issueFor: timed,
+    issueFor: (node, identity, csrPem, lifeMs) => timed(node, identity, csrPem, lifeMs, authority.newestRoot),
     certificates: {
-      issue: fromNode((node, request) => timed(node, request.identity, request.csrPem, undefined)),
+      issue: fromNode((node, request) => timed(node, request.identity, request.csrPem)),
       issueJwt: fromNode(async (node, { identity, audience }) =>
         told("jwt", node, identity, await issueJwt(node, identity, audience)),
       ),

@@ -13,6 +13,8 @@ export interface RotationParts {
   readonly now: () => number;
   /** Longest life of any certificate that agents hold. */
   readonly longestLifeMs: number;
+  /** They hear of a root only with their next certificate. */
+  readonly hasZtunnels: boolean;
 }
 export const rotationPhases = ["begin", "switch", "finish"] as const;
 export type RotationStep = (typeof rotationPhases)[number];
@@ -55,11 +57,11 @@ function hindranceTo(step: RotationStep, parts: RotationParts): string | undefin
       .map((s) => s.node)
       .slice(0, 10)
       .join(", ")}`;
+  if (step === "switch" && authority.phase === "both-trusted" && parts.hasZtunnels) return ztunnelsBehind(parts);
   if (step === "switch" || authority.phase !== "switched") return undefined;
   const old = ledger.underOtherRoots(authority.activeRoot);
   if (old.length > 0) {
-    const names = old.slice(0, 5).map((entry) => `${entry.identity} on ${entry.node}`);
-    return `${old.length} certificates of the old root are in force (${names.join(", ")})`;
+    return `${old.length} certificates of the old root are in force (${named(old)})`;
   }
   // A controller without a ledger from before the switch does not know what was issued then.
   const endMs = authority.switchedAtMs + parts.longestLifeMs;
@@ -67,4 +69,20 @@ function hindranceTo(step: RotationStep, parts: RotationParts): string | undefin
     return `certificates of the old root may be in force until ${new Date(endMs).toISOString()}`;
   }
   return undefined;
+}
+
+const named = (entries: readonly { readonly identity: string; readonly node: string }[]): string =>
+  entries
+    .slice(0, 5)
+    .map((entry) => `${entry.identity} on ${entry.node}`)
+    .join(", ");
+
+function ztunnelsBehind({ authority, ledger, longestLifeMs, now }: RotationParts): string | undefined {
+  const unaware = ledger.unawareOf(authority.newestRoot);
+  if (unaware.length > 0)
+    return `${unaware.length} certificates in force were given to ztunnels without the new root (${named(unaware)})`;
+  const endMs = authority.begunAtMs + longestLifeMs;
+  return (authority.isShared || ledger.knownSinceMs > authority.begunAtMs) && now() < endMs
+    ? `ztunnels may not have heard of the new root until ${new Date(endMs).toISOString()}`
+    : undefined;
 }

@@ -106,6 +106,10 @@ export class Authority {
   get activeRoot(): number {
     return this.#state.index.active;
   }
+  /** The last one made; the one that will sign, while a rotation is under way. */
+  get newestRoot(): number {
+    return Math.max(...this.#state.index.roots);
+  }
   get switchedAtMs(): number {
     return this.#state.index.switchedAtMs;
   }

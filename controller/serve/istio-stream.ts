@@ -154,11 +154,14 @@ export class IstioStream {
 }
 
 function begin(message: DeltaDiscoveryRequest): Subscription {
+  // Nothing named at first means all (xDS, "wildcard").
+  const isWildcard = message.resourceNamesSubscribe.length === 0;
+  const has = new Map(Object.entries(message.initialResourceVersions).slice(0, maxNames));
   return {
-    // Nothing named at first means all (xDS, "wildcard").
-    isWildcard: message.resourceNamesSubscribe.length === 0,
-    names: new Set(),
-    has: new Map(Object.entries(message.initialResourceVersions)),
+    isWildcard,
+    // A ztunnel on demand that comes back does not ask again for what it says it has, but relies on being told of it.
+    names: new Set(isWildcard ? [] : has.keys()),
+    has,
     owed: new Set(),
     pending: undefined,
     owesAnswer: true,

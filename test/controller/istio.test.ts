@@ -96,6 +96,31 @@ test("[DIS-11] a ztunnel is told of workloads and services, of changes, and on d
   }
 });
 
+test("[DIS-11] a ztunnel on demand that comes back names what it knows as versions only, and keeps it", async () => {
+  await using controller = await startController(files, env);
+  const caller = callerWithToken(controller, await tokenFor(controller, "n1"), await rootsOf(controller));
+  const onDemand = { typeUrl: addresses, resourceNamesSubscribe: ["*"], resourceNamesUnsubscribe: ["*"] };
+  const first = caller.stream();
+  first.send(onDemand);
+  first.ack(await first.next());
+  first.send({ typeUrl: addresses, resourceNamesSubscribe: ["/10.244.2.5"] });
+  const known = await first.next();
+  first.close();
+  const again = caller.stream();
+  try {
+    const initialResourceVersions = Object.fromEntries(known.resources.map((r) => [r.name, r.version]));
+    again.send({ ...onDemand, initialResourceVersions });
+    const nothingNew = await again.next();
+    assert.deepEqual([nothingNew.resources.length, nothingNew.removedResources], [0, []]);
+    again.ack(nothingNew);
+    await controller.write("a.yaml", files["a.yaml"].replace("10.244.2.5", "10.244.2.9"));
+    const moved = await again.next();
+    assert.deepEqual([namesOf(moved), moved.removedResources], [["Kubernetes//Pod/shop/db-1"], ["/10.244.2.5"]]);
+  } finally {
+    again.close();
+  }
+});
+
 test("[DIS-11] policies reach a ztunnel as far as layer 4 goes, strict mTLS among them", async () => {
   await using controller = await startController(
     {
@@ -197,6 +222,47 @@ test("[IDN-11] a ztunnel gets certificates for pods of its node, and for no othe
     "[IDN-12] nor a JWT for a pod elsewhere",
   );
   await assert.rejects(node.issueJwt(web, []), codeOf(status.INVALID_ARGUMENT));
+});
+
+test("[IDN-9] [IDN-11] a root is rotated under a ztunnel: it gets both in the last entry of its chain, and none signs before it has", async () => {
+  await using controller = await startController(files, env);
+  const rotate = (phase: string) => controller.admin("POST", "/v1/ca/rotate", { phase });
+  const web = "spiffe://cluster.local/ns/shop/sa/web";
+  const channel = channelWithToken(await rootsOf(controller), await tokenFor(controller, "n1"));
+  const client = new IstioCertificateServiceClient(`127.0.0.1:${controller.ports.grpc}`, channel, named);
+  const chainFor = async (identity: string): Promise<readonly string[]> => {
+    const { csrPem } = await makeCsr(identity);
+    const metadata = { fields: { ImpersonatedIdentity: { stringValue: identity } } };
+    return new Promise((resolve, reject) =>
+      client.createCertificate({ csr: csrPem, validityDuration: 3600, metadata }, (error, response) =>
+        error === null ? resolve(response.certChain) : reject(error),
+      ),
+    );
+  };
+  try {
+    await chainFor(web);
+    assert.equal((await rotate("begin")).status, 200);
+    // It hears of roots with its certificates only: this one knows nothing of the new one.
+    const early = await rotate("switch");
+    assert.equal(early.status, 409);
+    assert.match(early.json.error.message, /1 certificates .*ztunnel.* \(spiffe:.*web on n1\)/);
+    await controller.restart();
+    assert.equal((await rotate("switch")).status, 409, "a controller that was restarted knows it too");
+    // What is before the last entry it shows to peers; only the last it trusts.
+    const chain = await chainFor(web);
+    assert.equal(chain.length, 3);
+    assert.equal(chain.at(-1)?.match(/BEGIN CERTIFICATE/g)?.length, 2);
+    assert.equal((await rotate("switch")).status, 200);
+    assert.equal((await rotate("finish")).status, 409);
+    const [, intermediate = "", roots = ""] = await chainFor(web);
+    const signed = roots
+      .match(/-----BEGIN[^-]+-----[^-]+-----END[^-]+-----/g)
+      ?.filter((root) => new X509Certificate(intermediate).verify(new X509Certificate(root).publicKey));
+    assert.equal(signed?.length, 1);
+    assert.equal((await rotate("finish")).status, 200);
+  } finally {
+    client.close();
+  }
 });
 
 test("[IDN-11] Istio's protocols are answered only where ztunnels are named", async () => {
