@@ -6,6 +6,7 @@ import { type MeshResource, typeUrlOf } from "../../agent/api/resources.ts";
 import { skipApi, type TestCluster, withApiServer } from "../cluster/kit.ts";
 import type { KubeApi, KubeObject } from "../cluster/kubernetes/api.ts";
 import {
+  type ControllerAccess,
   clusterService,
   controllerAccess,
   httpRoute,
@@ -181,18 +182,24 @@ const policy = (name: string, app: string, action = "ALLOW"): KubeObject => ({
   spec: { selector: { matchLabels: { app } }, action, rules: [{}] },
 });
 
+/** The shop with a pod on each of two nodes and a policy for both, as nobody has judged it yet. */
+const withPolicy = (body: (api: KubeApi, access: ControllerAccess, web: KubeObject) => Promise<void>): Promise<void> =>
+  withApiServer(async (up) => {
+    const { api } = up;
+    await install(api, istioDefinitions);
+    await shop(api);
+    await runningPod(api, "web-2", "web", "n2", "10.244.2.6");
+    using access = await controllerAccess(up);
+    const web = policy("web", "web");
+    await api.apply(web);
+    await body(api, access, web);
+  });
+
 test(
   "[RES-8] policies: accepted, programmed and enforced on N of M nodes, as agents say, and only nodes that it is for count",
   options,
   () =>
-    withApiServer(async (up) => {
-      const { api } = up;
-      await install(api, istioDefinitions);
-      await shop(api);
-      await runningPod(api, "web-2", "web", "n2", "10.244.2.6");
-      using access = await controllerAccess(up);
-      const web = policy("web", "web");
-      await api.apply(web);
+    withPolicy(async (api, access, web) => {
       const theirs = { type: "Reconciled", status: "True", message: "by another" };
       await api.call(
         "PATCH",
@@ -247,14 +254,7 @@ test(
   "[DIS-8] agents of every replica count, also of those that do not write; with a replica its agents go",
   options,
   () =>
-    withApiServer(async (up) => {
-      const { api } = up;
-      await install(api, istioDefinitions);
-      await shop(api);
-      await runningPod(api, "web-2", "web", "n2", "10.244.2.6");
-      using access = await controllerAccess(up);
-      const web = policy("web", "web");
-      await api.apply(web);
+    withPolicy(async (api, access, web) => {
       const env = { ...access.env, ...quick };
       await using leader = await startController({}, env);
       await leader.logged("leading");
