@@ -64,8 +64,8 @@ function collect(env: ReturnType<typeof readEnv>, projectDir: string) {
     env.problem(name, `"${text}" is not an http or https URL (as http://collector:4318/v1/traces)`);
     return "";
   };
-  /** HOST:PORT; of several, separated by commas, the next is tried when one is lost. */
-  const controllers = list("FAIRLEAD_CONTROLLER", hostPort, "fairlead-controller.fairlead-system.svc:15012");
+  /** HOST:PORT; several are separated by commas, and a name stands for all of its addresses: the next is tried when one is lost. */
+  const controllers = list("FAIRLEAD_CONTROLLER", hostPort, "fairlead-controller-replicas.fairlead-system.svc:15012");
   if (controllers.length === 0) env.problem("FAIRLEAD_CONTROLLER", "names no controller");
   const runDir = path("FAIRLEAD_RUN_DIR", "/run/fairlead");
   return {

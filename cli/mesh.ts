@@ -7,6 +7,7 @@ import { callJson } from "../test/lab/unix-http.ts";
 import { clusterOptions, defaultKubeconfig, placeOf } from "./cluster/options.ts";
 import { type Call, Failure } from "./command.ts";
 import { labName, problemsOf } from "./find-lab.ts";
+import { type Joined, joinReplicas, type ReplicaAnswer } from "./replicas.ts";
 import type { MeshView, NodeView, PodView } from "./view.ts";
 
 export const labOption = {
@@ -56,6 +57,7 @@ export function labView(lab: LabStatus): MeshView {
     title: `lab ${lab.name}`,
     named: { lab: lab.name },
     controller: lab.controller.adminSocket,
+    controllers: [{ name: "controller", admin: lab.controller.adminSocket }],
     controllerHint: "fairlead lab start-controller starts it",
     nodes: lab.nodes.map((node) => ({ name: node.name, admin: node.adminSocket })),
     pods: async () => lab.pods,
@@ -81,6 +83,19 @@ export async function askController(mesh: MeshView, path: string): Promise<Field
   const answer = await callJson(mesh.controller, path, { timeoutMs: askMs });
   if (!answer.ok) throw new Failure(`the controller does not answer (${answer.error}); ${mesh.controllerHint}`);
   return fieldsAt(answer.value);
+}
+
+/** What every replica says of the mesh, as one. @throws Failure when none of them answers */
+export async function askControllers(mesh: MeshView): Promise<Joined> {
+  const answers = await Promise.all(
+    mesh.controllers.map(async ({ name, admin }): Promise<ReplicaAnswer> => {
+      const answer = await callJson(admin, "/v1/status", { timeoutMs: askMs });
+      return answer.ok ? { name, status: fieldsAt(answer.value) } : { name, error: answer.error };
+    }),
+  );
+  const joined = joinReplicas(answers);
+  if (joined !== undefined) return joined;
+  throw new Failure(`the controller does not answer (${answers[0]?.error ?? ""}); ${mesh.controllerHint}`);
 }
 
 /** What is wrong with objects, as far as the controller can be asked. */

@@ -2,7 +2,7 @@
 import { fieldsAt, listAt, problemLine } from "../test/lab/objects.ts";
 import type { Call, Command } from "./command.ts";
 import { problemsOf } from "./find-lab.ts";
-import { askAgent, askController, jsonOption, meshOptions, number, text, withMesh } from "./mesh.ts";
+import { askAgent, askControllers, jsonOption, meshOptions, number, text, withMesh } from "./mesh.ts";
 import { type Cell, cell, table } from "./table.ts";
 import type { MeshView } from "./view.ts";
 
@@ -21,7 +21,7 @@ export const status: Command = {
 };
 
 async function show(mesh: MeshView, call: Call): Promise<number> {
-  const [controller, pods] = await Promise.all([askController(mesh, "/v1/status"), mesh.pods()]);
+  const [{ status: controller, replicas, silent: mute }, pods] = await Promise.all([askControllers(mesh), mesh.pods()]);
   const objects = listAt(controller.objects).map(fieldsAt);
   // What the lab itself cannot use (a pod without a command) the controller does not know of.
   const said = new Set(objects.flatMap(problemsOf).map((p) => `${p.file} ${p.object}`));
@@ -30,10 +30,11 @@ async function show(mesh: MeshView, call: Call): Promise<number> {
     mesh.nodes.map(async (n) => ({ node: n.name, ...(await askAgent(n, "/v1/status")) })),
   );
   if (call.flag("json")) {
-    call.output.out(JSON.stringify({ ...mesh.named, controller, agents, pods, problems }, null, 2));
+    call.output.out(JSON.stringify({ ...mesh.named, controller, replicas, agents, pods, problems }, null, 2));
     return 0;
   }
   const { out, colour } = call.output;
+  const servedBy = new Map(listAt(controller.agents).map((a) => [text(fieldsAt(a).node), text(fieldsAt(a).replica)]));
   const rows = agents.map(({ node, value, error }): (string | Cell)[] => {
     if (value === undefined) return [node, cell("silent", "red"), "", "", "", "", error ?? ""];
     const discovery = fieldsAt(value.discovery);
@@ -44,7 +45,14 @@ async function show(mesh: MeshView, call: Call): Promise<number> {
       node,
       cell(text(value.phase), value.phase === "ready" ? "green" : "yellow"),
       text(value.interception),
-      cell(connected ? "connected" : discovery.stale === true ? "stale" : "away", connected ? "green" : "yellow"),
+      cell(
+        connected
+          ? (replicas.length > 1 && servedBy.get(node)) || "connected"
+          : discovery.stale === true
+            ? "stale"
+            : "away",
+        connected ? "green" : "yellow",
+      ),
       `${text(pods.enrolled)} of ${text(pods.known)}`,
       text(number(fieldsAt(value.certificates).identities) - troubled),
       [text(discovery.problem), troubled > 0 ? `${troubled} certificates missing or late` : ""]
@@ -62,6 +70,7 @@ async function show(mesh: MeshView, call: Call): Promise<number> {
   );
   out("");
   out(table(["KIND", "OBJECT", "ACCEPTED", "IN FORCE", "FILE", "REASON"], shown.map(objectRow), colour));
+  for (const line of mute) call.output.err(line);
   const silent = pods.filter((p) => p.meshed && p.enrolled !== "yes");
   for (const p of silent)
     call.output.err(`pod ${p.namespace}/${p.name} should be in the mesh and is not: ${p.reason} ${p.message}`);

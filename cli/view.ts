@@ -20,12 +20,19 @@ export interface NodeView {
   /** Admin socket of its agent. */
   readonly admin: Place;
 }
+export interface ControllerView {
+  readonly name: string;
+  readonly admin: Place;
+}
 export interface MeshView {
   /** "lab demo" or "cluster NAME". */
   readonly title: string;
   /** Fields that name it in JSON. */
   readonly named: Readonly<Record<string, string>>;
+  /** The replica that knows most of objects, and writes their statuses. */
   readonly controller: Place;
+  /** All replicas, that one first: an agent is connected to one of them. */
+  readonly controllers: readonly ControllerView[];
   /** What to do when the controller does not answer. */
   readonly controllerHint: string;
   readonly nodes: readonly NodeView[];

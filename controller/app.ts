@@ -173,6 +173,7 @@ export async function createController(config: Config, clock: Clock, log: Logger
     tokens,
     registry,
     reports,
+    views,
     ledger,
     clock,
     log,

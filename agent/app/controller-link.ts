@@ -11,7 +11,6 @@ import {
 import { AggregatedDiscoveryServiceClient } from "../api/discovery.gen.ts";
 import { CertificateServiceClient, type JoinResponse, NodeServiceClient } from "../api/mesh.gen.ts";
 import type { Clock } from "../base/clock.ts";
-import type { HostPort } from "../base/env.ts";
 import { parseIp } from "../base/ip.ts";
 import { messageOf } from "../base/log.ts";
 import { err, ok, type Result } from "../base/result.ts";
@@ -19,6 +18,7 @@ import type { Config } from "../config.ts";
 import type { OpenedStream } from "../discover/controller-source.ts";
 import type { JoinService, NodeCredential } from "../identify/node-credential.ts";
 import { readToken } from "../identify/token-file.ts";
+import { ControllerAddresses, type LookUp } from "./controller-addresses.ts";
 
 /** In every certificate that a controller serves with. */
 const standardName = "fairlead-controller";
@@ -39,25 +39,20 @@ export class ControllerLink {
   readonly #clock: Clock;
   #credential: NodeCredential | undefined;
   #discovered = "";
-  /** Which of several controllers it is. */
-  #turn: number;
+  readonly #addresses: ControllerAddresses;
   #hasTried = false;
   #services: { readonly node: NodeServiceClient; readonly certificates: CertificateServiceClient } | undefined;
 
-  constructor(config: Config, clock: Clock) {
+  constructor(config: Config, clock: Clock, lookUp?: LookUp) {
     this.#config = config;
     this.#clock = clock;
-    // Nodes begin at different ones.
-    this.#turn = Buffer.from(config.node).reduce((sum, byte) => sum + byte, 0);
+    this.#addresses = new ControllerAddresses(config.controllers, config.node, clock, lookUp);
+    this.#addresses.refresh();
   }
 
-  get #controller(): HostPort {
-    const { controllers } = this.#config;
-    return controllers[this.#turn % controllers.length] as HostPort;
-  }
+  /** The controller that serves us, or is tried first. */
   get address(): string {
-    const { host, port } = this.#controller;
-    return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+    return this.#addresses.all[0] ?? "";
   }
 
   /** From now on calls present this credential; open streams keep theirs. */
@@ -86,26 +81,33 @@ export class ControllerLink {
 
   /**
    * A discovery stream over a connection of its own, so that a new attempt never waits for an old one's pause. Whoever asks again has lost
-   * the one before: the next controller is tried, and every other call goes there, too.
+   * the one before: the next controller is tried first, and every other call goes where the stream is.
    */
   openStream(): Result<OpenedStream, string> {
-    if (this.#hasTried && this.#config.controllers.length > 1) {
-      this.#turn += 1;
+    if (this.#hasTried) {
+      this.#addresses.next();
+      this.#addresses.refresh();
       this.#retire();
     }
     this.#hasTried = true;
     const secure = this.#credentials(this.#credential);
     if (!secure.ok) return secure;
     if (!this.#isKnown) return err("this node has not joined yet");
-    const client = new AggregatedDiscoveryServiceClient(this.address, secure.value, this.#options());
+    const { address } = this;
+    const client = new AggregatedDiscoveryServiceClient(this.#addresses.target, secure.value, this.#options());
     const unreachable = new Promise<string>((resolve) => {
       // Packets that are dropped give no error of their own; once there is a connection, keepalive watches it.
       client.waitForReady(this.#clock.now() + this.#config.callMs, (error) => {
         if (error !== undefined && error !== null)
-          resolve(`no connection to ${this.address} within ${this.#config.callMs} ms`);
+          resolve(`no connection to ${address} within ${this.#config.callMs} ms`);
       });
     });
-    return ok({ stream: client.deltaAggregatedResources(), close: () => client.close(), unreachable });
+    const stream = client.deltaAggregatedResources();
+    stream.once("metadata", () => {
+      this.#addresses.served(stream.getPeer());
+      if (this.address !== address) this.#retire();
+    });
+    return ok({ stream, close: () => client.close(), unreachable });
   }
 
   certificates(): Result<CertificateServiceClient, string> {
@@ -119,6 +121,7 @@ export class ControllerLink {
   }
 
   close(): void {
+    this.#addresses.close();
     this.#services?.node.close();
     this.#services?.certificates.close();
     this.#services = undefined;
@@ -140,8 +143,8 @@ export class ControllerLink {
     if (!this.#isKnown) return err("this node has not joined yet");
     const secure = this.#credentials(this.#credential);
     if (!secure.ok) return secure;
-    const node = new NodeServiceClient(this.address, secure.value, this.#options());
-    const certificates = new CertificateServiceClient(this.address, secure.value, this.#options());
+    const node = new NodeServiceClient(this.#addresses.target, secure.value, this.#options());
+    const certificates = new CertificateServiceClient(this.#addresses.target, secure.value, this.#options());
     this.#services = { node, certificates };
     return ok(this.#services);
   }
@@ -163,9 +166,10 @@ export class ControllerLink {
   }
 
   #options(): ClientOptions {
-    const { controllerName, keepaliveMs, keepaliveWaitMs } = this.#config;
+    const { controllerName, controllers, keepaliveMs, keepaliveWaitMs } = this.#config;
     // TLS has no server name for an address (RFC 6066 §3): there the controller's own name is asked for and checked.
-    const name = controllerName !== "" || parseIp(this.#controller.host) === undefined ? controllerName : standardName;
+    const given = controllers.map(({ host }) => host).find((host) => parseIp(host) === undefined);
+    const name = controllerName || given || standardName;
     return {
       "grpc.keepalive_time_ms": keepaliveMs,
       "grpc.keepalive_timeout_ms": keepaliveWaitMs,
@@ -177,7 +181,7 @@ export class ControllerLink {
       // Attempts of one client must not inherit the pauses of another.
       "grpc.use_local_subchannel_pool": 1,
       "grpc.enable_http_proxy": 0,
-      ...(name === "" ? {} : { "grpc.ssl_target_name_override": name }),
+      "grpc.ssl_target_name_override": name,
     };
   }
 
@@ -188,11 +192,13 @@ export class ControllerLink {
   ): Promise<Result<JoinResponse, string>> {
     const secure = this.#credentials(credential);
     if (!secure.ok) return Promise.resolve(secure);
-    const client = new NodeServiceClient(this.address, secure.value, this.#options());
+    const client = new NodeServiceClient(this.#addresses.target, secure.value, this.#options());
     return new Promise((resolve) => {
       const deadline = this.#clock.now() + this.#config.callMs;
       client[method](request, new Metadata(), { deadline }, (error, response) => {
         client.close();
+        // A token is good at the replica that made it, where replicas share nothing: the next try is another's.
+        if (error !== null && method === "join") this.#addresses.next();
         resolve(error === null ? ok(response) : err(error.details || error.message));
       });
     });

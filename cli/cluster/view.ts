@@ -5,7 +5,7 @@ import type { ServiceStatus } from "../../test/lab/lab-options.ts";
 import { fieldsAt, listAt } from "../../test/lab/objects.ts";
 import { callJson } from "../../test/lab/unix-http.ts";
 import { Failure } from "../command.ts";
-import type { MeshView, NodeView, PodView } from "../view.ts";
+import type { ControllerView, MeshView, NodeView, PodView } from "../view.ts";
 import { AdminAgent } from "./admin.ts";
 import { Cluster } from "./connect.ts";
 import { type ClusterPlace, componentLabel, meshLabel } from "./options.ts";
@@ -53,8 +53,7 @@ export const isReady = (pod: RawObject): boolean =>
 /** The mesh of a cluster that is connected to already; `close` leaves that alone. @throws Failure as above */
 export async function meshIn(cluster: Cluster): Promise<MeshView> {
   const [agents, controllers] = await Promise.all([podsOf(cluster, "agent"), leadersFirst(cluster)]);
-  const [controller] = controllers;
-  if (controller === undefined)
+  if (controllers.length === 0)
     throw new Failure(
       `Fairlead does not run in namespace ${cluster.namespace} of ${cluster.context}: install it (fairlead install), or name the namespace with --mesh-namespace`,
     );
@@ -64,6 +63,7 @@ export async function meshIn(cluster: Cluster): Promise<MeshView> {
     connections.push(made);
     return made;
   };
+  const replicas = controllers.map((pod) => ({ name: pod.metadata.name, admin: place(pod, "controller") }));
   const byNode = new Map<string, NodeView>();
   // While one agent replaces another there are two on a node; the one that is ready comes first.
   for (const pod of agents) {
@@ -74,7 +74,8 @@ export async function meshIn(cluster: Cluster): Promise<MeshView> {
   return {
     title: `cluster ${cluster.context}`,
     named: { cluster: cluster.context },
-    controller: place(controller, "controller"),
+    controller: (replicas[0] as ControllerView).admin,
+    controllers: replicas,
     controllerHint: `kubectl -n ${cluster.namespace} get pods shows its state`,
     nodes,
     pods: () => podViews(cluster, nodes),

@@ -9,7 +9,7 @@ import { exportPkcs12 } from "../issue/pkcs12.ts";
 import type { AgentRegistry } from "../serve/registry.ts";
 import type { AgentReports } from "../status/agents.ts";
 import { objectStatuses } from "../status/objects.ts";
-import { agentViews } from "./agent-views.ts";
+import type { NodeView } from "../status/reach.ts";
 import { istioAudience } from "./callers.ts";
 import type { Ledger } from "./ledger.ts";
 import type { Mesh } from "./mesh.ts";
@@ -25,6 +25,8 @@ export interface AdminParts {
   readonly tokens: JoinTokens;
   readonly registry: AgentRegistry;
   readonly reports: AgentReports;
+  /** Agents that count for objects: of every replica where this one leads. */
+  readonly views: () => ReadonlyMap<string, NodeView>;
   readonly ledger: Ledger;
   readonly clock: Clock;
   readonly log: Logger;
@@ -69,9 +71,7 @@ export function adminRoutes(parts: AdminParts): readonly Route[] {
         json({
           ca: ca(),
           agents: agents(),
-          objects: objectStatuses(mesh.conditions, mesh.problems, mesh.ignored, [
-            ...agentViews(registry, reports).values(),
-          ]),
+          objects: objectStatuses(mesh.conditions, mesh.problems, mesh.ignored, [...parts.views().values()]),
         }),
     },
     { method: "GET", path: "/v1/agents", handle: () => json({ agents: agents() }) },

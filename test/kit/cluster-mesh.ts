@@ -72,7 +72,9 @@ export class HandAgent {
 }
 
 export interface ClusterMesh extends AsyncDisposable {
+  /** The one that agents join at. */
   readonly controller: TestController;
+  readonly controllers: readonly TestController[];
   /** By the node's number, from 1. Neither is started yet. */
   agent(n: number, seat?: string, env?: Readonly<Record<string, string>>): Promise<HandAgent>;
 }
@@ -106,22 +108,28 @@ export async function accountKubeconfig(
   return file;
 }
 
-export async function startClusterMesh(cluster: ClusterPaths, state: ClusterState, api: KubeApi): Promise<ClusterMesh> {
+export async function startClusterMesh(
+  cluster: ClusterPaths,
+  state: ClusterState,
+  api: KubeApi,
+  replicas = 1,
+): Promise<ClusterMesh> {
   const h = hierarchies();
   const { machine } = ranges(state.block);
-  const controller = await startController(
-    {},
-    {
-      FAIRLEAD_SOURCE: "kubernetes",
-      FAIRLEAD_KUBECONFIG: await accountKubeconfig(cluster, api, state.block, "controller"),
-      FAIRLEAD_MANIFESTS: "",
-      FAIRLEAD_LIVE_DIR: "",
-      FAIRLEAD_LISTEN: `${machine}:0`,
-    },
-  );
+  const env = {
+    FAIRLEAD_SOURCE: "kubernetes",
+    FAIRLEAD_KUBECONFIG: await accountKubeconfig(cluster, api, state.block, "controller"),
+    FAIRLEAD_MANIFESTS: "",
+    FAIRLEAD_LIVE_DIR: "",
+    FAIRLEAD_LISTEN: `${machine}:0`,
+  };
+  const controller = await startController({}, env);
+  const controllers = [controller];
+  while (controllers.length < replicas) controllers.push(await startController({}, env));
   const kubeconfig = await accountKubeconfig(cluster, api, state.block, "agent");
   return {
     controller,
+    controllers,
     async agent(n, seat = "a", env = {}) {
       const node = nodePaths(cluster, n);
       const files = { token: join(node.dir, `join-token-${seat}`), roots: join(node.dir, "roots.pem") };
@@ -142,7 +150,7 @@ export async function startClusterMesh(cluster: ClusterPaths, state: ClusterStat
           FAIRLEAD_PODS: "kubernetes",
           FAIRLEAD_KUBECONFIG: kubeconfig,
           FAIRLEAD_CGROUP: join(h.v2, node.group),
-          FAIRLEAD_CONTROLLER: `${machine}:${controller.ports.grpc}`,
+          FAIRLEAD_CONTROLLER: controllers.map(({ ports }) => `${machine}:${ports.grpc}`).join(),
           FAIRLEAD_JOIN_TOKEN_FILE: files.token,
           FAIRLEAD_CA_FILE: files.roots,
           FAIRLEAD_ACCESS_LOG: `file:${join(node.dir, `access-${seat}.log`)}`,
@@ -152,7 +160,7 @@ export async function startClusterMesh(cluster: ClusterPaths, state: ClusterStat
       return new HandAgent(node.name, program, join(node.dir, "run/fairlead/agent.sock"), prepare);
     },
     async [Symbol.asyncDispose]() {
-      await controller[Symbol.asyncDispose]();
+      for (const one of controllers) await one[Symbol.asyncDispose]();
     },
   };
 }
