@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { RawObject } from "../agent/kubernetes/wire.ts";
-import { type RemovalCluster, removeMesh } from "./remove-mesh.ts";
+import { type RemovalCluster, removeLeftovers, removeMesh } from "./remove-mesh.ts";
 
 const agent = (name: string, node: string, phase = "Running"): RawObject =>
   ({ metadata: { name }, spec: { nodeName: node }, status: { phase } }) as unknown as RawObject;
@@ -96,4 +96,33 @@ test("[OPS-1] what does not go in time is named: nodes without an agent, agents 
     "node n2: pin_failed: busy",
     "node n3: its agent does not run (Pending)",
   ]);
+});
+
+test("[OPS-1] what controllers made goes when the last of them has gone, and nothing of others", async () => {
+  const removed: string[] = [];
+  let looks = 0;
+  const named = (name: string): RawObject => ({ metadata: { name } }) as unknown as RawObject;
+  const cluster = {
+    async list(path: string) {
+      if (path.endsWith("/pods")) return looks++ < 1 ? [named("controller-1")] : [];
+      return ["kube-root-ca.crt", "fairlead-ca-root", "fairlead-agents-1", "fairlead-agents-2", "mine"].map(named);
+    },
+    async remove(path: string) {
+      removed.push(path);
+    },
+  };
+  const place = { namespace: "mesh", deadlineMs: 60_000 };
+  assert.deepEqual(await removeLeftovers(cluster, place, silent), []);
+  assert.equal(looks, 2);
+  assert.deepEqual(removed, [
+    "/api/v1/namespaces/mesh/configmaps/fairlead-ca-root",
+    "/api/v1/namespaces/mesh/configmaps/fairlead-agents-1",
+    "/api/v1/namespaces/mesh/configmaps/fairlead-agents-2",
+    "/api/v1/namespaces/mesh/secrets/fairlead-ca",
+    "/apis/coordination.k8s.io/v1/namespaces/mesh/leases/fairlead-controller",
+  ]);
+  removed.length = 0;
+  looks = Number.NEGATIVE_INFINITY;
+  const left = await removeLeftovers(cluster, { ...place, deadlineMs: 0 }, silent, hurrying());
+  assert.deepEqual([left, removed], [["pod mesh/controller-1 is still there, and what it writes"], []]);
 });

@@ -1,5 +1,5 @@
 // What the chart runs before it takes the mesh off a cluster: policies go while there is a controller that can let them go, then every node's
-// agent takes its programs, pins and the CNI plugin off its node. Ends with 0 when nothing is left, else with 1 and a line for each thing that is.
+// agent takes its programs, pins and the CNI plugin off its node. With --leftovers what the controllers made goes, after them. Ends with 0 when nothing is left, else with 1 and a line for each thing that is.
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { messageOf } from "../agent/base/log.ts";
@@ -70,6 +70,43 @@ export async function removeMesh(
     await sleep(LOOK_MS);
   }
 }
+
+/**
+ * Removes what the controllers made for themselves in a namespace that stays, once none of them is there to write it again.
+ * @returns what is left, one line each
+ */
+export async function removeLeftovers(
+  cluster: Pick<RemovalCluster, "list" | "remove">,
+  { namespace, deadlineMs }: Pick<RemovalOptions, "namespace" | "deadlineMs">,
+  say: (line: string) => void,
+  now: () => number = () => performance.now(),
+): Promise<readonly string[]> {
+  const deadline = now() + deadlineMs;
+  const core = `/api/v1/namespaces/${namespace}`;
+  for (;;) {
+    const writers = await cluster.list(`${core}/pods`, {
+      labelSelector: "app.kubernetes.io/name=fairlead,app.kubernetes.io/component=controller",
+    });
+    if (writers.length === 0) break;
+    if (now() > deadline)
+      return writers.map(({ metadata }) => `pod ${namespace}/${metadata.name} is still there, and what it writes`);
+    await sleep(LOOK_MS);
+  }
+  const ours = await cluster.list(`${core}/configmaps`);
+  const names = ours.map((o) => o.metadata.name).filter((name) => ownConfigMap.test(name));
+  const paths = [
+    ...names.map((name) => `${core}/configmaps/${name}`),
+    `${core}/secrets/fairlead-ca`,
+    `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/fairlead-controller`,
+  ];
+  for (const path of paths) {
+    await cluster.remove(path);
+    say(`${path} is removed`);
+  }
+  return [];
+}
+/** The trusted roots, and what each replica said of its agents. */
+const ownConfigMap = /^fairlead-(ca-root$|agents-)/;
 
 /** Kinds as the server has them now: none where their definitions are gone already. */
 async function removePolicies(
@@ -154,18 +191,20 @@ if (import.meta.main) {
     options: {
       namespace: { type: "string", default: "fairlead-system" },
       "keep-policies": { type: "boolean", default: false },
-      seconds: { type: "string", default: "240" },
+      leftovers: { type: "boolean", default: false },
+      seconds: { type: "string" },
     },
   });
   const cluster = new Cluster({ namespace: values.namespace, kubeconfig: undefined, context: undefined });
   const options = {
     namespace: values.namespace,
     keepPolicies: values["keep-policies"],
-    deadlineMs: Number(values.seconds) * 1000,
+    deadlineMs: Number(values.seconds ?? (values.leftovers ? "150" : "240")) * 1000,
   };
-  const left = await removeMesh(overApi(cluster), options, (line) => console.log(line));
+  const remove = values.leftovers ? removeLeftovers : removeMesh;
+  const left = await remove(overApi(cluster), options, (line) => console.log(line));
   for (const line of left) console.error(line);
-  if (left.length > 0)
+  if (left.length > 0 && !values.leftovers)
     console.error(
       "helm uninstall --no-hooks goes on without this; then each node that is named needs docs/install.md, By hand",
     );

@@ -155,3 +155,27 @@ test("[OPS-1] what was uninstalled can be installed again", { timeout }, async (
   await mesh.install();
   await waitFor("all three pods are in the mesh", async () => (await enrolled()).length === 3, PATIENCE_MS);
 });
+
+test("[OPS-1] in a namespace of the user's own nothing is left behind either", { timeout }, async () => {
+  await mesh.helm("uninstall", "fairlead", "--wait", "--timeout", "8m");
+  const gone = async (): Promise<boolean> => (await mesh.kubectl("get", "namespace", "fairlead-system")).code !== 0;
+  await waitFor("the namespace is gone", gone, PATIENCE_MS);
+  await mesh.said("create", "namespace", "fairlead-system");
+  const privileged = "pod-security.kubernetes.io/enforce=privileged";
+  await mesh.said("label", "namespace", "fairlead-system", privileged);
+  await mesh.install("--namespace", "fairlead-system");
+  const kept = ["-n", "fairlead-system", "get", "secrets,leases,configmaps", "-o", "name"];
+  assert.match(await mesh.said(...kept), /secret\/fairlead-ca\n/);
+  await mesh.helm("uninstall", "fairlead", "--namespace", "fairlead-system", "--wait", "--timeout", "8m");
+  await waitFor(
+    "only what every namespace has is there",
+    async () => (await mesh.said(...kept)) === "configmap/kube-root-ca.crt",
+    PATIENCE_MS,
+  );
+  const all = ["-n", "fairlead-system", "get", "serviceaccounts,roles,rolebindings,jobs,pods", "-o", "name"];
+  await waitFor(
+    "no account and no pod is there",
+    async () => (await mesh.said(...all)) === "serviceaccount/default",
+    PATIENCE_MS,
+  );
+});
