@@ -5,7 +5,7 @@ import { messageOf } from "../../agent/base/log.ts";
 import type { ApiClient } from "../../agent/kubernetes/client.ts";
 import { isMissing, showFault } from "../../agent/kubernetes/fault.ts";
 import type { ClusterIndex } from "../index/cluster-index.ts";
-import type { ObjectRef, Problem } from "../sources/types.ts";
+import type { ObjectRef, Problem, ResiliencePolicyObject } from "../sources/types.ts";
 import type { Condition, PolicyStatus } from "../translate/conditions.ts";
 import { type Address, type Desired, type Present, pathOf, type Reconciler } from "../write/desired.ts";
 import { marker, operatorManager } from "./annotations.ts";
@@ -20,6 +20,12 @@ export interface MeshView {
   conditionOf(ref: ObjectRef): Condition | undefined;
   readonly problems: readonly Problem[];
   serviceRecord(namespace: string, name: string): Service | undefined;
+}
+/** What one translation makes of a policy. */
+interface Known {
+  readonly object: ResiliencePolicyObject | undefined;
+  readonly said: Condition | undefined;
+  readonly problems: readonly Problem[];
 }
 const kind = "ResiliencePolicy";
 const keyOf = (namespace: string, name: string): string => `${namespace}/${name}`;
@@ -72,16 +78,17 @@ export class ResilienceOperator implements Reconciler {
 
   async desired(key: string): Promise<readonly Desired[]> {
     const [namespace = "", name = ""] = key.split("/");
+    // Taken once, before anything is waited for: a status out of a later translation would tell of routes that this plan does not have.
+    const known = this.#known(namespace, name);
     let facts: Facts;
     try {
-      facts = await this.#facts(namespace, name);
+      facts = await this.#facts(namespace, name, known);
     } catch (error) {
       return this.#unread(namespace, name, error);
     }
     const { policy } = facts;
-    const problems = this.#problemsOf(namespace, name);
-    const object = this.#objectOf(namespace, name, policy);
-    const said = this.#said(namespace, name);
+    const { problems, said } = known;
+    const object = ofPolicy(known, policy);
     return writesOf(facts, planOf(facts), {
       generation: (problems.length > 0 ? policy?.generation : object?.metadata.generation) ?? policy?.generation ?? 0,
       translation: object === undefined ? undefined : said && translationOf(said),
@@ -118,13 +125,13 @@ export class ResilienceOperator implements Reconciler {
     ];
   }
 
-  async #facts(namespace: string, name: string): Promise<Facts> {
+  async #facts(namespace: string, name: string, known: Known): Promise<Facts> {
     const present = await this.#get(policyAddress(namespace, name));
     const policy = present && factsOf(present, namespace, name);
     const { index } = this.#view;
-    const spec = this.#objectOf(namespace, name, policy)?.spec;
-    const said = this.#said(namespace, name);
-    const holdsFor = spec === undefined ? [] : appliedTo(said).map((service) => service.slice(namespace.length + 1));
+    const spec = ofPolicy(known, policy)?.spec;
+    const holdsFor =
+      spec === undefined ? [] : appliedTo(known.said).map((service) => service.slice(namespace.length + 1));
     const mayHaveLeft = policy?.hasFinalizer === true;
     const status = present?.status as { readonly appliedToServices?: unknown } | undefined;
     const lastApplied = Array.isArray(status?.appliedToServices) ? status.appliedToServices.map(String) : [];
@@ -229,10 +236,12 @@ export class ResilienceOperator implements Reconciler {
     throw new Error(`${at.kind} ${at.namespace}/${at.name} cannot be read: ${showFault(answer.error)}`);
   }
 
-  /** In force, if it is of the policy that is there and not of one that had its name before. */
-  #objectOf(namespace: string, name: string, policy: PolicyFacts | undefined) {
-    const object = this.#view.index.get(kind, namespace, name)?.object;
-    return object?.metadata.uid === policy?.uid ? object : undefined;
+  #known(namespace: string, name: string): Known {
+    return {
+      object: this.#view.index.get(kind, namespace, name)?.object,
+      said: this.#said(namespace, name),
+      problems: this.#problemsOf(namespace, name),
+    };
   }
   #problemsOf(namespace: string, name: string): readonly Problem[] {
     return this.#view.problems.filter(
@@ -280,6 +289,9 @@ export class ResilienceOperator implements Reconciler {
   }
 }
 
+/** In force, if it is of the policy that is there and not of one that had its name before. */
+const ofPolicy = ({ object }: Known, policy: PolicyFacts | undefined): ResiliencePolicyObject | undefined =>
+  object?.metadata.uid === policy?.uid ? object : undefined;
 const appliedTo = (condition: Condition | undefined): readonly string[] =>
   (condition?.status as PolicyStatus | undefined)?.appliedToServices ?? [];
 const translationOf = (condition: Condition): Translation => ({
