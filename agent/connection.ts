@@ -59,8 +59,9 @@ export function answerQuestion(
 
 function outbound(parts: ConnectionParts, pod: LocalPod, question: Outbound): OutboundAnswer {
   const { destination, source } = question;
+  const settings = parts.settings();
   const decide = (perRequest: boolean): OutboundDecision =>
-    decideOutbound(parts.state, parts.pods, pod, source.ip, destination, { ...parts.settings(), perRequest });
+    decideOutbound(parts.state, parts.pods, pod, source.ip, destination, { ...settings, perRequest });
   const asConnection = decide(false);
   const generation = parts.state.generation;
   const key = `${question.pod}>${destination.ip}|${destination.port}`;
@@ -85,7 +86,10 @@ function outbound(parts: ConnectionParts, pod: LocalPod, question: Outbound): Ou
   const service = decision.route.kind === "service" ? { service: serviceNameOf(decision.route.service) } : {};
   const limits = connectionLimits(parts.state, pod.workload.namespace, decision.route);
   const limited = limits === undefined ? {} : { limits };
-  const common = { planId, generation, identity: pod.identity, ...service, ...limited, endpoints };
+  // Each connection makes the session longer, so each is asked about.
+  const asked = decision.kept === undefined ? {} : { cache: false };
+  if (decision.kept !== undefined) settings.sessions?.known.keep(decision.kept, settings.sessions.nowS);
+  const common = { planId, generation, ...asked, identity: pod.identity, ...service, ...limited, endpoints };
   if (taken === undefined) return { ...common, action: "forward", detectMs: decision.detectMs };
   return { ...common, ...handedTo(taken, asConnection.kind === "forward") };
 }

@@ -25,6 +25,7 @@ export const closeReasons = {
   24: "policies_stale",
   25: "not_http",
   26: "connection_limit",
+  27: "no_local_endpoint",
   30: "tls_handshake_timeout",
   31: "tls_expired",
   32: "tls_not_yet_valid",

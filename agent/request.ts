@@ -262,11 +262,12 @@ export class RequestFlow implements Handler {
 
   #first(cluster: Cluster, head: RequestHead): number {
     cluster.usedMs = this.#triedMs;
-    this.#session = cluster.session(this.#affinity, head, this.#seconds());
+    const { ip } = this.#book.handed.source;
+    this.#session = cluster.stays.session(this.#affinity, head, this.#seconds());
     if (this.#session !== undefined && cluster.isOpen(this.#session.index)) return this.#session.index;
     this.#session = undefined;
-    this.#key = cluster.keyOf(head, this.#book.handed.source.ip);
-    return cluster.pick(this.#key, -1);
+    this.#key = cluster.keyOf(head, ip);
+    return this.#affinity === undefined ? cluster.pickFor(ip, this.#key) : cluster.pick(this.#key, -1);
   }
 
   /** Begins a try with #member, or with another whose breaker lets this request through. */
@@ -366,7 +367,8 @@ export class RequestFlow implements Handler {
     const cluster = this.#ways?.cluster;
     const affinity = this.#affinity;
     if (cluster === undefined || affinity === undefined) return edits;
-    const field = cluster.sessionField(affinity, this.#member as Member, this.#session, this.#seconds());
+    const index = cluster.members.indexOf(this.#member as Member);
+    const field = cluster.stays.sessionField(affinity, index, this.#session, this.#seconds());
     if (field === undefined) return edits;
     const kept: HeaderEdits = { remove: [], set: [], add: field };
     return edits === undefined ? kept : composeEdits(edits, kept);

@@ -277,6 +277,11 @@ function print(told: Explanation, call: Call): void {
     out(
       `  connections         at most ${text(limits.maxConnections)} from this namespace and node, ${text(limits.maxPending)} more wait (${text(limits.policy)})`,
     );
+  const { endpoint, seconds } = fieldsAt(told.outbound.affinity);
+  if (text(endpoint) !== "")
+    out(`  stays with          ${text(endpoint)}, until ${text(seconds)} s after its last connection`);
+  for (const { workload, why } of listAt(told.outbound.leftOut).map(fieldsAt))
+    out(`  left out            ${text(workload)}: ${text(why)}`);
   for (const leg of told.legs) {
     out(`  endpoint            ${leg.address} ${text(leg.endpoint.workload)} on ${text(leg.endpoint.node)}`);
     out(

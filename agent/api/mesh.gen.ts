@@ -121,6 +121,9 @@ export interface Membership {
   /** "<namespace>/<name>" */
   service: string;
   ports: PortMapping[];
+  /** hints of its EndpointSlice: whose clients should use it; none: anybody's */
+  forZones: string[];
+  forNodes: string[];
 }
 
 export interface PortMapping {
@@ -140,6 +143,12 @@ export interface Service {
   externalName: string;
   /** "" = default */
   loadBalancing: string;
+  /** a client's connections go where its last one within so many seconds went; 0: wherever */
+  clientAffinityS: number;
+  /** of `addresses`: those that lead to endpoints of the client's own node alone */
+  nodeLocalAddresses: string[];
+  /** endpoints are used whether they are ready or not */
+  publishNotReady: boolean;
 }
 
 export interface ServicePort {
@@ -1271,7 +1280,7 @@ export const HostPort: MessageFns<HostPort> = {
 };
 
 function createBaseMembership(): Membership {
-  return { service: "", ports: [] };
+  return { service: "", ports: [], forZones: [], forNodes: [] };
 }
 
 export const Membership: MessageFns<Membership> = {
@@ -1281,6 +1290,12 @@ export const Membership: MessageFns<Membership> = {
     }
     for (const v of message.ports) {
       PortMapping.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.forZones) {
+      writer.uint32(26).string(v!);
+    }
+    for (const v of message.forNodes) {
+      writer.uint32(34).string(v!);
     }
     return writer;
   },
@@ -1314,6 +1329,22 @@ export const Membership: MessageFns<Membership> = {
             message.ports.push(PortMapping.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.forZones.push(reader.string());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.forNodes.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1333,6 +1364,8 @@ export const Membership: MessageFns<Membership> = {
     const message = createBaseMembership();
     message.service = object.service ?? "";
     message.ports = object.ports?.map((e) => PortMapping.fromPartial(e)) || [];
+    message.forZones = object.forZones?.map((e) => e) || [];
+    message.forNodes = object.forNodes?.map((e) => e) || [];
     return message;
   },
 };
@@ -1414,6 +1447,9 @@ function createBaseService(): Service {
     headless: false,
     externalName: "",
     loadBalancing: "",
+    clientAffinityS: 0,
+    nodeLocalAddresses: [],
+    publishNotReady: false,
   };
 }
 
@@ -1442,6 +1478,15 @@ export const Service: MessageFns<Service> = {
     }
     if (message.loadBalancing !== "") {
       writer.uint32(66).string(message.loadBalancing);
+    }
+    if (message.clientAffinityS !== 0) {
+      writer.uint32(72).uint32(message.clientAffinityS);
+    }
+    for (const v of message.nodeLocalAddresses) {
+      writer.uint32(82).string(v!);
+    }
+    if (message.publishNotReady !== false) {
+      writer.uint32(88).bool(message.publishNotReady);
     }
     return writer;
   },
@@ -1523,6 +1568,30 @@ export const Service: MessageFns<Service> = {
             message.loadBalancing = reader.string();
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.clientAffinityS = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.nodeLocalAddresses.push(reader.string());
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.publishNotReady = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1548,6 +1617,9 @@ export const Service: MessageFns<Service> = {
     message.headless = object.headless ?? false;
     message.externalName = object.externalName ?? "";
     message.loadBalancing = object.loadBalancing ?? "";
+    message.clientAffinityS = object.clientAffinityS ?? 0;
+    message.nodeLocalAddresses = object.nodeLocalAddresses?.map((e) => e) || [];
+    message.publishNotReady = object.publishNotReady ?? false;
     return message;
   },
 };

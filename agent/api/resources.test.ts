@@ -5,6 +5,7 @@ import { meshResources, workloads } from "../../test/kit/arbitraries.ts";
 import * as wire from "./mesh.gen.ts";
 import { authorizationFromWire, isL7Rule, operationOf, sourceOf } from "./policy.ts";
 import { decodeResource, encodeResource, kindOfTypeUrl, resourceKinds, typeUrlOf } from "./resources.ts";
+import { serviceFromWire } from "./service.ts";
 import { workloadFromWire, workloadToWire } from "./workload.ts";
 
 test("every resource survives the wire unchanged", () => {
@@ -37,6 +38,23 @@ test("broken bytes are a value, never an exception", () => {
   );
 });
 
+test("[DIS-10] a controller that knows nothing of how Services lead clients says that they lead them anywhere", () => {
+  const older = wire.Service.fromPartial({ name: "web", namespace: "shop", hostname: "web.shop.svc.cluster.local" });
+  const service = serviceFromWire(older);
+  assert.ok(service.ok);
+  const { clientAffinityS, nodeLocalAddresses, publishNotReady } = service.value;
+  assert.deepEqual([clientAffinityS, nodeLocalAddresses, publishNotReady], [0, [], false]);
+  const pod = {
+    trustDomain: "cluster.local",
+    name: "web-1",
+    namespace: "shop",
+    services: [{ service: "shop/web", ports: [] }],
+  };
+  const workload = workloadFromWire(wire.Workload.fromPartial(pod));
+  assert.ok(workload.ok);
+  assert.deepEqual(workload.value.services, [{ service: "shop/web", ports: [] }]);
+});
+
 test("[DIS-9] every wrong field is named in one answer", () => {
   const result = workloadFromWire({
     ...wire.Workload.create(),
@@ -47,7 +65,7 @@ test("[DIS-9] every wrong field is named in one answer", () => {
     trustDomain: "cluster.local",
     addresses: ["10.0.0.1", "300.0.0.1"],
     tunnel: 9 as wire.Tunnel,
-    services: [{ service: "only-a-name", ports: [{ servicePort: 0, targetPort: 70000 }] }],
+    services: [{ service: "only-a-name", ports: [{ servicePort: 0, targetPort: 70000 }], forZones: [], forNodes: [] }],
   });
   assert.ok(!result.ok);
   assert.deepEqual(result.error.map((p) => p.path).sort(), [

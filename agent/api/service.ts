@@ -25,6 +25,12 @@ export interface Service {
   readonly externalName: string;
   /** "" means the mesh's default. */
   readonly loadBalancing: string;
+  /** A client's connections go where its last one within so many seconds went (`sessionAffinity: ClientIP`); 0: wherever. */
+  readonly clientAffinityS: number;
+  /** Of `addresses`: those that lead to endpoints of the client's own node alone (`internalTrafficPolicy: Local`). */
+  readonly nodeLocalAddresses: readonly string[];
+  /** Endpoints are used whether they are ready or not (`publishNotReadyAddresses`). */
+  readonly publishNotReady: boolean;
 }
 
 export const serviceNameOf = (service: Pick<Service, "namespace" | "name">): ServiceName =>
@@ -47,9 +53,19 @@ export function serviceFromWire(message: wire.Service): Decoded<Service> {
     headless: message.headless,
     externalName: fields.optionalName("external_name", message.externalName),
     loadBalancing: message.loadBalancing,
+    clientAffinityS: message.clientAffinityS,
+    nodeLocalAddresses: message.nodeLocalAddresses.map((address, i) =>
+      fields.address(`node_local_addresses[${i}]`, address),
+    ),
+    publishNotReady: message.publishNotReady,
   });
 }
 
 export function serviceToWire(service: Service): wire.Service {
-  return { ...service, addresses: [...service.addresses], ports: service.ports.map((port) => ({ ...port })) };
+  return {
+    ...service,
+    addresses: [...service.addresses],
+    ports: service.ports.map((port) => ({ ...port })),
+    nodeLocalAddresses: [...service.nodeLocalAddresses],
+  };
 }

@@ -24,6 +24,9 @@ export interface PortMapping {
 export interface Membership {
   readonly service: ServiceName;
   readonly ports: readonly PortMapping[];
+  /** Zones and nodes whose clients should use it (hints of an EndpointSlice); absent: no hint. */
+  readonly forZones?: readonly string[];
+  readonly forNodes?: readonly string[];
 }
 /** An address and port of the node that lead to a port of the pod (`hostPort`). */
 export interface HostPort {
@@ -106,6 +109,8 @@ export function workloadFromWire(message: wire.Workload): Decoded<Workload> {
         servicePort: fields.port(`services[${i}].ports[${j}].service_port`, port.servicePort),
         targetPort: fields.port(`services[${i}].ports[${j}].target_port`, port.targetPort),
       })),
+      ...(membership.forZones.length === 0 ? {} : { forZones: membership.forZones }),
+      ...(membership.forNodes.length === 0 ? {} : { forNodes: membership.forNodes }),
     })),
     hbonePort: fields.optionalPort("hbone_port", message.hbonePort, defaultHbonePort),
     untunnelledPorts: message.untunnelledPorts.map((port, i) => fields.port(`untunnelled_ports[${i}]`, port)),
@@ -135,7 +140,12 @@ export function workloadToWire(workload: Workload): wire.Workload {
     region: workload.region,
     zone: workload.zone,
     hostNetwork: workload.hostNetwork,
-    services: workload.services.map((m) => ({ service: m.service, ports: m.ports.map((p) => ({ ...p })) })),
+    services: workload.services.map((m) => ({
+      service: m.service,
+      ports: m.ports.map((p) => ({ ...p })),
+      forZones: [...(m.forZones ?? [])],
+      forNodes: [...(m.forNodes ?? [])],
+    })),
     hbonePort: workload.hbonePort === defaultHbonePort ? 0 : workload.hbonePort,
     untunnelledPorts: [...workload.untunnelledPorts],
     hostPorts: workload.hostPorts.map((port) => ({ ...port })),

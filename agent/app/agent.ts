@@ -94,7 +94,10 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
   let phase: "starting" | "ready" | "draining" = "starting";
   let interception: Interception = { way: "none", reason: "not chosen yet" };
   let onDrained: () => void = () => {};
-  const decideSettings = (): DecideSettings => ({ knowledge: discovery.knowledge, detectMs: config.detectMs });
+  const decideSettings = (): DecideSettings => ({
+    ...{ knowledge: discovery.knowledge, detectMs: config.detectMs },
+    sessions: { known: lane.clients, nowS: clock.monotonicMs() / 1000 },
+  });
   const directSettings = (): DirectSettings => ({
     knowledge: discovery.knowledge,
     kernelLane: interception.way === "ebpf",

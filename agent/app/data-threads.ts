@@ -85,13 +85,15 @@ export interface DataThreadParts {
   /** A thread went or came back: plans that name threads are to be made anew. */
   readonly changed: () => void;
   readonly script?: URL;
+  /** See ClientSessions; absent: the threads have their own. */
+  readonly clients?: SharedArrayBuffer;
 }
 
 /** Starts `count` threads and attaches each to native. The error names the thread that cannot be started at all. */
 export async function startDataThreads(count: number, parts: DataThreadParts): Promise<Result<DataThreads, string>> {
   // The flag the process was started with (node-flags.ts) would override the threads' own limit.
   if (count > 0) setFlagsFromString(`--max-semi-space-size=${threadSemiSpaceMb}`);
-  const shared = createSharedMemory(Math.max(1, count));
+  const shared = createSharedMemory(Math.max(1, count), undefined, parts.clients);
   const threads = Array.from({ length: count }, (_, i) => new DataThread(i, parts, shared));
   const stop = async (): Promise<void> => void (await Promise.all(threads.map((thread) => thread.stop())));
   for (const thread of threads) {

@@ -8,7 +8,8 @@ import { connectionLimits } from "../decide/connection-limits.ts";
 import { type DirectSettings, decideDirect } from "../decide/direct-rows.ts";
 import { subjectOf } from "../decide/inbound.ts";
 import { mtlsFor, mtlsTrials } from "../decide/mtls.ts";
-import { type DecideSettings, decideOutbound } from "../decide/outbound.ts";
+import { askedOf, type DecideSettings, decideOutbound, type OutboundDecision } from "../decide/outbound.ts";
+import { serviceEndpoints } from "../decide/service-endpoints.ts";
 import type { Upstream } from "../decide/upstreams.ts";
 import type { Endpoint } from "../flow.ts";
 import type { EnrolledPod, Enrolment } from "../intercept/enrol.ts";
@@ -55,6 +56,7 @@ export function explain(
     interception: describeInterception(parts.interception()),
     generation: parts.state.generation,
     route: describeRoute(decision.route),
+    ...describeChoice(parts.state, source, decision, destination.value),
   };
   if (decision.kind === "refuse") {
     const { reason, policy, verdict } = decision;
@@ -90,6 +92,28 @@ export function explain(
     connectionLimits: connectionLimits(parts.state, source.workload.namespace, decision.route) ?? null,
     endpoints,
   });
+}
+
+/** How the service leads this client: endpoints that are not for it, each with why, and the one that it is kept with. */
+function describeChoice(
+  state: MeshState,
+  source: EnrolledPod,
+  decision: OutboundDecision,
+  destination: Endpoint,
+): Readonly<Record<string, unknown>> {
+  const { route } = decision;
+  if (route.kind !== "service") return {};
+  const endpoints = serviceEndpoints(
+    state,
+    route.service,
+    route.port,
+    askedOf(state, source, route.service, destination),
+  );
+  const leftOut = endpoints.flatMap(({ workload, to, leftOut: why }) =>
+    why === undefined ? [] : [{ address: to ?? null, workload: `${workload.namespace}/${workload.name}`, why }],
+  );
+  const kept = decision.kind === "forward" ? decision.kept : undefined;
+  return { leftOut, affinity: kept === undefined ? null : { endpoint: kept.id, seconds: kept.timeoutS } };
 }
 
 const laneOf = { "fairlead/1": "tunnel", hbone: "hbone", plain: "plain", local: "local" } as const;

@@ -5,6 +5,7 @@ import type { Metrics } from "../base/metrics.ts";
 import type { Random } from "../base/random.ts";
 import { ok, type Result } from "../base/result.ts";
 import type { Config } from "../config.ts";
+import { ClientSessions } from "../decide/client-sessions.ts";
 import { isHttpProtocol } from "../decide/direct-rows.ts";
 import { subjectOf } from "../decide/inbound.ts";
 import type { OutboundDecision } from "../decide/outbound.ts";
@@ -40,6 +41,9 @@ export interface LaneParts {
 export class Lane {
   readonly replicas: Replicas;
   readonly telemetry: Telemetry;
+  /** For the control thread, which chooses for connections that no thread takes. */
+  readonly clients: ClientSessions;
+  readonly #clients = ClientSessions.createMemory();
   readonly #parts: LaneParts;
   readonly #requests: RequestTotals;
   readonly #died;
@@ -55,6 +59,7 @@ export class Lane {
   constructor(parts: LaneParts) {
     this.#parts = parts;
     this.telemetry = parts.telemetry;
+    this.clients = new ClientSessions(this.#clients);
     this.replicas = new Replicas({ state: parts.state, pods: parts.pods, knowledge: parts.knowledge });
     this.#requests = new RequestTotals(parts.metrics);
     this.#decided = new OrchestratorMetrics(parts.metrics);
@@ -81,6 +86,7 @@ export class Lane {
       metricSeries: config.metricSeries,
       drainIdleMs: config.drainIdleMs,
       guard: this.#guard.memory,
+      clients: this.#clients,
       heapMb: config.dataThreadHeapMb,
       limits: {
         connections: config.namespaceConnections,

@@ -1,10 +1,14 @@
 // Derives what the kernel's maps should hold from state, pods and decisions, and keeps KernelView in step with changes of either.
+import { isDeepStrictEqual } from "node:util";
 import type { PodName, ServiceName } from "../api/names.ts";
-import { serviceNameOf } from "../api/service.ts";
+import { type Service, type ServicePort, serviceNameOf } from "../api/service.ts";
 import type { Clock } from "../base/clock.ts";
 import { verdictKey } from "../connection.ts";
 import { localFacts } from "../connection-facts.ts";
+import type { Place } from "../decide/balance/locality.ts";
 import { type DirectSettings, decideDirect } from "../decide/direct-rows.ts";
+import { subjectOf } from "../decide/inbound.ts";
+import { isOuterAddress } from "../decide/service-endpoints.ts";
 import { serviceUpstreams } from "../decide/upstreams.ts";
 import type { FactsBook } from "../flow.ts";
 import type { EnrolledPod, Enrolment } from "../intercept/enrol.ts";
@@ -31,6 +35,8 @@ const pairKey = (source: PodName, destination: PodName): string => `${source}>${
 export class ViewSync {
   readonly #parts: ViewSyncParts;
   readonly #names = new Map<string, readonly [PodName, PodName]>();
+  /** Where the pods of this node are, as its services were last written for. */
+  #places: readonly Place[] = [];
   #flushing = false;
   #again = false;
 
@@ -43,6 +49,7 @@ export class ViewSync {
     const { state, maps } = this.#parts;
     for (const workload of state.workloads.all()) for (const address of workload.addresses) this.#speaker(address);
     if (!maps()) return this.flush();
+    this.#moved();
     for (const service of state.services.all()) this.#service(serviceNameOf(service));
     return this.#pairs(this.#parts.pods.all());
   }
@@ -59,7 +66,7 @@ export class ViewSync {
       0;
     for (const address of changes.addresses) this.#speaker(address);
     if (!this.#parts.maps()) return this.flush();
-    if (names.MeshSettings.size > 0)
+    if (this.#moved() || names.MeshSettings.size > 0)
       for (const service of this.#parts.state.services.all()) this.#service(serviceNameOf(service));
     else for (const service of changes.services) this.#service(service);
     const { pods } = this.#parts;
@@ -79,6 +86,7 @@ export class ViewSync {
     }
     for (const pod of touched) for (const address of pod.workload.addresses) this.#speaker(address);
     if (!maps()) return this.flush();
+    if (this.#moved()) for (const service of state.services.all()) this.#service(serviceNameOf(service));
     for (const pod of touched) {
       for (const membership of state.workloads.byUid(pod.workload.uid)?.services ?? [])
         this.#service(membership.service);
@@ -131,20 +139,51 @@ export class ViewSync {
 
   /** Cluster, external and load-balancer addresses, and node ports on every node (DP-6). */
   #service(name: ServiceName): void {
-    const { state, pods, view } = this.#parts;
+    const { state, view } = this.#parts;
     const service = state.services.byName(name);
     const rows: ServiceRow[] = [];
     for (const port of service?.ports ?? []) {
       const at = (ip: string, number: number): void => {
         if (service === undefined) return;
-        const upstreams = serviceUpstreams(state, pods, service, port, ip.includes(":") ? 6 : 4);
-        const backends = upstreams.map((u) => ({ ip: u.ip, port: u.port, weight: u.weight }));
-        rows.push({ ip, port: number, backends });
+        rows.push({ ip, port: number, backends: this.#backends(service, port, ip) });
       };
       for (const address of service?.addresses ?? []) at(address, port.port);
       if (port.nodePort !== 0) for (const address of state.settings.nodeAddresses) at(address, port.nodePort);
     }
     view.setService(name, rows);
+  }
+
+  /**
+   * Whom the connect hook may choose from, at random: nobody where the agent has to choose, since the service keeps clients with an
+   * endpoint, or its endpoints are others for one pod of this node than for another.
+   */
+  #backends(service: Service, port: ServicePort, ip: string): ServiceRow["backends"] {
+    const { state, pods } = this.#parts;
+    const asked = { family: ip.includes(":") ? 6 : 4, isOuter: isOuterAddress(service, ip) } as const;
+    const sets = this.#places.map((from) =>
+      serviceUpstreams(state, pods, service, port, { ...asked, from }).upstreams.map((u) => ({
+        ...{ ip: u.ip, port: u.port, weight: u.weight },
+      })),
+    );
+    const [backends = []] = sets;
+    if (service.clientAffinityS > 0 && backends.length > 1) return [];
+    return sets.every((other) => isDeepStrictEqual(other, backends)) ? backends : [];
+  }
+
+  /** Whether pods of this node are elsewhere than when services were last written. */
+  #moved(): boolean {
+    const { state, pods } = this.#parts;
+    const all = pods.all();
+    // One that has just come is where the others are.
+    const known = all.filter(({ workload }) => state.workloads.byUid(workload.uid) !== undefined);
+    const places = new Map<string, Place>();
+    for (const pod of known.length > 0 ? known : all) {
+      const { node, zone, region } = subjectOf(state, pod);
+      places.set(`${node}|${zone}|${region}`, { node, zone, region });
+    }
+    const before = this.#places;
+    this.#places = [...places.keys()].sort().map((key) => places.get(key) as Place);
+    return !isDeepStrictEqual(before, this.#places);
   }
 
   /** Sends the differences; changes that come meanwhile go with the next round, failures are made up for later. */

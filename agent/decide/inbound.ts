@@ -65,7 +65,7 @@ export function subjectOf(state: MeshState, pod: LocalPod): Workload {
   if (known === undefined) return pod.workload;
   const made = subjects.get(pod.workload);
   if (made?.known === known) return made.subject;
-  const subject = { ...pod.workload, services: known.services };
+  const subject = { ...pod.workload, services: known.services, region: known.region, zone: known.zone };
   subjects.set(pod.workload, { known, subject });
   return subject;
 }

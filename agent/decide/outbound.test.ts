@@ -12,8 +12,9 @@ import {
   trafficPolicy,
   workload,
 } from "../../test/kit/mesh.ts";
-import type { NodeName } from "../api/names.ts";
+import { type NodeName, serviceName } from "../api/names.ts";
 import type { Workload } from "../api/workload.ts";
+import { ClientSessions } from "./client-sessions.ts";
 import { decideOutbound, type OutboundDecision } from "./outbound.ts";
 
 const client = workload("shop", "client", "10.244.1.5");
@@ -186,4 +187,66 @@ test("[DP-6] a hostPort on its node's address leads to the pod's own port, in th
     [local],
   );
   assert.equal(denied.kind, "refuse", "policy of the pod holds on this way, too");
+});
+
+test("[DIS-10] a node-local address without an endpoint here is refused with a reason of its own, never led elsewhere", () => {
+  const local = { ...web, addresses: ["10.96.0.1", "203.0.113.5"], nodeLocalAddresses: ["10.96.0.1"] };
+  const parts = { services: [local], workloads: [far("b", "10.244.2.6")] };
+  const decision = decide(parts, "10.96.0.1", 80);
+  assert.ok(decision.kind === "refuse" && decision.reason === "no_local_endpoint", JSON.stringify(decision));
+  const elsewhere = decide({ ...parts, workloads: [] }, "10.96.0.1", 80);
+  assert.ok(elsewhere.kind === "refuse" && elsewhere.reason === "no_endpoints");
+  assert.deepEqual(modes(decide(parts, "203.0.113.5", 80)), ["10.244.2.6:8080 fairlead/1"]);
+  const a = near("a", "10.244.1.6");
+  const both = { ...parts, workloads: [a, ...parts.workloads] };
+  assert.deepEqual(modes(decide(both, "10.96.0.1", 80, [a])), ["10.244.1.6:8080 local"]);
+});
+
+test("[DIS-10] a client that its service keeps goes to one endpoint; the others are for when that cannot be reached", () => {
+  const sticky = { ...web, clientAffinityS: 60 };
+  const workloads = ["10.244.2.6", "10.244.2.7", "10.244.2.8"].map((ip, i) => far(`b${i}`, ip));
+  const first = forward(decide({ services: [sticky], workloads }, "10.96.0.1", 80));
+  const weights = first.upstreams.map((u) => u.weight);
+  assert.deepEqual([...weights].sort(), [0, 0, 1]);
+  assert.equal(first.kept?.index, weights.indexOf(1));
+  assert.equal(first.kept?.timeoutS, 60);
+  const only = forward(decide({ services: [sticky], workloads: workloads.slice(0, 1) }, "10.96.0.1", 80));
+  assert.equal(only.kept, undefined, "there is no choice");
+  // Where it was is known: there it goes, whatever its address would say.
+  const known = new ClientSessions(ClientSessions.createMemory());
+  const other = first.upstreams.findIndex((u) => u.weight === 0);
+  const kept = { client: { service: serviceName("shop", "web"), port: 80, ip: "10.244.1.5" }, timeoutS: 60 };
+  known.keep({ ...kept, id: `${first.upstreams[other]?.ip}:8080` }, 5);
+  const state = mesh({ services: [sticky], workloads });
+  const at = (nowS: number): OutboundDecision => {
+    const settings = { knowledge: "fresh" as const, detectMs: 100, sessions: { known, nowS } };
+    return decideOutbound(
+      state,
+      localPods(client),
+      localPod(client),
+      "10.244.1.5",
+      { ip: "10.96.0.1", port: 80 },
+      settings,
+    );
+  };
+  assert.equal(forward(at(60)).kept?.index, other);
+  assert.equal(forward(at(65)).kept?.index, first.kept?.index, "forgotten");
+});
+
+test("[DIS-10] an ExternalName service has no address of its own: what its name leads to is decided by where that is", () => {
+  const ext = { ...service("shop", "ext", "", []), headless: false, externalName: "api.example.com" };
+  const decision = forward(decide({ services: [ext] }, "198.51.100.9", 443));
+  assert.deepEqual(decision.route, { kind: "passthrough", why: "unknown_host" });
+  // The same name may be another service's, which then is what clients get.
+  const workloads = [far("b", "10.244.2.6")];
+  assert.deepEqual(modes(decide({ services: [web, ext], workloads }, "10.96.0.1", 80)), ["10.244.2.6:8080 fairlead/1"]);
+});
+
+test("[DIS-10] a pod of a StatefulSet is reached by its own address, ready or not, past the service before it", () => {
+  const heads = { ...service("shop", "web", "", [{ port: 80 }]), addresses: [] };
+  const pods = [far("web-0", "10.244.2.6"), far("web-1", "10.244.2.7", { ready: false })];
+  for (const { addresses } of pods) {
+    const [ip = ""] = addresses;
+    assert.deepEqual(modes(decide({ services: [heads], workloads: pods }, ip, 8080)), [`${ip}:8080 fairlead/1`]);
+  }
 });

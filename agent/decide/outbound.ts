@@ -1,10 +1,13 @@
 // The whole decision about a connection of a pod outwards: route, ways to go on, verdict of what is on this node. Pure.
 import type { PolicyName } from "../api/names.ts";
+import { type Service, serviceNameOf } from "../api/service.ts";
 import type { CloseReason, Endpoint, Knowledge, LocalPod, LocalPods, Verdict } from "../flow.ts";
 import type { MeshState } from "../state/mesh-state.ts";
-import { decideInbound } from "./inbound.ts";
+import { byAddress, type ClientSessions, type Kept } from "./client-sessions.ts";
+import { decideInbound, subjectOf } from "./inbound.ts";
 import { type Route, routeOf } from "./route.ts";
-import { openUpstreams, serviceUpstreams, type Upstream, upstreamTo } from "./upstreams.ts";
+import { type Asked, isOuterAddress } from "./service-endpoints.ts";
+import { idOf, openUpstreams, serviceUpstreams, type Upstream, upstreamTo } from "./upstreams.ts";
 
 export interface DecideSettings {
   readonly knowledge: Knowledge;
@@ -12,6 +15,13 @@ export interface DecideSettings {
   readonly detectMs: number;
   /** A data thread asks the policies of pods on this node about each request. */
   readonly perRequest?: boolean;
+  /** Which endpoints clients are with, as of a monotonic time in seconds; absent: nothing is known of it. */
+  readonly sessions?: { readonly known: ClientSessions; readonly nowS: number };
+}
+
+export interface KeptUpstream extends Kept {
+  /** Of the upstreams. */
+  readonly index: number;
 }
 
 export type OutboundDecision =
@@ -31,6 +41,8 @@ export type OutboundDecision =
       /** Declared protocol, "" if none. */
       readonly protocol: string;
       readonly detectMs: number;
+      /** All others are for when that one cannot be reached. */
+      readonly kept?: KeptUpstream;
     };
 
 export function decideOutbound(
@@ -56,20 +68,24 @@ export function decideOutbound(
     const detectMs = isServerFirst(state, destination.port) ? 0 : settings.detectMs;
     return { kind: "forward", route, upstreams: [upstream], verdicts: [undefined], protocol: "", detectMs };
   }
-  const family = destination.ip.includes(":") ? 6 : 4;
-  const candidates =
+  const { upstreams: candidates, missing } =
     route.kind === "service"
-      ? serviceUpstreams(state, locals, route.service, route.port, family)
-      : [upstreamTo(state, locals, route.workload, route.to)];
-  if (candidates.length === 0) return { kind: "refuse", reason: "no_endpoints", route };
+      ? serviceUpstreams(state, locals, route.service, route.port, askedOf(state, source, route.service, destination))
+      : { upstreams: [upstreamTo(state, locals, route.workload, route.to)], missing: "no_endpoints" as const };
+  if (candidates.length === 0) return { kind: "refuse", reason: missing, route };
 
-  const { upstreams, verdicts, refused } = openUpstreams(candidates, (upstream, local) =>
-    localVerdict(state, source, sourceIp, upstream, local, settings),
-  );
+  const {
+    upstreams: open,
+    verdicts,
+    refused,
+  } = openUpstreams(candidates, (upstream, local) => localVerdict(state, source, sourceIp, upstream, local, settings));
   if (refused !== undefined) {
     const policy = refused.policy === undefined ? {} : { policy: refused.policy };
     return { kind: "refuse", reason: refused.reason as CloseReason, ...policy, route, verdict: refused };
   }
+  const kept = route.kind === "service" ? keptOf(route, open, sourceIp, settings) : undefined;
+  const upstreams =
+    kept === undefined ? open : open.map((upstream, i) => ({ ...upstream, weight: i === kept.index ? 1 : 0 }));
   const port = route.kind === "service" ? route.port : undefined;
   const protocol = port?.protocol ?? "";
   const serverFirst = port?.serverFirst === true || isServerFirst(state, destination.port);
@@ -80,7 +96,33 @@ export function decideOutbound(
     verdicts,
     protocol,
     detectMs: protocol !== "" || serverFirst ? 0 : settings.detectMs,
+    ...(kept === undefined ? {} : { kept }),
   };
+}
+
+/** What a pod of this node asks of a service at an address that leads to it. */
+export const askedOf = (state: MeshState, pod: LocalPod, service: Service, { ip }: Endpoint): Asked => ({
+  from: subjectOf(state, pod),
+  family: ip.includes(":") ? 6 : 4,
+  isOuter: isOuterAddress(service, ip),
+});
+
+/** With which endpoint a client stays, where its service has it so and there is a choice. */
+function keptOf(
+  { service, port }: Extract<Route, { kind: "service" }>,
+  upstreams: readonly Upstream[],
+  ip: string,
+  { sessions }: DecideSettings,
+): KeptUpstream | undefined {
+  const timeoutS = service.clientAffinityS;
+  if (timeoutS === 0 || upstreams.length < 2) return undefined;
+  const client = { service: serviceNameOf(service), port: port.port, ip };
+  const ids = upstreams.map(idOf);
+  const known = sessions === undefined ? -1 : sessions.known.find(client, ids, timeoutS, sessions.nowS);
+  const bidders = upstreams.map(({ weight }, i) => ({ id: ids[i] as string, weight }));
+  const index = known >= 0 ? known : byAddress(bidders, ip);
+  const id = ids[index];
+  return id === undefined ? undefined : { client, index, id, timeoutS };
 }
 
 /** Both ends are on this node: what the destination would decide is decided here, with the identity that enrolment knows. */

@@ -1,10 +1,11 @@
 // The ways to go on to a service or workload, each with how it is spoken to: on this node, through a tunnel, or plainly. Pure.
 import type { SpiffeId } from "../api/names.ts";
-import { type Service, type ServicePort, serviceNameOf } from "../api/service.ts";
+import type { Service, ServicePort } from "../api/service.ts";
 import { identityOf, type Workload } from "../api/workload.ts";
 import type { Endpoint, EndpointMode, LocalPod, LocalPods, PlanEndpoint, Verdict } from "../flow.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { mtlsFor } from "./mtls.ts";
+import { type Asked, serviceEndpoints, whyNone } from "./service-endpoints.ts";
 
 export interface Upstream {
   readonly ip: string;
@@ -19,25 +20,28 @@ export interface Upstream {
   readonly local?: LocalPod;
 }
 
-/** Endpoints of a service's port, best tier only: ready ones, else those that still serve while they end. */
+/** "<address>:<port>". */
+export const idOf = ({ ip, port }: Pick<Upstream, "ip" | "port">): string =>
+  ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`;
+
+export interface ServiceUpstreams {
+  readonly upstreams: readonly Upstream[];
+  /** Why there is none. */
+  readonly missing: "no_endpoints" | "no_local_endpoint";
+}
+/** The endpoints of a service's port that this client may use (service-endpoints.ts). */
 export function serviceUpstreams(
   state: MeshState,
   locals: LocalPods,
   service: Service,
   port: ServicePort,
-  family: 4 | 6,
-): readonly Upstream[] {
-  const name = serviceNameOf(service);
-  const ready: Upstream[] = [];
-  const ending: Upstream[] = [];
-  for (const workload of state.workloads.membersOf(name)) {
-    if (!workload.ready) continue;
-    const target = targetPort(workload, name, port.port);
-    const ip = addressOf(workload, family);
-    if (target === undefined || ip === undefined) continue;
-    (workload.draining ? ending : ready).push(upstreamTo(state, locals, workload, { ip, port: target }));
-  }
-  return ready.length > 0 ? ready : ending;
+  asked: Asked,
+): ServiceUpstreams {
+  const endpoints = serviceEndpoints(state, service, port, asked);
+  const upstreams = endpoints.flatMap(({ workload, to, leftOut }) =>
+    to === undefined || leftOut !== undefined ? [] : [upstreamTo(state, locals, workload, to)],
+  );
+  return { upstreams, missing: whyNone(endpoints) };
 }
 
 export interface Judged {
@@ -96,17 +100,4 @@ export function upstreamTo(state: MeshState, locals: LocalPods, workload: Worklo
 function tunnelFor(state: MeshState, workload: Workload, port: number): "fairlead/1" | "hbone" | "plain" {
   if (workload.tunnel === "none" || workload.hostNetwork || workload.untunnelledPorts.includes(port)) return "plain";
   return mtlsFor(state, workload, port).mode === "disable" ? "plain" : workload.tunnel;
-}
-
-function targetPort(workload: Workload, service: string, servicePort: number): number | undefined {
-  for (const membership of workload.services) {
-    if (membership.service !== service) continue;
-    return membership.ports.find((p) => p.servicePort === servicePort)?.targetPort;
-  }
-  return undefined;
-}
-
-/** The address of the family that the client used, so that the wire shows one family from end to end; else any. */
-function addressOf(workload: Workload, family: 4 | 6): string | undefined {
-  return workload.addresses.find((a) => a.includes(":") === (family === 6)) ?? workload.addresses[0];
 }

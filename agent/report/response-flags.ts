@@ -4,7 +4,7 @@ import type { Verdict } from "../flow.ts";
 /** Of a request that a verdict refused. */
 export function refusedFlags(reason: Verdict["reason"]): string {
   if (denials.has(reason)) return "UAEX";
-  if (reason === "no_endpoints") return "UH";
+  if (reason === "no_endpoints" || reason === "no_local_endpoint") return "UH";
   return reason === "unknown_destination" ? "NR" : "LR";
 }
 

@@ -1,17 +1,16 @@
 // The endpoints of one service's port as the clients of one namespace use them (DP-26), all data threads together (DP-25): whom a request goes to, what
 // its outcome says of the endpoint, whether it may be tried again. Made anew from the replica when the state has changed.
-import type { HttpPolicy, RetryPolicy, SessionAffinity } from "../api/http-policy.ts";
+import type { HttpPolicy, RetryPolicy } from "../api/http-policy.ts";
 import { defaultPolicy } from "../api/http-policy.ts";
 import type { ServiceName } from "../api/names.ts";
 import type { Service, ServicePort } from "../api/service.ts";
 import type { Random } from "../base/random.ts";
 import { algorithmOf, buildPicker, nextWarmingMs } from "../decide/balance/build-picker.ts";
-import { keyOf, type Session, Sessions } from "../decide/balance/keys.ts";
 import { type Place, subsetFor, tierOf } from "../decide/balance/locality.ts";
 import type { Picker } from "../decide/balance/picker.ts";
 import { decideInbound } from "../decide/inbound.ts";
 import { type Ejection, OutlierDetector } from "../decide/resilience/outlier.ts";
-import { openUpstreams, serviceUpstreams, type Upstream } from "../decide/upstreams.ts";
+import { idOf, openUpstreams, serviceUpstreams, type Upstream } from "../decide/upstreams.ts";
 import type { Verdict } from "../flow.ts";
 import { defaultPoolLimits, type PoolCounts, type PoolLimits } from "../forward/server-pool.ts";
 import type { RequestHead } from "../http.ts";
@@ -19,10 +18,11 @@ import type { Replica } from "../replica.ts";
 import type { DecisionCounts, PickCount } from "../report/decisions.ts";
 import type { EndpointChange } from "../report/endpoint-changes.ts";
 import { HealthChecks, type Probe } from "./health.ts";
-import { idOf, isStill, Member } from "./member.ts";
+import { isStill, Member } from "./member.ts";
 import { Panic } from "./panic.ts";
 import { poolLimitsOf } from "./pool-limits.ts";
 import type { ClusterCell, SharedUpstreams } from "./shared.ts";
+import { Stays } from "./stays.ts";
 
 export interface ClusterParts {
   readonly replica: Replica;
@@ -45,17 +45,19 @@ export interface ClusterName {
   readonly port: number;
   readonly family: 4 | 6;
   readonly subset: Readonly<Record<string, string>>;
+  /** See Asked.isOuter (decide/service-endpoints.ts). */
+  readonly isOuter?: boolean;
 }
 
 export class Cluster {
   readonly name: ClusterName;
   readonly #parts: ClusterParts;
-  readonly #place: Place;
+  #place: Place;
   readonly #cell: ClusterCell;
   readonly #picks: PickCount;
   #generation = 0;
   #members: readonly Member[] = [];
-  #sessions = new Sessions([]);
+  readonly stays: Stays;
   #picker: Picker | undefined;
   #outlier: OutlierDetector | undefined;
   #health: HealthChecks | undefined;
@@ -80,6 +82,7 @@ export class Cluster {
     this.name = name;
     this.#parts = parts;
     this.#place = place;
+    this.stays = new Stays(name, parts.shared.clients);
     this.usedMs = parts.nowMs();
     this.#cell = cell;
     this.#picks = parts.decisions.picksOf(`${name.service}:${name.port}`);
@@ -96,18 +99,23 @@ export class Cluster {
     return this.#cell.retries;
   }
 
-  /** As the state is now. */
-  refresh(): void {
+  /** As the state is now, for clients at `place`: the registry may tell only later where this node is. */
+  refresh(place = this.#place): void {
     const { state } = this.#parts.replica;
     if (this.#generation === state.generation) return;
     const isFirst = this.#generation === 0;
     this.#generation = state.generation;
+    this.#place = place;
+    const { service } = this;
     const policy = state.routings.get(this.name.service)?.policy ?? defaultPolicy;
     this.service = state.services.byName(this.name.service);
     this.port = this.service?.ports.find(({ port }) => port === this.name.port);
     const upstreams = this.#upstreams();
     const isSame =
-      policy === this.policy && upstreams.length === this.#members.length && this.#members.every(isStill, upstreams);
+      policy === this.policy &&
+      service === this.service &&
+      upstreams.length === this.#members.length &&
+      this.#members.every(isStill, upstreams);
     if (policy !== this.policy) this.poolLimits = poolLimitsOf(policy);
     this.policy = policy;
     if (!isSame || this.#picker === undefined) this.#swap(upstreams, isFirst);
@@ -123,9 +131,9 @@ export class Cluster {
       return [];
     }
     const wanted = Object.entries(this.name.subset);
-    const candidates = serviceUpstreams(state, replica, service, port, this.name.family).filter(({ workload }) =>
-      wanted.every(([key, value]) => workload.labels[key] === value),
-    );
+    const asked = { ...this.name, from: this.#place };
+    const { upstreams: all, missing } = serviceUpstreams(state, replica, service, port, asked);
+    const candidates = all.filter(({ workload: { labels } }) => wanted.every(([key, value]) => labels[key] === value));
     // What servers on this node say of every caller; what they say of this one is asked with each request.
     const { upstreams, refused } = openUpstreams(candidates, ({ ip, port }, pod) =>
       decideInbound(
@@ -136,8 +144,7 @@ export class Cluster {
         true,
       ),
     );
-    if (candidates.length === 0) this.refused = { reason: "no_endpoints" };
-    else this.refused = refused;
+    this.refused = candidates.length === 0 ? { reason: all.length === 0 ? missing : "no_endpoints" } : refused;
     const chosen = subsetFor(this.#place.node, upstreams.map(idOf), this.policy.locality.subsetSize);
     return chosen.map((i) => upstreams[i] as Upstream);
   }
@@ -163,7 +170,11 @@ export class Cluster {
     }
     for (const gone of before.values()) this.#leave(gone);
     this.#members = members;
-    this.#sessions = new Sessions(members.map(({ id }) => id));
+    this.stays.set(
+      this.policy,
+      this.service,
+      members.map(({ id }) => id),
+    );
     this.#watchOutliers();
     this.#checkHealth();
     this.#reviewPanic();
@@ -221,41 +232,23 @@ export class Cluster {
   #build(): void {
     const { nowMs, shared } = this.#parts;
     const now = nowMs();
-    const { affinity, balancer, locality } = this.policy;
-    const isBySource = affinity?.kind === "source";
-    const chosen = { balancer: isBySource ? { ...balancer, ...bySource } : balancer, locality };
+    const policy = this.stays.balancing;
     const serviceDefault = this.service?.loadBalancing ?? "";
-    this.#picks.algorithm = algorithmOf(chosen, serviceDefault);
+    this.#picks.algorithm = algorithmOf(policy, serviceDefault);
     this.#picker = buildPicker(this.#members, {
-      policy: chosen,
+      policy,
       serviceDefault,
       stats: shared.stats,
       nowMs: now,
       cursor: this.#cell.cursor,
       heeded: this.#panic.heeded,
     });
-    this.#warmAtMs = nextWarmingMs(this.#members, balancer, now) ?? Number.POSITIVE_INFINITY;
-  }
-
-  session(affinity: SessionAffinity | undefined, head: RequestHead, nowS: number): Session | undefined {
-    return affinity === undefined || affinity.kind === "source" ? undefined : this.#sessions.find(affinity, head, nowS);
-  }
-  /** See Sessions.fieldFor. */
-  sessionField(
-    affinity: SessionAffinity,
-    member: Member,
-    session: Session | undefined,
-    nowS: number,
-  ): readonly [name: string, value: string] | undefined {
-    const index = this.#members.indexOf(member);
-    return index < 0 ? undefined : this.#sessions.fieldFor(affinity, index, session, nowS, false);
+    this.#warmAtMs = nextWarmingMs(this.#members, policy.balancer, now) ?? Number.POSITIVE_INFINITY;
   }
 
   /** What the balancer goes by; 0 where it goes by nothing of the request. */
   keyOf(head: RequestHead, sourceIp: string): number {
-    if (this.#picker?.isKeyed !== true) return 0;
-    const { affinity, balancer } = this.policy;
-    return keyOf(affinity?.kind === "source" ? bySource : balancer, head, sourceIp, this.#parts.random);
+    return this.#picker?.isKeyed === true ? this.stays.keyOf(head, sourceIp, this.#parts.random) : 0;
   }
 
   isOpen(index: number): boolean {
@@ -268,6 +261,15 @@ export class Cluster {
   pick(key: number, avoid: number): number {
     this.#parts.shared.stats.nowMs = this.#parts.nowMs();
     return this.#picker?.pick(this.#parts.random, key, avoid) ?? -1;
+  }
+
+  /** As `pick`, for the first try of a client that its Service may keep with an endpoint. */
+  pickFor(sourceIp: string, key: number): number {
+    const now = this.#parts.nowMs();
+    const kept = this.stays.find(sourceIp, now);
+    const index = kept >= 0 && this.isOpen(kept) ? kept : this.pick(key, -1);
+    this.stays.keep(sourceIp, index, now);
+    return index;
   }
 
   /** Before a try goes out to the endpoint that was picked; false: its breaker lets nobody through just now. */
@@ -394,6 +396,3 @@ export class Cluster {
     this.#parts.told({ kind: "ejected", service, namespace, endpoint: member.id, reason, forMs });
   }
 }
-
-/** A session by the client's address is the endpoint that its address hashes to. */
-const bySource = { algorithm: "rendezvous", hashOn: "source", hashName: "" } as const;

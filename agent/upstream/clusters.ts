@@ -20,7 +20,7 @@ export class Clusters {
       cluster = new Cluster(name, place, this.#parts, this.#parts.shared.takeCell(key));
       this.#clusters.set(key, cluster);
     }
-    cluster.refresh();
+    cluster.refresh(place);
     return cluster;
   }
 
@@ -35,8 +35,8 @@ export class Clusters {
   }
 }
 
-export const clusterKey = ({ namespace, service, port, family, subset }: ClusterName): string =>
-  `${namespace}>${service}:${port}/${family}${Object.entries(subset)
+export const clusterKey = ({ namespace, service, port, family, subset, isOuter }: ClusterName): string =>
+  `${namespace}>${service}:${port}/${family}${isOuter === true ? "/outer" : ""}${Object.entries(subset)
     .map(([key, value]) => `|${key}=${value}`)
     .sort()
     .join("")}`;

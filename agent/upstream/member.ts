@@ -1,7 +1,7 @@
 // One endpoint of a cluster, with what a data thread keeps of it while requests run.
 import type { PickEndpoint } from "../decide/balance/picker.ts";
 import type { BreakerState } from "../decide/resilience/breaker.ts";
-import type { Upstream } from "../decide/upstreams.ts";
+import { idOf, type Upstream } from "../decide/upstreams.ts";
 
 /** One endpoint while it is in the cluster, and until its last request has ended. */
 export class Member implements PickEndpoint {
@@ -28,8 +28,6 @@ export class Member implements PickEndpoint {
     this.readySinceMs = readySinceMs;
   }
 }
-/** "<address>:<port>". */
-export const idOf = ({ ip, port }: Upstream): string => (ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`);
 
 interface Endpoints {
   readonly members: readonly Member[];

@@ -8,6 +8,7 @@ import { type RouteTable, ServiceRoutes } from "../decide/http/route-table.ts";
 import { decideInbound, subjectOf } from "../decide/inbound.ts";
 import { decideOutbound } from "../decide/outbound.ts";
 import { type Route, routeOf } from "../decide/route.ts";
+import { isOuterAddress } from "../decide/service-endpoints.ts";
 import { serviceBefore } from "../decide/service-ports.ts";
 import { planEndpoint, type Upstream } from "../decide/upstreams.ts";
 import type { LocalPod, PlanEndpoint, Verdict } from "../flow.ts";
@@ -98,7 +99,7 @@ export class RequestWays {
     const { clusters } = this.#parts;
     const { namespace } = pod.workload;
     const family = this.handed.original.ip.includes(":") ? 6 : 4;
-    const cluster = clusters.get({ ...to, namespace, family }, pod.workload);
+    const cluster = clusters.get({ ...to, namespace, family }, subjectOf(this.#parts.replica.state, pod));
     let known = byPod.get(pod);
     if (known === undefined) {
       known = new Map();
@@ -128,7 +129,8 @@ export class RequestWays {
       return { ways: none({ reason: "policies_stale" }, parties()), table: undefined, policy: defaultPolicy };
     if (route.kind === "service") {
       const service = serviceNameOf(route.service);
-      const ways = this.#service(pod, { service, port: route.port.port, subset: {} });
+      const outer = isOuterAddress(route.service, original.ip) ? { isOuter: true } : {};
+      const ways = this.#service(pod, { service, port: route.port.port, subset: {}, ...outer });
       const policy = state.routings.get(service)?.policy ?? defaultPolicy;
       return { ways, table: this.#table(service, route.port.port, pod), policy };
     }

@@ -3,6 +3,7 @@
 import { SharedSlots } from "../base/shared-slots.ts";
 import { EndpointStats } from "../decide/balance/endpoint-stats.ts";
 import type { SlotBook } from "../decide/balance/slots.ts";
+import { ClientSessions } from "../decide/client-sessions.ts";
 import { Breakers } from "../decide/resilience/breaker.ts";
 import { OutlierCounts } from "../decide/resilience/outlier.ts";
 import { RetryBudget } from "../decide/resilience/retry.ts";
@@ -23,6 +24,7 @@ export interface SharedMemory extends SharedSizes {
   readonly outliers: SharedArrayBuffer;
   readonly clusterNames: SharedArrayBuffer;
   readonly cells: SharedArrayBuffer;
+  readonly clients: SharedArrayBuffer;
 }
 
 // Words of a cluster's cell: the turn of round robin, when endpoints were compared, the retry budget, then per thread requests and retries.
@@ -30,8 +32,12 @@ const budgetAt = 2;
 const countsAt = budgetAt + RetryBudget.words;
 const cellWords = (threads: number): number => countsAt + 2 * threads;
 
-/** @param threads numbers of threads are below it */
-export function createSharedMemory(threads: number, sizes: SharedSizes = defaultSizes): SharedMemory {
+/** `threads`: numbers of threads are below it. `clients`: see ClientSessions, where somebody else needs it, too. */
+export function createSharedMemory(
+  threads: number,
+  sizes: SharedSizes = defaultSizes,
+  clients: SharedArrayBuffer = ClientSessions.createMemory(),
+): SharedMemory {
   const { endpoints, clusters } = sizes;
   return {
     threads,
@@ -43,6 +49,7 @@ export function createSharedMemory(threads: number, sizes: SharedSizes = default
     outliers: new SharedArrayBuffer(OutlierCounts.bytesFor(endpoints)),
     clusterNames: new SharedArrayBuffer(SharedSlots.bytesFor(clusters)),
     cells: new SharedArrayBuffer(clusters * cellWords(threads) * 4),
+    clients,
   };
 }
 
@@ -104,6 +111,7 @@ export class SharedUpstreams implements SlotBook {
   readonly stats: EndpointStats;
   readonly breakers: Breakers;
   readonly outliers: OutlierCounts;
+  readonly clients: ClientSessions;
   readonly #threads: number;
   readonly #thread: number;
   readonly #endpoints: SharedSlots;
@@ -118,6 +126,7 @@ export class SharedUpstreams implements SlotBook {
     this.stats = new EndpointStats(endpoints, { threads, thread, memory: memory.stats });
     this.breakers = new Breakers(this.stats, memory.breakers);
     this.outliers = new OutlierCounts(endpoints, memory.outliers);
+    this.clients = new ClientSessions(memory.clients);
     this.#cells = new Int32Array(memory.cells);
     this.#endpoints = new SharedSlots(endpoints, memory.endpointNames, thread, (slot) => {
       this.outliers.reset(slot);

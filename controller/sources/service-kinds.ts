@@ -30,6 +30,8 @@ const servicePort = object<ServicePortSpec>({
 const clusterIp: Reader<string> = (value, path, report) =>
   value === "None" || value === "" ? value : address(value, path, report);
 
+/** What Kubernetes takes where nothing is said: three hours. */
+const affinityConfig = { clientIP: { timeoutSeconds: 10_800 } };
 const spec = object<ServiceObject["spec"]>(
   {
     type: optional(oneOf(["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]), "ClusterIP"),
@@ -41,10 +43,22 @@ const spec = object<ServiceObject["spec"]>(
     ports: optional(list(servicePort), []),
     selector: optional(labels, {}),
     publishNotReadyAddresses: optional(flag, false),
+    sessionAffinity: optional(oneOf(["None", "ClientIP"]), "None"),
+    sessionAffinityConfig: optional(
+      object({
+        clientIP: optional(
+          object({ timeoutSeconds: optional(integer(1, 86_400), affinityConfig.clientIP.timeoutSeconds) }),
+          affinityConfig.clientIP,
+        ),
+      }),
+      affinityConfig,
+    ),
+    internalTrafficPolicy: optional(oneOf(["Cluster", "Local"]), "Cluster"),
+    trafficDistribution: optional(text, ""),
   },
   (
-    "sessionAffinity loadBalancerIP loadBalancerSourceRanges externalTrafficPolicy healthCheckNodePort sessionAffinityConfig ipFamilyPolicy " +
-    "allocateLoadBalancerNodePorts loadBalancerClass internalTrafficPolicy trafficDistribution"
+    "loadBalancerIP loadBalancerSourceRanges externalTrafficPolicy healthCheckNodePort ipFamilyPolicy " +
+    "allocateLoadBalancerNodePorts loadBalancerClass"
   ).split(" "),
 );
 const noSpec: ServiceObject["spec"] = {
@@ -57,6 +71,10 @@ const noSpec: ServiceObject["spec"] = {
   ports: [],
   selector: {},
   publishNotReadyAddresses: false,
+  sessionAffinity: "None",
+  sessionAffinityConfig: affinityConfig,
+  internalTrafficPolicy: "Cluster",
+  trafficDistribution: "",
 };
 const ingress = list(object({ ip: optional(text, "") }, ["hostname", "ipMode", "ports"]));
 const noStatus: ServiceObject["status"] = { loadBalancer: { ingress: [] } };
@@ -69,6 +87,7 @@ export const services: {
   readonly status: Field<ServiceObject["status"]>;
 } = { spec: required(spec, noSpec), status: optional(status, noStatus) };
 
+const hinted = optional(list(object({ name: optional(text, "") })), []);
 const endpoint = object<SliceEndpoint>(
   {
     addresses: required(list(address), []),
@@ -87,8 +106,9 @@ const endpoint = object<SliceEndpoint>(
     ),
     nodeName: optional(text, ""),
     zone: optional(text, ""),
+    hints: optional<SliceEndpoint["hints"]>(object({ forZones: hinted, forNodes: hinted }), undefined),
   },
-  ["hostname", "hints", "deprecatedTopology"],
+  ["hostname", "deprecatedTopology"],
 );
 const slicePort = object<EndpointSliceObject["ports"][number]>(
   { name: optional(text, ""), port: required(port, 1), protocol: optional(protocols, "TCP") },

@@ -90,6 +90,10 @@ export interface ServiceObject {
     readonly ports: readonly ServicePortSpec[];
     readonly selector: Readonly<Record<string, string>>;
     readonly publishNotReadyAddresses: boolean;
+    readonly sessionAffinity: string;
+    readonly sessionAffinityConfig: { readonly clientIP: { readonly timeoutSeconds: number } };
+    readonly internalTrafficPolicy: string;
+    readonly trafficDistribution: string;
   };
   readonly status: { readonly loadBalancer: { readonly ingress: readonly { readonly ip: string }[] } };
 }
@@ -99,6 +103,11 @@ export interface SliceEndpoint {
   readonly targetRef: { readonly kind: string; readonly name: string; readonly namespace: string } | undefined;
   readonly nodeName: string;
   readonly zone: string;
+  readonly hints: EndpointHints | undefined;
+}
+export interface EndpointHints {
+  readonly forZones: readonly { readonly name: string }[];
+  readonly forNodes: readonly { readonly name: string }[];
 }
 export interface EndpointSliceObject {
   readonly kind: "EndpointSlice";

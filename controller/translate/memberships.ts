@@ -4,7 +4,13 @@ import type { ServiceName } from "../../agent/api/names.ts";
 import type { Membership, PortMapping } from "../../agent/api/workload.ts";
 import { canonicalIp } from "../../agent/base/ip.ts";
 import type { Indexed } from "../index/cluster-index.ts";
-import type { EndpointSliceObject, PodObject, ServiceObject, ServicePortSpec } from "../sources/types.ts";
+import type {
+  EndpointHints,
+  EndpointSliceObject,
+  PodObject,
+  ServiceObject,
+  ServicePortSpec,
+} from "../sources/types.ts";
 
 const serviceLabel = "kubernetes.io/service-name";
 /** "namespace/name" of the service that a slice belongs to; nothing after the slash if it names none. */
@@ -111,7 +117,7 @@ export class Memberships {
   }
 
   /** Services that the pod serves, by name. `addresses` are its own: a slice may name it by one of them alone. */
-  ofPod(pod: PodObject, addresses: readonly string[]): readonly Membership[] {
+  ofPod(pod: PodObject, addresses: readonly string[], place: { readonly zone: string }): readonly Membership[] {
     const { namespace, name, labels } = pod.metadata;
     const found: Membership[] = [...(this.#byPod.get(`${namespace}/${name}`)?.values() ?? [])];
     for (const address of addresses) {
@@ -122,7 +128,7 @@ export class Memberships {
     for (const [key, { object }] of this.#bySelector.get(namespace) ?? []) {
       if (!selects(object.spec.selector, labels)) continue;
       const ports = object.spec.ports.flatMap((port) => mapPort(port, pod) ?? []);
-      found.push({ service: key as ServiceName, ports });
+      found.push({ service: key as ServiceName, ports, ...ownHints(object, pod, place) });
     }
     return found.sort((a, b) => (a.service < b.service ? -1 : 1));
   }
@@ -164,17 +170,18 @@ export class Memberships {
     for (const { object: slice } of slices) {
       const membership: Membership = { service: name, ports: portsOf(slice, entry.object) };
       for (const endpoint of slice.endpoints) {
+        const hinted = withHints(membership, endpoint.hints);
         const ref = endpoint.targetRef;
         if (ref?.kind === "Pod") {
           const key = `${ref.namespace || namespace}/${ref.name}`;
           // A dual-stack service has a slice for each family; the pod is a member once.
-          if (!pods.has(key)) pods.set(key, sameOr(known?.get(key), membership));
+          if (!pods.has(key)) pods.set(key, sameOr(known?.get(key), hinted));
           continue;
         }
         const isReady = endpoint.conditions.ready && !endpoint.conditions.terminating;
         for (const text of slice.addressType === "FQDN" ? [] : endpoint.addresses) {
           const address = canonicalIp(text) ?? text;
-          outside.push({ namespace, address, isReady, zone: endpoint.zone, membership });
+          outside.push({ namespace, address, isReady, zone: endpoint.zone, membership: hinted });
         }
       }
     }
@@ -254,7 +261,37 @@ function sameOr(known: Membership | undefined, membership: Membership): Membersh
     const other = known.ports[i];
     return port.servicePort === other?.servicePort && port.targetPort === other.targetPort;
   });
-  return isSame ? known : membership;
+  const isHintedSame = hintsOf(known) === hintsOf(membership);
+  return isSame && isHintedSame ? known : membership;
+}
+
+const hintsOf = ({ forZones, forNodes }: Membership): string => `${forZones ?? ""}|${forNodes ?? ""}`;
+const namesOf = (hints: readonly { readonly name: string }[]): readonly string[] =>
+  hints.flatMap(({ name }) => (name === "" ? [] : [name]));
+
+function withHints(membership: Membership, hints: EndpointHints | undefined): Membership {
+  if (hints === undefined) return membership;
+  const forZones = namesOf(hints.forZones);
+  const forNodes = namesOf(hints.forNodes);
+  if (forZones.length === 0 && forNodes.length === 0) return membership;
+  return {
+    ...membership,
+    ...(forZones.length === 0 ? {} : { forZones }),
+    ...(forNodes.length === 0 ? {} : { forNodes }),
+  };
+}
+
+const nearness: ReadonlySet<string> = new Set(["PreferClose", "PreferSameZone", "PreferSameNode"]);
+/** The hints that a pod's slice would have of `trafficDistribution`: where nobody writes slices, they are ours to make. */
+function ownHints(
+  { spec }: ServiceObject,
+  pod: PodObject,
+  { zone }: { readonly zone: string },
+): Pick<Membership, "forZones" | "forNodes"> {
+  const { trafficDistribution: wish } = spec;
+  if (!nearness.has(wish)) return {};
+  const node = wish === "PreferSameNode" ? pod.spec.nodeName : "";
+  return { ...(zone === "" ? {} : { forZones: [zone] }), ...(node === "" ? {} : { forNodes: [node] }) };
 }
 
 function mapPort(port: ServicePortSpec, pod: PodObject): PortMapping | undefined {

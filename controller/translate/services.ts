@@ -139,6 +139,7 @@ function wantedFamilies(service: ServiceObject): ReadonlySet<string> {
 
 function toRecord(service: ServiceObject, addresses: readonly string[], settings: MeshSettings): Service {
   const { name, namespace } = service.metadata;
+  const { sessionAffinity, sessionAffinityConfig, internalTrafficPolicy } = service.spec;
   const { byPort } = annotatedProtocols(service);
   return {
     name,
@@ -149,6 +150,10 @@ function toRecord(service: ServiceObject, addresses: readonly string[], settings
     headless: isHeadless(service),
     externalName: service.spec.type === "ExternalName" ? service.spec.externalName : "",
     loadBalancing: service.metadata.annotations["fairlead.dev/load-balancing"] ?? "",
+    clientAffinityS: sessionAffinity === "ClientIP" ? sessionAffinityConfig.clientIP.timeoutSeconds : 0,
+    nodeLocalAddresses:
+      internalTrafficPolicy === "Local" ? addresses.filter((ip) => !outerAddresses(service).includes(ip)) : [],
+    publishNotReady: service.spec.publishNotReadyAddresses,
   };
 }
 

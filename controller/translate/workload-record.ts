@@ -28,9 +28,10 @@ export const keyOf = (
   services: readonly Membership[],
 ): string => {
   let key = `${trustDomain} ${tunnel} ${place.region} ${place.zone}`;
-  for (const { service, ports } of services) {
+  for (const { service, ports, forZones, forNodes } of services) {
     key += ` ${service}`;
     for (const port of ports) key += `,${port.servicePort}:${port.targetPort}`;
+    if (forZones !== undefined || forNodes !== undefined) key += `|${forZones ?? ""}|${forNodes ?? ""}`;
   }
   return key;
 };

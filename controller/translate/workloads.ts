@@ -213,8 +213,8 @@ export class WorkloadTable {
     const isMeshed = namespaces.isMeshed(pod);
     const problem = unenrolled.get(name);
     const tunnel = tunnelOf(pod, isMeshed && problem === undefined);
-    const services = memberships.ofPod(pod, pod.spec.hostNetwork ? [] : addresses);
     const place = placeOf(pod, index);
+    const services = memberships.ofPod(pod, pod.spec.hostNetwork ? [] : addresses, place);
     const key = keyOf(settings.trustDomain, tunnel, place, services);
     const isSame = before?.workload !== undefined && before.entry.object === pod && before.key === key;
     const workload = isSame ? before.workload : toWorkload(pod, addresses, settings, services, tunnel, place);

@@ -57,6 +57,8 @@ reasons! {
     NotHttp = 25 "not_http";
     /// As many connections are open to the service as its ResiliencePolicy allows, and as many wait.
     ConnectionLimit = 26 "connection_limit";
+    /// The Service wants an endpoint on the client's own node (`internalTrafficPolicy: Local`), and there is none.
+    NoLocalEndpoint = 27 "no_local_endpoint";
     HandshakeTimeout = 30 "tls_handshake_timeout";
     CertificateExpired = 31 "tls_expired";
     CertificateNotYetValid = 32 "tls_not_yet_valid";

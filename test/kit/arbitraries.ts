@@ -47,7 +47,17 @@ export const workloads: fc.Arbitrary<Workload> = record({
   region: fc.string(),
   zone: fc.string(),
   hostNetwork: fc.boolean(),
-  services: list(record({ service: services, ports: list(record({ servicePort: ports, targetPort: ports })) })),
+  services: list(
+    fc.record(
+      {
+        service: services,
+        ports: list(record({ servicePort: ports, targetPort: ports })),
+        forZones: fc.array(names, { minLength: 1, maxLength: 3 }),
+        forNodes: fc.array(names, { minLength: 1, maxLength: 3 }),
+      },
+      { requiredKeys: ["service", "ports"], noNullPrototype: true },
+    ),
+  ),
   hbonePort: ports,
   untunnelledPorts: list(ports),
   hostPorts: list(record({ address: addresses, port: ports, targetPort: ports })),
@@ -70,6 +80,9 @@ export const meshServices: fc.Arbitrary<Service> = record({
   headless: fc.boolean(),
   externalName: fc.oneof(fc.constant(""), names),
   loadBalancing: fc.constantFrom("", "ewma"),
+  clientAffinityS: fc.integer({ min: 0, max: 86_400 }),
+  nodeLocalAddresses: list(addresses),
+  publishNotReady: fc.boolean(),
 });
 
 const blocks = fc.tuple(fc.ipV4(), fc.integer({ min: 0, max: 32 })).map(([ip, bits]) => `${ip}/${bits}`);

@@ -59,6 +59,7 @@ const slices = fc
     outside: fc.uniqueArray(outsideIp, { maxLength: 2 }),
     ready: fc.boolean(),
     port: fc.constantFrom(8080, 9090),
+    hints: fc.constantFrom({}, { hints: { forZones: [{ name: "z1" }] } }, { hints: { forNodes: [{ name: "n1" }] } }),
   })
   .map((s) =>
     yaml({
@@ -67,8 +68,12 @@ const slices = fc
       metadata: { name: s.name, namespace: s.in, labels: { "kubernetes.io/service-name": s.service } },
       addressType: "IPv4",
       endpoints: [
-        ...s.pods.map((one) => ({ addresses: ["10.0.0.9"], targetRef: { kind: "Pod", name: one, namespace: s.in } })),
-        ...s.outside.map((address) => ({ addresses: [address], conditions: { ready: s.ready } })),
+        ...s.pods.map((one) => ({
+          addresses: ["10.0.0.9"],
+          targetRef: { kind: "Pod", name: one, namespace: s.in },
+          ...s.hints,
+        })),
+        ...s.outside.map((address) => ({ addresses: [address], conditions: { ready: s.ready }, ...s.hints })),
       ],
       ports: [{ name: "http", port: s.port, protocol: "TCP" }],
     }),
@@ -85,6 +90,9 @@ const services = fc
       { selector: {} },
       { selector: { app: "web" } },
       { ports: [{ name: "grpc", port: 81, targetPort: 9090 }] },
+      { trafficDistribution: "PreferClose", selector: { app: "web" } },
+      { trafficDistribution: "PreferSameNode", selector: { app: "web" }, sessionAffinity: "ClientIP" },
+      { internalTrafficPolicy: "Local", publishNotReadyAddresses: true },
     ),
   )
   .map(([n, s, spec]) => service(n, s, spec));

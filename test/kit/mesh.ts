@@ -65,6 +65,9 @@ export function service(
     headless: address === "",
     externalName: "",
     loadBalancing: "",
+    clientAffinityS: 0,
+    nodeLocalAddresses: [],
+    publishNotReady: false,
   };
 }
 

@@ -32,6 +32,10 @@ export function algorithmOf(policy: PickerOptions["policy"], serviceDefault: str
     : defaultAlgorithm;
 }
 
+const keyed: ReadonlySet<ChosenAlgorithm> = new Set(["ring_hash", "maglev", "rendezvous"]);
+/** Whether a key of the request decides (Picker.isKeyed). */
+export const isKeyedAlgorithm = (algorithm: ChosenAlgorithm): boolean => keyed.has(algorithm);
+
 /** Indexes that pick gives are those of `endpoints`. */
 export function buildPicker(endpoints: readonly PickEndpoint[], options: PickerOptions): Picker {
   const { stats, policy } = options;
