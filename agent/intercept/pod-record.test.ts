@@ -1,8 +1,10 @@
 // Pod records: what is refused and why, who is in the mesh, what annotations ask for.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import fc from "fast-check";
 import { domain } from "../../test/kit/mesh.ts";
 import { defaultSettings } from "../api/settings.ts";
+import { canonicalIp, parseCidr } from "../base/ip.ts";
 import { localPodOf, type PodRecord, parsePodRecord, podOptions, wantsMesh } from "./pod-record.ts";
 
 const base = {
@@ -80,5 +82,59 @@ test("[INT-14] the fail mode: pod over namespace, neither means by mTLS mode", (
   assert.equal(
     podOptions(record({ namespaceAnnotations: { [key]: "open" }, annotations: { [key]: "closed" } })).failOpen,
     false,
+  );
+});
+
+test("[INT-13] any text and any annotations are a value: a record that is taken is one that can be used, what cannot be read is told", () => {
+  const odd = fc.oneof(
+    fc.jsonValue(),
+    fc.constantFrom<unknown>("shop", "10.0.0.1", ["10.0.0.1"], [80], { a: "b" }, { a: 1 }),
+  );
+  const keys = Object.keys(base) as (keyof typeof base)[];
+  const changed = fc.tuple(fc.subarray(keys), fc.array(odd, { minLength: 9, maxLength: 9 }));
+  const texts = fc.oneof(
+    fc.string({ unit: "binary" }),
+    fc.json(),
+    changed.map(([names, values]) =>
+      JSON.stringify({ ...base, ...Object.fromEntries(names.map((n, i) => [n, values[i]])) }),
+    ),
+  );
+  fc.assert(
+    fc.property(texts, (text) => {
+      const parsed = parsePodRecord(text);
+      if (!parsed.ok) return assert.notEqual(parsed.error, "");
+      const { ips, labels, annotations, probePorts } = parsed.value;
+      assert.ok(ips.every((ip) => canonicalIp(ip) === ip));
+      for (const texts of [labels, annotations])
+        assert.ok(Object.values(texts).every((one) => typeof one === "string"));
+      assert.ok(probePorts.every((port) => Number.isInteger(port) && port > 0 && port < 65_536));
+      assert.equal(typeof localPodOf(parsed.value, domain, "node1").identity, "string");
+      wantsMesh(parsed.value, defaultSettings);
+      podOptions(parsed.value);
+    }),
+    { numRuns: 1_000 },
+  );
+  const names = ["exclude-outbound-ports", "exclude-inbound-ports", "exclude-outbound-cidrs", "fail-mode", "bypass"];
+  const said = fc.oneof(
+    fc.string(),
+    fc
+      .array(fc.oneof(fc.integer({ min: -1, max: 70_000 }), fc.ipV4(), fc.constantFrom("::/0", "10.0.0.0/8", "")), {
+        maxLength: 4,
+      })
+      .map(String),
+  );
+  fc.assert(
+    fc.property(fc.constantFrom(...names), said, (name, value) => {
+      const { outboundPorts, inboundPorts, outboundCidrs, failOpen, bypass, problems } = podOptions(
+        record({ annotations: { [`fairlead.dev/${name}`]: value } }),
+      );
+      for (const port of [...outboundPorts, ...inboundPorts])
+        assert.ok(Number.isInteger(port) && port > 0 && port < 65_536);
+      assert.ok(outboundCidrs.every((block) => parseCidr(block) !== undefined));
+      assert.ok([true, false, undefined].includes(failOpen));
+      assert.equal(bypass, name === "bypass" && value === "enabled");
+      assert.ok(problems.every((problem) => problem.includes(name)));
+    }),
+    { numRuns: 1_000 },
   );
 });
