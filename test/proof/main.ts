@@ -2,6 +2,7 @@
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { churnProof } from "./churn.ts";
+import { controlPlane } from "./control-plane.ts";
 import { controller } from "./controller.ts";
 import { deletions } from "./deletions.ts";
 import { isolation } from "./isolation.ts";
@@ -28,6 +29,7 @@ const all: readonly Proof[] = [
   soak,
   versions,
   churnProof,
+  controlPlane,
 ];
 
 const { values, positionals } = parseArgs({
