@@ -7,7 +7,7 @@ import type { KubeApi } from "../cluster/kubernetes/api.ts";
 import { apiServerUrl } from "../cluster/kubernetes/credentials.ts";
 import { enteringNode } from "../cluster/kubernetes/node.ts";
 import { parseObjects } from "../cluster/kubernetes/objects.ts";
-import { hierarchies } from "../cluster/machine/groups.ts";
+import { hierarchies, makeGroup } from "../cluster/machine/groups.ts";
 import { mainProcess, type Program, startProgram, stopProgram } from "../cluster/machine/programs.ts";
 import { ranges } from "../cluster/machine/ranges.ts";
 import { type ClusterPaths, nodePaths } from "../cluster/paths.ts";
@@ -75,6 +75,8 @@ export interface ClusterMesh extends AsyncDisposable {
   /** The one that agents join at. */
   readonly controller: TestController;
   readonly controllers: readonly TestController[];
+  /** Starts one that was killed, where agents know it. */
+  restart(controller: TestController): Promise<void>;
   /** By the node's number, from 1. Neither is started yet. */
   agent(n: number, seat?: string, env?: Readonly<Record<string, string>>): Promise<HandAgent>;
 }
@@ -125,11 +127,21 @@ export async function startClusterMesh(
   };
   const controller = await startController({}, env);
   const controllers = [controller];
+  /** With the cluster they end, also where its watchdog ends it. */
+  const group = `${cluster.group}/controllers`;
+  makeGroup(h, group);
   while (controllers.length < replicas) controllers.push(await startController({}, env));
+  const ofCluster = ({ process: { pid } }: TestController): void =>
+    writeFileSync(join(h.v2, group, "cgroup.procs"), `${pid}`);
+  for (const one of controllers) ofCluster(one);
   const kubeconfig = await accountKubeconfig(cluster, api, state.block, "agent");
   return {
     controller,
     controllers,
+    async restart(one) {
+      await one.restart({ FAIRLEAD_LISTEN: `${machine}:${one.ports.grpc}` });
+      ofCluster(one);
+    },
     async agent(n, seat = "a", env = {}) {
       const node = nodePaths(cluster, n);
       const files = { token: join(node.dir, `join-token-${seat}`), roots: join(node.dir, "roots.pem") };

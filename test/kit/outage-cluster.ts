@@ -6,7 +6,6 @@ import type { KubeObject } from "../cluster/kubernetes/api.ts";
 import { controlPlanePrograms } from "../cluster/kubernetes/control-plane.ts";
 import { hierarchies } from "../cluster/machine/groups.ts";
 import { mainProcess, type Program, startProgram, stopProgram } from "../cluster/machine/programs.ts";
-import { ranges } from "../cluster/machine/ranges.ts";
 import {
   clusterService,
   httpRoute,
@@ -209,11 +208,6 @@ export class OutageCluster implements AsyncDisposable {
       if (answer?.json.lease.leading === true) return one;
     }
     return undefined;
-  }
-  /** Starts one that was killed, where agents know it. */
-  restart(controller: TestController): Promise<void> {
-    const { machine } = ranges(this.up.state.block);
-    return controller.restart({ FAIRLEAD_LISTEN: `${machine}:${controller.ports.grpc}` });
   }
   /** Nodes whose agents this controller serves. */
   async served(by: TestController): Promise<readonly string[]> {

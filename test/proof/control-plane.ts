@@ -105,7 +105,7 @@ async function killLeader(it: OutageCluster): Promise<Killed> {
   const [newLeaderMs, served] = await Promise.all([taken, Promise.all(again)]);
   const servedAgainMs = served.flat();
   await it.statusesWritten(ROUTES);
-  await it.restart(leader);
+  await it.mesh.restart(leader);
   return { newLeaderMs, servedAgainMs };
 }
 
