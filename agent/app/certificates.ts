@@ -194,10 +194,12 @@ export class Certificates {
       const { native, state, log, link } = this.#parts;
       link.setRoots(state.bundles.get(state.settings.trustDomain)?.rootsPem.join("\n") ?? "");
       const next = trustFor(state, this.#trust);
-      if (next === undefined) return;
-      const put = await native.call("trust.put", next);
-      if (put.ok) this.#trust = next;
-      else log.error("trust_not_put", { ...put.error });
+      if (next !== undefined) {
+        const put = await native.call("trust.put", next);
+        if (put.ok) this.#trust = next;
+        else log.error("trust_not_put", { ...put.error });
+      }
+      // Also where the roots are the same: another of them signs now.
       this.svids.trustChanged(ownTrustGeneration(state));
     });
     return this.#pushingTrust;
