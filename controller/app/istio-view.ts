@@ -36,6 +36,8 @@ export class IstioView implements IstioSource {
   /** Resources at an address, and workloads of a service, by resource name. */
   readonly #at = new Map<string, Set<string>>();
   readonly #members = new Map<string, Set<string>>();
+  /** Workloads of a node, by resource name. */
+  readonly #on = new Map<string, Set<string>>();
   readonly #listeners = new Set<() => void>();
   #generation = 0;
 
@@ -57,9 +59,14 @@ export class IstioView implements IstioSource {
   }
   type(typeUrl: string): IstioType | undefined {
     if (typeUrl === addressType)
-      return { resources: this.#addresses, resolve: (name) => this.#resolve(name), named: (name) => this.#named(name) };
+      return {
+        resources: this.#addresses,
+        resolve: (name) => this.#resolve(name),
+        ofNode: (node) => this.#on.get(node) ?? [],
+        named: (name) => this.#named(name),
+      };
     if (typeUrl === authorizationType)
-      return { resources: this.#authorizations, resolve: (name) => [name], named: () => undefined };
+      return { resources: this.#authorizations, resolve: (name) => [name], ofNode: () => [], named: () => undefined };
     return undefined;
   }
 
@@ -103,6 +110,7 @@ export class IstioView implements IstioSource {
       const uid = istioUid(before);
       if (!before.hostNetwork) for (const ip of before.addresses) drop(this.#at, ip, uid);
       for (const { service } of before.services) drop(this.#members, service, uid);
+      drop(this.#on, before.node, uid);
       this.#workloads.delete(name);
       if (workload === undefined) this.#put(uid, undefined);
     }
@@ -112,6 +120,7 @@ export class IstioView implements IstioSource {
     // On the host's network an address is many workloads'.
     if (!workload.hostNetwork) for (const ip of workload.addresses) add(this.#at, ip, uid);
     for (const { service } of workload.services) add(this.#members, service, uid);
+    add(this.#on, workload.node, uid);
   }
   #setService(name: string, service: Service | undefined): void {
     const key = name as ServiceName;

@@ -13,6 +13,8 @@ export interface IstioType {
   readonly resources: TypeSnapshot;
   /** Names of the resources that answer one that was asked for; empty when there is none. */
   resolve(name: string): readonly string[];
+  /** Names of what a node's ztunnel is told without asking, whatever else it wants. */
+  ofNode(node: NodeName): Iterable<string>;
   /** A resource under the name that was asked for. */
   named(asked: string): Versioned | undefined;
 }
@@ -116,7 +118,7 @@ export class IstioStream {
 
   #next(typeUrl: string, subscription: Subscription): Response | undefined {
     const type = this.#parts.source.type(typeUrl);
-    const wanted = wantedOf(type, subscription);
+    const wanted = wantedOf(type, subscription, this.#parts.node);
     const resources: Versioned[] = [];
     const removed: string[] = [];
     let bytes = 0;
@@ -168,14 +170,18 @@ function begin(message: DeltaDiscoveryRequest): Subscription {
   };
 }
 
-function wantedOf(type: IstioType | undefined, { isWildcard, names }: Subscription): ReadonlyMap<string, Versioned> {
+function wantedOf(
+  type: IstioType | undefined,
+  { isWildcard, names }: Subscription,
+  node: NodeName,
+): ReadonlyMap<string, Versioned> {
   const wanted = new Map<string, Versioned>();
   if (type === undefined) return wanted;
   const add = (name: string): void => {
     const resource = type.resources.get(name);
     if (resource !== undefined) wanted.set(name, resource);
   };
-  if (isWildcard) for (const name of type.resources.names()) add(name);
+  for (const name of isWildcard ? type.resources.names() : type.ofNode(node)) add(name);
   for (const name of names) {
     const own = type.named(name);
     if (own !== undefined) wanted.set(name, own);
