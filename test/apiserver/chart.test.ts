@@ -46,6 +46,8 @@ test("[OPS-1] a wrong value is named, and what would be right", async () => {
     ["controller.replicas=6", /controller\.autoscaling\.maxReplicas: 5 is below controller\.replicas \(6\); raise it/],
     ["controller.resources.limits.memory=null", /\/controller\/resources\/limits': missing property 'memory'/],
     ["controller.logLevel=loud", /\/controller\/logLevel': value must be one of/],
+    ["controller.ztunnelAccounts={ztunnel}", /\/controller\/ztunnelAccounts\/0': 'ztunnel' does not match pattern/],
+    ["controller.env.FAIRLEAD_ISTIO_ACCOUNTS=a/b", /controller\.env\.FAIRLEAD_ISTIO_ACCOUNTS: the chart sets this/],
     ["image.prefix=Host/", /\/image\/prefix': 'Host\/' does not match pattern/],
     ["image.pullPolicy=Sometimes", /\/image\/pullPolicy': value must be one of/],
     ["namespace=kube-system", /namespace: kube-system is the cluster's own; give Fairlead one of its own/],
@@ -92,6 +94,31 @@ interface Pod {
   readonly securityContext: { readonly seccompProfile: unknown };
   readonly containers: readonly { readonly env: readonly { readonly name: string; readonly value: string }[] }[];
 }
+
+test("[OPS-1] [DIS-11] ztunnels are let in where a value names them: the setting, and rights once in each of their namespaces", async () => {
+  const added = async (...words: string[]) => {
+    const objects = await render(...words);
+    const roles = objects.filter((o) => o.metadata.name === "fairlead-controller-ztunnels");
+    const controller = named(objects, "Deployment", "fairlead-controller").spec as { template: { spec: Pod } };
+    const env = controller.template.spec.containers[0]?.env.find((e) => e.name === "FAIRLEAD_ISTIO_ACCOUNTS");
+    return { where: roles.map((o) => `${o.kind} ${o.metadata.namespace}`), accounts: env?.value, roles };
+  };
+  const none = await added();
+  assert.deepEqual([none.where, none.accounts], [[], undefined]);
+  const accounts = ["istio-system/ztunnel", "istio-system/other", "edge/ztunnel"];
+  const some = await added("--set", `namespace=mesh,controller.ztunnelAccounts={${accounts.join(",")}}`);
+  assert.equal(some.accounts, accounts.join(","));
+  assert.deepEqual(some.where.sort(), [
+    "Role edge",
+    "Role istio-system",
+    "RoleBinding edge",
+    "RoleBinding istio-system",
+  ]);
+  for (const binding of some.roles.filter((o) => o.kind === "RoleBinding"))
+    assert.deepEqual((binding as unknown as { subjects: unknown }).subjects, [
+      { kind: "ServiceAccount", name: "fairlead-controller", namespace: "mesh" },
+    ]);
+});
 
 test("[OPS-1] the namespace is the chart's, unless it is the release's own; definitions stay if they are to be kept", async () => {
   const kinds = async (...words: string[]): Promise<string[]> => (await render(...words)).map((o) => o.kind);
