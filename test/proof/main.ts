@@ -15,6 +15,7 @@ import { restarts } from "./restarts.ts";
 import { soak } from "./soak.ts";
 import { traffic } from "./traffic.ts";
 import { versions } from "./versions.ts";
+import { ztunnel } from "./ztunnel.ts";
 
 const all: readonly Proof[] = [
   traffic,
@@ -30,6 +31,7 @@ const all: readonly Proof[] = [
   versions,
   churnProof,
   controlPlane,
+  ztunnel,
 ];
 
 const { values, positionals } = parseArgs({
@@ -68,7 +70,13 @@ const [scale = 1, minutes, rate] = [numberOf("scale"), numberOf("minutes"), numb
 const results: Record<string, unknown> = {};
 let passed = 0;
 let failed = 0;
-for (const proof of all.filter((p) => positionals.length === 0 || positionals.includes(p.name))) {
+const wanted = (proof: Proof): boolean => {
+  if (positionals.length > 0) return positionals.includes(proof.name);
+  const lack = proof.lacks?.();
+  if (lack !== undefined) console.error(`${proof.name}: not run: ${lack}`);
+  return lack === undefined;
+};
+for (const proof of all.filter(wanted)) {
   const began = performance.now();
   const say = (line: string): void => console.error(`${proof.name}: ${line}`);
   try {

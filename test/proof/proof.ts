@@ -17,6 +17,8 @@ export interface ProofContext {
 export interface Proof {
   readonly name: string;
   readonly about: string;
+  /** What is missing here to run it; then it runs only where it is asked for by name, and says so. */
+  readonly lacks?: () => string | undefined;
   run(context: ProofContext): Promise<Record<string, unknown>>;
 }
 
