@@ -29,6 +29,7 @@ class Source implements IstioSource {
       const own = name.startsWith("n/") ? `w${name.slice(2)}` : name;
       return this.resources.get(own) === undefined ? [] : [own];
     },
+    ofNode: () => [],
     named: () => undefined,
   };
   type(url: string): IstioType | undefined {
