@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { closeReasons } from "../agent/flow.ts";
 import { metricNames } from "../agent/report/metric-names.ts";
 import { parseManifests } from "../controller/sources/parse.ts";
+import { chartCopies } from "../scripts/gen-chart.ts";
 import { crdFiles } from "../scripts/gen-crds.ts";
 import { duration, reference } from "../scripts/gen-reference.ts";
 
@@ -16,6 +17,14 @@ test("docs/reference.md is what the code says (npm run gen)", () => {
 
 test("definitions are what scripts/crds says (npm run gen)", () => {
   for (const [name, text] of crdFiles()) assert.equal(readFileSync(`manifests/crds/${name}`, "utf8"), text);
+});
+
+test("[OPS-1] the chart's definitions and rights are those of manifests/crds and manifests/kubernetes (npm run gen)", () => {
+  for (const [path, text] of chartCopies()) {
+    const file = `manifests/chart/${path}`;
+    assert.ok(lstatSync(file).isFile(), `${file} is a file of its own`);
+    assert.equal(readFileSync(file, "utf8"), text);
+  }
 });
 
 test("durations stand in the reference as people write them", () => {
