@@ -1,6 +1,6 @@
 // The documents are as current as the code: reference generated, every command of the README there, every knob and reason named.
 import assert from "node:assert/strict";
-import { existsSync, globSync, readFileSync } from "node:fs";
+import { existsSync, globSync, lstatSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { closeReasons } from "../agent/flow.ts";
 import { metricNames } from "../agent/report/metric-names.ts";
