@@ -62,8 +62,11 @@ async function route(parts: ApiParts, request: IncomingMessage, response: Server
     return value;
   };
   switch (`${request.method} ${url.pathname}`) {
-    case "GET /v1/status":
-      return send(response, 200, lab.status());
+    case "GET /v1/status": {
+      const status = lab.status();
+      await lab.settled();
+      return send(response, 200, status);
+    }
     case "GET /v1/progress":
       return follow(parts, response);
     case "GET /v1/exec": {

@@ -1,6 +1,7 @@
 // A whole lab: builds it from manifests, keeps it equal to them while they change, and answers for it. The only constructor of its parts.
 import { randomUUID } from "node:crypto";
 import { existsSync, truncateSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { MAX_NODES, nodeNumber } from "./addresses.ts";
 import { makeCgroup } from "./cgroup.ts";
 import { finish } from "./command.ts";
@@ -73,7 +74,7 @@ export class Lab {
       this.#say(`agents: starting ${count}`);
       await Promise.all([...this.nodes.values()].map((node) => node.agent?.start()));
     }
-    await this.#refreshServices();
+    await this.#serviceTurn();
     await this.reconcile();
     await this.#podsReady();
     await this.#meshReady();
@@ -158,7 +159,7 @@ export class Lab {
     await Promise.all([...wanted].map(([key, spec]) => this.#updatePod(key, spec)));
     await Promise.all(ending);
     const fresh = [...wanted].filter(([key]) => !this.pods.has(key)).map(([key, spec]) => this.#newPod(key, spec));
-    await this.#refreshServices(true);
+    await this.#serviceTurn(true);
     for (const pod of fresh) void pod?.start().then(() => this.#changed());
   }
 
@@ -226,8 +227,23 @@ export class Lab {
   #changed(): void {
     this.#servicesDue ??= setTimeout(() => {
       this.#servicesDue = undefined;
-      void this.#refreshServices().catch((e: Error) => this.#say(`services: ${e.message}`));
+      void this.#serviceTurn().catch((e: Error) => this.#say(`services: ${e.message}`));
     }, 20);
+  }
+
+  /** One after the other: rules of an earlier state must not be written over those of a later one. */
+  #serviceTurn(isNew = false): Promise<void> {
+    const turn = this.#serviceTurns.then(() => this.#refreshServices(isNew));
+    this.#serviceTurns = turn.catch(() => undefined);
+    return turn;
+  }
+  #serviceTurns: Promise<void> = Promise.resolve();
+
+  /** Resolves when names and rules are those of the pods' present states, or after a second of change: who sees a pod ready may rely on both. */
+  async settled(): Promise<void> {
+    const untilMs = performance.now() + 1_000;
+    while (this.#servicesDue !== undefined && performance.now() < untilMs) await sleep(10);
+    await Promise.race([this.#serviceTurns, sleep(1_000)]);
   }
 
   async #refreshServices(isNew = false): Promise<void> {
