@@ -50,56 +50,59 @@ export function mergedStatus(at: Address, judged: () => Judged | undefined): Des
     };
   });
 }
-function conditionsOf(
+/** What is known of an object that is there to stay; else nothing is written. */
+function judgedStatus<T>(
   at: Address,
-  ask: () => Judged | undefined,
-  make: (conditions: ReturnType<typeof timed>, newest: number, present: Present) => Change,
+  ask: () => T | undefined,
+  make: (present: Present, judged: T, nowMs: number) => Change | undefined,
 ): Desired {
   return {
     at,
     change(present, nowMs) {
       const judged = ask();
-      if (present === undefined || judged === undefined || present.metadata.deletionTimestamp !== undefined)
-        return undefined;
-      const before = list(record(present.status).conditions);
-      const wanted = policyConditions(judged, generationOf(present));
-      const conditions = steady(timed(wanted, before, nowMs), before, judged.isSettling);
-      const isThere = conditions.every((condition) =>
-        before.some((c) => record(c).type === condition.type && isDeepStrictEqual(c, condition)),
-      );
-      if (isThere) return undefined;
-      return { ...make(conditions, generationOf(present), present), event: eventOf(before, conditions) };
+      const isLeaving = present?.metadata.deletionTimestamp !== undefined;
+      return present === undefined || judged === undefined || isLeaving ? undefined : make(present, judged, nowMs);
     },
   };
 }
 
+function conditionsOf(
+  at: Address,
+  ask: () => Judged | undefined,
+  make: (conditions: ReturnType<typeof timed>, newest: number, present: Present) => Change,
+): Desired {
+  return judgedStatus(at, ask, (present, judged, nowMs) => {
+    const before = list(record(present.status).conditions);
+    const wanted = policyConditions(judged, generationOf(present));
+    const conditions = steady(timed(wanted, before, nowMs), before, judged.isSettling);
+    const isThere = conditions.every((condition) =>
+      before.some((c) => record(c).type === condition.type && isDeepStrictEqual(c, condition)),
+    );
+    if (isThere) return undefined;
+    return { ...make(conditions, generationOf(present), present), event: eventOf(before, conditions) };
+  });
+}
+
 /** Our entries of `status.parents`; those of other controllers stay as they are, ours of parents that are gone go. */
 export function routeStatus(at: Address, controllerName: string, ask: () => JudgedRoute | undefined): Desired {
-  return {
-    at,
-    change(present, nowMs) {
-      const judged = ask();
-      if (present === undefined || judged === undefined || present.metadata.deletionTimestamp !== undefined)
-        return undefined;
-      const before = list(record(present.status).parents);
-      const isOurs = (parent: unknown): boolean => record(parent).controllerName === controllerName;
-      const conditionsBefore = (ref: Fields): readonly unknown[] =>
-        list(record(before.find((p) => isOurs(p) && isDeepStrictEqual(record(p).parentRef, ref))).conditions);
-      const ours = wantedParents(present, controllerName, judged).map((parent) => {
-        const known = conditionsBefore(parent.parentRef);
-        return { ...parent, conditions: steady(timed(parent.conditions, known, nowMs), known, judged.isSettling) };
-      });
-      const parents = [...before.filter((p) => !isOurs(p)), ...ours];
-      const sorted = (all: readonly unknown[]): readonly string[] =>
-        all.map((p) => JSON.stringify(canonical(p))).sort();
-      if (isDeepStrictEqual(sorted(before), sorted(parents))) return undefined;
-      const event = eventOf(
-        before.filter(isOurs).flatMap((p) => list(record(p).conditions)),
-        ours.flatMap((p) => p.conditions),
-      );
-      return { kind: "merge", isStatus: true, fields: { status: { parents } }, event };
-    },
-  };
+  return judgedStatus(at, ask, (present, judged, nowMs) => {
+    const before = list(record(present.status).parents);
+    const isOurs = (parent: unknown): boolean => record(parent).controllerName === controllerName;
+    const conditionsBefore = (ref: Fields): readonly unknown[] =>
+      list(record(before.find((p) => isOurs(p) && isDeepStrictEqual(record(p).parentRef, ref))).conditions);
+    const ours = wantedParents(present, controllerName, judged).map((parent) => {
+      const known = conditionsBefore(parent.parentRef);
+      return { ...parent, conditions: steady(timed(parent.conditions, known, nowMs), known, judged.isSettling) };
+    });
+    const parents = [...before.filter((p) => !isOurs(p)), ...ours];
+    const sorted = (all: readonly unknown[]): readonly string[] => all.map((p) => JSON.stringify(canonical(p))).sort();
+    if (isDeepStrictEqual(sorted(before), sorted(parents))) return undefined;
+    const event = eventOf(
+      before.filter(isOurs).flatMap((p) => list(record(p).conditions)),
+      ours.flatMap((p) => p.conditions),
+    );
+    return { kind: "merge", isStatus: true, fields: { status: { parents } }, event };
+  });
 }
 
 /** References to Services as the object itself has them, without what is a default. */

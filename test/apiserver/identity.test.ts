@@ -10,6 +10,7 @@ import { loadSigner, makeIntermediate, makeRoot } from "../../controller/issue/p
 import { openApiServer, skipApi } from "../cluster/kit.ts";
 import type { KubeApi, KubeObject } from "../cluster/kubernetes/api.ts";
 import { parseObjects } from "../cluster/kubernetes/objects.ts";
+import { podToken } from "../kit/api-server.ts";
 import { call, startController, type TestController } from "../kit/controller.ts";
 import { callerWithToken, makeCsr, recordsOf, rootsOf, type TestCaller } from "../kit/node-agent.ts";
 import { ownCa } from "../kit/shared-ca.ts";
@@ -62,21 +63,8 @@ const phase = (namespace: string, name: string, value: string): Promise<string> 
 const gone = (namespace: string, name: string): Promise<string> =>
   api.call("DELETE", `/api/v1/namespaces/${namespace}/pods/${name}?gracePeriodSeconds=0`);
 
-/** A token as the kubelet projects it into a pod. */
-async function tokenOf(
-  namespace: string,
-  name: string,
-  pod: string | undefined,
-  audience = "fairlead-ca",
-): Promise<string> {
-  const boundObjectRef = pod === undefined ? undefined : { apiVersion: "v1", kind: "Pod", name: pod };
-  const asked = await api.call("POST", `/api/v1/namespaces/${namespace}/serviceaccounts/${name}/token`, {
-    apiVersion: "authentication.k8s.io/v1",
-    kind: "TokenRequest",
-    spec: { expirationSeconds: 600, audiences: [audience], boundObjectRef },
-  });
-  return (JSON.parse(asked) as { status: { token: string } }).status.token;
-}
+const tokenOf = (namespace: string, name: string, pod: string | undefined, audience = "fairlead-ca"): Promise<string> =>
+  podToken(api, `${namespace}/${name}`, pod, audience);
 /** The token with other claims, signed by the API server's own key. */
 function resigned(token: string, change: (claims: Record<string, unknown>) => void): string {
   const [head = "", body = ""] = token.split(".");

@@ -9,7 +9,7 @@ import type { KubeApi, KubeObject } from "../cluster/kubernetes/api.ts";
 import { parseObjects } from "../cluster/kubernetes/objects.ts";
 import { cacheFolder } from "../cluster/paths.ts";
 import { helmProgram } from "../cluster/up.ts";
-import { controllerAccess, meshedNamespace } from "../kit/api-server.ts";
+import { controllerAccess, meshedNamespace, podToken } from "../kit/api-server.ts";
 import { startController } from "../kit/controller.ts";
 import { istioChain } from "../kit/istio-client.ts";
 import { callerWithToken, makeCsr, rootsOf } from "../kit/node-agent.ts";
@@ -30,17 +30,8 @@ async function runs(api: KubeApi, path: string, nodeName: string, serviceAccount
   await api.call("PATCH", place, { status: { phase: "Running" } }, "application/merge-patch+json");
 }
 
-/** A token as the kubelet projects it into a pod; without one it is bound to none. */
-async function tokenOf(api: KubeApi, account: string, pod?: string, audience = "istio-ca"): Promise<string> {
-  const [namespace, name] = account.split("/");
-  const boundObjectRef = pod === undefined ? undefined : { apiVersion: "v1", kind: "Pod", name: pod };
-  const asked = await api.call("POST", `/api/v1/namespaces/${namespace}/serviceaccounts/${name}/token`, {
-    apiVersion: "authentication.k8s.io/v1",
-    kind: "TokenRequest",
-    spec: { expirationSeconds: 600, audiences: [audience], boundObjectRef },
-  });
-  return (JSON.parse(asked) as { status: { token: string } }).status.token;
-}
+const tokenOf = (api: KubeApi, account: string, pod?: string, audience = "istio-ca"): Promise<string> =>
+  podToken(api, account, pod, audience);
 
 /** What the chart adds where ztunnels are let in. */
 async function chartRights(): Promise<readonly KubeObject[]> {

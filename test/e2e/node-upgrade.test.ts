@@ -5,6 +5,7 @@ import { after, before, test } from "node:test";
 import {
   idlePod,
   MeshCluster,
+  patientAgent,
   peerAuthenticationKind,
   service,
   strictShop,
@@ -16,20 +17,12 @@ import {
 const rate = process.env.FAIRLEAD_TEST_RATE ?? "50";
 const rounds = Number(process.env.FAIRLEAD_TEST_ROUNDS ?? 2);
 const idleCount = 50;
-/** A machine that is slow for everybody must not be taken for agents that lose connections. */
-const patient = {
-  FAIRLEAD_QUESTION_TIMEOUT_MS: "30000",
-  FAIRLEAD_HANDSHAKE_TIMEOUT_MS: "30000",
-  FAIRLEAD_CONNECT_TIMEOUT_MS: "30000",
-  FAIRLEAD_HEARTBEAT_DEAD_MS: "60000",
-  FAIRLEAD_TAKEOVER_MS: "60000",
-};
 const shop = new MeshCluster();
 
 before(
   async () => {
     const web = [trafficServer("web", "n2"), service("web", 7000, 7000)];
-    await shop.start([peerAuthenticationKind, ...web, idlePod("far", "n1"), idlePod("near", "n2")], patient);
+    await shop.start([peerAuthenticationKind, ...web, idlePod("far", "n1"), idlePod("near", "n2")], patientAgent);
     for (const name of ["web", "far", "near"]) await shop.ready(name);
   },
   { timeout },
@@ -126,7 +119,7 @@ test("[OPS-2] [DP-19] agents of both nodes replaced under load and STRICT: nothi
   await underLoad(async () => {
     for (let round = 0; round < rounds; round++)
       for (const n of [1, 2]) {
-        const next = await shop.mesh.agent(n, `next-${round}`, patient);
+        const next = await shop.mesh.agent(n, `next-${round}`, patientAgent);
         await next.start();
         await next.ready(await shop.agent(n).ask("/v1/status"));
         shop.agents[n - 1] = next;

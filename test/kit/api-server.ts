@@ -11,6 +11,23 @@ export interface ControllerAccess extends Disposable {
   readonly env: Readonly<Record<string, string>>;
 }
 
+/** A token of a service account, "<namespace>/<name>". `spec`: of a TokenRequest. */
+export async function accountToken(api: KubeApi, account: string, spec: object): Promise<string> {
+  const [namespace, name] = account.split("/");
+  const asked = await api.call("POST", `/api/v1/namespaces/${namespace}/serviceaccounts/${name}/token`, {
+    apiVersion: "authentication.k8s.io/v1",
+    kind: "TokenRequest",
+    spec,
+  });
+  return (JSON.parse(asked) as { status: { token: string } }).status.token;
+}
+
+/** A token as the kubelet projects it into a pod; without a pod it is bound to none. */
+export function podToken(api: KubeApi, account: string, pod: string | undefined, audience: string): Promise<string> {
+  const boundObjectRef = pod === undefined ? undefined : { apiVersion: "v1", kind: "Pod", name: pod };
+  return accountToken(api, account, { expirationSeconds: 600, audiences: [audience], boundObjectRef });
+}
+
 /** Applies the manifest of rights, and makes a kubeconfig of a token of its service account. */
 export async function controllerAccess({
   api,
@@ -18,13 +35,7 @@ export async function controllerAccess({
 }: Pick<TestCluster, "api" | "cluster">): Promise<ControllerAccess> {
   for (const object of parseObjects(readFileSync("manifests/kubernetes/controller-rbac.yaml", "utf8")))
     await api.apply(object);
-  const account = "/api/v1/namespaces/fairlead-system/serviceaccounts/fairlead-controller/token";
-  const asked = await api.call("POST", account, {
-    apiVersion: "authentication.k8s.io/v1",
-    kind: "TokenRequest",
-    spec: { expirationSeconds: 36_000 },
-  });
-  const { token } = (JSON.parse(asked) as { status: { token: string } }).status;
+  const token = await accountToken(api, "fairlead-system/fairlead-controller", { expirationSeconds: 36_000 });
   const root = readFileSync(join(cluster.pki, "ca.crt")).toString("base64");
   const dir = mkdtempSync(join(tmpdir(), "fairlead-access-"));
   const kubeconfig = join(dir, "kubeconfig");

@@ -37,7 +37,6 @@ const patient = {
   FAIRLEAD_HANDSHAKE_TIMEOUT_MS: "20000",
   FAIRLEAD_CONNECT_TIMEOUT_MS: "20000",
   FAIRLEAD_SVID_WAIT_MS: "15000",
-  // A starved agent says its hello late, and a server that has gone plain by then resets it (DP-8).
 };
 const other = (n: number): number => 3 - n;
 

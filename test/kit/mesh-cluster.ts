@@ -17,6 +17,14 @@ import { waitFor } from "./wait.ts";
 
 export const clusterTimeoutMs = 600_000;
 const PATIENCE_MS = 180_000;
+/** Settings of agents on a machine that is slow for everybody, which must not be taken for agents that lose connections. */
+export const patientAgent = {
+  FAIRLEAD_QUESTION_TIMEOUT_MS: "30000",
+  FAIRLEAD_HANDSHAKE_TIMEOUT_MS: "30000",
+  FAIRLEAD_CONNECT_TIMEOUT_MS: "30000",
+  FAIRLEAD_HEARTBEAT_DEAD_MS: "60000",
+  FAIRLEAD_TAKEOVER_MS: "60000",
+} as const;
 export const clusterCache = cacheFolder(process.env);
 export const twoNodes = { nodes: 2, apiOnly: false, apiServerFlags: [] } as const;
 

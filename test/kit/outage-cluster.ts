@@ -16,22 +16,13 @@ import {
 } from "./api-server.ts";
 import { type ClusterMesh, type HandAgent, startClusterMesh } from "./cluster-mesh.ts";
 import { call, type TestController } from "./controller.ts";
-import { idlePod, service, strictShop, trafficServer } from "./mesh-cluster.ts";
+import { idlePod, patientAgent, service, strictShop, trafficServer } from "./mesh-cluster.ts";
 import { FileClient } from "./pod-files.ts";
 import { waitFor } from "./wait.ts";
 
 const PATIENCE_MS = 240_000;
-/** A machine that is slow for everybody must not be taken for agents that lose connections. */
-const patient = {
-  FAIRLEAD_QUESTION_TIMEOUT_MS: "30000",
-  FAIRLEAD_HANDSHAKE_TIMEOUT_MS: "30000",
-  FAIRLEAD_CONNECT_TIMEOUT_MS: "30000",
-  FAIRLEAD_HEARTBEAT_DEAD_MS: "60000",
-  FAIRLEAD_TAKEOVER_MS: "60000",
-  FAIRLEAD_PERMISSIVE_WAIT_MS: "10000",
-  // What is held open through an agent that was replaced must not end with its drain.
-  FAIRLEAD_DRAIN_MS: "7200000",
-};
+// What is held open through an agent that was replaced must not end with its drain.
+const patient = { ...patientAgent, FAIRLEAD_DRAIN_MS: "7200000" };
 const held = 50;
 
 interface Pod {
