@@ -78,7 +78,8 @@ export type Question =
       readonly destination: Endpoint;
       readonly source: { readonly ip: string };
       readonly identity: SpiffeId | null;
-      readonly tunnel: "fairlead/1" | "hbone" | "plain";
+      /** "local": the kernel names the pod of this node whose very socket this is. */
+      readonly tunnel: "fairlead/1" | "hbone" | "plain" | "local";
     }
   | {
       readonly id: number;

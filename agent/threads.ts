@@ -39,7 +39,7 @@ export interface HandedSocket {
   readonly id: number;
   readonly direction: "outbound" | "inbound";
   /** How it came; through a tunnel, the descriptor is one end of a socket pair. */
-  readonly tunnel: "plain" | "fairlead/1" | "hbone";
+  readonly tunnel: "plain" | "local" | "fairlead/1" | "hbone";
   readonly pod: string;
   /** Where the client wanted to go. */
   readonly original: { readonly ip: string; readonly port: number };

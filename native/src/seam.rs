@@ -60,6 +60,12 @@ pub trait PodSockets: Send + Sync {
     fn app_socket_for_data(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
         self.app_socket(to, client)
     }
+    /// Whether the connection that arrives from `source` at `destination`, another pod of this node, is this pod's own: an app here holds
+    /// the very socket (sock_diag), also where the node's NAT gave it another source port on the way (rule DP-7). False for
+    /// sockets that the agent opened here. Costs about six system calls.
+    fn owns(&self, _source: SocketAddr, _destination: SocketAddr) -> io::Result<bool> {
+        Ok(false)
+    }
     /// Whether the app itself listens on this port. Asked only about ports on which the agent serves too (HBONE).
     fn app_listens(&self, _port: u16) -> bool {
         false

@@ -75,7 +75,7 @@ function quantiles(all: readonly number[]) {
 
 async function oneRound(world: World, fleet: Fleet, controller: TestController) {
   const before = { ...usageOf(pidOf(controller)), ...(await fleet.count()), load: loadavg()[0] };
-  const churned: Churned = await churn(world, fleet, changes, seconds);
+  const churned: Churned = await churn(world, fleet, { perSecond: changes, seconds }, say);
   const after = { ...usageOf(pidOf(controller)), ...(await fleet.count()) };
   return {
     load: round1(before.load ?? 0),

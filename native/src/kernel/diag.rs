@@ -7,12 +7,13 @@ use std::os::fd::BorrowedFd;
 
 use super::addr;
 use super::config::Tuple;
-use super::netlink::{DUMP, Netlink, find_attribute};
+use super::netlink::{ACK, DUMP, Netlink, find_attribute};
 use super::netns;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 const INET_DIAG_SKV6ONLY: u16 = 11;
+const INET_DIAG_MARK: u16 = 15;
 const MESSAGE: usize = 72;
 /// TCP state numbers (net/tcp_states.h).
 pub const LISTEN: u8 = 10;
@@ -74,6 +75,40 @@ pub fn list(namespace: BorrowedFd<'_>, states: u32) -> io::Result<Vec<Socket>> {
         }
         Ok(found)
     })
+}
+
+/// The SO_MARK of the connected socket of a namespace with these ends. None: there is no such socket.
+pub fn mark_of(namespace: BorrowedFd<'_>, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
+    let family = if local.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
+    let mut found = None;
+    let asked = netns::within(namespace, || {
+        Netlink::open(libc::NETLINK_SOCK_DIAG)?.request(SOCK_DIAG_BY_FAMILY, ACK, &request(family as u8, u32::MAX, &ends(local, remote)), |body| {
+            // Where no connection fits, the kernel answers with a listener that would take one.
+            if parse(body).is_some_and(|s| (s.local, s.remote) == (local, remote) && s.state != LISTEN) {
+                let mark = find_attribute(&body[MESSAGE..], INET_DIAG_MARK).and_then(|m| Some(u32::from_ne_bytes(m.try_into().ok()?)));
+                found = Some(mark.unwrap_or(0));
+            }
+        })
+    });
+    match asked {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        other => other.map(|()| found),
+    }
+}
+
+/// An inet_diag_sockid that names a socket by its ends alone (INET_DIAG_NOCOOKIE).
+fn ends(local: SocketAddr, remote: SocketAddr) -> [u8; 48] {
+    let mut id = [0; 48];
+    for (at, end) in [(0, local), (1, remote)] {
+        id[2 * at..2 * at + 2].copy_from_slice(&end.port().to_be_bytes());
+        let place = 4 + 16 * at;
+        match end.ip() {
+            IpAddr::V4(ip) => id[place..place + 4].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => id[place..place + 16].copy_from_slice(&ip.octets()),
+        }
+    }
+    id[40..].fill(0xff);
+    id
 }
 
 /// How many connections of a namespace have bytes under way, in either direction.

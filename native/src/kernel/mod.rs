@@ -4,6 +4,7 @@
 mod addr;
 mod choice;
 mod config;
+mod conntrack;
 mod diag;
 mod enrol;
 mod events;

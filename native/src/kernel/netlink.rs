@@ -1,4 +1,4 @@
-//! Netlink requests as bytes: just enough of rtnetlink for policy routes and of sock_diag to list and end sockets.
+//! Netlink requests as bytes: just enough of rtnetlink for policy routes, of sock_diag to list, find and end sockets, and of ctnetlink.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,6 +16,9 @@ pub const DUMP: u16 = 0x300;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const HEADER: usize = 16;
+/// An attribute that holds attributes says so in its kind (NLA_F_NESTED, NLA_TYPE_MASK in linux/netlink.h).
+pub const NESTED: u16 = 0x8000;
+const KIND: u16 = 0x3fff;
 
 /// A netlink socket of the namespace in which it was opened.
 pub struct Netlink {
@@ -89,7 +92,7 @@ pub fn find_attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
         if length < 4 || length > bytes.len() {
             return None;
         }
-        if kind == wanted {
+        if kind & KIND == wanted {
             return Some(&bytes[4..length]);
         }
         bytes = &bytes[length.next_multiple_of(4).min(bytes.len())..];
@@ -108,6 +111,8 @@ mod tests {
         attribute(&mut bytes, 9, &[4]);
         assert_eq!(find_attribute(&bytes, 9), Some(&[4u8][..]));
         assert_eq!(find_attribute(&bytes, 8), None);
+        attribute(&mut bytes, NESTED | 8, &[5]);
+        assert_eq!(find_attribute(&bytes, 8), Some(&[5u8][..]), "the kind of a nest is its number");
         assert_eq!(find_attribute(&[0, 0, 1, 0, 9], 1), None);
         assert_eq!(find_attribute(&[255, 255, 1, 0, 9], 1), None);
     }

@@ -12,7 +12,7 @@ use super::layout::{ListenerKey, socket_role, traffic};
 use super::maps::Maps;
 use super::nft::OWN_MARK;
 use super::stock::Stock;
-use super::{enrol, netns, routes};
+use super::{conntrack, diag, enrol, netns, routes};
 use crate::fault::Fault;
 use crate::seam::{Direction, Listener, Original, PodSockets};
 use crate::sys;
@@ -286,6 +286,18 @@ impl PodSockets for Pod {
 
     fn app_socket_for_data(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {
         self.app_socket_as(to, client, false)
+    }
+
+    fn owns(&self, source: SocketAddr, destination: SocketAddr) -> io::Result<bool> {
+        let held = |from: SocketAddr, to| -> io::Result<bool> {
+            let mark = if self.ips.contains(&from.ip()) { diag::mark_of(self.namespace.as_fd(), from, to)? } else { None };
+            Ok(mark.is_some_and(|mark| mark != OWN_MARK && mark != routes::MARK))
+        };
+        if held(source, destination)? {
+            return Ok(true);
+        }
+        let before = conntrack::original(source, destination)?;
+        before.map_or(Ok(false), |(from, to)| held(from, to))
     }
 
     /// An error of the map counts as a yes: then the connection is the app's, as it would be without us.

@@ -193,7 +193,11 @@ impl Worker {
         };
         let facts = Facts {
             inbound: conn.inbound,
-            tunnel: if conn.tunnel.is_some() { "fairlead/1" } else { "plain" },
+            tunnel: match (conn.tunnel, conn.lane) {
+                (Some(_), _) => "fairlead/1",
+                (None, Lane::Local) if conn.inbound => "local",
+                _ => "plain",
+            },
             pod: &conn.pod.name,
             id: conn.id,
             original: conn.destination,

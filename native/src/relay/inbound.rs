@@ -68,7 +68,14 @@ impl Worker {
     }
 
     fn wait_for_bytes(&mut self, key: Key) {
-        let Some(conn) = self.conns.get_mut(key).filter(|c| !c.rule_known) else { return };
+        if self.conns.get(key).is_none_or(|c| c.rule_known) {
+            return;
+        }
+        let local = self.local_source(key);
+        if local.is_some() {
+            return self.go_plain_from(key, true, local);
+        }
+        let Some(conn) = self.conns.get_mut(key) else { return };
         conn.rule_known = true;
         let (pod, name) = (conn.pod.number, conn.pod.name.clone());
         let (source, port) = (conn.source.ip(), conn.destination.port());
@@ -104,12 +111,42 @@ impl Worker {
 
     /// An ordinary connection. `unseen`: its first bytes are still to come and must be no hello of ours.
     fn go_plain(&mut self, key: Key, unseen: bool) {
+        let local = self.local_source(key);
+        self.go_plain_from(key, unseen, local);
+    }
+
+    /// `local`: the identity of the pod of this node that is proven to be the client.
+    fn go_plain_from(&mut self, key: Key, unseen: bool, local: Option<Arc<str>>) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.check_hello = unseen;
         conn.state = State::Asking;
         conn.step += 1;
-        conn.lane = Lane::Plain;
-        self.ask_verdict(key, None, "plain");
+        conn.lane = if local.is_some() { Lane::Local } else { Lane::Plain };
+        let tunnel = if local.is_some() { "local" } else { "plain" };
+        conn.identity = local.clone();
+        self.ask_verdict(key, local, tunnel);
+    }
+
+    /// Who a plain client is, if it is an enrolled pod of this node: the kernel knows whose socket it is. Such a client comes here if the
+    /// direct lane did not know it again, since the node's NAT had changed its port (rule DP-7).
+    fn local_source(&self, key: Key) -> Option<Arc<str>> {
+        let conn = self.conns.get(key)?;
+        let (source, destination) = (conn.source, conn.destination);
+        let pod = self.pods.values().find(|p| p.sockets.cookie() != conn.pod.sockets.cookie() && p.sockets.ips().contains(&source.ip()))?;
+        let identity = pod.identity()?;
+        match pod.sockets.owns(source, destination) {
+            Ok(true) => {
+                self.shared.counters.add("local_sources", 1);
+                Some(identity)
+            }
+            Ok(false) => None,
+            Err(error) => {
+                self.shared.counters.add("local_source_unread", 1);
+                let fields = json!({"pod": &*pod.name, "source": source.to_string(), "destination": destination.to_string(), "error": error.to_string()});
+                self.shared.log("warn", "whose socket a connection of this node is cannot be asked", fields);
+                None
+            }
+        }
     }
 
     pub fn ask_verdict(&mut self, key: Key, identity: Option<Arc<str>>, tunnel: &'static str) {

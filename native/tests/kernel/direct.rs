@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     ("[SEC-2] the bypass runs only where both pods and the verdict opt in, loses no byte and is recorded", bypass),
     ("[DP-7] a foreign connect hook that rewrites after ours gets no admission", foreign_rewrite),
     ("[SEC-2] open direct connections can be ended", destroy),
+    ("[DP-7] whose socket a connection is, is known also where the node's NAT changed its port; an agent's own is nobody's", owner),
 ];
 
 fn straight(lab: &Lab) {
@@ -267,4 +268,46 @@ fn foreign_rewrite(lab: &Lab) {
     assert_eq!(lab.counter(&kernel, "syn_destination_changed"), 1);
     let seen = lab.relay.of(Direction::Inbound);
     assert_eq!((seen.len(), seen[0].destination), (1, Some(elsewhere)), "the destination's agent has it");
+}
+
+fn owner(lab: &Lab) {
+    lab.route_pods();
+    let kernel = lab.start(&["a", "b"]);
+    for (to, port) in [(lab.addr4("b", 8080), 40_001), (lab.addr6("b", 8080), 40_002)] {
+        lab.serve("b", to);
+        let owns = |pod: &str, source: SocketAddr| {
+            let pod = kernel.pods().into_iter().find(|p| p.key() == pod).unwrap();
+            lab.live_in("r", move || pod.owns(source, to).unwrap())
+        };
+        lab.relay.clear();
+        // Not allowed as a direct one: what comes to the server's side is a socket of the agent, in the client's namespace.
+        let through_agent = lab.dial_and_hold("a", to);
+        let seen = lab.relay.of(Direction::Inbound);
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        assert!(!owns("test/a", seen[0].source), "a socket of the agent");
+        drop(through_agent);
+
+        lab.allow_direct(&kernel, "a", to, 0);
+        lab.relay.clear();
+        let direct = lab.dial_and_hold("a", to);
+        assert!(lab.relay.seen.lock().unwrap().is_empty(), "the positive control: admitted without the agent");
+        assert!(owns("test/a", direct.local_addr().unwrap()), "without NAT its ends are the socket's");
+        drop(direct);
+
+        lab.change_port(to, port);
+        let changed = lab.dial_and_hold("a", to);
+        let source = SocketAddr::new(to_a(lab, to), port);
+        let seen: Vec<SocketAddr> = lab.relay.of(Direction::Inbound).iter().map(|s| s.source).collect();
+        assert_eq!(seen, [source], "not admitted: its port is another one on the way");
+        assert_ne!(changed.local_addr().unwrap().port(), port);
+        assert!(owns("test/a", source), "the client's very socket");
+        assert!(!owns("test/b", source), "nobody else's");
+        assert!(!owns("test/a", SocketAddr::new(source.ip(), port + 1)), "another port");
+        drop(changed);
+    }
+}
+
+/// Address of `a` in the family of `to`.
+fn to_a(lab: &Lab, to: SocketAddr) -> std::net::IpAddr {
+    if to.is_ipv6() { lab.ip6("a") } else { lab.ip4("a") }
 }

@@ -175,6 +175,47 @@ impl Lab {
         })
     }
 
+    /// Runs something on a thread that lives in a namespace, as an agent's threads live in the node's.
+    pub fn live_in<T: Send + 'static>(&self, part: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = File::open(self.netns(part)).expect("the namespace is there");
+        let thread = std::thread::spawn(move || {
+            fairlead::sys::set_netns(namespace.as_fd()).expect("enter the namespace");
+            work()
+        });
+        thread.join().expect("the work there does not panic")
+    }
+
+    /// From now on what `a` and `b` send each other is routed by the namespace of the bridge, with connection tracking, as by a node.
+    pub fn route_pods(&self) {
+        let r = format!("{}-r", self.name);
+        sh(&format!(
+            "ip -n {r} addr add 10.77.0.1/24 dev br0; ip -n {r} addr add fd77::1/64 dev br0 nodad
+             ip netns exec {r} sh -c 'cd /proc/sys/net; echo 1 > ipv4/ip_forward; echo 1 > ipv6/conf/all/forwarding
+               for i in all br0; do echo 0 > ipv4/conf/$i/send_redirects; done'"
+        ));
+        for part in ["a", "b"] {
+            let (ns, n) = (format!("{}-{part}", self.name), number(part));
+            sh(&format!(
+                "ip -n {ns} addr del 10.77.0.{n}/24 dev eth0; ip -n {ns} addr add 10.77.0.{n}/32 dev eth0
+                 ip -n {ns} route add default via 10.77.0.1 dev eth0 onlink
+                 ip -n {ns} -6 route del default; ip -n {ns} addr del fd77::{n}/64 dev eth0; ip -n {ns} addr add fd77::{n}/128 dev eth0 nodad
+                 ip -n {ns} -6 route add default via fd77::1 dev eth0 onlink
+                 ip netns exec {ns} sh -c 'for i in all eth0; do echo 0 > /proc/sys/net/ipv4/conf/$i/accept_redirects; done'"
+            ));
+        }
+    }
+
+    /// The router's NAT gives connections from `a` to `to` this source port, as it does where theirs is taken.
+    pub fn change_port(&self, to: SocketAddr, port: u16) {
+        let (table, from) = if to.is_ipv6() { ("ip6", format!("[{}]", self.ip6("a"))) } else { ("ip", self.ip4("a").to_string()) };
+        let (server, client) = (to.ip(), from.trim_matches(['[', ']']).to_string());
+        let rules = format!(
+            "table {table} nat {{ chain post {{ type nat hook postrouting priority 100; {table} saddr {client} {table} daddr {server} tcp dport {} snat to {from}:{port}; }}; }}",
+            to.port()
+        );
+        sh(&format!("ip netns exec {}-r nft '{rules}'", self.name));
+    }
+
     /// A server that tells each client `peer=<address it sees> local=<its own>` and echoes what comes then.
     pub fn serve(&self, part: &str, at: SocketAddr) {
         let listener = self.inside(part, move || TcpListener::bind(at)).expect("bind the server");
@@ -188,6 +229,16 @@ impl Lab {
     /// Connects from a pod, reads the greeting and checks the echo.
     pub fn dial(&self, part: &str, to: SocketAddr) -> io::Result<Greeting> {
         self.inside(part, move || dial(to))
+    }
+
+    /// Connects from a pod, reads the greeting and keeps the connection.
+    pub fn dial_and_hold(&self, part: &str, to: SocketAddr) -> TcpStream {
+        self.inside(part, move || {
+            let mut stream = TcpStream::connect(to)?;
+            read_line(&mut stream)?;
+            Ok::<_, io::Error>(stream)
+        })
+        .expect("connect from the pod")
     }
 
     pub fn allow_direct(&self, kernel: &Kernel, from: &str, to: SocketAddr, generation: u64) {

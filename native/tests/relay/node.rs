@@ -37,6 +37,8 @@ pub struct LoopbackPod {
     pub last_client: Mutex<Option<IpAddr>>,
     /// What happens when the app is dialled: a bug of ours, on demand.
     pub trap: Mutex<Option<Trap>>,
+    /// What a node's kernel would say of its sockets.
+    pub owns: Mutex<Option<bool>>,
 }
 
 /// How the thread that dials comes to grief.
@@ -66,6 +68,7 @@ impl LoopbackPod {
             app: Mutex::new(None),
             last_client: Mutex::new(None),
             trap: Mutex::new(None),
+            owns: Mutex::new(Some(false)),
         })
     }
 
@@ -99,6 +102,9 @@ impl PodSockets for LoopbackPod {
         let fd = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
         sockopt::set_tcp_nodelay(&fd, true)?;
         Ok(fd)
+    }
+    fn owns(&self, _: SocketAddr, _: SocketAddr) -> io::Result<bool> {
+        self.owns.lock().unwrap().ok_or(io::Error::other("no answer, on demand"))
     }
     /// Inside a namespace the app has the pod's address; here it has one of its own, so the socket comes connected.
     fn app_socket(&self, to: SocketAddr, client: IpAddr) -> io::Result<OwnedFd> {

@@ -220,3 +220,49 @@ fn roots_count_for_their_own_domain() {
     assert!(!ping(federated.client.outbound()));
     assert_eq!(reason(&federated.one.records(1)[0]), 34);
 }
+
+/// Both pods on node one, STRICT: what comes without a tunnel or a proven pod is refused.
+fn strict_node() -> Mesh {
+    let verdicts = |q: &Value| match (q["ask"].as_str()?, q["tunnel"].as_str()) {
+        ("inbound", Some("plain")) => Some(json!({"verdictId": 5, "generation": 0, "action": "refuse", "reason": "plaintext_refused"})),
+        ("peer", _) => Some(json!({"speaker": true, "mode": "strict", "waitMs": 1})),
+        _ => allow(q),
+    };
+    let mesh = Mesh::with(app(serve), config(|_| {}), config(|c| c.handshake_timeout_ms = 1), verdicts);
+    mesh.two.enrol(&mesh.client, CLIENT);
+    mesh
+}
+
+#[test]
+#[doc = "[DP-7] a plain client that the kernel knows as a pod of this node is that pod, speaking first or silent; any other is not"]
+fn exact_socket_proves_the_client() {
+    let greeting = |mut stream: TcpStream| {
+        let _ = stream.write_all(b"220 ready\r\n");
+        let _ = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
+    };
+    for speaks_first in [true, false] {
+        let mesh = strict_node();
+        *mesh.server.app.lock().unwrap() = Some(app(greeting));
+        let from_pod = || {
+            let client = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+            rustix::net::bind(&client, &SocketAddr::new(mesh.client.inbound().ip(), 0)).unwrap();
+            rustix::net::connect(&client, &mesh.server.inbound()).unwrap();
+            let mut stream = TcpStream::from(client);
+            if speaks_first {
+                let _ = stream.write_all(b"ping");
+            }
+            stream.read_exact(&mut [0; 11]).is_ok()
+        };
+        assert!(!from_pod(), "not its socket");
+        *mesh.client.owns.lock().unwrap() = None;
+        assert!(!from_pod(), "nobody knows: refused");
+        assert!(mesh.two.counter("local_source_unread") > 0);
+        *mesh.client.owns.lock().unwrap() = Some(true);
+        assert!(from_pod());
+        let asked = mesh.two.seen.lock().unwrap().questions.iter().rev().find(|q| q["ask"] == "inbound").cloned().unwrap();
+        assert_eq!((&asked["tunnel"], &asked["identity"]), (&json!("local"), &json!(CLIENT)));
+        let records = mesh.two.records(3);
+        assert_eq!(records.iter().take(2).map(reason).collect::<Vec<_>>(), [16, 16]);
+        assert_eq!(records[2][2], LANE_LOCAL);
+    }
+}

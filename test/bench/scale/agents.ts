@@ -24,12 +24,13 @@ export type ToAgents =
       readonly rootsPem: string;
       readonly agents: readonly Joining[];
     }
-  /** `seen` is said once for this key, when every agent has it. */
+  /** `expecting` is said at once, and `seen` once for this key, when every agent has heard of it since. */
   | { readonly say: "expect"; readonly key: string }
   /** `synced` is said once, when every agent has a whole state on a stream that began after now. */
   | { readonly say: "expect state" }
   | { readonly say: "count" };
 export type FromAgents =
+  | { readonly say: "expecting"; readonly key: string }
   | { readonly say: "seen"; readonly key: string; readonly atMs: number }
   | { readonly say: "synced"; readonly atMs: number; readonly lastResources: number }
   | { readonly say: "counted"; readonly bytes: number; readonly responses: number }
@@ -177,7 +178,10 @@ if (process.send !== undefined)
       start(message).catch((error: unknown) =>
         tell({ say: "failed", why: error instanceof Error ? error.message : String(error) }),
       );
-    if (message.say === "expect") expected.set(message.key, new Set());
+    if (message.say === "expect") {
+      expected.set(message.key, new Set());
+      tell({ say: "expecting", key: message.key });
+    }
     if (message.say === "expect state") {
       awaitsState = true;
       for (const agent of agents) agent.forgetState();

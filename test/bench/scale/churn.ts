@@ -19,7 +19,12 @@ export interface Churned {
 }
 
 /** Three of five changes are of readiness, one is a deletion and one the creation of a pod in its place. */
-export async function churn(world: World, fleet: Fleet, perSecond: number, seconds: number): Promise<Churned> {
+export async function churn(
+  world: World,
+  fleet: Fleet,
+  { perSecond, seconds }: { readonly perSecond: number; readonly seconds: number },
+  say: (line: string) => void,
+): Promise<Churned> {
   const figures = {
     removals: [] as number[],
     removalsAnswered: [] as number[],
@@ -32,6 +37,7 @@ export async function churn(world: World, fleet: Fleet, perSecond: number, secon
   const under = new Set<Promise<void>>();
   let failure: unknown;
   let changes = 0;
+  let tookSeconds = 0;
   const began = performance.now();
 
   const timed = async (
@@ -40,7 +46,7 @@ export async function churn(world: World, fleet: Fleet, perSecond: number, secon
     act: () => Promise<unknown>,
   ): Promise<void> => {
     busy.add(pod.name);
-    const seen = fleet.expect(stateKey(workloadName(pod), state));
+    const { seen } = await fleet.expect(stateKey(workloadName(pod), state));
     const askedMs = sharedNowMs();
     await act();
     const answeredMs = sharedNowMs();
@@ -81,7 +87,7 @@ export async function churn(world: World, fleet: Fleet, perSecond: number, secon
       const service = deleted.shift();
       if (service === undefined) return;
       const pod = world.nextPod(service);
-      const seen = fleet.expect(stateKey(workloadName(pod), "ready"));
+      const { seen } = await fleet.expect(stateKey(workloadName(pod), "ready"));
       const askedMs = sharedNowMs();
       await world.createPod(pod);
       figures.additions.push((await seen) - askedMs);
@@ -93,22 +99,34 @@ export async function churn(world: World, fleet: Fleet, perSecond: number, secon
       if (pod !== undefined) await timed(pod, "ready", () => world.setReady(pod, true));
     },
   ];
-  for (let i = 0; i < perSecond * seconds; i++) {
-    const dueMs = began + (i * 1000) / perSecond;
-    await sleep(Math.max(0, dueMs - performance.now()));
-    if (failure !== undefined) throw failure;
-    const one: Promise<void> = (kinds[i % kinds.length] as () => Promise<void>)()
-      .then(() => {
-        changes += 1;
-      })
-      .catch((error: unknown) => {
-        failure ??= error;
-      })
-      .finally(() => under.delete(one));
-    under.add(one);
+  const asked = perSecond * seconds;
+  const report = setInterval(
+    () =>
+      say(
+        `${changes} of ${asked} changes seen, ${under.size} under way, after ${Math.round((performance.now() - began) / 1000)} s`,
+      ),
+    5_000,
+  );
+  try {
+    for (let i = 0; i < asked; i++) {
+      const dueMs = began + (i * 1000) / perSecond;
+      await sleep(Math.max(0, dueMs - performance.now()));
+      if (failure !== undefined) throw failure;
+      const one: Promise<void> = (kinds[i % kinds.length] as () => Promise<void>)()
+        .then(() => {
+          changes += 1;
+        })
+        .catch((error: unknown) => {
+          failure ??= error;
+        })
+        .finally(() => under.delete(one));
+      under.add(one);
+    }
+    tookSeconds = (performance.now() - began) / 1000;
+    await Promise.all([...under]);
+  } finally {
+    clearInterval(report);
   }
-  const tookSeconds = (performance.now() - began) / 1000;
-  await Promise.all([...under]);
   if (failure !== undefined) throw failure;
   for (const pod of unready) await world.setReady(pod, true);
   return { ...figures, changes, seconds: tookSeconds };

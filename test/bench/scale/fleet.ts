@@ -6,10 +6,12 @@ import type { FromAgents, Joining, ToAgents } from "./agents.ts";
 const program = fileURLToPath(new URL("agents.ts", import.meta.url));
 /** A machine that is busy with other things takes long for 200 agents' first state. */
 const patienceMs = 900_000;
+/** One change that is not seen for so long is lost, or the machine is too small for the size. */
+const changePatienceMs = 60_000;
 
 export class Fleet {
   readonly #children: readonly ChildProcess[];
-  readonly #waiting = new Map<string, { left: number; readonly resolve: (atMs: number) => void; lastMs: number }>();
+  readonly #waiting = new Map<string, Waiting>();
   #synced: { left: number; lastMs: number; resources: number; readonly resolve: (synced: Synced) => void } | undefined;
   #counted: { left: number; bytes: number; responses: number; readonly resolve: (counts: Counts) => void } | undefined;
   #failed: (error: Error) => void = () => {};
@@ -36,13 +38,21 @@ export class Fleet {
       send(child, { say: "start", addresses, rootsPem, agents: joining.filter((_, j) => j % n === i) });
     return this.#orFail(synced);
   }
-  /** Resolves with the shared clock's time at which the last agent saw `key`. */
-  expect(key: string): Promise<number> {
-    const seen = new Promise<number>((resolve) => {
-      this.#waiting.set(key, { left: this.#children.length, resolve, lastMs: 0 });
-    });
+  /**
+   * Resolves when every process looks out for `key`: a change that is made before may reach agents first. `seen` resolves with the shared
+   * clock's time at which the last agent saw it.
+   */
+  async expect(key: string): Promise<{ readonly seen: Promise<number> }> {
+    const n = this.#children.length;
+    const expecting = Promise.withResolvers<void>();
+    const seen = Promise.withResolvers<number>();
+    const waiting = { expecting: n, left: n, lastMs: 0, isExpected: expecting.resolve, isSeen: seen.resolve };
+    this.#waiting.set(key, waiting);
     for (const child of this.#children) send(child, { say: "expect", key });
-    return this.#orFail(seen, `all agents to see "${key}"`);
+    await this.#orFail(expecting.promise, `processes of agents to look out for "${key}"`, changePatienceMs);
+    const all = this.#orFail(seen.promise, `all agents to see "${key}"`, changePatienceMs);
+    all.catch(() => {});
+    return { seen: all };
   }
   /** Resolves when every agent has a whole state on a stream that is answered from now on. */
   expectState(): Promise<Synced> {
@@ -72,10 +82,10 @@ export class Fleet {
       this.#synced = { left: this.#children.length, lastMs: 0, resources: 0, resolve };
     });
   }
-  async #orFail<T>(wanted: Promise<T>, what = "the agents"): Promise<T> {
+  async #orFail<T>(wanted: Promise<T>, what = "the agents", atMostMs = patienceMs): Promise<T> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`waited ${patienceMs / 1000} s for ${what}`)), patienceMs);
+      timer = setTimeout(() => reject(new Error(`waited ${atMostMs / 1000} s for ${what}`)), atMostMs);
     });
     try {
       return await Promise.race([wanted, this.failure, late]);
@@ -85,13 +95,17 @@ export class Fleet {
   }
   #take(message: FromAgents): void {
     if (message.say === "failed") this.#failed(new Error(`agents: ${message.why}`));
+    if (message.say === "expecting") {
+      const waiting = this.#waiting.get(message.key);
+      if (waiting !== undefined && --waiting.expecting === 0) waiting.isExpected();
+    }
     if (message.say === "seen") {
       const waiting = this.#waiting.get(message.key);
       if (waiting === undefined) return;
       waiting.lastMs = Math.max(waiting.lastMs, message.atMs);
       if (--waiting.left > 0) return;
       this.#waiting.delete(message.key);
-      waiting.resolve(waiting.lastMs);
+      waiting.isSeen(waiting.lastMs);
     }
     if (message.say === "synced" && this.#synced !== undefined) {
       const synced = this.#synced;
@@ -106,6 +120,15 @@ export class Fleet {
       if (--counted.left === 0) counted.resolve({ bytes: counted.bytes, responses: counted.responses });
     }
   }
+}
+interface Waiting {
+  /** Processes that have not said yet that they look out. */
+  expecting: number;
+  /** Processes with agents that have not seen it. */
+  left: number;
+  lastMs: number;
+  readonly isExpected: () => void;
+  readonly isSeen: (atMs: number) => void;
 }
 export interface Synced {
   readonly atMs: number;
