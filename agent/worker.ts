@@ -153,7 +153,12 @@ function tellRequests(): void {
 }
 
 function factsOf({ fd, id, tunnel, cookie }: HandedSocket): SocketFacts {
-  return { fd, id, paired: tunnel !== "plain" && tunnel !== "local", ...(typeof cookie === "number" ? { cookie } : {}) };
+  return {
+    fd,
+    id,
+    paired: tunnel !== "plain" && tunnel !== "local",
+    ...(typeof cookie === "number" ? { cookie } : {}),
+  };
 }
 
 function take(handed: HandedSocket): void {

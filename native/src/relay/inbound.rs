@@ -142,7 +142,8 @@ impl Worker {
             Ok(false) => None,
             Err(error) => {
                 self.shared.counters.add("local_source_unread", 1);
-                let fields = json!({"pod": &*pod.name, "source": source.to_string(), "destination": destination.to_string(), "error": error.to_string()});
+                let fields =
+                    json!({"pod": &*pod.name, "source": source.to_string(), "destination": destination.to_string(), "error": error.to_string()});
                 self.shared.log("warn", "whose socket a connection of this node is cannot be asked", fields);
                 None
             }
