@@ -21,7 +21,7 @@ export const protobufPackage = "envoy.service.discovery.v3";
 
 export const protobufFileName = "discovery.proto";
 
-/** The part of Envoy's discovery service that carries resources: message and field numbers as published by the xDS API, so that any delta xDS client can connect. */
+/** The part of Envoy's discovery service that carries resources: message and field numbers as published by the xDS API, so that any delta xDS client can connect. A resource of a fairlead type leaves the type out of its Any: it is that of the response. */
 
 export interface Node {
   id: string;

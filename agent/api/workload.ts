@@ -124,7 +124,8 @@ export function workloadFromWire(message: wire.Workload): Decoded<Workload> {
 
 export function workloadToWire(workload: Workload): wire.Workload {
   return {
-    // It is the resource's name on the stream, and follows from the fields below: a change of a pod goes to every agent, so bytes count.
+    // A change of a pod goes to every agent, so bytes count: what follows from other fields, or is the default, is left out. This is the
+    // resource's name on the stream.
     uid: "",
     name: workload.name,
     namespace: workload.namespace,
@@ -136,7 +137,7 @@ export function workloadToWire(workload: Workload): wire.Workload {
     tunnel: tunnelNumbers[workload.tunnel] as wire.Tunnel,
     ready: workload.ready,
     draining: workload.draining,
-    weight: workload.weight,
+    weight: workload.weight === 1 ? 0 : workload.weight,
     region: workload.region,
     zone: workload.zone,
     hostNetwork: workload.hostNetwork,

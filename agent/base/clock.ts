@@ -27,6 +27,9 @@ function startTimer(ms: number, fn: () => void, keepAlive: boolean): () => void 
   return () => clearTimeout(timer);
 }
 
+/** How long this thread has been at work so far, ms; what it waited is not in it. */
+export const systemBusyMs = (): number => performance.eventLoopUtilization().active;
+
 export const systemClock: Clock = {
   now: () => Date.now(),
   monotonicMs: () => performance.now(),

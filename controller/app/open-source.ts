@@ -1,5 +1,5 @@
 // The source that the configuration names, made but not started.
-import type { Clock } from "../../agent/base/clock.ts";
+import { type Clock, systemBusyMs } from "../../agent/base/clock.ts";
 import type { Logger } from "../../agent/base/log.ts";
 import { systemRandom } from "../../agent/base/random.ts";
 import { type ApiClient, createApiClient } from "../../agent/kubernetes/client.ts";
@@ -44,6 +44,7 @@ export function openSource(
   return createKubernetesSource(
     {
       gatherMs: config.settleMs,
+      busyMs: systemBusyMs,
       pageSize: config.kubePageSize,
       watchIdleMs: config.kubeWatchIdleMs,
       // As client libraries do: connections move between API servers in the end.

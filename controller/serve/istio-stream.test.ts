@@ -9,6 +9,7 @@ import type { NodeName } from "../../agent/api/names.ts";
 import { silentLogger } from "../../agent/base/log.ts";
 import { createFakeClock } from "../../test/kit/fake-clock.ts";
 import { type IstioSource, IstioStream, type IstioType } from "./istio-stream.ts";
+import { type DiscoveryRequest, decodeRequest } from "./request.ts";
 import type { Response, Versioned } from "./response.ts";
 import { TypeSnapshot } from "./snapshot.ts";
 import type { DiscoveryCall } from "./stream.ts";
@@ -67,7 +68,7 @@ function connect(source: Source) {
     ended: () => void ended++,
   });
   const say = (message: Partial<DeltaDiscoveryRequest>): void =>
-    void events.emit("data", DeltaDiscoveryRequest.create({ typeUrl, ...message }));
+    void events.emit("data", offTheWire({ typeUrl, ...message }));
   return { clock, written, say, stream, events, ends: () => ends, ended: () => ended };
 }
 
@@ -160,6 +161,8 @@ class Client {
   }
 }
 
+const offTheWire = (message: Partial<DeltaDiscoveryRequest>): DiscoveryRequest =>
+  decodeRequest(Buffer.from(DeltaDiscoveryRequest.encode(DeltaDiscoveryRequest.create(message)).finish()));
 const number = fc.nat(4);
 const asked = fc.tuple(fc.constantFrom("w", "n/"), number).map(([kind, n]) => `${kind}${n}`);
 const steps = fc.oneof(

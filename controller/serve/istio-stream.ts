@@ -1,9 +1,9 @@
 // A discovery stream of Istio's types: all of a type, or what is asked for by name ("on demand": a workload, a service, or an address of one).
 // Each change is answered by comparing what the client has with what it is to have; one response of a type waits for its acknowledgement.
-import type { DeltaDiscoveryRequest } from "../../agent/api/discovery.gen.ts";
 import type { NodeName } from "../../agent/api/names.ts";
 import type { Clock } from "../../agent/base/clock.ts";
 import type { Logger } from "../../agent/base/log.ts";
+import type { DiscoveryRequest } from "./request.ts";
 import type { Response, Versioned } from "./response.ts";
 import type { TypeSnapshot } from "./snapshot.ts";
 import type { DiscoveryCall } from "./stream.ts";
@@ -65,7 +65,7 @@ export class IstioStream {
         this.#push();
       });
     });
-    call.on("data", (message: DeltaDiscoveryRequest) => this.#take(message));
+    call.on("data", (message: DiscoveryRequest) => this.#take(message));
     for (const event of ["end", "error", "cancelled"]) call.on(event, () => this.end());
   }
 
@@ -78,7 +78,7 @@ export class IstioStream {
     this.#parts.ended();
   }
 
-  #take(message: DeltaDiscoveryRequest): void {
+  #take(message: DiscoveryRequest): void {
     const { typeUrl, responseNonce } = message;
     const known = this.#subscriptions.get(typeUrl);
     if (known === undefined && this.#subscriptions.size >= maxTypes) return;
@@ -155,10 +155,13 @@ export class IstioStream {
   }
 }
 
-function begin(message: DeltaDiscoveryRequest): Subscription {
+function begin(message: DiscoveryRequest): Subscription {
   // Nothing named at first means all (xDS, "wildcard").
   const isWildcard = message.resourceNamesSubscribe.length === 0;
-  const has = new Map(Object.entries(message.initialResourceVersions).slice(0, maxNames));
+  const has = new Map<string, string>();
+  message.initial.forEach((name, version) => {
+    if (has.size < maxNames) has.set(name, version);
+  });
   return {
     isWildcard,
     // A ztunnel on demand that comes back does not ask again for what it says it has, but relies on being told of it.

@@ -1,6 +1,8 @@
 // A response of the discovery stream as bytes, made of parts that are encoded once for all agents: only its head differs from one to another.
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { AggregatedDiscoveryServiceService } from "../../agent/api/discovery.gen.ts";
+import { typeUrlOf } from "../../agent/api/resources.ts";
+import { decodeRequest } from "./request.ts";
 
 export interface Versioned {
   readonly name: string;
@@ -30,14 +32,19 @@ const responseTags = {
 const resourceTags = { version: lengthDelimited(1), resource: lengthDelimited(2), name: lengthDelimited(3) };
 const anyTags = { typeUrl: lengthDelimited(1), value: lengthDelimited(2) };
 
+/** Agents know these by the type of the response, and a change of an endpoint goes to all of them: 42 bytes less. */
+const isOurs = (typeUrl: string): boolean => typeUrl.startsWith(typeUrlOf(""));
+
 /** A resource as a field of a response, tag and length included. */
 export function encodeEntry(typeUrl: string, name: string, version: string, bytes: Uint8Array): Uint8Array {
-  const any = new BinaryWriter().uint32(anyTags.typeUrl).string(typeUrl).uint32(anyTags.value).bytes(bytes).finish();
+  const any = new BinaryWriter();
+  if (!isOurs(typeUrl)) any.uint32(anyTags.typeUrl).string(typeUrl);
+  any.uint32(anyTags.value).bytes(bytes);
   const resource = new BinaryWriter()
     .uint32(resourceTags.version)
     .string(version)
     .uint32(resourceTags.resource)
-    .bytes(any)
+    .bytes(any.finish())
     .uint32(resourceTags.name)
     .string(name)
     .finish();
@@ -55,11 +62,12 @@ export function encodeResponse({ typeUrl, nonce, resources, removed, systemVersi
 /** Bytes that a name takes among the removed ones. */
 export const removedBytes = (name: string): number => name.length + 4;
 
-/** The discovery service with responses that are encoded as above. */
+/** The discovery service with requests and responses that are read and written by hand. */
 export const discoveryDefinition = {
   ...AggregatedDiscoveryServiceService,
   deltaAggregatedResources: {
     ...AggregatedDiscoveryServiceService.deltaAggregatedResources,
+    requestDeserialize: decodeRequest,
     responseSerialize: encodeResponse,
   },
 };

@@ -1,13 +1,13 @@
 // One agent's discovery stream: requests in, differences out. Holds no resource of its own.
 import { type ServerDuplexStream, status } from "@grpc/grpc-js";
-import type { DeltaDiscoveryRequest } from "../../agent/api/discovery.gen.ts";
 import type { NodeName } from "../../agent/api/names.ts";
 import type { Logger } from "../../agent/base/log.ts";
+import type { DiscoveryRequest } from "./request.ts";
 import type { Response } from "./response.ts";
 import type { Snapshot } from "./snapshot.ts";
 import { Subscription } from "./subscription.ts";
 
-export type DiscoveryCall = ServerDuplexStream<DeltaDiscoveryRequest, Response>;
+export type DiscoveryCall = ServerDuplexStream<DiscoveryRequest, Response>;
 export interface StreamEvents {
   sent(typeUrl: string, resources: number, bytes: number): void;
   acked(typeUrl: string): void;
@@ -74,7 +74,7 @@ export class AgentStream {
     this.#events.ended();
   }
 
-  #take(message: DeltaDiscoveryRequest): void {
+  #take(message: DiscoveryRequest): void {
     let subscription = this.#subscriptions.get(message.typeUrl);
     if (subscription === undefined) {
       if (this.#subscriptions.size >= maxTypes) return;

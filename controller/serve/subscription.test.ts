@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from "../../agent/api/discovery.gen.ts";
+import { decodeRequest } from "./request.ts";
 import { encodeResponse } from "./response.ts";
 import { Snapshot, TypeSnapshot } from "./snapshot.ts";
 import { maxResponseBytes, Subscription } from "./subscription.ts";
@@ -63,7 +64,8 @@ class Agent {
     assert.fail("it never ends");
   }
   #say(message: Partial<DeltaDiscoveryRequest>): void {
-    this.subscription.request(DeltaDiscoveryRequest.create({ typeUrl, ...message }), this.snapshot);
+    const bytes = DeltaDiscoveryRequest.encode(DeltaDiscoveryRequest.create({ typeUrl, ...message })).finish();
+    this.subscription.request(decodeRequest(Buffer.from(bytes)), this.snapshot);
   }
 }
 

@@ -1,7 +1,7 @@
 // What one agent has asked for, was sent and has acknowledged of one resource type. Pure; the rules are those of incremental xDS. It holds a
 // position in the type's order of changes instead of a record for each resource, so a slow agent costs a number, never a queue, and
 // gets of what changed several times only the newest.
-import type { DeltaDiscoveryRequest } from "../../agent/api/discovery.gen.ts";
+import type { DiscoveryRequest, InitialVersions } from "./request.ts";
 import { type Response, removedBytes, type Versioned } from "./response.ts";
 import type { Snapshot, TypeSnapshot } from "./snapshot.ts";
 
@@ -23,7 +23,7 @@ export class Subscription {
   #isWildcard = false;
   readonly #names = new Set<string>();
   /** What the agent said that it has, until the first state is there to be compared with. */
-  #initial: Readonly<Record<string, string>> | undefined;
+  #initial: InitialVersions | undefined;
   /** Changes up to here were sent, or are among the backlog. */
   #position = 0;
   /** Removals up to here are of names that this agent has never heard of. */
@@ -64,13 +64,13 @@ export class Subscription {
   }
 
   /** Takes a request in; returns a NACK if it was one. */
-  request(message: DeltaDiscoveryRequest, snapshot: Snapshot): Nack | undefined {
+  request(message: DiscoveryRequest, snapshot: Snapshot): Nack | undefined {
     const nack = message.responseNonce === "" ? undefined : this.#answered(message);
     const subscribed = message.resourceNamesSubscribe;
     if (!this.#isStarted) {
       this.#isStarted = true;
       this.#owesAnswer = true;
-      this.#initial = message.initialResourceVersions;
+      this.#initial = message.initial;
       this.#isWildcard = subscribed.length === 0 || subscribed.includes("*");
       for (const name of subscribed) if (name !== "*") this.#names.add(name);
     } else for (const name of subscribed) this.#subscribe(name, snapshot);
@@ -134,19 +134,23 @@ export class Subscription {
   }
 
   /** Compares what the agent has with what there is. */
-  #begin(initial: Readonly<Record<string, string>>, type: TypeSnapshot | undefined): void {
+  #begin(initial: InitialVersions, type: TypeSnapshot | undefined): void {
     this.#initial = undefined;
-    const had = Object.keys(initial);
-    if (this.#isWildcard && had.length === 0) {
+    if (this.#isWildcard && initial.isEmpty) {
       this.#everything(type);
       return;
     }
     this.#position = type?.position ?? 0;
     this.#base = this.#position;
     this.#acked = this.#position;
+    const same = new Set<string>();
+    initial.forEach((name, version) => {
+      if (type?.get(name)?.version === version) same.add(name);
+      else if (this.#wants(name)) this.#backlog.add(name);
+    });
+    if (this.#isWildcard && same.size === type?.size) return;
     for (const name of this.#isWildcard ? (type?.names() ?? []) : this.#names)
-      if (type?.get(name) === undefined || initial[name] !== type.get(name)?.version) this.#backlog.add(name);
-    if (this.#isWildcard) for (const name of had) if (type?.get(name) === undefined) this.#backlog.add(name);
+      if (!same.has(name)) this.#backlog.add(name);
   }
 
   #takeBacklog(part: Part, type: TypeSnapshot | undefined): void {
@@ -170,7 +174,7 @@ export class Subscription {
     return type.position;
   }
 
-  #answered(message: DeltaDiscoveryRequest): Nack | undefined {
+  #answered(message: DiscoveryRequest): Nack | undefined {
     const pending = this.#pending;
     // An answer to anything but the last response is of the past.
     if (pending === undefined || pending.nonce !== message.responseNonce) return undefined;

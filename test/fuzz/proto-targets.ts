@@ -1,13 +1,14 @@
 // Discovery from both ends: resources as an agent takes them, and requests as the controller's stream takes them.
 import assert from "node:assert/strict";
 import { EventEmitter } from "node:events";
-import { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from "../../agent/api/discovery.gen.ts";
+import { DeltaDiscoveryResponse } from "../../agent/api/discovery.gen.ts";
 import * as wire from "../../agent/api/mesh.gen.ts";
 import type { NodeName } from "../../agent/api/names.ts";
 import { codecs, decodeResource, encodeResource, resourceKinds, resourceName } from "../../agent/api/resources.ts";
 import type { Workload } from "../../agent/api/workload.ts";
 import { createLogger } from "../../agent/base/log.ts";
 import { MeshState } from "../../agent/state/mesh-state.ts";
+import { type DiscoveryRequest, decodeRequest } from "../../controller/serve/request.ts";
 import { encodeResponse, type Response } from "../../controller/serve/response.ts";
 import { Snapshot } from "../../controller/serve/snapshot.ts";
 import { AgentStream, type DiscoveryCall } from "../../controller/serve/stream.ts";
@@ -92,14 +93,15 @@ function discovery(input: Buffer): string {
   for (let at = 0; at + 4 <= input.length && messages < 200; ) {
     const length = input.readUInt16BE(at + 2);
     const bytes = input.subarray(at + 4, at + 4 + length);
-    let message: DeltaDiscoveryRequest;
+    let read: DiscoveryRequest;
     try {
-      message = DeltaDiscoveryRequest.decode(bytes);
+      read = decodeRequest(bytes);
     } catch {
-      message = DeltaDiscoveryRequest.create();
+      read = decodeRequest(Buffer.alloc(0));
     }
-    message.typeUrl = (input[at] ?? 0) === 0xff ? message.typeUrl : (known[(input[at] ?? 0) % known.length] ?? "");
-    if (((input[at + 1] ?? 0) & 1) === 1) message.responseNonce = call.written.at(-1)?.nonce ?? "";
+    const typeUrl = (input[at] ?? 0) === 0xff ? read.typeUrl : (known[(input[at] ?? 0) % known.length] ?? "");
+    const isAnswer = ((input[at + 1] ?? 0) & 1) === 1;
+    const message = { ...read, typeUrl, ...(isAnswer && { responseNonce: call.written.at(-1)?.nonce ?? "" }) };
     messages++;
     const before = call.written.length;
     call.emit("data", message);

@@ -28,7 +28,7 @@ export function feed(fake: FakeKubernetes, options: Partial<KubernetesOptions> =
   const stopping = new AbortController();
   const api = createApiClient(fake.access(), systemClock, fastLimits);
   const source = createKubernetesSource(
-    { ...quickly, gatherMs: 1, ...options },
+    { ...quickly, gatherMs: 1, busyMs: () => 0, ...options },
     {
       api,
       clock: systemClock,

@@ -1,5 +1,6 @@
-// Gathers changes for a moment and gives them to the sink together: one translation for many. The more a translation costs, the longer
-// the moment, so that translating never takes more than a quarter of the time.
+// Gathers changes for a moment and gives them to the sink together: one translation and one message to each agent for many. What follows from a
+// batch (translating, sending, taking what agents answer) is to take less than two thirds of this thread's time: after one from which much followed
+// the next waits longer, and a change that comes later than that waits no longer than any other.
 import type { Clock } from "../../../agent/base/clock.ts";
 import type { Logger } from "../../../agent/base/log.ts";
 import {
@@ -14,11 +15,21 @@ import {
 import type { Changes } from "./collection.ts";
 import { clusterOrigin } from "./resources.ts";
 
-const longestMs = 500;
-const costShare = 3;
+const longestMs = 250;
+/** From one batch to the next at least as many times what followed from the one. */
+const costShare = 1.5;
+/** Less is not worth a timer. */
+const leastMs = 2;
+
+export interface BatchOptions {
+  /** A change waits as long for others. */
+  readonly gatherMs: number;
+  /** How long this thread has been at work so far. */
+  readonly busyMs: () => number;
+}
 
 export class Batch implements Changes {
-  readonly #gatherMs: number;
+  readonly #options: BatchOptions;
   readonly #sink: SourceSink;
   readonly #clock: Clock;
   readonly #log: Logger;
@@ -28,12 +39,13 @@ export class Batch implements Changes {
   #ignored: readonly Ignored[] = [];
   #isOpen = false;
   #sinceMs: number | undefined;
-  #costMs = 0;
+  /** When the last one began to take effect, and how long the thread had been at work by then. */
+  #last: { readonly atMs: number; readonly busyMs: number } | undefined;
   #cancel: (() => void) | undefined;
 
   /** `applied` is told, in seconds, how long the first change of a batch took until it was in force. */
-  constructor(gatherMs: number, sink: SourceSink, clock: Clock, log: Logger, applied: (seconds: number) => void) {
-    this.#gatherMs = gatherMs;
+  constructor(options: BatchOptions, sink: SourceSink, clock: Clock, log: Logger, applied: (seconds: number) => void) {
+    this.#options = options;
     this.#sink = sink;
     this.#clock = clock;
     this.#log = log;
@@ -78,7 +90,7 @@ export class Batch implements Changes {
     this.#cancel?.();
     this.#cancel = undefined;
     if (!this.#isOpen || this.#sinceMs === undefined) return;
-    const startedMs = this.#clock.monotonicMs();
+    this.#last = { atMs: this.#clock.monotonicMs(), busyMs: this.#options.busyMs() };
     try {
       for (const { ref, object } of this.#pending.values()) {
         if (object === undefined) this.#sink.delete(ref);
@@ -91,9 +103,7 @@ export class Batch implements Changes {
       // The snapshot before stays in force; the next change tries again.
       this.#log.error("kubernetes_changes_failed", { error });
     }
-    const endMs = this.#clock.monotonicMs();
-    this.#costMs = endMs - startedMs;
-    this.#applied((endMs - this.#sinceMs) / 1000);
+    this.#applied((this.#clock.monotonicMs() - this.#sinceMs) / 1000);
     this.#sinceMs = undefined;
   }
   stop(): void {
@@ -101,11 +111,19 @@ export class Batch implements Changes {
     this.#cancel?.();
   }
 
+  /** Only now it is known what followed from the last one. */
+  #flushRested(): void {
+    const nowMs = this.#clock.monotonicMs();
+    const busyMs = this.#last === undefined ? 0 : this.#options.busyMs() - this.#last.busyMs;
+    const restMs = (this.#last?.atMs ?? 0) + busyMs * costShare - nowMs;
+    const leftMs = (this.#sinceMs ?? nowMs) + longestMs - nowMs;
+    if (Math.min(restMs, leftMs) < leastMs) this.flush();
+    else this.#cancel = this.#clock.after(Math.min(restMs, leftMs), () => this.#flushRested());
+  }
   #wake(): void {
     this.#sinceMs ??= this.#clock.monotonicMs();
     if (!this.#isOpen || this.#cancel !== undefined) return;
-    const waitMs = Math.min(longestMs, Math.max(this.#gatherMs, this.#costMs * costShare));
-    this.#cancel = this.#clock.after(waitMs, () => this.flush());
+    this.#cancel = this.#clock.after(this.#options.gatherMs, () => this.#flushRested());
   }
 }
 

@@ -6,17 +6,14 @@ import type { Random } from "../../../agent/base/random.ts";
 import type { ApiClient } from "../../../agent/kubernetes/client.ts";
 import { Reflector, type ReflectorOptions } from "../../../agent/kubernetes/reflector.ts";
 import type { Source, SourceSink } from "../types.ts";
-import { Batch } from "./batch.ts";
+import { Batch, type BatchOptions } from "./batch.ts";
 import { Collection } from "./collection.ts";
 import { Installed } from "./installed.ts";
 import type { KubernetesMeter } from "./meter.ts";
 import { pathOf, type Resource, resources } from "./resources.ts";
 import { Untranslated } from "./untranslated.ts";
 
-export interface KubernetesOptions extends Omit<ReflectorOptions, "name" | "path" | "acceptList" | "acceptWatch"> {
-  /** How long changes are gathered before they take effect. */
-  readonly gatherMs: number;
-}
+export type KubernetesOptions = Omit<ReflectorOptions, "name" | "path" | "acceptList" | "acceptWatch"> & BatchOptions;
 export interface KubernetesParts {
   readonly api: ApiClient;
   readonly sink: SourceSink;
@@ -44,7 +41,7 @@ export function createKubernetesSource(options: KubernetesOptions, parts: Kubern
     for (const [kind, { collection, reflector }] of mirrored)
       if (reflector !== undefined) meter.objects(kind, collection.size - collection.refused, collection.refused);
   };
-  const batch = new Batch(options.gatherMs, sink, clock, log, (seconds) => {
+  const batch = new Batch(options, sink, clock, log, (seconds) => {
     meter.applied(seconds);
     measure();
   });

@@ -1,17 +1,20 @@
 // A process that plays many agents toward the controller: real gRPC streams over TLS with a node's credential, every type subscribed to, every
 // response acknowledged, back again after an end as agents come back. It keeps versions, not records, and says when all of its agents have seen what it was
 // told to expect. Driven by messages of the process that forked it.
-import { type ClientDuplexStream, credentials, makeGenericClientConstructor } from "@grpc/grpc-js";
-import {
-  AggregatedDiscoveryServiceService,
-  DeltaDiscoveryRequest,
-  DeltaDiscoveryResponse,
-} from "../../../agent/api/discovery.gen.ts";
+import type { SecureContext } from "node:tls";
 import { codecs, resourceKinds } from "../../../agent/api/resources.ts";
 import { createBackoff } from "../../../agent/base/backoff.ts";
 import { systemRandom } from "../../../agent/base/random.ts";
 import { joinNode } from "../../kit/join-node.ts";
-import type { Credential } from "../../kit/node-agent.ts";
+import {
+  acknowledging,
+  type Entry,
+  type Heard,
+  openStream,
+  type Stream,
+  secureContext,
+  subscribing,
+} from "./stream.ts";
 
 export interface Joining {
   readonly node: string;
@@ -41,113 +44,106 @@ export const sharedNowMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 /** What a workload is, as far as the measure tells states apart. */
 export const stateKey = (name: string, state: "ready" | "unready" | "removed"): string => `${state} ${name}`;
 
-interface Sized extends DeltaDiscoveryResponse {
-  readonly bytes: number;
-}
-const definition = {
-  deltaAggregatedResources: {
-    ...AggregatedDiscoveryServiceService.deltaAggregatedResources,
-    responseDeserialize: (bytes: Buffer): Sized => ({ ...DeltaDiscoveryResponse.decode(bytes), bytes: bytes.length }),
-  },
-};
-type Stream = ClientDuplexStream<DeltaDiscoveryRequest, Sized>;
-const Client = makeGenericClientConstructor(definition, "discovery");
 const { typeUrl: workloadUrl } = codecs.Workload;
 const typeUrls = resourceKinds.map((kind) => codecs[kind].typeUrl);
 
 const tell = (message: FromAgents): void => void process.send?.(message);
 const expected = new Map<string, Set<PlayedAgent>>();
-/** Whether the record of this version says ready; the same bytes come to every agent. */
-const readiness = new Map<string, boolean>();
 let agents: readonly PlayedAgent[] = [];
 let awaitsState = false;
 let bytes = 0;
 let responses = 0;
 
-function stateOf(version: string, value: Uint8Array): "ready" | "unready" {
-  let ready = readiness.get(version);
-  if (ready === undefined) {
-    const decoded = codecs.Workload.decode(value);
-    ready = decoded.ok && decoded.value.ready && !decoded.value.draining;
-    if (readiness.size > 50_000) readiness.clear();
-    readiness.set(version, ready);
+/** Whether a record says ready, once for all agents that hear the same. */
+const readiness = new WeakMap<Entry, "ready" | "unready">();
+function stateOf(entry: Entry): "ready" | "unready" {
+  let state = readiness.get(entry);
+  if (state === undefined) {
+    const decoded = codecs.Workload.decode(entry.value);
+    state = decoded.ok && decoded.value.ready && !decoded.value.draining ? "ready" : "unready";
+    readiness.set(entry, state);
   }
-  return ready ? "ready" : "unready";
+  return state;
 }
+/** What agents say first of a type: those that have the same say the same. */
+const firsts = new Map<string, { readonly sum: number; readonly size: number; readonly message: Uint8Array }>();
+function firstOf(typeUrl: string, { versions, sum }: Had): Uint8Array {
+  const same = firsts.get(typeUrl);
+  if (same?.sum === sum && same.size === versions.size) return same.message;
+  const message = subscribing(typeUrl, versions);
+  firsts.set(typeUrl, { sum, size: versions.size, message });
+  return message;
+}
+/** What an agent has of a type; `sum` tells equal sets. */
+class Had {
+  readonly versions = new Map<string, string>();
+  sum = 0;
+
+  set(name: string, version: string | undefined): void {
+    const before = this.versions.get(name);
+    if (before !== undefined) this.sum ^= markOf(name, before);
+    if (version === undefined) this.versions.delete(name);
+    else {
+      this.versions.set(name, version);
+      this.sum ^= markOf(name, version);
+    }
+  }
+}
+/** Versions are hashes of the content, so a few of their characters and the name's length and end tell sets apart well enough. */
+const markOf = (name: string, version: string): number =>
+  Buffer.from(version.slice(0, 8).padEnd(8, "A"), "base64url").readInt32LE(0) ^
+  Math.imul(name.length, 0x9e37_79b1) ^
+  Math.imul(name.charCodeAt(name.length - 1), 0x85eb_ca6b);
 
 class PlayedAgent {
-  readonly #node: string;
-  readonly #credential: Credential;
-  readonly #rootsPem: string;
+  readonly #context: SecureContext;
   readonly #addresses: readonly string[];
-  readonly #versions = new Map<string, Map<string, string>>(typeUrls.map((typeUrl) => [typeUrl, new Map()]));
+  readonly #had = new Map<string, Had>(typeUrls.map((typeUrl) => [typeUrl, new Had()]));
   readonly #backoff = createBackoff({ baseMs: 100, maxMs: 1_000 }, systemRandom);
   readonly #whole = new Set<string>();
   #attempts = 0;
-  streamBegan = 0;
 
-  constructor(node: string, credential: Credential, rootsPem: string, addresses: readonly string[]) {
-    this.#node = node;
-    this.#credential = credential;
-    this.#rootsPem = rootsPem;
+  constructor(context: SecureContext, addresses: readonly string[]) {
+    this.#context = context;
     this.#addresses = addresses;
   }
   get isWhole(): boolean {
     return this.#whole.size === typeUrls.length;
-  }
-  get node(): string {
-    return this.#node;
   }
   forgetState(): void {
     this.#whole.clear();
   }
 
   connect(): void {
-    const { chainPem, keyPem } = this.#credential;
     const address = this.#addresses[this.#attempts++ % this.#addresses.length] ?? "";
-    const creds = credentials.createSsl(Buffer.from(this.#rootsPem), Buffer.from(keyPem), Buffer.from(chainPem));
-    const client = new Client(address, creds, {
-      "grpc.ssl_target_name_override": "fairlead-controller",
-      "grpc.use_local_subchannel_pool": 1,
-      "grpc.initial_reconnect_backoff_ms": 100,
-    });
-    const stream = client.deltaAggregatedResources?.() as unknown as Stream;
-    let hasEnded = false;
-    const end = (): void => {
-      if (hasEnded) return;
-      hasEnded = true;
-      client.close();
-      setTimeout(() => this.connect(), this.#backoff.nextMs());
-    };
-    stream.on("error", end);
-    stream.on("end", end);
-    stream.on("data", (response: Sized) => this.#take(stream, response));
-    for (const typeUrl of typeUrls) {
-      const initialResourceVersions = Object.fromEntries(this.#versions.get(typeUrl) ?? []);
-      stream.write(DeltaDiscoveryRequest.create({ typeUrl, initialResourceVersions }));
-    }
+    const stream: Stream = openStream(
+      address,
+      this.#context,
+      (response) => this.#take(stream, response),
+      () => setTimeout(() => this.connect(), this.#backoff.nextMs()),
+    );
+    for (const [typeUrl, had] of this.#had) stream.write(firstOf(typeUrl, had));
   }
 
-  #take(stream: Stream, response: Sized): void {
+  #take(stream: Stream, response: Heard): void {
     this.#backoff.reset();
     bytes += response.bytes;
     responses += 1;
-    const versions = this.#versions.get(response.typeUrl);
-    for (const { name, version, resource } of response.resources) {
-      versions?.set(name, version);
-      if (response.typeUrl === workloadUrl)
-        this.#saw(stateKey(name, stateOf(version, resource?.value ?? new Uint8Array())));
+    const had = this.#had.get(response.typeUrl);
+    for (const entry of response.entries) {
+      had?.set(entry.name, entry.version);
+      if (response.typeUrl === workloadUrl && expected.size > 0) this.#saw(stateKey(entry.name, stateOf(entry)));
     }
-    for (const name of response.removedResources) {
-      versions?.delete(name);
+    for (const name of response.removed) {
+      had?.set(name, undefined);
       this.#saw(stateKey(name, "removed"));
     }
-    stream.write(DeltaDiscoveryRequest.create({ typeUrl: response.typeUrl, responseNonce: response.nonce }));
-    if (response.systemVersionInfo === "" || this.isWhole) return;
+    stream.write(acknowledging(response));
+    if (response.systemVersion === "" || this.isWhole) return;
     this.#whole.add(response.typeUrl);
     if (awaitsState && agents.every((agent) => agent.isWhole)) {
       awaitsState = false;
-      tell({ say: "synced", atMs: sharedNowMs(), lastResources: this.#versions.get(workloadUrl)?.size ?? 0 });
+      tell({ say: "synced", atMs: sharedNowMs(), lastResources: this.#had.get(workloadUrl)?.versions.size ?? 0 });
     }
   }
   #saw(key: string): void {
@@ -165,7 +161,7 @@ async function start(message: Extract<ToAgents, { say: "start" }>): Promise<void
   const made: PlayedAgent[] = [];
   for (const { node, token } of message.agents) {
     const credential = await joinNode(addresses[0] ?? "", rootsPem, node, token);
-    made.push(new PlayedAgent(node, credential, rootsPem, addresses));
+    made.push(new PlayedAgent(secureContext(rootsPem, credential), addresses));
   }
   agents = made;
   awaitsState = true;
