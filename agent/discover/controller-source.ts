@@ -130,7 +130,10 @@ export class ControllerSource {
       node: { id: this.#parts.node },
       typeUrl: codecs[kind].typeUrl,
       resourceNamesSubscribe: ["*"],
-      initialResourceVersions: Object.fromEntries(this.#parts.versions.get(kind) ?? []),
+      // In an order that all agents have: a controller compares equal states once.
+      initialResourceVersions: Object.fromEntries(
+        [...(this.#parts.versions.get(kind) ?? [])].sort(([a], [b]) => (a < b ? -1 : 1)),
+      ),
     });
   }
 

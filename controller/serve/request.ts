@@ -20,6 +20,11 @@ export class InitialVersions {
   constructor(entries: readonly Buffer[]) {
     this.#entries = entries;
   }
+  /** Whether it is the same in the same order. */
+  equals(other: InitialVersions): boolean {
+    const [mine, others] = [this.#entries, other.#entries];
+    return mine.length === others.length && mine.every((run, i) => run.equals(others[i] as Buffer));
+  }
   get isEmpty(): boolean {
     return this.#entries.length === 0;
   }

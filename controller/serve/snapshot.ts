@@ -2,6 +2,7 @@
 // comes back (also to another or a restarted controller) gets only what differs. An agent that takes all of a type is at a position in the
 // order of changes, and needs no record of its own for each resource; a resource is encoded once for all agents.
 import { createHash } from "node:crypto";
+import type { InitialVersions } from "./request.ts";
 import { encodeEntry, type Versioned } from "./response.ts";
 
 /** One resource as it is now. `bytes` undefined: it is gone. */
@@ -16,6 +17,9 @@ const versionLength = 11;
 /** Removed names that are remembered, beside as many as there are resources; who has not heard of an older one must connect anew. */
 const keptRemovals = 10_000;
 
+/** After a restart all agents come back at once, and most of them with the same state: of so many states the answer is kept until something changes. */
+const keptComparisons = 4;
+
 /** The resources of one type. */
 export class TypeSnapshot {
   readonly #resources = new Map<string, Versioned>();
@@ -25,6 +29,7 @@ export class TypeSnapshot {
   #order: { readonly position: number; readonly name: string }[] = [];
   #position = 0;
   #oldest = 0;
+  #compared: { readonly has: InitialVersions; readonly differing: readonly string[] }[] = [];
 
   /** Position of the last change. */
   get position(): number {
@@ -64,6 +69,24 @@ export class TypeSnapshot {
     return true;
   }
 
+  /** Names of which an agent that has these must be told: other versions, missing ones, and those that are no more. */
+  differing(has: InitialVersions): readonly string[] {
+    const known = this.#compared.find((one) => one.has.equals(has));
+    if (known !== undefined) return known.differing;
+    const same = new Set<string>();
+    const differing = new Set<string>();
+    has.forEach((name, version) => {
+      if (this.#resources.get(name)?.version === version) same.add(name);
+      else differing.add(name);
+    });
+    if (same.size < this.#resources.size)
+      for (const name of this.#resources.keys()) if (!same.has(name)) differing.add(name);
+    if (this.#compared.length >= keptComparisons) this.#compared.shift();
+    const names = [...differing];
+    this.#compared.push({ has, differing: names });
+    return names;
+  }
+
   /** Names changed after `position` in the order of their last changes, each with its place. */
   *after(position: number): Iterable<{ readonly name: string; readonly position: number }> {
     let [low, high] = [0, this.#order.length];
@@ -83,6 +106,7 @@ export class TypeSnapshot {
   }
   #next(name: string): number {
     const position = ++this.#position;
+    this.#compared = [];
     this.#order.push({ position, name });
     if (this.#order.length > 2 * (this.#resources.size + keptRemovals)) this.#tidy();
     return position;

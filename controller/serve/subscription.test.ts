@@ -235,3 +235,25 @@ test("the order of changes stays short however often the same things change", ()
   );
   assert.equal(type.oldest, 0, "nothing was removed");
 });
+
+test("[PRF-3] agents that come back with one state are compared with what there is once, until that changes", () => {
+  const snapshot = new Snapshot([typeUrl]);
+  const put = (name: string, content: string): void =>
+    void snapshot.apply([{ typeUrl, name, bytes: bytesOf(content) }]);
+  for (const name of ["a", "b", "c"]) put(name, "1");
+  const type = snapshot.type(typeUrl) as TypeSnapshot;
+  const versionOf = (name: string): string => type.get(name)?.version ?? "";
+  const has = (versions: Readonly<Record<string, string>>) =>
+    decodeRequest(
+      Buffer.from(
+        DeltaDiscoveryRequest.encode(DeltaDiscoveryRequest.create({ initialResourceVersions: versions })).finish(),
+      ),
+    ).initial;
+  const state = { a: versionOf("a"), b: "old", gone: "1" };
+  const first = type.differing(has(state));
+  assert.deepEqual([...first].sort(), ["b", "c", "gone"]);
+  assert.equal(type.differing(has(state)), first, "the very answer");
+  assert.deepEqual(type.differing(has({ ...state, gone: "2", b: versionOf("b") })), ["gone", "c"]);
+  put("a", "2");
+  assert.deepEqual([...type.differing(has(state))].sort(), ["a", "b", "c", "gone"]);
+});

@@ -143,14 +143,16 @@ export class Subscription {
     this.#position = type?.position ?? 0;
     this.#base = this.#position;
     this.#acked = this.#position;
+    if (this.#isWildcard && type !== undefined) {
+      for (const name of type.differing(initial)) this.#backlog.add(name);
+      return;
+    }
     const same = new Set<string>();
     initial.forEach((name, version) => {
       if (type?.get(name)?.version === version) same.add(name);
       else if (this.#wants(name)) this.#backlog.add(name);
     });
-    if (this.#isWildcard && same.size === type?.size) return;
-    for (const name of this.#isWildcard ? (type?.names() ?? []) : this.#names)
-      if (!same.has(name)) this.#backlog.add(name);
+    for (const name of this.#names) if (!same.has(name)) this.#backlog.add(name);
   }
 
   #takeBacklog(part: Part, type: TypeSnapshot | undefined): void {

@@ -11,7 +11,7 @@ import { type Churned, churn } from "./scale/churn.ts";
 import { Fleet } from "./scale/fleet.ts";
 import { World } from "./scale/world.ts";
 
-const usage = `npm run bench:scale -- [--pods 1000] [--services 100] [--agents 20] [--nodes AGENTS] [--changes 50] [--seconds 30]
+const usage = `npm run bench:scale -- [--pods 1000] [--services 100] [--agents 20] [--nodes AGENTS] [--changes 50] [--seconds 30] [--warm-up 10]
   [--rounds 3] [--processes 2] [--json FILE]
 The size that the goals are set for: --pods 10000 --services 1000 --agents 200`;
 const say = (line: string): void => console.error(`scale: ${line}`);
@@ -24,6 +24,7 @@ const { values } = parseArgs({
     nodes: { type: "string" },
     changes: { type: "string", default: "50" },
     seconds: { type: "string", default: "30" },
+    "warm-up": { type: "string", default: "10" },
     rounds: { type: "string", default: "3" },
     processes: { type: "string", default: "2" },
     json: { type: "string" },
@@ -42,9 +43,10 @@ function count(name: Exclude<keyof typeof values, "json" | "help">, most: number
 }
 const size = { pods: count("pods", 50_000), services: count("services", 10_000), nodes: count("nodes", 5_000) };
 const agents = count("agents", 2_000);
-const [changes, seconds, rounds, processes] = [
+const [changes, seconds, warmUp, rounds, processes] = [
   count("changes", 500),
   count("seconds", 600),
+  count("warm-up", 600),
   count("rounds", 20),
   count("processes", 16),
 ];
@@ -126,6 +128,8 @@ await withApiServer(async (up) => {
     const first = await fleet.start([`127.0.0.1:${controller.ports.grpc}`], await rootsOf(controller), joining);
     say(`${agents} agents have ${first.resources} workloads: ${JSON.stringify(usageOf(pidOf(controller)))}`);
     const all = { size, agents, changes, seconds, rounds: [] as object[], restarts: [] as object[] };
+    // What was just compiled, and 200 first states' worth of garbage, are no part of a steady rate.
+    await churn(world, fleet, { perSecond: changes, seconds: warmUp }, (line) => say(`warming up: ${line}`));
     for (let i = 0; i < rounds; i++) {
       const result = await oneRound(world, fleet, controller);
       say(JSON.stringify(result));

@@ -6,6 +6,7 @@ import { codecs, resourceKinds } from "../../../agent/api/resources.ts";
 import { createBackoff } from "../../../agent/base/backoff.ts";
 import { systemRandom } from "../../../agent/base/random.ts";
 import { joinNode } from "../../kit/join-node.ts";
+import { Had } from "./had.ts";
 import {
   acknowledging,
   type Entry,
@@ -66,39 +67,19 @@ function stateOf(entry: Entry): "ready" | "unready" {
   return state;
 }
 /** What agents say first of a type: those that have the same say the same. */
-const firsts = new Map<string, { readonly sum: number; readonly size: number; readonly message: Uint8Array }>();
-function firstOf(typeUrl: string, { versions, sum }: Had): Uint8Array {
+const firsts = new Map<string, { readonly mark: string; readonly message: Uint8Array }>();
+function firstOf(typeUrl: string, had: Had): Uint8Array {
   const same = firsts.get(typeUrl);
-  if (same?.sum === sum && same.size === versions.size) return same.message;
-  const message = subscribing(typeUrl, versions);
-  firsts.set(typeUrl, { sum, size: versions.size, message });
+  if (same?.mark === had.mark) return same.message;
+  const message = subscribing(typeUrl, had.versions());
+  firsts.set(typeUrl, { mark: had.mark, message });
   return message;
 }
-/** What an agent has of a type; `sum` tells equal sets. */
-class Had {
-  readonly versions = new Map<string, string>();
-  sum = 0;
-
-  set(name: string, version: string | undefined): void {
-    const before = this.versions.get(name);
-    if (before !== undefined) this.sum ^= markOf(name, before);
-    if (version === undefined) this.versions.delete(name);
-    else {
-      this.versions.set(name, version);
-      this.sum ^= markOf(name, version);
-    }
-  }
-}
-/** Versions are hashes of the content, so a few of their characters and the name's length and end tell sets apart well enough. */
-const markOf = (name: string, version: string): number =>
-  Buffer.from(version.slice(0, 8).padEnd(8, "A"), "base64url").readInt32LE(0) ^
-  Math.imul(name.length, 0x9e37_79b1) ^
-  Math.imul(name.charCodeAt(name.length - 1), 0x85eb_ca6b);
 
 class PlayedAgent {
   readonly #context: SecureContext;
   readonly #addresses: readonly string[];
-  readonly #had = new Map<string, Had>(typeUrls.map((typeUrl) => [typeUrl, new Had()]));
+  readonly #had = new Map(typeUrls.map((typeUrl) => [typeUrl, new Had()]));
   readonly #backoff = createBackoff({ baseMs: 100, maxMs: 1_000 }, systemRandom);
   readonly #whole = new Set<string>();
   #attempts = 0;
@@ -135,7 +116,7 @@ class PlayedAgent {
       if (response.typeUrl === workloadUrl && expected.size > 0) this.#saw(stateKey(entry.name, stateOf(entry)));
     }
     for (const name of response.removed) {
-      had?.set(name, undefined);
+      had?.delete(name);
       this.#saw(stateKey(name, "removed"));
     }
     stream.write(acknowledging(response));
@@ -143,7 +124,7 @@ class PlayedAgent {
     this.#whole.add(response.typeUrl);
     if (awaitsState && agents.every((agent) => agent.isWhole)) {
       awaitsState = false;
-      tell({ say: "synced", atMs: sharedNowMs(), lastResources: this.#had.get(workloadUrl)?.versions.size ?? 0 });
+      tell({ say: "synced", atMs: sharedNowMs(), lastResources: this.#had.get(workloadUrl)?.size ?? 0 });
     }
   }
   #saw(key: string): void {

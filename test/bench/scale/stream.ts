@@ -107,7 +107,10 @@ class Frames {
 
 export const subscribing = (typeUrl: string, versions: ReadonlyMap<string, string>): Uint8Array =>
   DeltaDiscoveryRequest.encode(
-    DeltaDiscoveryRequest.create({ typeUrl, initialResourceVersions: Object.fromEntries(versions) }),
+    DeltaDiscoveryRequest.create({
+      typeUrl,
+      initialResourceVersions: Object.fromEntries([...versions].sort(([a], [b]) => (a < b ? -1 : 1))),
+    }),
   ).finish();
 /** Field numbers as in discovery.proto. */
 export const acknowledging = ({ typeUrl, nonce }: Heard): Uint8Array =>
