@@ -94,5 +94,5 @@ export function tenantOf({ direction, pod, identity }: Pick<HandedSocket, "direc
 export function standingOf({ state }: Replica, ip: string): Standing {
   const workload = state.workloads.byAddress(ip);
   if (workload === undefined) return "unknown";
-  return workload.draining || !workload.ready ? "leaves" : "serves";
+  return workload.draining || !(workload.ready || workload.nodeSilent) ? "leaves" : "serves";
 }

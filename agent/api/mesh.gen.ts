@@ -102,6 +102,8 @@ export interface Workload {
   untunnelledPorts: number[];
   /** where its node lets it be reached (rule DP-6) */
   hostPorts: HostPort[];
+  /** not ready only because its node is not heard of: used where a service has no other endpoint */
+  nodeSilent: boolean;
 }
 
 export interface Workload_LabelsEntry {
@@ -838,6 +840,7 @@ function createBaseWorkload(): Workload {
     hbonePort: 0,
     untunnelledPorts: [],
     hostPorts: [],
+    nodeSilent: false,
   };
 }
 
@@ -903,6 +906,9 @@ export const Workload: MessageFns<Workload> = {
     }
     for (const v of message.hostPorts) {
       HostPort.encode(v!, writer.uint32(154).fork()).join();
+    }
+    if (message.nodeSilent !== false) {
+      writer.uint32(160).bool(message.nodeSilent);
     }
     return writer;
   },
@@ -1085,6 +1091,14 @@ export const Workload: MessageFns<Workload> = {
             message.hostPorts.push(HostPort.decode(reader, reader.uint32()));
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.nodeSilent = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1129,6 +1143,7 @@ export const Workload: MessageFns<Workload> = {
     message.hbonePort = object.hbonePort ?? 0;
     message.untunnelledPorts = object.untunnelledPorts?.map((e) => e) || [];
     message.hostPorts = object.hostPorts?.map((e) => HostPort.fromPartial(e)) || [];
+    message.nodeSilent = object.nodeSilent ?? false;
     return message;
   },
 };

@@ -48,6 +48,8 @@ export interface Workload {
   readonly labels: Readonly<Record<string, string>>;
   readonly tunnel: TunnelKind;
   readonly ready: boolean;
+  /** Not ready only because its node is not heard of: its containers were when it was last. */
+  readonly nodeSilent?: boolean;
   /** Being deleted: open connections go on, new ones go elsewhere. */
   readonly draining: boolean;
   readonly weight: number;
@@ -98,6 +100,7 @@ export function workloadFromWire(message: wire.Workload): Decoded<Workload> {
     labels: message.labels,
     tunnel: fields.oneOf("tunnel", message.tunnel, tunnels, "none"),
     ready: message.ready,
+    ...(message.nodeSilent && { nodeSilent: true }),
     draining: message.draining,
     weight: message.weight === 0 ? 1 : message.weight,
     region: message.region,
@@ -136,6 +139,7 @@ export function workloadToWire(workload: Workload): wire.Workload {
     labels: sortedRecord(workload.labels),
     tunnel: tunnelNumbers[workload.tunnel] as wire.Tunnel,
     ready: workload.ready,
+    nodeSilent: workload.nodeSilent === true,
     draining: workload.draining,
     weight: workload.weight === 1 ? 0 : workload.weight,
     region: workload.region,

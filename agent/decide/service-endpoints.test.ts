@@ -15,14 +15,15 @@ const local = { ...plain, addresses: ["10.96.0.1", "192.0.2.1"], nodeLocalAddres
 interface Pod {
   readonly node?: string;
   readonly ready?: boolean;
+  readonly nodeSilent?: boolean;
   readonly draining?: boolean;
   readonly forZones?: readonly string[];
   readonly forNodes?: readonly string[];
 }
 function podsOf(pods: readonly Pod[]): Workload[] {
-  return pods.map(({ node = "n1", ready = true, draining = false, ...hints }, i) =>
+  return pods.map(({ node = "n1", ready = true, draining = false, nodeSilent, ...hints }, i) =>
     workload("shop", `p${i}`, `10.244.0.${i + 1}`, {
-      ...{ node: node as NodeName, ready, draining },
+      ...{ node: node as NodeName, ready, draining, ...(nodeSilent && { nodeSilent }) },
       services: [{ ...member("shop", "web", 80, 8080), ...hints }],
     }),
   );
@@ -70,6 +71,22 @@ test("[DIS-10] a node-local address leads to the client's own node and nowhere e
   assert.deepEqual(used(local, [{ draining: true }, { node: "n2" }]), [0], "one that ends, rather than nobody");
   const hinted = [{ forZones: ["b"] }, { forZones: ["a"], node: "n2" }];
   assert.deepEqual(used(local, hinted), [0], "of its own node, whatever zone it is for");
+});
+
+test("[DIS-6] pods whose nodes are not heard of are used where a service has no other, and nowhere else", () => {
+  const silent = { ready: false, nodeSilent: true };
+  assert.deepEqual(used(plain, [silent, {}, silent]), [1], "a ready one is better");
+  assert.deepEqual(
+    used(plain, [silent, { ready: false }, { ...silent, node: "n2" }]),
+    [0, 2],
+    "the control plane was away",
+  );
+  assert.deepEqual(
+    used(plain, [{ ...silent, draining: true }, { ready: false }]),
+    [],
+    "one that ends is not ready either",
+  );
+  assert.deepEqual(used(local, [{ node: "n2" }, silent]), [1], "of its own node, where that is asked for");
 });
 
 test("[DIS-10] publishNotReadyAddresses: endpoints are used before they are ready and while they end", () => {

@@ -28,7 +28,10 @@ export interface Asked {
 export const isOuterAddress = (service: Service, ip: string): boolean =>
   service.nodeLocalAddresses.length > 0 && !service.nodeLocalAddresses.includes(ip);
 
-/** Every member, in the order of the registry. Those that end are used only where nobody else is left, as with kube-proxy. */
+/**
+ * Every member, in the order of the registry. Those that end are used only where nobody else is left, as with kube-proxy; so are those of which
+ * only their node's silence says that they are not ready, since a control plane that was away says that of all at once.
+ */
 export function serviceEndpoints(
   state: MeshState,
   service: Service,
@@ -52,6 +55,7 @@ export function serviceEndpoints(
     if (member.stage === "not_ready") return "not_ready";
     if (!isNear(member)) return "other_node";
     if (member.stage === "ending") return hasReady ? "ending" : undefined;
+    if (member.stage === "silent") return hasReady ? "not_ready" : undefined;
     if (hint === "node" && !member.membership.forNodes?.includes(from.node)) return "other_node";
     return hint === "zone" && !member.membership.forZones?.includes(from.zone) ? "other_zone" : undefined;
   }
@@ -66,7 +70,7 @@ interface Member {
   readonly membership: Membership;
   readonly to: Endpoint | undefined;
   readonly missing: "no_such_port" | "no_address" | undefined;
-  readonly stage: "ready" | "ending" | "not_ready";
+  readonly stage: "ready" | "ending" | "silent" | "not_ready";
 }
 
 function membersOf(state: MeshState, service: Service, port: ServicePort, { family }: Asked): readonly Member[] {
@@ -83,7 +87,7 @@ function membersOf(state: MeshState, service: Service, port: ServicePort, { fami
 
     function stageOf(): Member["stage"] {
       if (service.publishNotReady) return "ready";
-      if (!workload.ready) return "not_ready";
+      if (!workload.ready) return workload.nodeSilent && !workload.draining ? "silent" : "not_ready";
       return workload.draining ? "ending" : "ready";
     }
   }

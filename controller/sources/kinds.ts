@@ -103,13 +103,14 @@ const podSpec = object<PodObject["spec"]>(
     nodeName: optional(nameOrNone, ""),
     serviceAccountName: optional(nameOrNone, "default"),
     hostNetwork: optional(flag, false),
+    readinessGates: optional(list(object({ conditionType: required(text, "") }, [])), []),
     containers: required(list(container), []),
     initContainers: optional(list(container), []),
   },
   (
     "volumes ephemeralContainers restartPolicy terminationGracePeriodSeconds activeDeadlineSeconds dnsPolicy nodeSelector serviceAccount " +
     "automountServiceAccountToken hostPID hostIPC hostUsers hostnameOverride shareProcessNamespace securityContext imagePullSecrets hostname subdomain affinity " +
-    "schedulerName tolerations hostAliases priorityClassName priority dnsConfig readinessGates runtimeClassName enableServiceLinks " +
+    "schedulerName tolerations hostAliases priorityClassName priority dnsConfig runtimeClassName enableServiceLinks " +
     "preemptionPolicy overhead topologySpreadConstraints setHostnameAsFQDN os schedulingGates resourceClaims resources"
   ).split(" "),
 );
@@ -174,6 +175,7 @@ const noPodSpec: PodObject["spec"] = {
   nodeName: "",
   serviceAccountName: "default",
   hostNetwork: false,
+  readinessGates: [],
   containers: [],
   initContainers: [],
 };

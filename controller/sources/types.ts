@@ -55,6 +55,8 @@ export interface PodObject {
     readonly nodeName: string;
     readonly serviceAccountName: string;
     readonly hostNetwork: boolean;
+    /** Conditions that others must set before the pod is ready. */
+    readonly readinessGates: readonly { readonly conditionType: string }[];
     readonly containers: readonly { readonly name: string; readonly ports: readonly ContainerPort[] }[];
     readonly initContainers: readonly { readonly name: string; readonly ports: readonly ContainerPort[] }[];
   };

@@ -116,6 +116,23 @@ test("[DP-30] a pod's change changes one resource, however many services it belo
   );
 });
 
+test("[DIS-6] a pod that is not ready only because its node is not heard of is told apart from one that says so itself", () => {
+  const told = (conditions: Readonly<Record<string, string>>, gates: readonly string[] = []) => {
+    const made = JSON.parse(pod("shop", "web", "10.0.0.1"));
+    made.status.conditions = Object.entries(conditions).map(([type, status]) => ({ type, status }));
+    made.spec.readinessGates = gates.map((conditionType) => ({ conditionType }));
+    const { resources } = translate(indexOf([namespace("shop"), JSON.stringify(made)]), options);
+    return resources.flatMap((r) => (r.kind === "Workload" ? [[r.value.ready, r.value.nodeSilent === true]] : []));
+  };
+  const [True, False] = ["True", "False"];
+  assert.deepEqual(told({ Ready: True, ContainersReady: True }), [[true, false]]);
+  assert.deepEqual(told({ Ready: False, ContainersReady: False }), [[false, false]]);
+  assert.deepEqual(told({ Ready: False, ContainersReady: True }), [[false, true]], "its kubelet would say it of both");
+  assert.deepEqual(told({ Ready: False, ContainersReady: True, mine: False }, ["mine"]), [[false, false]], "a gate");
+  assert.deepEqual(told({ Ready: False, ContainersReady: True }, ["mine"]), [[false, false]], "a gate that nobody set");
+  assert.deepEqual(told({ Ready: False, ContainersReady: True, mine: True }, ["mine"]), [[false, true]]);
+});
+
 test("given addresses never move: not by other services, not by a restart, and freed ones come back", () => {
   const names = Array.from({ length: 300 }, (_, i) => `svc-${i}`);
   const addressesOf = (services: readonly string[], allocations: ReadonlyMap<string, readonly string[]>) =>

@@ -101,6 +101,7 @@ export function toWorkload(
     labels,
     tunnel,
     ready: pod.status.conditions.some((c) => c.type === "Ready" && c.status === "True"),
+    ...(isNodeSilent(pod) && { nodeSilent: true }),
     draining: pod.metadata.deletionTimestamp !== "",
     weight: weightOf(pod) ?? 1,
     region: place.region,
@@ -113,6 +114,20 @@ export function toWorkload(
       .flatMap((text) => numberedPort(text.trim()) ?? []),
     hostPorts: pod.spec.hostNetwork ? [] : hostPortsOf(pod),
   };
+}
+
+/**
+ * When a node's kubelet is not heard of, Kubernetes takes the condition Ready from its pods and leaves what the kubelet said last of their
+ * containers (MarkPodsNotReady, pkg/controller/util/node): after an outage of the API server that befalls every pod of the cluster at once.
+ */
+function isNodeSilent({ spec, status }: PodObject): boolean {
+  const is = (type: string, wanted: string): boolean =>
+    status.conditions.some((c) => c.type === type && c.status === wanted);
+  return (
+    is("Ready", "False") &&
+    is("ContainersReady", "True") &&
+    spec.readinessGates.every((g) => is(g.conditionType, "True"))
+  );
 }
 
 /** `hostPort` of every container on every address of the node, or the one that `hostIP` names (rule DP-6). */

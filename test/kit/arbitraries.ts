@@ -42,6 +42,7 @@ export const workloads: fc.Arbitrary<Workload> = record({
   labels,
   tunnel: fc.constantFrom("none", "fairlead/1", "hbone"),
   ready: fc.boolean(),
+  nodeSilent: fc.constantFrom(undefined, true),
   draining: fc.boolean(),
   weight: fc.integer({ min: 1, max: 1000 }),
   region: fc.string(),
@@ -61,7 +62,11 @@ export const workloads: fc.Arbitrary<Workload> = record({
   hbonePort: ports,
   untunnelledPorts: list(ports),
   hostPorts: list(record({ address: addresses, port: ports, targetPort: ports })),
-}).map((w) => ({ ...w, uid: workloadUid(w.trustDomain, w.namespace, w.name) })) as fc.Arbitrary<Workload>;
+}).map(({ nodeSilent, ...w }) => ({
+  ...w,
+  ...(nodeSilent && { nodeSilent }),
+  uid: workloadUid(w.trustDomain, w.namespace, w.name),
+})) as fc.Arbitrary<Workload>;
 
 export const meshServices: fc.Arbitrary<Service> = record({
   name: names,
