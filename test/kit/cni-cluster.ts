@@ -28,9 +28,16 @@ export interface PodNow {
     readonly phase: string;
     readonly podIP?: string;
     readonly conditions?: readonly { readonly type: string; readonly status: string }[];
-    readonly containerStatuses?: readonly unknown[];
+    readonly initContainerStatuses?: readonly ContainerNow[];
+    readonly containerStatuses?: readonly ContainerNow[];
   };
 }
+interface ContainerNow {
+  readonly name: string;
+  readonly state?: { readonly terminated?: { readonly exitCode: number; readonly reason?: string } };
+}
+/** Codes that `first` itself ends with (first.c); any other is of whoever ended it, or did not start it. */
+const ownCodes = [0, 1, 2];
 /** What agents wait for others: long enough for a machine that is slow and busy, where the defaults would refuse. */
 const patient = {
   FAIRLEAD_QUESTION_TIMEOUT_MS: "20000",
@@ -141,6 +148,20 @@ export class CniCluster {
       },
       PATIENCE_MS,
     );
+  }
+  /**
+   * Why a pod has failed, if it was the runtime: every container that did not end well was killed or never started, so none of them had a
+   * connection that failed. undefined: one did.
+   */
+  async endedByRuntime(name: string, namespace = "shop"): Promise<string | undefined> {
+    const status = (await this.pod(namespace, name))?.status;
+    const all = [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])];
+    const ends = all.flatMap(({ name: container, state }) => {
+      const end = state?.terminated;
+      return end === undefined || end.exitCode === 0 ? [] : [{ container, ...end }];
+    });
+    if (ends.length === 0 || ends.some(({ exitCode }) => ownCodes.includes(exitCode))) return undefined;
+    return ends.map(({ container, exitCode, reason }) => `${container}: ${reason ?? "?"} (${exitCode})`).join(", ");
   }
   /** What is known of a pod that has failed: what its containers said, and what the agents wrote of its connections. */
   async why(name: string, namespace = "shop"): Promise<string> {

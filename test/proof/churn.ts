@@ -23,26 +23,46 @@ const cache = (): string => cacheFolder(process.env);
 interface Churned {
   readonly pods: number;
   readonly seconds: number;
+  /** Pods that the runtime took down with itself, and that were started again. */
+  readonly again?: readonly string[];
 }
 
-/** Starts `count` pods, a few at a time, on the given nodes in turn; each must end well, and is removed. */
-async function churn(it: CniCluster, part: string, count: number, nodes: readonly number[]): Promise<Churned> {
+/**
+ * Starts `count` pods, a few at a time, on the given nodes in turn; each must end well, and is removed. `mayDie`: the runtime is killed
+ * meanwhile; a pod that it did not start, or that ended with it, is told apart from one whose connection failed and is started once more.
+ */
+async function churn(
+  it: CniCluster,
+  part: string,
+  count: number,
+  nodes: readonly number[],
+  mayDie = false,
+): Promise<Churned> {
   const began = performance.now();
   const names = Array.from({ length: count }, (_, i) => `${part}-${i}`);
   const left = names.map((name, i) => ({ name, node: nodes[i % nodes.length] ?? 1 }));
   const failed: string[] = [];
+  const again: string[] = [];
   const worker = async (): Promise<void> => {
     for (let next = left.shift(); next !== undefined; next = left.shift()) {
       await it.startFirst(next.name, next.node);
       const phase = await it.ended(next.name);
-      if (phase !== "Succeeded") failed.push(`${next.name} on node ${next.node}: ${phase}: ${await it.why(next.name)}`);
+      const killed = phase === "Succeeded" || !mayDie ? undefined : await it.endedByRuntime(next.name);
+      if (killed !== undefined && !next.name.endsWith("-again")) {
+        again.push(`${next.name}: ${killed}`);
+        await it.remove(next.name);
+        left.push({ name: `${next.name}-again`, node: next.node });
+      } else if (phase !== "Succeeded")
+        failed.push(`${next.name} on node ${next.node}: ${phase}: ${await it.why(next.name)}`);
       else await it.remove(next.name);
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
   check(failed.length === 0, `pods whose first connection failed: ${failed.join(", ")}`);
-  for (const name of names) await it.gone(name);
-  return { pods: count, seconds: Math.round((performance.now() - began) / 1000) };
+  for (const name of mayDie ? names.flatMap((name) => [name, `${name}-again`]) : names) await it.gone(name);
+  check(again.length <= AT_ONCE, `more pods than were being started ended with the runtime: ${again.join(", ")}`);
+  const seconds = Math.round((performance.now() - began) / 1000);
+  return { pods: count, seconds, ...(mayDie && { again }) };
 }
 
 /** Agents of both nodes are replaced in turn while pods start. */
@@ -64,7 +84,7 @@ async function whileReplaced(it: CniCluster, count: number, say: (line: string) 
 async function whileRuntimeRestarts(it: CniCluster, count: number): Promise<unknown> {
   const h = hierarchies();
   const { cluster, state } = it.up;
-  const pods = churn(it, "runtime", count, [1, 2]);
+  const pods = churn(it, "runtime", count, [1, 2], true);
   await sleep(2_000);
   const [containerd] = nodePrograms(h, cluster, state, 1);
   check(containerd !== undefined && (await stopProgram(h, containerd, "SIGKILL", 30_000)), "containerd has ended");
