@@ -98,6 +98,20 @@ test("[OPS-1] what does not go in time is named: nodes without an agent, agents 
   ]);
 });
 
+test("[OPS-1] an agent that another takes the place of leaves nothing to be told of", async () => {
+  const cluster = new Played();
+  cluster.agents.push(agent("c", "n3", "Pending"));
+  let asks = 0;
+  cluster.answers.set("a", [new Error("it is being replaced")]);
+  const list = cluster.list.bind(cluster);
+  cluster.list = async (path) => {
+    if (path.endsWith("/pods") && asks++ === 1)
+      cluster.agents.splice(0, 3, agent("a2", "n1"), agent("b", "n2"), agent("c2", "n3"));
+    return list(path);
+  };
+  assert.deepEqual(await removeMesh(cluster, options, silent, hurrying()), []);
+});
+
 test("[OPS-1] what controllers made goes when the last of them has gone, and nothing of others", async () => {
   const removed: string[] = [];
   let looks = 0;

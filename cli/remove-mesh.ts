@@ -43,13 +43,16 @@ export async function removeMesh(
   now: () => number = () => performance.now(),
 ): Promise<readonly string[]> {
   const deadline = now() + options.deadlineMs;
+  const policies = new Map<string, string>();
+  if (!options.keepPolicies) await removePolicies(cluster, deadline, say, now, policies);
   const left = new Map<string, string>();
-  if (!options.keepPolicies) await removePolicies(cluster, deadline, say, now, left);
   const done = new Set<string>();
   for (;;) {
     const agents = await cluster.list(`/api/v1/namespaces/${options.namespace}/pods`, {
       labelSelector: "app.kubernetes.io/name=fairlead,app.kubernetes.io/component=agent",
     });
+    // Another has taken its place, under another name, and answers for the node.
+    for (const name of left.keys()) if (!agents.some((pod) => pod.metadata.name === name)) left.delete(name);
     const waiting = agents.filter((pod) => !done.has(pod.metadata.name) && isRunning(pod));
     await Promise.all(
       waiting.map(async (pod) => {
@@ -66,7 +69,7 @@ export async function removeMesh(
     const unreached = agents.filter((pod) => !done.has(pod.metadata.name));
     for (const pod of unreached)
       if (!isRunning(pod)) left.set(pod.metadata.name, `node ${nodeOf(pod)}: its agent does not run (${phaseOf(pod)})`);
-    if (unreached.length === 0 || now() > deadline) return [...left.values()];
+    if (unreached.length === 0 || now() > deadline) return [...policies.values(), ...left.values()];
     await sleep(LOOK_MS);
   }
 }

@@ -66,7 +66,7 @@ export async function createController(config: Config, clock: Clock, log: Logger
     renewAt: config.renewAt,
   };
   const unenrolled = (): ReadonlyMap<string, string> =>
-    new Map([...reports.all().values()].flatMap((report) => [...report.unenrolled]));
+    reports.unenrolled((namespace, pod) => mesh.index.get("Pod", namespace, pod)?.object.spec.nodeName);
   const istio = config.istioAccounts.length > 0 ? new IstioView(() => mesh.settings.clusterDomain) : undefined;
   const mesh: Mesh = new Mesh({
     translated: istio && ((changes, isWhole) => istio.update(changes, isWhole)),
@@ -161,7 +161,13 @@ export async function createController(config: Config, clock: Clock, log: Logger
   const { ztunnel } = ztunnels;
   grpc.server.addService(
     discoveryDefinition,
-    discoveryService({ mesh, callers, ztunnel, registry, metrics, clock, log, changed }),
+    discoveryService({
+      ...{ mesh, callers, ztunnel, registry, metrics, clock, log, changed },
+      forgotten: (node) => {
+        reports.forget(node);
+        mesh.refreshSoon();
+      },
+    }),
   );
   if (istio) grpc.server.addService(IstioCertificateServiceService, ztunnels.certificates);
   grpc.server.addService(NodeServiceService, services.node);

@@ -121,6 +121,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     },
     records: (frame) => report.records(frame),
     event: (event) => events.take(event),
+    late: (value) => events.late(value),
     closed(reason) {
       log.error("native_lost", { reason });
       parts.ended(1);

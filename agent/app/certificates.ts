@@ -79,8 +79,9 @@ export class Certificates {
         }
         return put;
       },
-      withdraw: (identity) => {
-        this.#proven.delete(identity);
+      withdraw: (identity, why) => {
+        // One that is lost is missed still: its pods' peers must wait for the next one, and not speak plainly meanwhile (DP-9).
+        if (why === "unneeded") this.#proven.delete(identity);
         return native.call("svid.remove", { identity });
       },
       failed: () => failures.add({}),

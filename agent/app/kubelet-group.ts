@@ -36,9 +36,11 @@ export function followKubelet({ config, clock, log, native }: KubeletGroupParts)
   return every(clock, everyMs, () => {
     if (isLooking) return;
     isLooking = true;
-    void look().finally(() => {
-      isLooking = false;
-    });
+    void look()
+      .catch((error: unknown) => log.error("kubelet_not_looked_for", { error }))
+      .finally(() => {
+        isLooking = false;
+      });
   });
 }
 

@@ -1,4 +1,5 @@
 // Events of native -> where they belong: drained, listening ports, refusals before a plan, other programs, native's own log.
+import { closeSync } from "node:fs";
 import type { PodName } from "../api/names.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
@@ -21,6 +22,8 @@ export interface EventParts {
 }
 export interface NativeEvents {
   take(event: WireEvent): void;
+  /** An answer to a call that was given up: nobody waits for the descriptor that it hands over, which would stay open. */
+  late(value: unknown): void;
   /** Connect hooks of others that were found beside ours (DP-13). */
   readonly foreignHooks: readonly unknown[];
 }
@@ -47,6 +50,10 @@ export function createNativeEvents({ clock, log, metrics, pods, drained, policy,
   return {
     get foreignHooks() {
       return foreignHooks;
+    },
+    late(value) {
+      const { pidfd } = (value ?? {}) as { readonly pidfd?: unknown };
+      if (typeof pidfd === "number") closeSync(pidfd);
     },
     take(event) {
       switch (event.event) {

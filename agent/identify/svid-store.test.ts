@@ -21,6 +21,7 @@ function setUp(more: { lifeMs?: number; renewAt?: number; files?: Map<string, St
     issued: [] as { identity: string; at: number }[],
     pushed: [] as StoredSvid[],
     withdrawn: [] as string[],
+    why: [] as string[],
     failed: 0,
     rotated: 0,
   };
@@ -48,7 +49,10 @@ function setUp(more: { lifeMs?: number; renewAt?: number; files?: Map<string, St
       seen.pushed.push(svid);
       return ok({});
     },
-    withdraw: async (identity) => void seen.withdrawn.push(identity),
+    withdraw: async (identity, why) => {
+      seen.withdrawn.push(identity);
+      seen.why.push(why);
+    },
     failed: () => seen.failed++,
     rotated: () => seen.rotated++,
     arrived: () => {},
@@ -116,7 +120,7 @@ test("[IDN-10] renewal that keeps failing: counted, tried again, visible, and af
   assert.deepEqual(seen.withdrawn, []);
   await step(15_000);
   await settle(() => seen.withdrawn.length > 0);
-  assert.deepEqual(seen.withdrawn, [a]);
+  assert.deepEqual([seen.withdrawn, seen.why], [[a], ["lost"]]);
   assert.equal(store.statuses()[0]?.state, "missing");
   authority.up = true;
   store.retryNow();
@@ -162,7 +166,7 @@ test("an identity that nobody needs any more leaves native and the disk", async 
   await settle(() => files.size === 1);
   store.want(new Set());
   await settle(() => files.size === 0 && seen.withdrawn.length > 0);
-  assert.deepEqual(seen.withdrawn, [a]);
+  assert.deepEqual([seen.withdrawn, seen.why], [[a], ["unneeded"]]);
   assert.deepEqual(store.statuses(), []);
   store.stop();
 });

@@ -21,6 +21,9 @@ export interface SvidSettings {
   /** How long an expired SVID stays with native, so that open streams on its tunnels live on; then `tls_no_svid`. */
   readonly graceMs: number;
 }
+/** No pod here needs it any more, or it has ended and no new one was to be had. */
+export type Withdrawn = "unneeded" | "lost";
+
 export interface SvidParts {
   readonly ca: Pick<CertificateAuthority, "issue">;
   readonly files: SvidKeeper;
@@ -30,7 +33,7 @@ export interface SvidParts {
   readonly settings: () => SvidSettings;
   /** Gives native the SVID; `generation` grows with each. */
   readonly push: (svid: StoredSvid, generation: number) => Promise<Result<unknown, { readonly message: string }>>;
-  readonly withdraw: (identity: SpiffeId) => Promise<unknown>;
+  readonly withdraw: (identity: SpiffeId, why: Withdrawn) => Promise<unknown>;
   readonly failed: (identity: SpiffeId) => void;
   readonly rotated: (identity: SpiffeId) => void;
   /** An identity has a new SVID. */
@@ -68,7 +71,7 @@ export class SvidStore {
   readonly #waiting: Entry[] = [];
   /** Left by an earlier agent and with native since the start, until a pod's need of it is clear. */
   readonly #kept = new Map<string, StoredSvid>();
-  readonly #arrivals = new Map<SpiffeId, (() => void)[]>();
+  readonly #arrivals = new Map<SpiffeId, Set<AbortController>>();
   #running = 0;
   #generation = 0;
   #trustGeneration = 0;
@@ -97,7 +100,7 @@ export class SvidStore {
     this.#kept.clear();
     for (const identity of left) {
       if (this.#entries.has(identity)) continue;
-      await this.#parts.withdraw(identity);
+      await this.#parts.withdraw(identity, "unneeded");
       await this.#forget(identity);
     }
   }
@@ -114,7 +117,7 @@ export class SvidStore {
       entry.cancel();
       this.#entries.delete(identity);
       void this.#forget(identity);
-      void this.#parts.withdraw(identity);
+      void this.#parts.withdraw(identity, "unneeded");
     }
   }
 
@@ -123,10 +126,12 @@ export class SvidStore {
     const entry = this.#entries.get(identity);
     if (entry !== undefined && !this.#holds(entry)) {
       const done = new AbortController();
-      const waiters = this.#arrivals.get(identity) ?? [];
-      waiters.push(() => done.abort());
+      const waiters = this.#arrivals.get(identity) ?? new Set();
+      waiters.add(done);
       this.#arrivals.set(identity, waiters);
       await this.#parts.clock.sleep(ms, done.signal);
+      waiters.delete(done);
+      if (waiters.size === 0 && this.#arrivals.get(identity) === waiters) this.#arrivals.delete(identity);
     }
     return entry !== undefined && this.#holds(entry);
   }
@@ -228,7 +233,7 @@ export class SvidStore {
       return;
     }
     if (this.#entries.get(entry.identity) !== entry) {
-      void this.#parts.withdraw(entry.identity);
+      void this.#parts.withdraw(entry.identity, this.#entries.has(entry.identity) ? "lost" : "unneeded");
       return;
     }
     this.#current(entry, svid);
@@ -241,7 +246,7 @@ export class SvidStore {
     entry.lastError = undefined;
     entry.backoff.reset();
     this.#schedule(entry, this.#renewalTime(svid));
-    for (const arrived of this.#arrivals.get(entry.identity) ?? []) arrived();
+    for (const waiter of [...(this.#arrivals.get(entry.identity) ?? [])]) waiter.abort();
     this.#arrivals.delete(entry.identity);
     this.#parts.arrived(entry.identity);
     this.#parts.log.debug("svid_current", { identity: entry.identity, notAfterMs: svid.notAfterMs });
@@ -268,7 +273,7 @@ export class SvidStore {
     if (svid !== undefined && clock.now() > svid.notAfterMs + this.#parts.settings().graceMs) {
       entry.svid = undefined;
       log.error("svid_lost", { identity: entry.identity, notAfterMs: svid.notAfterMs, message });
-      void this.#parts.withdraw(entry.identity);
+      void this.#parts.withdraw(entry.identity, "lost");
     }
   }
 

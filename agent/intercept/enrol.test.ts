@@ -340,3 +340,29 @@ test("[DP-9] a running pod that is labelled is enrolled when its certificate is 
   patient = false;
   assert.equal((await enrolment.sync(read(record("taken"))))[0]?.enrolled, true);
 });
+
+test("[DP-21] a pod whose end is seen twice takes nothing from the one that has its name by then", async (t) => {
+  const { enrolment, clock, native, count } = await setUp(t);
+  await enrolment.sync(read(record("web", { uid: "one", netns: "/run/netns/one" })));
+  let looks = 0;
+  // The list's look comes first and sees bytes under way; the runtime's, of the successor, sees none.
+  native.answers.set("pod.unfinished", () => ({ connections: looks++ === 0 ? 1 : 0, sockets: 0 }));
+  let isOver = false;
+  void enrolment.sync(read()).then(() => {
+    isOver = true;
+  });
+  await waitFor("the first look", () => looks > 0);
+  const status = await enrolment.enrolNow(record("web", { uid: "two", netns: "/run/netns/two" }));
+  assert.equal(status.enrolled, true);
+  await waitFor("the list's end", async () => {
+    await clock.advanceAsync(50);
+    return isOver;
+  });
+  assert.equal(count("pod.gone"), 1);
+  assert.equal(
+    native.calls.findLastIndex((c) => c.method === "pod.gone") <
+      native.calls.findLastIndex((c) => c.method === "pod.enrol"),
+    true,
+  );
+  assert.equal(enrolment.byName("shop/web" as never)?.workload.draining, false, "the one that is here");
+});

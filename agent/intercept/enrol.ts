@@ -344,16 +344,16 @@ export class Enrolment implements LocalPods {
   }
 
   #left(entry: Entry, done: Result<unknown, CallFault>): void {
-    const { log } = this.#parts;
     const { name } = entry.pod;
     delete entry.leaving;
+    if (this.#entries.get(name) !== entry) return;
     if (!done.ok) {
-      log.error("pod_not_unenrolled", { pod: name, ...done.error });
+      this.#parts.log.error("pod_not_unenrolled", { pod: name, ...done.error });
       entry.state = "enrolled"; // tried again at the next sync
       return;
     }
     this.#forget(entry.pod);
-    log.info("pod_unenrolled", { pod: name });
+    this.#parts.log.info("pod_unenrolled", { pod: name });
     this.#parts.changed([name]);
   }
 
@@ -362,6 +362,7 @@ export class Enrolment implements LocalPods {
     if (entry === undefined) return;
     entry.pod = { ...entry.pod, workload: { ...entry.pod.workload, draining: true } };
     await this.#finish(name);
+    if (this.#entries.get(name) !== entry) return; // its end was seen twice, and a pod of that name may be here again
     this.#forget(entry.pod);
     changed.push(name);
     const done = await this.#parts.native.call("pod.gone", { pod: name });

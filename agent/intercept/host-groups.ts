@@ -141,7 +141,8 @@ export async function findKubelet(proc: string, root: string): Promise<KubeletGr
   if (others.length > 0) return `kubelets are in several groups: ${found.join(", ")}`;
   if ([...pods.values()].some((pod) => pod.startsWith(`${folder}/`)))
     return `the kubelet's group ${folder} holds pods too`;
-  return { folder, id: String((await stat(folder)).ino) };
+  const there = await stat(folder).catch(() => undefined);
+  return there === undefined ? `the kubelet's group ${folder} has just gone` : { folder, id: String(there.ino) };
 }
 
 /** Mount point of cgroup2 as /proc/mounts has it; undefined where there is none. On a hybrid host it is beside the v1 hierarchies. */

@@ -18,6 +18,8 @@ export interface DiscoveryParts {
   readonly metrics: ControllerMetrics;
   readonly clock: Clock;
   readonly log: Logger;
+  /** The last stream of a node's agents has ended. */
+  readonly forgotten: (node: NodeName) => void;
   /** An agent came, went, or took or refused something of this type ("" for all). */
   readonly changed: (typeUrl: string) => void;
 }
@@ -65,6 +67,7 @@ export function discoveryService(parts: DiscoveryParts): {
       },
       ended() {
         registry.remove(stream);
+        if (!registry.has(node)) parts.forgotten(node);
         changed("");
         metrics.agents.set({}, registry.size);
         log.info("agent_disconnected", { node });

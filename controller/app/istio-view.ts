@@ -128,7 +128,8 @@ export class IstioView implements IstioSource {
     if (before !== undefined) {
       for (const ip of before.addresses) drop(this.#at, ip, istioServiceName(before));
       this.#services.delete(key);
-      if (service === undefined || istioServiceName(service) !== istioServiceName(before))
+      const stays = service !== undefined && service.externalName === "";
+      if (!stays || istioServiceName(service) !== istioServiceName(before))
         this.#put(istioServiceName(before), undefined);
     }
     // A name for something elsewhere is resolved by whoever asks.

@@ -1,4 +1,4 @@
-// Every object in force, by kind and name; fed by apply/delete/reset from any source. Pure and synchronous.
+// Every object in force, by kind and name; fed by apply/delete from any source. Pure and synchronous.
 import {
   type MeshObject,
   type ObjectKind,
@@ -30,12 +30,7 @@ export class ClusterIndex {
   /** What each object that was touched was when changes were taken last. */
   #touched = new Map<string, { readonly ref: ObjectRef; readonly before: Indexed | undefined }>();
   #sequence = 0;
-  #generation = 0;
 
-  /** Grows with every change. */
-  get generation(): number {
-    return this.#generation;
-  }
   get size(): number {
     return this.#entries.size;
   }
@@ -54,7 +49,6 @@ export class ClusterIndex {
     }
     ofKind.set(key, entry);
     this.#sorted.delete(object.kind);
-    this.#generation += 1;
   }
 
   delete(ref: ObjectRef): boolean {
@@ -65,7 +59,6 @@ export class ClusterIndex {
     this.#entries.delete(key);
     this.#byKind.get(entry.object.kind)?.delete(key);
     this.#sorted.delete(entry.object.kind);
-    this.#generation += 1;
     return true;
   }
 
@@ -77,18 +70,6 @@ export class ClusterIndex {
       const after = this.#entries.get(key);
       return before === after ? [] : [{ ref, before, after }];
     });
-  }
-
-  /** Makes `objects` the whole content; what is already there keeps its sequence. */
-  reset(objects: Iterable<readonly [MeshObject, Origin]>): void {
-    const kept = new Set<string>();
-    for (const [object, origin] of objects) {
-      kept.add(refKey(refOf(object)));
-      this.apply(object, origin);
-    }
-    for (const { object } of [...this.#entries.values()]) {
-      if (!kept.has(refKey(refOf(object)))) this.delete(refOf(object));
-    }
   }
 
   get<K extends ObjectKind>(kind: K, namespace: string, name: string): Indexed<ObjectOf<K>> | undefined {

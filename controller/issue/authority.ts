@@ -23,7 +23,7 @@ import {
   rotatedJwtKeys,
 } from "./jwt.ts";
 import { type LeafPlan, signLeaf } from "./leaf.ts";
-import { fingerprint } from "./pki.ts";
+import { dayMs, fingerprint, intermediateLifeMs } from "./pki.ts";
 import { StateError } from "./state-files.ts";
 
 export interface Issued {
@@ -167,7 +167,10 @@ export class Authority {
    */
   issueForServer(plan: UndatedLeaf, lifeMs: number, skewMs: number): Promise<Issued> {
     const { index, chains } = this.#state;
-    return this.#sign(chains.get(Math.min(...index.roots)) ?? this.#active(), plan, lifeMs, skewMs);
+    const oldest = chains.get(Math.min(...index.roots));
+    // Nobody renews the intermediate of a root that is on its way out.
+    const lasts = oldest !== undefined && oldest.intermediate.notAfterMs > this.#options.now() + lifeMs;
+    return this.#sign(lasts ? oldest : this.#active(), plan, lifeMs, skewMs);
   }
 
   async #sign({ intermediate, number }: Chain, plan: UndatedLeaf, lifeMs: number, skewMs: number): Promise<Issued> {
@@ -246,12 +249,15 @@ export class Authority {
     });
   }
 
-  /** A new intermediate when the old one nears its end; false when it does not, or the root's key is not here. */
+  /** A new intermediate when the old one nears its end and a new one would last longer; false when not so, or the root's key is not here. */
   async renewIntermediate(beforeEndMs: number): Promise<boolean> {
     const { trustDomain, now } = this.#options;
     const isDue = (): boolean => {
-      const { intermediate, rootKeyPem } = this.#active();
-      return intermediate.notAfterMs - now() <= beforeEndMs && rootKeyPem !== undefined;
+      const { intermediate, rootKeyPem, rootPem } = this.#active();
+      if (rootKeyPem === undefined || intermediate.notAfterMs - now() > beforeEndMs) return false;
+      // None outlives its root.
+      const rootEndMs = Date.parse(new X509Certificate(rootPem).validTo);
+      return Math.min(now() + intermediateLifeMs, rootEndMs) - intermediate.notAfterMs >= dayMs;
     };
     if (!isDue()) return false;
     const renewed = await this.#change(async ({ index }) =>

@@ -28,10 +28,6 @@ export class JoinTokens {
     this.#tokens = parse(files.read(fileName));
   }
 
-  get unused(): number {
-    return this.#tokens.filter((t) => t.usedBy === "" && t.expiresMs > this.#now()).length;
-  }
-
   /** A new token; it is shown once and kept nowhere. */
   create(node: string, lifeMs: number): { readonly token: string; readonly expiresMs: number } {
     const token = `fl1.${randomBytes(32).toString("base64url")}`;

@@ -34,7 +34,7 @@ export interface Signer {
 type SigningAlgorithm = { readonly name: string; readonly hash: string };
 
 export const clockSkewMs = 300_000;
-const dayMs = 86_400_000;
+export const dayMs = 86_400_000;
 export const rootLifeMs = 3650 * dayMs;
 export const intermediateLifeMs = 365 * dayMs;
 

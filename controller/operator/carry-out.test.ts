@@ -6,7 +6,7 @@ import { type Address, type Desired, type Present, pathOf } from "../write/desir
 import { annotationsIn, annotationsOf, marker, operatorManager, plainDuration } from "./annotations.ts";
 import { finalizer, finalizersOf, policyAddress, type Said, serviceAddress, writesOf } from "./carry-out.ts";
 import { type Facts, planOf } from "./plan.ts";
-import { renderRoute, routeName } from "./rendered-routes.ts";
+import { isAsRendered, renderRoute, routeName } from "./rendered-routes.ts";
 
 const policy: HttpPolicy = {
   ...defaultPolicy,
@@ -258,4 +258,21 @@ test("[RES-1] a route has the policy's timeouts and, where the API has them, ret
   assert.match(routeName(long, "web-frontend-of-the-shop", 65_535), /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/);
   assert.ok(routeName(long, long, 65_535).length <= 253);
   assert.notEqual(routeName("p", "a-b", 80), routeName("p-a", "b", 80));
+});
+
+test("[RES-1] what is taken out of a policy goes out of its routes, though everything that is wanted is there", () => {
+  const owner = { namespace: "shop", name: "p", uid: "u" };
+  const fieldsOf = (changes: Partial<HttpPolicy>, channel: "standard" | "experimental" = "experimental"): Any =>
+    renderRoute(owner, "web", 80, { ...policy, ...changes }, channel).fields;
+  const present = { metadata: { name: "p.web.80", uid: "r" }, ...fieldsOf({}) };
+  present.spec.rules[0].filters = [];
+  assert.equal(isAsRendered(present, fieldsOf({})), true, "what others add does not matter");
+  for (const less of [
+    fieldsOf({ timeouts: noTimeouts }),
+    fieldsOf({ timeouts: { ...noTimeouts, tryMs: 1500 } }),
+    fieldsOf({ retry: noRetry }),
+    fieldsOf({ retry: { ...noRetry, attempts: 3, codes: [], backoffMs: 25 } }),
+    fieldsOf({}, "standard"),
+  ])
+    assert.equal(isAsRendered(present, less), false, JSON.stringify(less.spec.rules));
 });

@@ -2,11 +2,11 @@
 // the status in any case, and at last a policy that has nothing left is let go. Pure.
 
 import type { Problem } from "../sources/types.ts";
-import { type Address, covers, type Desired, type Present } from "../write/desired.ts";
+import type { Address, Desired, Present } from "../write/desired.ts";
 import { annotationsIn, divided, isAnnotated, marker, operatorManager } from "./annotations.ts";
 import { type Facts, isRenderedBy, type Plan, type Trouble } from "./plan.ts";
 import { statusChange, statusOf, type Translation } from "./policy-status.ts";
-import { routeAddress } from "./rendered-routes.ts";
+import { isAsRendered, routeAddress } from "./rendered-routes.ts";
 
 /** As long as it is there, the policy is not gone: what it has written is removed first. */
 export const finalizer = "mesh.fairlead.dev/resilience-policy";
@@ -60,7 +60,7 @@ export function writesOf(facts: Facts, plan: Plan, said: Said): readonly Desired
       {
         at: route.at,
         change(present) {
-          if (present !== undefined && (!isRenderedBy(present, facts) || covers(present, route.fields)))
+          if (present !== undefined && (!isRenderedBy(present, facts) || isAsRendered(present, route.fields)))
             return undefined;
           return { kind: "apply", fields: route.fields, isStatus: false, manager: operatorManager };
         },

@@ -1,7 +1,8 @@
 // A policy as HTTPRoutes of Gateway API: one for each HTTP port of a Service, that matches everything and leads to the Service itself. Pure.
 import { createHash } from "node:crypto";
+import { isDeepStrictEqual } from "node:util";
 import type { HttpPolicy } from "../../agent/api/http-policy.ts";
-import type { Address } from "../write/desired.ts";
+import { type Address, covers, type Present } from "../write/desired.ts";
 import { marker, plainDuration } from "./annotations.ts";
 
 /** Which of Gateway API's definitions are installed: retries of routes are in the experimental ones only. */
@@ -32,6 +33,19 @@ export function routeName(policy: string, service: string, port: number): string
   if (plain.length <= 253) return plain;
   const hash = createHash("sha256").update(`${policy}/${service}`).digest("hex").slice(0, 16);
   return `${policy.slice(0, 200).replace(/[-.]+$/, "")}.${hash}.${port}`;
+}
+
+/**
+ * Whether a route is as it is rendered. Fields of others do not matter, but of what the policy says in a rule nothing may be left: who took a
+ * timeout or retries away must not find them enforced still.
+ */
+export function isAsRendered(present: Present, fields: RenderedRoute["fields"]): boolean {
+  const rule = (of: unknown): Readonly<Record<string, unknown>> => {
+    const rules = (of as { readonly spec?: { readonly rules?: readonly unknown[] } }).spec?.rules;
+    return (rules?.[0] ?? {}) as Readonly<Record<string, unknown>>;
+  };
+  const [there, wanted] = [rule(present), rule(fields)];
+  return covers(present, fields) && ["timeouts", "retry"].every((key) => isDeepStrictEqual(there[key], wanted[key]));
 }
 
 export function renderRoute(

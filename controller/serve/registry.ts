@@ -13,8 +13,8 @@ export class AgentRegistry {
     if (left.length === 0) this.#streams.delete(stream.node);
     else this.#streams.set(stream.node, left);
   }
-  newest(node: NodeName): AgentStream | undefined {
-    return this.#streams.get(node)?.at(-1);
+  has(node: NodeName): boolean {
+    return this.#streams.has(node);
   }
   /** One stream per node. */
   current(): readonly AgentStream[] {

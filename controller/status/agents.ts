@@ -32,6 +32,20 @@ export class AgentReports {
       atMs: nowMs,
     });
   }
+  /** Its agent is gone, or speaks to another controller: what it said here is said again where it comes back. */
+  forget(node: NodeName): void {
+    this.#reports.delete(node);
+  }
+  /** Pods that the agent of their own node has not enrolled, with the reason. What a node says of another's pods is nobody's business. */
+  unenrolled(nodeOf: (namespace: string, pod: string) => string | undefined): ReadonlyMap<string, string> {
+    const all = new Map<string, string>();
+    for (const [node, report] of this.#reports)
+      for (const [pod, reason] of report.unenrolled) {
+        const slash = pod.indexOf("/");
+        if (nodeOf(pod.slice(0, slash), pod.slice(slash + 1)) === node) all.set(pod, reason);
+      }
+    return all;
+  }
   get(node: NodeName): AgentReport | undefined {
     return this.#reports.get(node);
   }

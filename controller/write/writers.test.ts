@@ -162,6 +162,21 @@ test("[RES-8] conflicts, refusals and a busy server are met with another look, l
   }
 });
 
+test("[RES-8] an object whose place is missing is made when the place is there", async () => {
+  const w = made((present) =>
+    (present as { readonly spec?: string } | undefined)?.spec === "good"
+      ? undefined
+      : { kind: "apply", fields: { spec: "good" }, isStatus: false },
+  );
+  w.world.present = undefined;
+  w.lead();
+  await w.clock.advanceAsync(10);
+  assert.deepEqual(w.outcomes, ["failed"], "its namespace is not there yet");
+  w.world.present = { metadata: { name: "a", uid: "u", resourceVersion: "1" } } as Present;
+  await w.clock.advanceAsync(5000);
+  assert.deepEqual(w.outcomes, ["failed", "written"]);
+});
+
 test("[RES-8] an object that is refused for good is given up, and tried again when it changes", async () => {
   const w = made(wanting("good"));
   w.world.fail = (request) => (request.method === "PATCH" ? refusal(422) : undefined);

@@ -177,7 +177,11 @@ export class Writers {
     // A process that stood still finds out here, before any timer has run.
     if (signal.aborted || !this.#parts.lead.isLeading) return { outcome: "stood_down" };
     const answer = await api.send({ ...requestOf(at, change, present), signal, deadlineMs: 30_000 });
-    if (!answer.ok) return failed(answer.error);
+    if (!answer.ok) {
+      const written = failed(answer.error);
+      // Nothing was there to be gone: the place for it is missing, its namespace or its kind, and may come.
+      return present === undefined && written.outcome === "missing" ? { ...written, outcome: "failed" } : written;
+    }
     if (change.event !== undefined) {
       const uid = present?.metadata.uid ?? (answer.value as Partial<Present> | null)?.metadata?.uid ?? "";
       await events.tell({ at, uid, reconcile }, change.event);
