@@ -173,7 +173,7 @@ export class KubernetesPods implements PodSource {
       const pod = readNodePod(asked.value);
       if (!isHere(pod)) return err(`pod ${podKey} is another one by now: ${pod.uid}, not ${uid}`);
       if (pod.node !== this.#options.node) return err(`pod ${podKey} is on node ${pod.node}, not here`);
-      this.#pods.put(asked.value);
+      this.#pods.tell(asked.value);
     }
     const pod = this.#pods.get(podKey);
     if (pod === undefined) return err(`pod ${podKey} has been deleted`);

@@ -7,6 +7,8 @@ export class Store<T> implements Mirror {
   readonly #changed: () => void;
   #known = new Map<string, T>();
   #staged: Map<string, T> | undefined;
+  /** Put by `tell` since the last list: one that was under way then does not have them. */
+  #told = new Set<string>();
 
   /** `changed` is called after each change, and after each list. */
   constructor(read: (raw: RawObject) => T, changed: () => void) {
@@ -30,7 +32,13 @@ export class Store<T> implements Mirror {
     for (const raw of items) this.#staged.set(keyOf(raw), this.#read(raw));
   }
   commit(): void {
-    this.#known = this.#staged ?? new Map();
+    const known = this.#staged ?? new Map<string, T>();
+    for (const key of this.#told) {
+      const told = this.#known.get(key);
+      if (told !== undefined && !known.has(key)) known.set(key, told);
+    }
+    this.#told.clear();
+    this.#known = known;
     this.#staged = undefined;
     this.#changed();
   }
@@ -38,10 +46,17 @@ export class Store<T> implements Mirror {
     this.#staged = undefined;
   }
   put(raw: RawObject): void {
+    this.#told.delete(keyOf(raw));
     this.#known.set(keyOf(raw), this.#read(raw));
     this.#changed();
   }
+  /** As put, of an object that was asked for by itself: the next list does not take it away, since it may be older. The one after does. */
+  tell(raw: RawObject): void {
+    this.put(raw);
+    this.#told.add(keyOf(raw));
+  }
   remove(raw: RawObject): void {
+    this.#told.delete(keyOf(raw));
     this.#known.delete(keyOf(raw));
     this.#changed();
   }

@@ -183,7 +183,6 @@ impl Calls {
                 self.shared.identities.put_trust(&bundles, p.aliases, p.generation)?;
                 Ok(json!({}))
             }
-            "peers.put" => Ok(json!({})),
             "connections.list" => {
                 let rows = self.gather(Message::Connections)?;
                 let hbone = self.shared.hbone_running().map(HboneSide::connections).unwrap_or_default();

@@ -332,17 +332,16 @@ impl Inner {
         Ok(count)
     }
 
-    /// Lets go of pods whose drain is over.
+    /// Lets go of pods whose drain is over, one at a time: a pod that is enrolled anew meanwhile comes before or after, never between.
     fn finish_leaving(&self, sink: &EventSink) {
         let now = Instant::now();
         let over = |m: &Member| m.leaves_at.is_some_and(|at| at <= now);
-        let leaving: Vec<Member> = {
+        loop {
             let mut members = locked(&self.members);
-            let keys: Vec<String> = members.iter().filter(|(_, m)| over(m)).map(|(key, _)| key.clone()).collect();
-            keys.iter().filter_map(|key| members.remove(key)).collect()
-        };
-        for member in leaving {
-            if let Err(fault) = self.let_go(&member, true, 0) {
+            let Some(key) = members.iter().find(|(_, m)| over(m)).map(|(key, _)| key.clone()) else { return };
+            let done = members.remove(&key).map_or(Ok(()), |member| self.let_go(&member, true, 0));
+            drop(members);
+            if let Err(fault) = done {
                 sink(KernelEvent::Failed(fault));
             }
         }
@@ -356,8 +355,14 @@ impl Inner {
             vanished.map(|m| m.pod.key.clone()).collect()
         };
         for key in gone {
-            let member = locked(&self.members).remove(&key);
-            if let Some(Err(fault)) = member.map(|member| self.end(&member)) {
+            let mut members = locked(&self.members);
+            // Its successor may have its name by now.
+            if members.get(&key).is_none_or(|m| m.request.netns.exists()) {
+                continue;
+            }
+            let done = members.remove(&key).map_or(Ok(0), |member| self.end(&member));
+            drop(members);
+            if let Err(fault) = done {
                 sink(KernelEvent::Failed(fault));
             }
             sink(KernelEvent::Vanished { pod: key });
