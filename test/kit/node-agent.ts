@@ -246,9 +246,9 @@ export class TestStream {
 
 /** The records in a response. */
 export function recordsOf(response: DeltaDiscoveryResponse): readonly MeshResource[] {
+  const kind = kindOfTypeUrl(response.typeUrl);
+  if (kind === undefined) throw new Error(`unknown type ${response.typeUrl}`);
   return response.resources.map((resource) => {
-    const kind = kindOfTypeUrl(resource.resource?.typeUrl ?? "");
-    if (kind === undefined) throw new Error(`unknown type ${resource.resource?.typeUrl}`);
     const decoded = decodeResource(kind, resource.resource?.value ?? new Uint8Array());
     if (!decoded.ok) throw new Error(JSON.stringify(decoded.error));
     return decoded.value;
