@@ -346,12 +346,12 @@ export class Enrolment implements LocalPods {
   #left(entry: Entry, done: Result<unknown, CallFault>): void {
     const { name } = entry.pod;
     delete entry.leaving;
-    if (this.#entries.get(name) !== entry) return;
     if (!done.ok) {
       this.#parts.log.error("pod_not_unenrolled", { pod: name, ...done.error });
       entry.state = "enrolled"; // tried again at the next sync
       return;
     }
+    if (this.#entries.get(name) !== entry) return; // it came back meanwhile, and is another entry
     this.#forget(entry.pod);
     this.#parts.log.info("pod_unenrolled", { pod: name });
     this.#parts.changed([name]);

@@ -1,3 +1,4 @@
+// What is mirrored, with lists that are older than what was asked for by itself.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Store } from "./store.ts";

@@ -13,6 +13,7 @@ export class AgentRegistry {
     if (left.length === 0) this.#streams.delete(stream.node);
     else this.#streams.set(stream.node, left);
   }
+  /** Whether any agent of the node has a stream. */
   has(node: NodeName): boolean {
     return this.#streams.has(node);
   }

@@ -13,10 +13,9 @@ const lengthDelimited = 2;
 
 /** Versions by name as an agent says that it has them. */
 export class InitialVersions {
-  static readonly none = new InitialVersions([]);
   readonly #entries: readonly Buffer[];
 
-  /** `entries`: map entries as in the message, checked. */
+  /** `entries`: runs of the message's map entries, tags and lengths included, that `decodeRequest` has checked. */
   constructor(entries: readonly Buffer[]) {
     this.#entries = entries;
   }
@@ -28,6 +27,7 @@ export class InitialVersions {
   get isEmpty(): boolean {
     return this.#entries.length === 0;
   }
+  /** In the order of the message; a name that is said twice comes twice. */
   forEach(take: (name: string, version: string) => void): void {
     for (const run of this.#entries) {
       const reader = new Reader(run);
@@ -70,13 +70,14 @@ export function decodeRequest(bytes: Buffer): DiscoveryRequest {
   }
   keep(bytes.length);
   const { initialResourceVersions: _, node: __, ...others } = DeltaDiscoveryRequest.decode(Buffer.concat(rest));
-  return { ...others, initial: runs.length === 0 ? InitialVersions.none : new InitialVersions(runs) };
+  return { ...others, initial: new InitialVersions(runs) };
 }
 
 function checkEntry(reader: Reader): void {
   const end = reader.end();
   while (reader.at < end) reader.skip(reader.varint(), end);
 }
+
 /** Just enough of protobuf's wire format. */
 class Reader {
   readonly #bytes: Buffer;

@@ -100,7 +100,7 @@ export function toWorkload(
     addresses,
     labels,
     tunnel,
-    ready: pod.status.conditions.some((c) => c.type === "Ready" && c.status === "True"),
+    ready: hasCondition(pod, "Ready", "True"),
     ...(isNodeSilent(pod) && { nodeSilent: true }),
     draining: pod.metadata.deletionTimestamp !== "",
     weight: weightOf(pod) ?? 1,
@@ -120,15 +120,15 @@ export function toWorkload(
  * When a node's kubelet is not heard of, Kubernetes takes the condition Ready from its pods and leaves what the kubelet said last of their
  * containers (MarkPodsNotReady, pkg/controller/util/node): after an outage of the API server that befalls every pod of the cluster at once.
  */
-function isNodeSilent({ spec, status }: PodObject): boolean {
-  const is = (type: string, wanted: string): boolean =>
-    status.conditions.some((c) => c.type === type && c.status === wanted);
+function isNodeSilent(pod: PodObject): boolean {
   return (
-    is("Ready", "False") &&
-    is("ContainersReady", "True") &&
-    spec.readinessGates.every((g) => is(g.conditionType, "True"))
+    hasCondition(pod, "Ready", "False") &&
+    hasCondition(pod, "ContainersReady", "True") &&
+    pod.spec.readinessGates.every((gate) => hasCondition(pod, gate.conditionType, "True"))
   );
 }
+const hasCondition = ({ status }: PodObject, type: string, wanted: "True" | "False"): boolean =>
+  status.conditions.some((c) => c.type === type && c.status === wanted);
 
 /** `hostPort` of every container on every address of the node, or the one that `hostIP` names (rule DP-6). */
 function hostPortsOf(pod: PodObject): readonly HostPort[] {
