@@ -148,6 +148,22 @@ test("[DP-9] a pod that comes back while it is leaving stays", async (t) => {
   assert.notEqual(enrolment.byName("shop/web" as never), undefined);
 });
 
+test("[DP-9] a pod that comes back in the very moment in which it was to be let go stays", async (t) => {
+  const { enrolment, clock, count, native } = await setUp(t, { announced: () => true });
+  await enrolment.sync(read(record("web")));
+  await enrolment.sync(read(record("web", { labels: { "fairlead.dev/mesh": "disabled" } })));
+  let passed: Promise<unknown> | undefined;
+  native.answers.set("pod.enrol", () => {
+    passed = clock.advanceAsync(6000); // the wait is over before the agent reads the answer
+    return { cookie: 1, listening: [], existing: [], ms: 0, unguarded: "" };
+  });
+  await enrolment.sync(read(record("web")));
+  await passed;
+  await native.channel.call("heartbeat", {});
+  assert.deepEqual([count("pod.enrol"), count("pod.unenrol")], [2, 0]);
+  assert.equal(enrolment.statuses()[0]?.enrolled, true);
+});
+
 test("[DP-9] [INT-12] a pod that comes back while native lets it go is known all the time: its connections are asked about at once", async (t) => {
   const { enrolment, clock, native, count } = await setUp(t);
   await enrolment.sync(read(record("web")));

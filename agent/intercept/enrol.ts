@@ -271,8 +271,9 @@ export class Enrolment implements LocalPods {
     const told = JSON.stringify([ask, record.uid, record.labels]);
     const trouble = options.problems.length === 0 ? "" : `; ${options.problems.join("; ")}`;
     if (before?.told === told && before.state === "enrolled") return this.#statusOf(before, reason + trouble);
-    if (before === undefined)
-      this.#arriving.set(local.name, { ...local, number, cookie: 0n, listening: new Set(), options });
+    if (before !== undefined)
+      before.state = "enrolled"; // whoever still waits to unenrol it waits for nothing
+    else this.#arriving.set(local.name, { ...local, number, cookie: 0n, listening: new Set(), options });
     const reply = await native.call("pod.enrol", ask);
     this.#arriving.delete(local.name);
     if (!reply.ok) {
