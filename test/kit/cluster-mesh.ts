@@ -1,6 +1,7 @@
 // A mesh on the nodes of a test cluster without images: the controller on this machine, an agent in each node's own namespaces. Started
 // again, replaced and killed at will; everything ends with the cluster.
 import { readFileSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { agentNodeEnvironment, agentNodeFlags } from "../../agent/node-flags.ts";
 import type { KubeApi } from "../cluster/kubernetes/api.ts";
@@ -18,6 +19,11 @@ import { startController, type TestController } from "./controller.ts";
 import { waitFor } from "./wait.ts";
 
 const PATIENCE_MS = 120_000;
+/**
+ * What the kubelet gives all pods of a node beside itself and the runtime: a core's weight for each of its cores. The agent is a pod of its
+ * node, the one that asks for processor time among pods that ask for none; run by hand it has what that comes to.
+ */
+const podsWeight = 100 * availableParallelism();
 
 /** One agent by hand; a second one beside it has another `seat`. */
 export class HandAgent {
@@ -153,6 +159,7 @@ export async function startClusterMesh(
       const program: Program = {
         name: `${node.name}/agent-${seat}`,
         group: `${node.group}/agent-${seat}`,
+        cpuWeight: podsWeight,
         log: join(cluster.logs, `${node.name}-agent-${seat}.log`),
         entering: () => enteringNode(h, node),
         command: [process.execPath, ...agentNodeFlags, join(PROJECT_DIR, "agent/main.ts")],

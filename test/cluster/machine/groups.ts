@@ -46,6 +46,15 @@ function delegate(folder: string): void {
   writeFileSync(join(folder, "cgroup.subtree_control"), controllers.map((c) => `+${c}`).join(" "));
 }
 
+/** The group's share of processor time beside its siblings, as cgroup v2 counts (100 is what each has by itself). */
+export function setCpuWeight(h: Hierarchies, group: string, weight: number): void {
+  for (const folder of groupFolders(h, group)) {
+    const [v2, v1] = [join(folder, "cpu.weight"), join(folder, "cpu.shares")];
+    if (existsSync(v2)) writeFileSync(v2, String(weight));
+    else if (existsSync(v1)) writeFileSync(v1, String(Math.round((weight * 1024) / 100)));
+  }
+}
+
 /** Process ids in the group and below it. */
 export const groupProcesses = (h: Hierarchies, group: string): number[] => cgroupProcesses(join(h.v2, group));
 

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, mkdirSync, openSync, readFileSync, readlinkSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { tail } from "../../lab/files.ts";
-import { groupProcesses, type Hierarchies, joining, makeGroup } from "./groups.ts";
+import { groupProcesses, type Hierarchies, joining, makeGroup, setCpuWeight } from "./groups.ts";
 
 export const SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -11,6 +11,8 @@ export interface Program {
   /** As people name it, e.g. "etcd" or "n1/kubelet". */
   readonly name: string;
   readonly group: string;
+  /** As `setCpuWeight` takes it; absent: as all others. */
+  readonly cpuWeight?: number;
   readonly log: string;
   readonly command: readonly [string, ...string[]];
   readonly env?: Readonly<Record<string, string>>;
@@ -53,6 +55,7 @@ export class ProgramWatch {
 /** Starts a program that does not run; it stays when we end. */
 export function startProgram(h: Hierarchies, program: Program): ChildProcess {
   makeGroup(h, program.group);
+  if (program.cpuWeight !== undefined) setCpuWeight(h, program.group, program.cpuWeight);
   mkdirSync(dirname(program.log), { recursive: true });
   const log = openSync(program.log, "a", 0o600);
   const [file = "", ...args] = [...program.entering(), ...joining(h, program.group, program.command)];
