@@ -38,6 +38,7 @@ import { AgentRegistry } from "./serve/registry.ts";
 import { discoveryDefinition } from "./serve/response.ts";
 import { createGrpcServer, type ServerTls } from "./serve/server.ts";
 import { AgentReports } from "./status/agents.ts";
+import type { NotEnrolled } from "./status/replicas.ts";
 
 export interface Controller extends Lifecycle {
   /** Ports actually bound, for configurations with port 0. */
@@ -65,8 +66,9 @@ export async function createController(config: Config, clock: Clock, log: Logger
     svidTtlMs: config.svidTtlMs,
     renewAt: config.renewAt,
   };
+  let elsewhere = (): NotEnrolled => new Map();
   const unenrolled = (): ReadonlyMap<string, string> =>
-    reports.unenrolled((namespace, pod) => mesh.index.get("Pod", namespace, pod)?.object.spec.nodeName);
+    reports.unenrolled((namespace, pod) => mesh.index.get("Pod", namespace, pod)?.object.spec.nodeName, elsewhere());
   const istio = config.istioAccounts.length > 0 ? new IstioView(() => mesh.settings.clusterDomain) : undefined;
   const mesh: Mesh = new Mesh({
     translated: istio && ((changes, isWhole) => istio.update(changes, isWhole)),
@@ -119,9 +121,14 @@ export async function createController(config: Config, clock: Clock, log: Logger
     opened &&
     election &&
     mirrorMeter &&
-    replicaAgents({ config, opened, election, mesh, registry, ownViews, clock, log, meter: mirrorMeter }, () =>
-      statuses?.changed(),
+    replicaAgents(
+      { config, opened, election, mesh, registry, reports, ownViews, clock, log, meter: mirrorMeter },
+      () => {
+        statuses?.changed();
+        mesh.refreshSoon();
+      },
     );
+  if (replicas) elsewhere = () => replicas.notEnrolled(registry);
   const views = () => replicas?.views(ownViews()) ?? ownViews();
   const statuses =
     writers &&

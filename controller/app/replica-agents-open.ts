@@ -6,6 +6,7 @@ import type { Config } from "../config.ts";
 import type { Election } from "../lease/election.ts";
 import type { KubernetesMetrics } from "../report/kubernetes-metrics.ts";
 import type { AgentRegistry } from "../serve/registry.ts";
+import type { AgentReports } from "../status/agents.ts";
 import type { NodeView } from "../status/reach.ts";
 import { type Offered, summarize } from "../status/replicas.ts";
 import type { Mesh } from "./mesh.ts";
@@ -19,6 +20,7 @@ export interface ReplicaAgentsParts {
   readonly mesh: Mesh;
   readonly registry: AgentRegistry;
   readonly ownViews: () => ReadonlyMap<string, NodeView>;
+  readonly reports: AgentReports;
   readonly clock: Clock;
   readonly log: Logger;
   readonly meter: KubernetesMetrics;
@@ -26,7 +28,7 @@ export interface ReplicaAgentsParts {
 
 /** Not started. `changed` is called when agents of others said something. */
 export function replicaAgents(parts: ReplicaAgentsParts, changed: () => void): ReplicaAgents {
-  const { config, opened, election, mesh, registry, clock, log, meter } = parts;
+  const { config, opened, election, mesh, registry, reports, clock, log, meter } = parts;
   const offered: Offered = {
     names: (typeUrl) => mesh.snapshot.type(typeUrl)?.names() ?? [],
     versionOf: (typeUrl, name) => mesh.snapshot.type(typeUrl)?.get(name)?.version,
@@ -42,8 +44,10 @@ export function replicaAgents(parts: ReplicaAgentsParts, changed: () => void): R
     offered,
     summary() {
       const connected = new Map(registry.current().map((stream) => [stream.node as string, stream.connectedAtMs]));
-      return summarize(offered, parts.ownViews(), (node) => connected.get(node) ?? 0);
+      const notEnrolled = reports.byNode();
+      return summarize(offered, parts.ownViews(), (node) => connected.get(node) ?? 0, notEnrolled);
     },
+    isLacking: () => [...reports.byNode().values()].some((pods) => pods.size > 0),
     changed,
   });
 }

@@ -1,5 +1,5 @@
-// Agents of all replicas: each replica that does not lead keeps a ConfigMap of what its agents say, the one that leads reads them all. One that
-// has not been renewed for a while, by our own clock, is of a replica that is gone.
+// Agents of all replicas: each replica that does not lead keeps a ConfigMap of what its agents say, and the one that leads too where they have
+// not enrolled a pod; all read them. One that has not been renewed for a while, by our own clock, is of a replica that is gone.
 import { randomUUID } from "node:crypto";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { type Clock, every } from "../../agent/base/clock.ts";
@@ -11,7 +11,14 @@ import type { ReflectorMeter } from "../../agent/kubernetes/meter.ts";
 import { type Mirror, Reflector } from "../../agent/kubernetes/reflector.ts";
 import type { RawObject } from "../../agent/kubernetes/wire.ts";
 import type { NodeView } from "../status/reach.ts";
-import { joinViews, type Offered, type ReplicaSummary, readSummary } from "../status/replicas.ts";
+import {
+  joinViews,
+  type NotEnrolled,
+  notEnrolledElsewhere,
+  type Offered,
+  type ReplicaSummary,
+  readSummary,
+} from "../status/replicas.ts";
 
 export interface ReplicaParts {
   readonly api: ApiClient;
@@ -23,6 +30,8 @@ export interface ReplicaParts {
   readonly lead: { readonly isLeading: boolean };
   readonly offered: Offered;
   readonly summary: () => ReplicaSummary;
+  /** Whether an agent of ours has pods that it has not enrolled. */
+  readonly isLacking: () => boolean;
   /** Another replica's agents said something. */
   readonly changed: () => void;
 }
@@ -91,25 +100,27 @@ export class ReplicaAgents {
 
   /** Agents of all replicas by node; `own` are those that are connected here. */
   views(own: ReadonlyMap<string, NodeView>): ReadonlyMap<string, NodeView> {
+    return joinViews(own, this.#living(), this.#parts.offered);
+  }
+  /** Pods that agents of other replicas have not enrolled; `own` are the nodes that are connected here. */
+  notEnrolled(own: { has(node: string): boolean }): NotEnrolled {
+    return notEnrolledElsewhere(own, this.#living());
+  }
+  #living(): readonly ReplicaSummary[] {
     const nowMs = this.#parts.clock.monotonicMs();
-    const living = [...this.#peers.values()].flatMap(({ summary, seenMs }) =>
+    return [...this.#peers.values()].flatMap(({ summary, seenMs }) =>
       summary === undefined || nowMs - seenMs > goneMs ? [] : [summary],
     );
-    return joinViews(own, living, this.#parts.offered);
   }
 
   async #look(): Promise<void> {
-    const { clock, lead } = this.#parts;
-    if (lead.isLeading) {
-      // What leads knows its own agents. Others' leavings are taken away, ours of before among them.
-      if (this.#written.text !== "") await this.#remove(this.#name);
-      this.#written = { text: "", atMs: Number.NEGATIVE_INFINITY };
+    const { clock, lead, isLacking } = this.#parts;
+    if (lead.isLeading)
       for (const [name, { seenMs }] of this.#peers)
         if (clock.monotonicMs() - seenMs > removeMs) await this.#remove(name);
-      return;
-    }
-    const summary = this.#parts.summary();
-    const text = summary.nodes.length === 0 ? "" : JSON.stringify(summary);
+    // What leads writes the statuses: of its own agents others must know only which pods these lack.
+    const summary = lead.isLeading && !isLacking() ? undefined : this.#parts.summary();
+    const text = summary === undefined || summary.nodes.length === 0 ? "" : JSON.stringify(summary);
     const isDue = clock.monotonicMs() - this.#written.atMs >= beatMs;
     if (text === this.#written.text && (text === "" || !isDue)) return;
     if (text === "") await this.#remove(this.#name);

@@ -1,6 +1,7 @@
 // What each node's agent reported last: what it could not enforce, which pods it has enrolled.
 import type { ReportRequest } from "../../agent/api/mesh.gen.ts";
 import type { NodeName } from "../../agent/api/names.ts";
+import type { NotEnrolled } from "./replicas.ts";
 
 export interface AgentReport {
   readonly agentVersion: string;
@@ -36,15 +37,25 @@ export class AgentReports {
   forget(node: NodeName): void {
     this.#reports.delete(node);
   }
-  /** Pods that the agent of their own node has not enrolled, with the reason. What a node says of another's pods is nobody's business. */
-  unenrolled(nodeOf: (namespace: string, pod: string) => string | undefined): ReadonlyMap<string, string> {
+  /**
+   * Pods that the agent of their own node has not enrolled, with the reason. What a node says of another's pods is nobody's business.
+   * `elsewhere`: what agents of other replicas told those.
+   */
+  unenrolled(
+    nodeOf: (namespace: string, pod: string) => string | undefined,
+    elsewhere: NotEnrolled = new Map(),
+  ): ReadonlyMap<string, string> {
     const all = new Map<string, string>();
-    for (const [node, report] of this.#reports)
-      for (const [pod, reason] of report.unenrolled) {
+    for (const [node, pods] of [...elsewhere, ...this.byNode()])
+      for (const [pod, reason] of pods) {
         const slash = pod.indexOf("/");
         if (nodeOf(pod.slice(0, slash), pod.slice(slash + 1)) === node) all.set(pod, reason);
       }
     return all;
+  }
+  /** Pods that each node's agent has not enrolled, as it told. */
+  byNode(): NotEnrolled {
+    return new Map([...this.#reports].map(([node, report]) => [node, report.unenrolled]));
   }
   get(node: NodeName): AgentReport | undefined {
     return this.#reports.get(node);

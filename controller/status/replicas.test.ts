@@ -3,7 +3,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { typeUrlOf } from "../../agent/api/resources.ts";
 import type { NodeView } from "./reach.ts";
-import { joinViews, type NodeSummary, type Offered, readSummary, summarize } from "./replicas.ts";
+import { joinViews, type NodeSummary, notEnrolledElsewhere, type Offered, readSummary, summarize } from "./replicas.ts";
 
 const authorization = typeUrlOf("Authorization");
 const offering = (versions: Readonly<Record<string, string>>): Offered => ({
@@ -37,12 +37,15 @@ const viewOf = (node: string, told: Readonly<Record<string, Told>>): NodeView =>
 
 test("[DIS-8] what a replica writes down of its agents another reads as it was", () => {
   const versions = { a: "1", b: "2", c: "3" };
+  const lacking = new Map([["n1", new Map([["shop/web", "no cgroup"]])]]);
   fc.assert(
     fc.property(fc.record({ a: anyTold, b: anyTold, c: anyTold }), (told) => {
       const view = viewOf("n1", told);
-      const text = JSON.stringify(summarize(offering(versions), new Map([["n1", view]]), () => 5));
+      const text = JSON.stringify(summarize(offering(versions), new Map([["n1", view]]), () => 5, lacking));
       const summary = readSummary(JSON.parse(text));
       assert.ok(summary !== undefined);
+      assert.deepEqual(notEnrolledElsewhere(new Map(), [summary]), lacking);
+      assert.equal(notEnrolledElsewhere(new Set(["n1"]), [summary]).size, 0, "we speak for our own");
       const read = joinViews(new Map(), [summary], offering(versions)).get("n1");
       for (const name of names) {
         assert.deepEqual(read?.stateOf(authorization, name), view.stateOf(authorization, name));
@@ -58,6 +61,7 @@ test("[DIS-8] only acknowledgements of the version that we offer count", () => {
     offering({ a: "1", b: "2" }),
     new Map([["n1", viewOf("n1", { a: fine, b: fine })]]),
     () => 0,
+    new Map(),
   );
   const view = joinViews(new Map(), [summary], offering({ a: "1", b: "9", c: "3" })).get("n1");
   assert.deepEqual(
@@ -95,6 +99,7 @@ test("[DIS-8] whatever somebody writes there is read as nothing, or as a summary
       behind: fc.array(fc.integer()),
       refused: fc.anything(),
       notEnforced: fc.constant([]),
+      notEnrolled: fc.oneof(fc.anything(), fc.array(fc.tuple(fc.string(), fc.string()))),
     }),
   );
   fc.assert(
@@ -109,6 +114,8 @@ test("[DIS-8] whatever somebody writes there is read as nothing, or as a summary
         if (summary === undefined) return;
         for (const view of joinViews(new Map(), [summary], offering({ a: "1" })).values())
           assert.equal(typeof view.stateOf(authorization, "a").isCurrent, "boolean");
+        for (const pods of notEnrolledElsewhere(new Map(), [summary]).values())
+          for (const [pod, reason] of pods) assert.deepEqual([typeof pod, typeof reason], ["string", "string"]);
       },
     ),
   );

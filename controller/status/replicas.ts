@@ -1,5 +1,6 @@
 // What one replica knows of the agents that are connected to it, for the replica that writes: which resources it offers in which versions,
-// and of each node what its agent has not taken, has refused, or cannot enforce. Pure; read from an object that anybody may have written.
+// and of each node what its agent has not taken, has refused, or cannot enforce, and for all replicas which pods it has not enrolled. Pure;
+// read from an object that anybody may have written.
 import { codecs, type ResourceKind, resourceKinds } from "../../agent/api/resources.ts";
 import type { NodeView } from "./reach.ts";
 
@@ -15,7 +16,11 @@ export interface NodeSummary {
   readonly behind: readonly number[];
   readonly refused: readonly (readonly [place: number, reason: string])[];
   readonly notEnforced: readonly (readonly [place: number, reason: string])[];
+  /** Pods ("namespace/name"); absent: none, or a replica of before told it. */
+  readonly notEnrolled?: readonly (readonly [pod: string, reason: string])[];
 }
+/** Pods by node, with the reason. */
+export type NotEnrolled = ReadonlyMap<string, ReadonlyMap<string, string>>;
 export interface ReplicaSummary {
   /** "Kind/name" and version. */
   readonly resources: readonly (readonly [key: string, version: string])[];
@@ -31,6 +36,7 @@ export function summarize(
   offered: Offered,
   views: ReadonlyMap<string, NodeView>,
   connectedAtMs: (node: string) => number,
+  byNode: NotEnrolled,
 ): ReplicaSummary {
   const resources: [string, string][] = [];
   const places: (readonly [typeUrl: string, name: string])[] = [];
@@ -52,7 +58,11 @@ export function summarize(
       const reason = view.notEnforced(typeUrl, name);
       if (reason !== undefined) notEnforced.push([place, reason.slice(0, 300)]);
     }
-    return { node: view.node, connectedAtMs: connectedAtMs(view.node), behind, refused, notEnforced };
+    const notEnrolled = [...(byNode.get(view.node) ?? [])];
+    return {
+      ...{ node: view.node, connectedAtMs: connectedAtMs(view.node), behind, refused, notEnforced },
+      ...(notEnrolled.length > 0 && { notEnrolled }),
+    };
   });
   return { resources, nodes };
 }
@@ -64,14 +74,22 @@ export function readSummary(value: unknown): ReplicaSummary | undefined {
     Array.isArray(pair) && typeof pair[0] === first && typeof pair[1] === "string";
   const areNoted = (list: unknown): boolean => Array.isArray(list) && list.every((pair) => isPair(pair, "number"));
   const isNode = (node: unknown): boolean => {
-    const { node: name, connectedAtMs, behind, refused, notEnforced } = (node ?? {}) as Record<string, unknown>;
+    const {
+      node: name,
+      connectedAtMs,
+      behind,
+      refused,
+      notEnforced,
+      notEnrolled,
+    } = (node ?? {}) as Record<string, unknown>;
     return (
       typeof name === "string" &&
       typeof connectedAtMs === "number" &&
       Array.isArray(behind) &&
       behind.every((place) => typeof place === "number") &&
       areNoted(refused) &&
-      areNoted(notEnforced)
+      areNoted(notEnforced) &&
+      (notEnrolled === undefined || (Array.isArray(notEnrolled) && notEnrolled.every((pair) => isPair(pair, "string"))))
     );
   };
   const isFine =
@@ -89,16 +107,32 @@ export function joinViews(
   offered: Pick<Offered, "versionOf">,
 ): ReadonlyMap<string, NodeView> {
   const joined = new Map(own);
-  const since = new Map<string, number>();
-  for (const summary of others) {
+  for (const [name, { node, summary }] of spokenFor(own, others)) {
     const places = new Map(summary.resources.map(([key, version], place) => [key, { place, version }]));
-    for (const node of summary.nodes) {
-      if (own.has(node.node) || (since.get(node.node) ?? Number.NEGATIVE_INFINITY) >= node.connectedAtMs) continue;
-      since.set(node.node, node.connectedAtMs);
-      joined.set(node.node, viewOf(node, places, offered));
-    }
+    joined.set(name, viewOf(node, places, offered));
   }
   return joined;
+}
+
+/** Pods that the agents of others have not enrolled. Who speaks for a node is as in `joinViews`; `own` are the nodes that are connected here. */
+export function notEnrolledElsewhere(
+  own: { has(node: string): boolean },
+  others: Iterable<ReplicaSummary>,
+): NotEnrolled {
+  return new Map([...spokenFor(own, others)].map(([name, { node }]) => [name, new Map(node.notEnrolled)]));
+}
+
+function spokenFor(
+  own: { has(node: string): boolean },
+  others: Iterable<ReplicaSummary>,
+): ReadonlyMap<string, { readonly node: NodeSummary; readonly summary: ReplicaSummary }> {
+  const found = new Map<string, { readonly node: NodeSummary; readonly summary: ReplicaSummary }>();
+  for (const summary of others)
+    for (const node of summary.nodes) {
+      const since = found.get(node.node)?.node.connectedAtMs ?? Number.NEGATIVE_INFINITY;
+      if (!own.has(node.node) && node.connectedAtMs > since) found.set(node.node, { node, summary });
+    }
+  return found;
 }
 
 function viewOf(
