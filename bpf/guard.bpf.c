@@ -18,8 +18,8 @@
 #define NEXT_HEADER_ICMP6 58
 #define NEIGHBOUR_ADVERTISEMENT 136
 
-/* Whose link this is. Its addresses are known here too: what is right costs no lookup. */
-volatile const struct guard_pod self = {};
+/* Whose link this is. Its addresses are known here too: what is right costs no lookup. Written once, like the cookie of inbound.bpf.c. */
+volatile struct guard_pod self;
 
 static __always_inline int judge(const struct ip *source)
 {

@@ -3,7 +3,8 @@
  * whom to let through. What nobody listens on is dropped, which the client sees as ECONNREFUSED. */
 #include "lib.h"
 
-volatile const __u64 pod_cookie = 0;
+/* Written once, after loading and before it is attached: copies are made ahead, when nobody knows yet for whom. */
+volatile __u64 pod_cookie;
 
 static __always_inline bool has_listener(const struct ip *ip, __u16 port, bool need_v4)
 {

@@ -244,7 +244,7 @@ export class Enrolment implements LocalPods {
     // Deleted and made again under its name before anybody looked: the old one ends first.
     const namesake = this.#entries.get(local.name);
     if (namesake !== undefined && namesake.birth !== birth) await this.#gone(local.name, changed);
-    // It comes back while native lets it go: it is forgotten first, then arrives like any other.
+    // It comes back while native lets it go: it is forgotten first, then arrives like any other. Who only waits to unenrol it stops by its state.
     await namesake?.leaving;
     const before = this.#entries.get(local.name);
     const options = podOptions(record);
@@ -271,8 +271,7 @@ export class Enrolment implements LocalPods {
     const told = JSON.stringify([ask, record.uid, record.labels]);
     const trouble = options.problems.length === 0 ? "" : `; ${options.problems.join("; ")}`;
     if (before?.told === told && before.state === "enrolled") return this.#statusOf(before, reason + trouble);
-    if (before !== undefined)
-      before.state = "enrolled"; // whoever still waits to unenrol it waits for nothing
+    if (before !== undefined) before.state = "enrolled";
     else this.#arriving.set(local.name, { ...local, number, cookie: 0n, listening: new Set(), options });
     const reply = await native.call("pod.enrol", ask);
     this.#arriving.delete(local.name);

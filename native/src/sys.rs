@@ -271,14 +271,39 @@ pub fn query_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Ve
     }
 }
 
+fn new_link(program: BorrowedFd<'_>, target: i32, place: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no options are passed; the call reads nothing of ours.
+    let fd = unsafe { libbpf_rs::libbpf_sys::bpf_link_create(program.as_raw_fd(), target, place, std::ptr::null()) };
+    // SAFETY: a new descriptor that nobody else owns.
+    if fd < 0 { Err(io::Error::from_raw_os_error(-fd)) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
+}
+
 /// Puts a program where packets of an interface come in, before those that are there (Linux 6.6); it goes with the descriptor.
 pub fn attach_tcx(program: BorrowedFd<'_>, interface: u32) -> io::Result<OwnedFd> {
     let interface = i32::try_from(interface).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
-    // SAFETY: no options are passed; the call reads nothing of ours.
-    let fd =
-        unsafe { libbpf_rs::libbpf_sys::bpf_link_create(program.as_raw_fd(), interface, libbpf_rs::libbpf_sys::BPF_TCX_INGRESS, std::ptr::null()) };
+    new_link(program, interface, libbpf_rs::libbpf_sys::BPF_TCX_INGRESS)
+}
+
+/// Lets a program say which socket of the namespace takes what arrives (Linux 5.9); it goes with the descriptor.
+pub fn attach_sk_lookup(program: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    new_link(program, namespace.as_raw_fd(), libbpf_rs::libbpf_sys::BPF_SK_LOOKUP)
+}
+
+/// Puts another program in place of the one of a pinned link, with no moment between them.
+pub fn update_link(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    let path = c_string(pin)?;
+    // SAFETY: the path is terminated and lives through the call.
+    let fd = unsafe { libbpf_rs::libbpf_sys::bpf_obj_get(path.as_ptr()) };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
     // SAFETY: a new descriptor that nobody else owns.
-    if fd < 0 { Err(io::Error::from_raw_os_error(-fd)) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: no options are passed; the call reads nothing of ours.
+    match unsafe { libbpf_rs::libbpf_sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null()) } {
+        0 => Ok(()),
+        e => Err(io::Error::from_raw_os_error(-e)),
+    }
 }
 
 /// Gives a BPF object a name on a BPF file system.

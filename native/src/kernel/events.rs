@@ -41,6 +41,8 @@ pub type EventSink = Arc<dyn Fn(KernelEvent) + Send + Sync>;
 
 const POLL: Duration = Duration::from_millis(100);
 const SWEEP: Duration = Duration::from_secs(5);
+/// Between attempts at copies of programs that cannot be made: who needs one makes it, and is told why it cannot be.
+const AHEAD_AGAIN: Duration = Duration::from_secs(60);
 const FOREIGN_CHECK: Duration = Duration::from_secs(60);
 
 /// The thread; ends when dropped.
@@ -124,6 +126,7 @@ fn run(inner: &Weak<Inner>, maps: &Arc<Maps>, sink: &EventSink, stop: &AtomicBoo
     };
     let mut sweeper = Sweeper::default();
     let (mut swept, mut looked, mut last_foreign) = (Instant::now(), None::<Instant>, Vec::new());
+    let mut no_copies = None::<Instant>;
     while !stop.load(Ordering::Relaxed) {
         // An interrupted wait is no error; anything else would repeat at once, so it is slowed down. Openings wake nobody
         // (sockops.bpf.c), so what waits is taken after a wait in vain too.
@@ -135,6 +138,12 @@ fn run(inner: &Weak<Inner>, maps: &Arc<Maps>, sink: &EventSink, stop: &AtomicBoo
         inner.finish_leaving(sink);
         if let Err(fault) = inner.activate_if_due() {
             sink(KernelEvent::Failed(fault));
+        }
+        if no_copies.is_none_or(|since| since.elapsed() >= AHEAD_AGAIN) {
+            no_copies = inner.loader.make_ahead().err().map(|fault| {
+                sink(KernelEvent::Failed(fault));
+                Instant::now()
+            });
         }
         if swept.elapsed() >= SWEEP {
             swept = Instant::now();

@@ -4,12 +4,14 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramMut};
 
+use super::config::KernelConfig;
+use super::copies::Copies;
 use super::layout::{self, GuardPod};
 use super::maps::pin_path;
 use crate::fault::Fault;
@@ -37,19 +39,44 @@ fn note(_: PrintLevel, text: String) {
     }
 }
 
-fn fault(what: &str, error: &libbpf_rs::Error) -> Fault {
+pub(super) fn fault(what: &str, error: &libbpf_rs::Error) -> Fault {
     let lines = COMPLAINTS.lock().map(|mut l| std::mem::take(&mut *l)).unwrap_or_default();
     Fault::new("bpf_failed", format!("{what}: {error} ({})", lines.join("; ")))
 }
 
+/// Opens an object with its maps taken from the pins where there are some. A pin of another shape is refused by the
+/// kernel's own comparison in libbpf and reported.
+pub(super) fn open(pin_dir: &Path, name: &str, bytes: &[u8]) -> Result<OpenObject, Fault> {
+    let mut object = ObjectBuilder::default()
+        .name(name.trim_end_matches(".bpf.o"))
+        .and_then(|builder| builder.open_memory(bytes))
+        .map_err(|e| fault(&format!("open {name}"), &e))?;
+    for mut map in object.maps_mut() {
+        let map_name = map.name().to_string_lossy().into_owned();
+        if !map_name.contains('.') {
+            let path = pin_path(pin_dir, &map_name);
+            map.set_pin_path(&path).map_err(|e| fault(&format!("pin map {map_name}"), &e))?;
+        }
+    }
+    Ok(object)
+}
+
 /// Where programs and pins are.
-#[derive(Clone, Debug)]
 pub struct Loader {
-    pub bpf_dir: PathBuf,
+    bpf_dir: PathBuf,
     pub pin_dir: PathBuf,
+    inbound: Copies,
+    guard: Copies,
 }
 
 impl Loader {
+    pub fn new(config: &KernelConfig) -> Self {
+        let (bpf_dir, pin_dir) = (config.bpf_dir.clone(), config.pin_dir.clone());
+        let copies = |name| Copies::new(name, &bpf_dir, &pin_dir);
+        let (inbound, guard) = (copies(INBOUND_OBJECT), copies(GUARD_OBJECT));
+        Self { bpf_dir, pin_dir, inbound, guard }
+    }
+
     /// Makes the pin folders, mounting a BPF file system at the pin folder if it does not lie on one.
     pub fn prepare(&self) -> Result<(), Fault> {
         libbpf_rs::set_print(Some((PrintLevel::Warn, note)));
@@ -71,26 +98,9 @@ impl Loader {
         fs::read(&path).map_err(|e| Fault::os("bpf_missing", format!("read {}", path.display()), &e))
     }
 
-    /// Opens an object with its maps taken from the pins where there are some. A pin of another shape is refused by the
-    /// kernel's own comparison in libbpf and reported.
-    fn open(&self, name: &str, bytes: &[u8]) -> Result<OpenObject, Fault> {
-        let mut object = ObjectBuilder::default()
-            .name(name.trim_end_matches(".bpf.o"))
-            .and_then(|builder| builder.open_memory(bytes))
-            .map_err(|e| fault(&format!("open {name}"), &e))?;
-        for mut map in object.maps_mut() {
-            let map_name = map.name().to_string_lossy().into_owned();
-            if !map_name.contains('.') {
-                let path = pin_path(&self.pin_dir, &map_name);
-                map.set_pin_path(&path).map_err(|e| fault(&format!("pin map {map_name}"), &e))?;
-            }
-        }
-        Ok(object)
-    }
-
     fn load(&self, name: &str) -> Result<Object, Fault> {
         let bytes = self.read(name)?;
-        self.open(name, &bytes)?.load().map_err(|e| fault(&format!("load {name}"), &e))
+        open(&self.pin_dir, name, &bytes)?.load().map_err(|e| fault(&format!("load {name}"), &e))
     }
 
     /// Loads the programs of the cgroup and makes the maps; nothing is attached yet.
@@ -120,11 +130,10 @@ impl Loader {
         program.attach_sockmap(map.as_fd().as_raw_fd()).map_err(|e| fault("attach sk_msg", &e))
     }
 
-    /// Loads the pod's own copy of sk_lookup and puts it in place.
+    /// Puts the pod's own copy of sk_lookup in place.
     pub fn attach_inbound(&self, cookie: u64, namespace: BorrowedFd<'_>) -> Result<(), Fault> {
-        self.place(INBOUND_OBJECT, "pods", &format!("{cookie:016x}-"), &cookie.to_le_bytes(), |program, pin| {
-            program.attach_netns(namespace.as_raw_fd())?.pin(pin)
-        })
+        let prefix = format!("{cookie:016x}-");
+        self.place(&self.inbound, "pods", &prefix, &cookie.to_le_bytes(), |program| sys::attach_sk_lookup(program, namespace))
     }
 
     /// Whether the pod has a copy, of whatever version.
@@ -132,52 +141,44 @@ impl Loader {
         Ok(!pins(&self.pin_dir.join("pods"), &format!("{cookie:016x}-"))?.is_empty())
     }
 
-    /// Loads the pod's own copy of the guard and puts it at an interface of the node.
+    /// Puts the pod's own copy of the guard at an interface of the node.
     pub fn attach_guard(&self, pod: &GuardPod, interface: u32) -> Result<(), Fault> {
         let prefix = format!("{:016x}-{interface}-", pod.cookie);
-        self.place(GUARD_OBJECT, "guards", &prefix, &pod.encode(), |program, pin| {
-            let link = sys::attach_tcx(program.as_fd(), interface)?;
-            Ok(sys::pin_object(link.as_fd(), pin)?)
-        })
+        self.place(&self.guard, "guards", &prefix, &pod.encode(), |program| sys::attach_tcx(program, interface))
     }
 
-    /// Puts a copy of an object, whose read-only data begins with `baked`, in place of the one that the prefix names, or
-    /// attaches and pins it; the pin's name says of which build it is, so that one which is already right is left alone.
+    /// Makes a copy ahead of each program of which pods have their own, if there are not enough; whether it made any.
+    pub fn make_ahead(&self) -> Result<bool, Fault> {
+        Ok(self.inbound.make_ahead()? | self.guard.make_ahead()?)
+    }
+
+    /// Puts a copy, which knows `baked`, in place of the one that the prefix names, or attaches and pins it; the pin's name says of
+    /// which build it is, so that one which is already right is left alone.
     fn place(
         &self,
-        name: &str,
+        copies: &Copies,
         folder: &str,
         prefix: &str,
         baked: &[u8],
-        attach: impl Fn(&ProgramMut<'_>, &Path) -> libbpf_rs::Result<()>,
+        attach: impl Fn(BorrowedFd<'_>) -> io::Result<OwnedFd>,
     ) -> Result<(), Fault> {
-        let bytes = self.read(name)?;
         let folder = self.pin_dir.join(folder);
-        let wanted = folder.join(format!("{prefix}{}-{:016x}", layout::VERSION, fingerprint(&[&bytes, baked].concat())));
+        let wanted = folder.join(format!("{prefix}{}-{:016x}", layout::VERSION, copies.fingerprint(baked)?));
         let present = pins(&folder, prefix)?.into_iter().next();
         if present.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        let mut object = self.open(name, &bytes)?;
-        let mut found = false;
-        for mut map in object.maps_mut().filter(|map| map.name().to_string_lossy().ends_with(".rodata")) {
-            if let Some(place) = map.initial_value_mut().and_then(|data| data.get_mut(..baked.len())) {
-                place.copy_from_slice(baked);
-                found = true;
-            }
-        }
-        if !found {
-            return Err(Fault::new("bpf_failed", format!("{name} has no place for the pod; run npm run gen")));
-        }
-        let object = object.load().map_err(|e| fault(&format!("load {name}"), &e))?;
-        let program = object.progs_mut().next();
-        let program = program.ok_or_else(|| Fault::new("bpf_failed", format!("{name} has no program")))?;
+        let copy = copies.take(baked)?;
+        let program = copy.program();
         let pin = present.unwrap_or_else(|| wanted.clone());
-        let replaced = replace_or(&pin, &program, || attach(&program, &pin)).or_else(|e| {
-            // Its interface has gone and come again meanwhile: the link is there and holds nothing.
-            if pin.exists() && fs::remove_file(&pin).is_ok() { attach(&program, &pin).map(|()| true) } else { Err(e) }
-        });
-        replaced.map_err(|e| fault(&format!("attach {name}"), &e))?;
+        let attach = || attach(program).and_then(|link| sys::pin_object(link.as_fd(), &pin));
+        let placed = if pin.exists() {
+            // Its interface may have gone and come again meanwhile: the link is there and holds nothing.
+            sys::update_link(&pin, program).or_else(|e| if fs::remove_file(&pin).is_ok() { attach() } else { Err(e) })
+        } else {
+            attach()
+        };
+        placed.map_err(|e| Fault::os("bpf_failed", format!("attach {}", wanted.display()), &e))?;
         if pin != wanted {
             fs::rename(&pin, &wanted).map_err(|e| Fault::os("pin_failed", wanted.display(), &e))?;
         }
@@ -278,11 +279,6 @@ fn replace_or(pin: &Path, program: &ProgramMut<'_>, attach: impl FnOnce() -> lib
         return Ok(true);
     }
     attach().map(|()| false)
-}
-
-/// FNV-1a of an object file: names a build, protects nothing.
-pub fn fingerprint(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Opens a folder for use as an attach point.

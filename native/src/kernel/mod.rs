@@ -5,6 +5,7 @@ mod addr;
 mod choice;
 mod config;
 mod conntrack;
+mod copies;
 mod diag;
 mod enrol;
 mod events;
@@ -96,12 +97,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Bpf {
     /// Whether programs of this or an earlier agent are attached.
     fn is_attached(config: &KernelConfig) -> bool {
-        Loader { bpf_dir: config.bpf_dir.clone(), pin_dir: config.pin_dir.clone() }.active_version().is_some()
+        Loader::new(config).active_version().is_some()
     }
 
     /// Takes away what programs and pins there are: the rules of nftables do their work from now on.
     fn abandon(config: &KernelConfig) -> Result<(), Fault> {
-        Loader { bpf_dir: config.bpf_dir.clone(), pin_dir: config.pin_dir.clone() }.unload()
+        Loader::new(config).unload()
     }
 
     /// Loads, pins and attaches the programs, or replaces those of an agent before in place. Pods are told to `registry`,
@@ -110,7 +111,7 @@ impl Bpf {
         if let Some(reason) = probe::host_report().bpf.reason {
             return Err(Fault::new("no_bpf", reason));
         }
-        let loader = Loader { bpf_dir: config.bpf_dir.clone(), pin_dir: config.pin_dir.clone() };
+        let loader = Loader::new(&config);
         loader.prepare()?;
         let cgroup = load::open_cgroup(&config.cgroup)?;
         let objects = loader.load_cgroup_programs()?;

@@ -1,6 +1,7 @@
 //! Connections that come to a pod: steered to the agent, passed or refused.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub const CASES: &[Case] = &[
     ("[INT-13] excluded inbound ports and sources are left alone", exclusions),
     ("[DP-23] connections from before enrolment are listed, and ended under STRICT", existing),
     ("[INT-2] a pod without the mesh is not touched", not_enrolled),
+    ("[INT-2] [INT-11] pods that come faster than programs are made ahead are each steered as themselves", faster_than_ahead),
+    ("[INT-11] a program that cannot be made is told of once, and the pod that needs it is told why", no_program),
 ];
 
 fn steered(lab: &Lab) {
@@ -227,4 +230,42 @@ fn not_enrolled(lab: &Lab) {
     lab.serve("b", to);
     assert_eq!(lab.dial("x", to).unwrap().peer.ip(), lab.ip4("x"));
     assert_eq!(lab.counter(&kernel, "in_steered") + lab.counter(&kernel, "out_redirected"), 0);
+}
+
+/// Two pods in turn, so that a program which still meant the pod before it would steer to the wrong listener.
+fn faster_than_ahead(lab: &Lab) {
+    let kernel = lab.load().0;
+    for pod in ["a", "b"] {
+        lab.serve(pod, lab.addr4(pod, 8080));
+    }
+    for _ in 0..8 {
+        for pod in ["a", "b"] {
+            lab.enrol(&kernel, pod, |_| {});
+            lab.relay.clear();
+            lab.dial("x", lab.addr4(pod, 8080)).unwrap();
+            let seen = lab.relay.of(Direction::Inbound);
+            assert_eq!((seen.len(), seen[0].destination), (1, Some(lab.addr4(pod, 8080))));
+        }
+        for pod in ["test/a", "test/b"] {
+            kernel.unenrol(pod, 0).unwrap();
+        }
+    }
+}
+
+fn no_program(lab: &Lab) {
+    let mut config = lab.config();
+    let part = config.pin_dir.parent().unwrap().join("objects");
+    std::fs::create_dir_all(&part).unwrap();
+    for entry in std::fs::read_dir(&config.bpf_dir).unwrap().flatten().filter(|e| e.file_name() != "guard.bpf.o" && e.file_name() != "inbound.bpf.o") {
+        std::fs::copy(entry.path(), part.join(entry.file_name())).unwrap();
+    }
+    config.bpf_dir = part;
+    let events = lab.events.clone();
+    let kernel = fairlead::kernel::Kernel::load(config, lab.relay.clone(), Arc::new(move |event| events.lock().unwrap().push(event))).unwrap().0;
+    let told = || lab.events.lock().unwrap().iter().filter(|e| matches!(e, KernelEvent::Failed(f) if f.code == "bpf_missing")).count();
+    eventually("it is told", || told() > 0);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(told(), 1);
+    let fault = kernel.enrol(lab.request("a")).unwrap_err();
+    assert!(fault.code == "bpf_missing" && fault.message.contains("inbound.bpf.o"), "{fault}");
 }

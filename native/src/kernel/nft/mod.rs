@@ -80,7 +80,7 @@ impl Nft {
             return Err(Fault::new("no_interception", text));
         }
         let tool = Tool::find().map_err(|e| Fault::new("no_interception", format!("{reason}; {e}")))?;
-        let loader = Loader { bpf_dir: config.bpf_dir.clone(), pin_dir: config.pin_dir.clone() };
+        let loader = Loader::new(&config);
         let inner = Arc::new(Inner {
             config,
             tool,
