@@ -61,6 +61,11 @@ export class InstalledMesh implements AsyncDisposable {
     const kubectl = [program(this.state, "kube", "kube"), "kubectl", `--kubeconfig=${this.cluster.kubeconfig}`];
     return finish([...kubectl, ...words], { timeoutMs: LONG_MS });
   }
+  /** A command of kubectl's that is ours: `bin` lies on the path, as a user has it. */
+  command(...words: readonly string[]): Promise<Finished> {
+    const env = { ...process.env, PATH: `${join(PROJECT_DIR, "bin")}:${process.env.PATH}` };
+    return finish([program(this.state, "kube", "kube"), "kubectl", ...words], { timeoutMs: LONG_MS, env });
+  }
   async said(...words: readonly string[]): Promise<string> {
     const done = await this.kubectl(...words);
     assert.equal(done.code, 0, `kubectl ${words.join(" ")}: ${done.stderr}`);
