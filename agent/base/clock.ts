@@ -27,8 +27,11 @@ function startTimer(ms: number, fn: () => void, keepAlive: boolean): () => void 
   return () => clearTimeout(timer);
 }
 
-/** How long this thread has been at work so far, ms; what it waited is not in it. */
-export const systemBusyMs = (): number => performance.eventLoopUtilization().active;
+/** Processor time that this thread has used so far, ms; what it waited, for a processor too, is not in it. */
+export function systemBusyMs(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1_000;
+}
 
 export const systemClock: Clock = {
   now: () => Date.now(),

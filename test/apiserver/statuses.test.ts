@@ -299,47 +299,6 @@ test(
     }),
 );
 
-test(
-  "[DIS-8] [DP-9] a pod that its node has not enrolled is no tunnel's end at any replica, whichever its agent is at, until that agent has gone",
-  options,
-  () =>
-    withApiServer(async (up) => {
-      await shop(up.api);
-      using access = await controllerAccess(up);
-      const env = { ...access.env, ...quick };
-      await using leader = await startController({}, env);
-      await leader.logged("leading");
-      await using other = await startController({}, env);
-      const said = async (controller: TestController, pod: string): Promise<string> =>
-        (await controller.admin("GET", "/v1/status")).json.objects.find((o: { name: string }) => o.name === pod)
-          ?.message;
-      const nodes = [
-        { at: leader, elsewhere: other, node: "n1", pod: "web-1" },
-        { at: other, elsewhere: leader, node: "n2", pod: "cart-1" },
-      ];
-      for (const { at, elsewhere, node, pod } of nodes) {
-        const joined = await joinedNode(at, node);
-        const stream = joined.stream();
-        stream.subscribe(typeUrlOf("Authorization"));
-        await stream.next();
-        // Of its own pods alone, there as here.
-        const pods = ["web-1", "cart-1"].map((name) => ({
-          pod: `shop/${name}`,
-          enrolled: false,
-          reason: `no cgroup on ${node}`,
-        }));
-        await joined.report({ node, agentVersion: "1", interception: "ebpf", pods, enforcements: [] });
-        for (const controller of [at, elsewhere])
-          await eventually(async () =>
-            assert.match(await said(controller, pod), new RegExp(`is not in the mesh: no cgroup on ${node}`)),
-          );
-        stream.close();
-        for (const controller of [at, elsewhere])
-          await eventually(async () => assert.doesNotMatch(await said(controller, pod), /not in the mesh/));
-      }
-    }),
-);
-
 async function leaderOf(replicas: readonly TestController[]): Promise<TestController | undefined> {
   for (const replica of replicas) {
     const { json } = await call({ host: "127.0.0.1", port: replica.ports.health }, "GET", "/health");

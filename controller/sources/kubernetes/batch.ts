@@ -1,6 +1,7 @@
 // Gathers changes for a moment and gives them to the sink together: one translation and one message to each agent for many. What follows from a
-// batch (translating, sending, taking what agents answer) is to take less than two thirds of this thread's time: after one from which much followed
-// the next waits longer, and a change that comes later than that waits no longer than any other.
+// batch (translating, sending, taking what agents answer) is to take less than two fifths of a processor: after one from which much followed
+// the next waits longer, and a change that comes later than that waits no longer than any other. Processor time counts and not time that
+// passed: where the machine is busy with others, waiting longer would make it worse for those who wait.
 import type { Clock } from "../../../agent/base/clock.ts";
 import type { Logger } from "../../../agent/base/log.ts";
 import {
@@ -15,16 +16,16 @@ import {
 import type { Changes } from "./collection.ts";
 import { clusterOrigin } from "./resources.ts";
 
-const longestMs = 250;
+const longestMs = 150;
 /** From one batch to the next at least as many times what followed from the one. */
-const costShare = 1.5;
+const costShare = 2.5;
 /** Less is not worth a timer. */
 const leastMs = 2;
 
 export interface BatchOptions {
   /** A change waits as long for others. */
   readonly gatherMs: number;
-  /** How long this thread has been at work so far. */
+  /** Processor time that this thread has used so far. */
   readonly busyMs: () => number;
 }
 

@@ -256,7 +256,8 @@ fn no_program(lab: &Lab) {
     let mut config = lab.config();
     let part = config.pin_dir.parent().unwrap().join("objects");
     std::fs::create_dir_all(&part).unwrap();
-    for entry in std::fs::read_dir(&config.bpf_dir).unwrap().flatten().filter(|e| e.file_name() != "guard.bpf.o" && e.file_name() != "inbound.bpf.o") {
+    for entry in std::fs::read_dir(&config.bpf_dir).unwrap().flatten().filter(|e| e.file_name() != "guard.bpf.o" && e.file_name() != "inbound.bpf.o")
+    {
         std::fs::copy(entry.path(), part.join(entry.file_name())).unwrap();
     }
     config.bpf_dir = part;
