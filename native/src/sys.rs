@@ -271,11 +271,15 @@ pub fn query_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Ve
     }
 }
 
-fn new_link(program: BorrowedFd<'_>, target: i32, place: u32) -> io::Result<OwnedFd> {
-    // SAFETY: no options are passed; the call reads nothing of ours.
-    let fd = unsafe { libbpf_rs::libbpf_sys::bpf_link_create(program.as_raw_fd(), target, place, std::ptr::null()) };
+/// What libbpf gave: a new descriptor, or an error's negated number.
+fn bpf_object(fd: i32) -> io::Result<OwnedFd> {
     // SAFETY: a new descriptor that nobody else owns.
     if fd < 0 { Err(io::Error::from_raw_os_error(-fd)) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
+}
+
+fn new_link(program: BorrowedFd<'_>, target: i32, place: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no options are passed; the call reads nothing of ours.
+    bpf_object(unsafe { libbpf_rs::libbpf_sys::bpf_link_create(program.as_raw_fd(), target, place, std::ptr::null()) })
 }
 
 /// Puts a program where packets of an interface come in, before those that are there (Linux 6.6); it goes with the descriptor.
@@ -293,12 +297,7 @@ pub fn attach_sk_lookup(program: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> i
 pub fn update_link(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
     let path = c_string(pin)?;
     // SAFETY: the path is terminated and lives through the call.
-    let fd = unsafe { libbpf_rs::libbpf_sys::bpf_obj_get(path.as_ptr()) };
-    if fd < 0 {
-        return Err(io::Error::from_raw_os_error(-fd));
-    }
-    // SAFETY: a new descriptor that nobody else owns.
-    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    let link = bpf_object(unsafe { libbpf_rs::libbpf_sys::bpf_obj_get(path.as_ptr()) })?;
     // SAFETY: no options are passed; the call reads nothing of ours.
     match unsafe { libbpf_rs::libbpf_sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null()) } {
         0 => Ok(()),

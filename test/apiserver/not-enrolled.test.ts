@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { typeUrlOf } from "../../agent/api/resources.ts";
 import { skipApi, withApiServer } from "../cluster/kit.ts";
-import { controllerAccess, meshedNamespace, runningPod } from "../kit/api-server.ts";
+import { controllerAccess, meshedShop, quickReplicas } from "../kit/api-server.ts";
 import { startController, type TestController } from "../kit/controller.ts";
 import { joinedNode } from "../kit/node-agent.ts";
 import { eventually } from "../kit/wait.ts";
@@ -15,17 +15,9 @@ test(
   options,
   () =>
     withApiServer(async (up) => {
-      const { api } = up;
-      await api.apply(meshedNamespace("shop"));
-      await runningPod(api, "web-1", "web", "n1", "10.244.1.5");
-      await runningPod(api, "cart-1", "cart", "n2", "10.244.2.5");
+      await meshedShop(up.api);
       using access = await controllerAccess(up);
-      const env = {
-        ...access.env,
-        FAIRLEAD_LEASE_MS: "2000",
-        FAIRLEAD_LEASE_RENEW_MS: "1400",
-        FAIRLEAD_LEASE_RETRY_MS: "300",
-      };
+      const env = { ...access.env, ...quickReplicas };
       await using leader = await startController({}, env);
       await leader.logged("leading");
       await using other = await startController({}, env);

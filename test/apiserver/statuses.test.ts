@@ -12,7 +12,8 @@ import {
   httpRoute,
   install,
   istioDefinitions,
-  meshedNamespace,
+  meshedShop,
+  quickReplicas,
   routeDefinitions,
   runningPod,
 } from "../kit/api-server.ts";
@@ -46,19 +47,6 @@ const parentsOf = ({ status }: Written): Record<string, Record<string, string>> 
     (status?.parents ?? []).map((p) => [`${p.controllerName} ${p.parentRef.name}`, said(p.conditions)]),
   );
 
-async function shop(api: KubeApi): Promise<void> {
-  await api.apply(meshedNamespace("shop"));
-  for (const name of ["web", "cart"]) await api.apply(clusterService(name));
-  await runningPod(api, "web-1", "web", "n1", "10.244.1.5");
-  await runningPod(api, "cart-1", "cart", "n2", "10.244.2.5");
-}
-const quick = {
-  FAIRLEAD_STATUS_SPACING_MS: "100",
-  FAIRLEAD_LEASE_MS: "2000",
-  FAIRLEAD_LEASE_RENEW_MS: "1400",
-  FAIRLEAD_LEASE_RETRY_MS: "300",
-};
-
 test(
   "[TRF-1] routes: a status for each parent that is a Service, as the specification words it; nothing of others is touched",
   options,
@@ -66,7 +54,7 @@ test(
     withApiServer(async (up) => {
       const { api } = up;
       await install(api, routeDefinitions);
-      await shop(api);
+      await meshedShop(api);
       using access = await controllerAccess(up);
       const good = httpRoute(
         "good",
@@ -96,7 +84,7 @@ test(
         "web",
       );
       await api.apply(delegated);
-      await using controller = await startController({}, { ...access.env, ...quick });
+      await using controller = await startController({}, { ...access.env, ...quickReplicas });
       await eventually(async () => {
         const { "fairlead.dev/mesh web": web, ...rest } = parentsOf(await read(api, good));
         assert.deepEqual([web?.Accepted, web?.ResolvedRefs], ["True Accepted", "True ResolvedRefs"]);
@@ -187,7 +175,7 @@ const withPolicy = (body: (api: KubeApi, access: ControllerAccess, web: KubeObje
   withApiServer(async (up) => {
     const { api } = up;
     await install(api, istioDefinitions);
-    await shop(api);
+    await meshedShop(api);
     await runningPod(api, "web-2", "web", "n2", "10.244.2.6");
     using access = await controllerAccess(up);
     const web = policy("web", "web");
@@ -211,7 +199,7 @@ test(
       await api.apply(cart);
       const odd = policy("odd", "web", "PERHAPS");
       await api.apply(odd);
-      await using controller = await startController({}, { ...access.env, ...quick });
+      await using controller = await startController({}, { ...access.env, ...quickReplicas });
       const messageOf = async (object: KubeObject, type: string): Promise<string> => {
         const condition = (await read(api, object)).status?.conditions?.find((c) => c.type === type);
         return `${condition?.status} ${condition?.reason} ${condition?.message}`;
@@ -255,7 +243,7 @@ test(
   options,
   () =>
     withPolicy(async (api, access, web) => {
-      const env = { ...access.env, ...quick };
+      const env = { ...access.env, ...quickReplicas };
       await using leader = await startController({}, env);
       await leader.logged("leading");
       await using other = await startController({}, env);
@@ -345,10 +333,10 @@ test(
     withApiServer(async (up: TestCluster) => {
       const { api } = up;
       await install(api, routeDefinitions);
-      await shop(api);
+      await meshedShop(api);
       using access = await controllerAccess(up);
       const names = Array.from({ length: 20 }, (_, i) => `r${i}`);
-      const env = { ...access.env, ...quick };
+      const env = { ...access.env, ...quickReplicas };
       const replicas = new Map<TestController, true>();
       try {
         for (let i = 0; i < 3; i++) replicas.set(await startController({}, env), true);

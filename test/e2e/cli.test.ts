@@ -141,12 +141,12 @@ test("[RES-1] [OPS-3] kubectl itself: explain, get respol with its columns, refu
   for (const kind of ["respol", "ratelimitpolicies", "meshsettings"])
     assert.match(await mesh.said("explain", kind, "--recursive"), /FIELDS:[\s\S]*spec\t<Object>/, kind);
 
-  const words = { op: "replace", path: "/spec/retry/maxAttempts", value: 11 };
-  const bad = await mesh.kubectl("-n", "shop", "patch", "respol", "web", "--type=json", "-p", JSON.stringify([words]));
+  const tooMany = JSON.stringify([{ op: "replace", path: "/spec/retry/maxAttempts", value: 11 }]);
+  const bad = await mesh.kubectl("-n", "shop", "patch", "respol", "web", "--type=json", "-p", tooMany);
   assert.equal(bad.code, 1);
   assert.match(bad.stderr, /spec\.retry\.maxAttempts: .*less than or equal to 10/);
 
-  const alias = await mesh.command("fairlead", "status", "--kubeconfig", mesh.cluster.kubeconfig);
+  const alias = await mesh.kubectlAlone("fairlead", "status", "--kubeconfig", mesh.cluster.kubeconfig);
   assert.equal(alias.code, 0, alias.stderr);
   assert.match(alias.stdout, /shop\/web/);
 });

@@ -154,3 +154,19 @@ export const httpRoute = (name: string, parents: readonly ParentRef[], backend: 
     rules: [{ backendRefs: [{ name: backend, port: 80 }] }],
   },
 });
+
+/** Namespace shop in the mesh: services web and cart, with a pod of each, web-1 on node n1 and cart-1 on n2. */
+export async function meshedShop(api: KubeApi): Promise<void> {
+  await api.apply(meshedNamespace("shop"));
+  for (const name of ["web", "cart"]) await api.apply(clusterService(name));
+  await runningPod(api, "web-1", "web", "n1", "10.244.1.5");
+  await runningPod(api, "cart-1", "cart", "n2", "10.244.2.5");
+}
+
+/** For controllers that are to write, and to take over from each other, without long waits. */
+export const quickReplicas = {
+  FAIRLEAD_STATUS_SPACING_MS: "100",
+  FAIRLEAD_LEASE_MS: "2000",
+  FAIRLEAD_LEASE_RENEW_MS: "1400",
+  FAIRLEAD_LEASE_RETRY_MS: "300",
+};

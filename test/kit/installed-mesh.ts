@@ -58,11 +58,10 @@ export class InstalledMesh implements AsyncDisposable {
   }
 
   kubectl(...words: readonly string[]): Promise<Finished> {
-    const kubectl = [program(this.state, "kube", "kube"), "kubectl", `--kubeconfig=${this.cluster.kubeconfig}`];
-    return finish([...kubectl, ...words], { timeoutMs: LONG_MS });
+    return this.kubectlAlone(`--kubeconfig=${this.cluster.kubeconfig}`, ...words);
   }
-  /** A command of kubectl's that is ours: `bin` lies on the path, as a user has it. */
-  command(...words: readonly string[]): Promise<Finished> {
+  /** Without the cluster's configuration: commands of ours take no flag before their name. `bin` lies on the path, as a user has it. */
+  kubectlAlone(...words: readonly string[]): Promise<Finished> {
     const env = { ...process.env, PATH: `${join(PROJECT_DIR, "bin")}:${process.env.PATH}` };
     return finish([program(this.state, "kube", "kube"), "kubectl", ...words], { timeoutMs: LONG_MS, env });
   }

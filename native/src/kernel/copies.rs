@@ -5,24 +5,25 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::load::{fault, open};
+use super::locked;
 use crate::fault::Fault;
 
 /// Copies kept of each program: pods come in bursts, and what a burst lacks is made while they wait.
 const AHEAD: usize = 4;
 
 /// A loaded program that is attached nowhere.
-pub struct Copy {
+pub struct PodProgram {
     program: OwnedFd,
     /// Map with what the program knows of its pod.
     data: MapHandle,
 }
 
-impl Copy {
+impl PodProgram {
     /// Tells the program whose it is.
     fn bake(&self, baked: &[u8]) -> libbpf_rs::Result<()> {
         let mut value = vec![0; self.data.value_size() as usize];
@@ -50,12 +51,7 @@ pub struct Copies {
     path: PathBuf,
     pin_dir: PathBuf,
     image: Mutex<Option<Arc<Image>>>,
-    ready: Mutex<Vec<Copy>>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while it was held leaves a list that is as good as before.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    ready: Mutex<Vec<PodProgram>>,
 }
 
 impl Copies {
@@ -70,35 +66,35 @@ impl Copies {
             return Ok(image.clone());
         }
         let bytes = fs::read(&self.path).map_err(|e| Fault::os("bpf_missing", format!("read {}", self.path.display()), &e))?;
-        let fingerprint = fingerprint(&bytes);
+        let fingerprint = fingerprint(FNV_START, &bytes);
         Ok(image.insert(Arc::new(Image { bytes, fingerprint })).clone())
     }
 
     /// Names a copy for this pod of this build: another build, or other data, has another name.
     pub fn fingerprint(&self, baked: &[u8]) -> Result<u64, Fault> {
-        Ok(fingerprint_on(self.image()?.fingerprint, baked))
+        Ok(fingerprint(self.image()?.fingerprint, baked))
     }
 
     /// A copy that knows whose it is: made ahead, or now.
-    pub fn take(&self, baked: &[u8]) -> Result<Copy, Fault> {
+    pub fn take(&self, baked: &[u8]) -> Result<PodProgram, Fault> {
         let made = locked(&self.ready).pop();
         let copy = made.map_or_else(|| self.make(), Ok)?;
         copy.bake(baked).map_err(|e| fault(&format!("tell {} its pod", self.name), &e))?;
         Ok(copy)
     }
 
-    /// Makes one more copy ahead if there are not enough; whether it did.
-    pub fn make_ahead(&self) -> Result<bool, Fault> {
+    /// Makes one more copy ahead if there are not enough.
+    pub fn make_ahead(&self) -> Result<(), Fault> {
         if locked(&self.ready).len() >= AHEAD {
-            return Ok(false);
+            return Ok(());
         }
         // Not under the lock: whoever needs one meanwhile makes its own.
         let copy = self.make()?;
         locked(&self.ready).push(copy);
-        Ok(true)
+        Ok(())
     }
 
-    fn make(&self) -> Result<Copy, Fault> {
+    fn make(&self) -> Result<PodProgram, Fault> {
         let image = self.image()?;
         let lacks = |what: &str| Fault::new("bpf_failed", format!("{} has no {what}; run npm run gen", self.name));
         let object = open(&self.pin_dir, self.name, &image.bytes)?.load().map_err(|e| fault(&format!("load {}", self.name), &e))?;
@@ -106,16 +102,14 @@ impl Copies {
         let program = object.progs().next().ok_or_else(|| lacks("program"))?;
         let program = program.as_fd().try_clone_to_owned().map_err(|e| Fault::os("bpf_failed", self.name, &e))?;
         let data = MapHandle::try_from(&own).map_err(|e| fault(&format!("data of {}", self.name), &e))?;
-        Ok(Copy { program, data })
+        Ok(PodProgram { program, data })
     }
 }
 
-/// FNV-1a of an object file: names a build, protects nothing.
-fn fingerprint(bytes: &[u8]) -> u64 {
-    fingerprint_on(0xcbf2_9ce4_8422_2325, bytes)
-}
+/// Of nothing.
+const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// FNV-1a goes on where it stopped.
-fn fingerprint_on(before: u64, bytes: &[u8]) -> u64 {
+/// FNV-1a of what came before and `bytes`: names a build, protects nothing.
+fn fingerprint(before: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(before, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

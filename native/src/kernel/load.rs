@@ -147,9 +147,10 @@ impl Loader {
         self.place(&self.guard, "guards", &prefix, &pod.encode(), |program| sys::attach_tcx(program, interface))
     }
 
-    /// Makes a copy ahead of each program of which pods have their own, if there are not enough; whether it made any.
-    pub fn make_ahead(&self) -> Result<bool, Fault> {
-        Ok(self.inbound.make_ahead()? | self.guard.make_ahead()?)
+    /// Makes a copy ahead of each program of which pods have their own, if there are not enough.
+    pub fn make_ahead(&self) -> Result<(), Fault> {
+        self.inbound.make_ahead()?;
+        self.guard.make_ahead()
     }
 
     /// Puts a copy, which knows `baked`, in place of the one that the prefix names, or attaches and pins it; the pin's name says of
