@@ -210,6 +210,18 @@ except OSError as e: print("refused")`;
   assert.ok((await lab.pod("shop/web")).ready, "the kubelet's probes of a strict pod are heard");
 }
 
+/** What the agents of a client and of the server say of the latest connections, for the message of a failure. */
+async function whys(lab: TestLab, node: string): Promise<{ readonly clients: string; readonly servers: string }> {
+  const [clients, servers] = await Promise.all(
+    [node, "node1"].map(async (name) =>
+      [
+        ...new Set((await records(lab, name)).map((r) => `${r.direction} ${r.lane} ${r.reason} ${r["src.identity"]}`)),
+      ].join(", "),
+    ),
+  );
+  return { clients: clients ?? "", servers: servers ?? "" };
+}
+
 test(
   "[INT-6] [DP-19] [INT-14] nftables: agents replaced under load lose nothing; killed, strict pods are closed and permissive ones open",
   labOptions,
@@ -221,7 +233,9 @@ test(
       ] as const) {
         const target = ["--host", "web", "--port", "7000"];
         const idle = await lab.startTraffic(from, ["idle", ...target, "--count", "40"]);
-        assert.deepEqual(await idle.next(), { open: 40, reasons: {}, refused: 0 });
+        const opened = await idle.next();
+        const { clients, servers } = await whys(lab, node);
+        assert.deepEqual(opened, { open: 40, reasons: {}, refused: 0 }, `${from}: ${clients}; ${servers}`);
         const load = await lab.startTraffic(from, ["load", ...target, "--rate", "100"]);
         await load.next();
         for (const next of new Set([node, "node1"])) {
