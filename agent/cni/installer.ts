@@ -2,10 +2,11 @@
 // network's own with our plugin as the last one. Whatever others do to either is found (watch and scan) and put right.
 import { createHash } from "node:crypto";
 import { type FSWatcher, watch } from "node:fs";
-import { open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Clock, every } from "../base/clock.ts";
 import { type Logger, messageOf } from "../base/log.ts";
+import { replaceFile } from "../base/replace-file.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import {
   chained,
@@ -115,7 +116,7 @@ export class CniInstaller {
     const own = join(confDir, ownFile);
     const present = await readBounded(own);
     if (!present.ok || present.value !== wanted.value) {
-      const written = await replaceFile(own, wanted.value, 0o600);
+      const written = await put(own, wanted.value, 0o600);
       this.#parts.done("config", written.ok ? "written" : "failed");
       if (!written.ok) return failing(written.error, source);
       this.#parts.log.info("cni_config_written", { path: own, from: source });
@@ -138,7 +139,7 @@ export class CniInstaller {
     const present = await readFile(target).catch(() => undefined);
     const isExecutable = ((await stat(target).catch(() => undefined))?.mode ?? 0) & 0o100;
     if (present === undefined || !isExecutable || hashOf(present) !== hashOf(wanted)) {
-      const written = await replaceFile(target, wanted, 0o755);
+      const written = await put(target, wanted, 0o755);
       this.#parts.done("program", written.ok ? "written" : "failed");
       if (!written.ok) return written;
       this.#parts.log.info("cni_program_written", { path: target });
@@ -199,23 +200,11 @@ export async function uninstall(confDir: string, binDir: string): Promise<Result
   return problems.length === 0 ? ok(removed) : err(problems.join("; "));
 }
 
-/** Under another name, to the disk, then in place: nobody ever reads half of it, also after a power cut. */
-async function replaceFile(path: string, content: string | Buffer, mode: number): Promise<Result<void, string>> {
-  // No ending that a runtime would read.
-  const draft = `${path}.${process.pid}.new`;
+async function put(path: string, content: string | Buffer, mode: number): Promise<Result<void, string>> {
   try {
-    const file = await open(draft, "w", mode);
-    try {
-      await file.writeFile(content);
-      await file.chmod(mode);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(draft, path);
+    await replaceFile(path, content, { mode });
     return ok(undefined);
   } catch (error) {
-    await rm(draft, { force: true }).catch(() => undefined);
     return err(`${path}: ${messageOf(error)}`);
   }
 }

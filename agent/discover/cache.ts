@@ -1,10 +1,11 @@
 // Keeps discovery on disk, so that an agent starts without its controller (DIS-3). Written whole, atomically, soon after a
 // change; the file's modification time says when the controller was last heard. A full disk is counted and changes nothing else.
-import { mkdir, open, readFile, rename, rm, stat, utimes } from "node:fs/promises";
+import { mkdir, readFile, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import type { MeshResource } from "../api/resources.ts";
 import type { Clock } from "../base/clock.ts";
 import { type Logger, messageOf } from "../base/log.ts";
+import { replaceFile } from "../base/replace-file.ts";
 import { type CacheContent, decodeCache, encodeCache } from "./cache-file.ts";
 import type { Versions } from "./controller-source.ts";
 
@@ -91,24 +92,13 @@ export class DiscoveryCache {
   async #write(): Promise<void> {
     if (!this.#owned) return;
     const { folder, clock, log, snapshot, versions } = this.#parts;
-    const temporary = `${this.#path}.${process.pid}.tmp`;
     try {
       await mkdir(folder, { recursive: true, mode: 0o700 });
-      const file = await open(temporary, "w", 0o600);
-      try {
-        // What changes while this is written is in it or comes with the next write: every entry is whole with its version.
-        for (const piece of encodeCache(snapshot(), versions, clock.now())) await file.writeFile(piece);
-        await file.sync();
-      } finally {
-        await file.close();
-      }
-      if (!this.#owned) return;
-      await rename(temporary, this.#path);
-      const directory = await open(folder, "r");
-      await directory.sync().finally(() => directory.close());
+      // What changes while this is written is in it or comes with the next write: every entry is whole with its version.
+      const pieces = encodeCache(snapshot(), versions, clock.now());
+      await replaceFile(this.#path, pieces, { isStillWanted: () => this.#owned });
       this.#lastError = "";
     } catch (error) {
-      await rm(temporary, { force: true }).catch(() => {});
       if (this.#lastError === "") log.error("cache_not_written", { path: this.#path, message: messageOf(error) });
       this.#lastError = messageOf(error);
       this.#parts.failed();

@@ -8,9 +8,9 @@ import { createBackoff } from "../base/backoff.ts";
 import type { Clock } from "../base/clock.ts";
 import { type Logger, messageOf } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
+import { replaceFile } from "../base/replace-file.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import { makeKeyAndRequest, validityOf } from "./keys.ts";
-import { writeSecret } from "./svid-files.ts";
 
 export interface NodeCredential {
   readonly keyPem: string;
@@ -110,7 +110,7 @@ export class NodeCredentials {
     const credential = { keyPem, chainPem, rootsPem, issuedAtMs: clock.now(), notAfterMs };
     this.#set(credential);
     log.info(current === undefined ? "node_joined" : "node_renewed", { notAfterMs });
-    await writeSecret(this.#path, JSON.stringify(credential)).catch((error: Error) =>
+    await replaceFile(this.#path, JSON.stringify(credential)).catch((error: Error) =>
       log.error("node_credential_not_kept", { path: this.#path, error }),
     );
     return ok(undefined);

@@ -1,8 +1,9 @@
 // SVIDs and the node's credential in the run directory (tmpfs, root only): they survive the agent, not the node (DP-20).
 import { createHash } from "node:crypto";
 import { mkdirSync } from "node:fs";
-import { open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { replaceFile } from "../base/replace-file.ts";
 
 export interface StoredSvid {
   readonly identity: string;
@@ -11,19 +12,6 @@ export interface StoredSvid {
   readonly issuedAtMs: number;
   readonly notAfterMs: number;
   readonly trustGeneration: number;
-}
-
-/** Writes so that a reader sees the old or the new file whole, 0600. */
-export async function writeSecret(path: string, text: string): Promise<void> {
-  const temporary = `${path}.${process.pid}.tmp`;
-  const file = await open(temporary, "w", 0o600);
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(temporary, path);
 }
 
 export class SvidFiles {
@@ -50,7 +38,7 @@ export class SvidFiles {
   }
 
   async save(svid: StoredSvid): Promise<void> {
-    await writeSecret(join(this.#folder, this.#fileOf(svid.identity)), JSON.stringify(svid));
+    await replaceFile(join(this.#folder, this.#fileOf(svid.identity)), JSON.stringify(svid));
   }
 
   async remove(identity: string): Promise<void> {

@@ -1,11 +1,12 @@
 // This node's pods by the API server: their Pods and the Namespaces are watched (DP-22: no controller is asked), their networks are found on
 // the host. What was known last lies in the run directory, so that an agent that starts while the API server is away goes on with it.
 import { type FSWatcher, watch } from "node:fs";
-import { access, readFile, rename, writeFile } from "node:fs/promises";
+import { access, readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { type Clock, every } from "../base/clock.ts";
 import { type Logger, messageOf } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
+import { replaceFile } from "../base/replace-file.ts";
 import { err, ok, type Result } from "../base/result.ts";
 import type { ApiClient } from "../kubernetes/client.ts";
 import { showFault } from "../kubernetes/fault.ts";
@@ -277,10 +278,8 @@ export class KubernetesPods implements PodSource {
     const text = JSON.stringify({ pods });
     if (text === this.#written) return;
     this.#written = text;
-    const own = `${this.#cachePath}.${process.pid}`;
     try {
-      await writeFile(own, text, { mode: 0o600 });
-      await rename(own, this.#cachePath);
+      await replaceFile(this.#cachePath, text);
     } catch (error) {
       this.#parts.log.warn("pods_cache_not_written", { path: this.#cachePath, message: messageOf(error) });
     }
