@@ -59,7 +59,7 @@ export function controllerMetrics(metrics: Metrics): ControllerMetrics {
     }),
     sentBytes: metrics.counter({
       name: "fairlead_discovery_sent_bytes_total",
-      help: "Bytes of resources sent",
+      help: "Bytes of responses sent",
       labels: type,
     }),
     acks: metrics.counter({

@@ -19,6 +19,8 @@ export interface Response {
   readonly removed: readonly string[];
   /** "" unless this is the last part of a state. */
   readonly systemVersion: string;
+  /** As bytes, once somebody asked for them: many agents are sent one and the same response. */
+  encoded?: Buffer;
 }
 /** Tags of protobuf: field number times eight, plus 2 for what has a length. Numbers as in discovery.proto. */
 const lengthDelimited = (field: number): number => field * 8 + 2;
@@ -51,7 +53,12 @@ export function encodeEntry(typeUrl: string, name: string, version: string, byte
   return new BinaryWriter().uint32(responseTags.resources).bytes(resource).finish();
 }
 
-export function encodeResponse({ typeUrl, nonce, resources, removed, systemVersion }: Response): Buffer {
+/** Made once for each response; nobody may write into it. */
+export function encodeResponse(response: Response): Buffer {
+  response.encoded ??= encode(response);
+  return response.encoded;
+}
+function encode({ typeUrl, nonce, resources, removed, systemVersion }: Response): Buffer {
   const head = new BinaryWriter();
   if (systemVersion !== "") head.uint32(responseTags.systemVersion).string(systemVersion);
   head.uint32(responseTags.typeUrl).string(typeUrl).uint32(responseTags.nonce).string(nonce);

@@ -3,7 +3,7 @@
 // order of changes, and needs no record of its own for each resource; a resource is encoded once for all agents.
 import { createHash } from "node:crypto";
 import type { InitialVersions } from "./request.ts";
-import { encodeEntry, type Versioned } from "./response.ts";
+import { encodeEntry, type Response, type Versioned } from "./response.ts";
 
 /** One resource as it is now. `bytes` undefined: it is gone. */
 export interface SnapshotChange {
@@ -20,6 +20,12 @@ const keptRemovals = 10_000;
 /** After a restart all agents come back at once, and most of them with the same state: of so many states the answer is kept until something changes. */
 const keptComparisons = 4;
 
+/** What whoever follows all of a type is told of, and its position afterwards. */
+export interface Told {
+  readonly response: Response;
+  readonly position: number;
+}
+
 /** The resources of one type. */
 export class TypeSnapshot {
   readonly #resources = new Map<string, Versioned>();
@@ -30,6 +36,9 @@ export class TypeSnapshot {
   #position = 0;
   #oldest = 0;
   #compared: { readonly has: InitialVersions; readonly differing: readonly string[] }[] = [];
+  /** By the position from which on it tells. */
+  readonly #told = new Map<number, Told>();
+  #toldGeneration = 0;
 
   /** Position of the last change. */
   get position(): number {
@@ -87,6 +96,17 @@ export class TypeSnapshot {
     return names;
   }
 
+  /** What is told to all who are at `position`: of so many agents nearly all are at the same one, so the first makes it for them. */
+  told(position: number, generation: number, make: () => Told): Told {
+    if (this.#toldGeneration !== generation) this.#told.clear();
+    this.#toldGeneration = generation;
+    const known = this.#told.get(position);
+    if (known !== undefined) return known;
+    const told = make();
+    this.#told.set(position, told);
+    return told;
+  }
+
   /** Names changed after `position` in the order of their last changes, each with its place. */
   *after(position: number): Iterable<{ readonly name: string; readonly position: number }> {
     let [low, high] = [0, this.#order.length];
@@ -107,6 +127,7 @@ export class TypeSnapshot {
   #next(name: string): number {
     const position = ++this.#position;
     this.#compared = [];
+    this.#told.clear();
     this.#order.push({ position, name });
     if (this.#order.length > 2 * (this.#resources.size + keptRemovals)) this.#tidy();
     return position;

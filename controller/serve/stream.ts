@@ -3,7 +3,7 @@ import { type ServerDuplexStream, status } from "@grpc/grpc-js";
 import type { NodeName } from "../../agent/api/names.ts";
 import type { Logger } from "../../agent/base/log.ts";
 import type { DiscoveryRequest } from "./request.ts";
-import type { Response } from "./response.ts";
+import { encodeResponse, type Response } from "./response.ts";
 import type { Snapshot } from "./snapshot.ts";
 import { Subscription } from "./subscription.ts";
 
@@ -29,7 +29,6 @@ export class AgentStream {
   readonly #log: Logger;
   readonly #subscriptions = new Map<string, Subscription>();
   readonly #stopListening: () => void;
-  #nonce = 0;
   #hasEnded = false;
 
   constructor(
@@ -104,13 +103,11 @@ export class AgentStream {
         this.end();
         return;
       }
-      const response = subscription.next(String(this.#nonce + 1), this.#snapshot);
+      const response = subscription.next(this.#snapshot);
       if (response === undefined) continue;
-      this.#nonce += 1;
       this.#call.write(response);
-      let bytes = 0;
-      for (const { entry } of response.resources) bytes += entry.length;
-      this.#events.sent(subscription.typeUrl, response.resources.length + response.removed.length, bytes);
+      const { resources, removed } = response;
+      this.#events.sent(subscription.typeUrl, resources.length + removed.length, encodeResponse(response).length);
     }
   }
 }

@@ -19,7 +19,6 @@ class Agent {
   subscription = new Subscription(typeUrl);
   open: DeltaDiscoveryResponse | undefined;
   isFresh = false;
-  #nonce = 0;
 
   constructor(snapshot: Snapshot) {
     this.snapshot = snapshot;
@@ -36,7 +35,7 @@ class Agent {
   }
   /** Takes what comes, if anything may. */
   receive(): DeltaDiscoveryResponse | undefined {
-    const response = this.subscription.next(`${++this.#nonce}`, this.snapshot);
+    const response = this.subscription.next(this.snapshot);
     if (response === undefined) return undefined;
     assert.equal(this.open, undefined, "one response is open at a time");
     const bytes = encodeResponse(response);

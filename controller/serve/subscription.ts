@@ -3,17 +3,11 @@
 // gets of what changed several times only the newest.
 import type { DiscoveryRequest, InitialVersions } from "./request.ts";
 import { type Response, removedBytes, type Versioned } from "./response.ts";
-import type { Snapshot, TypeSnapshot } from "./snapshot.ts";
+import type { Snapshot, Told, TypeSnapshot } from "./snapshot.ts";
 
 export interface Nack {
   readonly names: readonly string[];
   readonly message: string;
-}
-interface Pending {
-  readonly nonce: string;
-  readonly position: number;
-  readonly sent: readonly Versioned[];
-  readonly removed: readonly string[];
 }
 /** The next message waits for the answer to this one, so this bounds what an agent decodes at once; it holds hundreds of workloads. */
 export const maxResponseBytes = 131_072;
@@ -32,7 +26,9 @@ export class Subscription {
   /** Names to be told of besides: where the agent's versions differ from ours, and what it asked for by name. */
   readonly #backlog = new Set<string>();
   readonly #refused = new Map<string, { readonly position: number; readonly reason: string }>();
-  #pending: Pending | undefined;
+  #pending: Told | undefined;
+  /** Responses made for this agent alone. */
+  #own = 0;
   #owesAnswer = false;
   #isStarted = false;
 
@@ -50,7 +46,7 @@ export class Subscription {
     if (resource === undefined || this.#initial !== undefined || !this.#isStarted || !this.#wants(name)) return false;
     if (resource.position > this.#acked || this.#backlog.has(name)) return false;
     return (
-      this.#refused.get(name)?.position !== resource.position && !this.#pending?.sent.some((sent) => sent === resource)
+      this.#refused.get(name)?.position !== resource.position && !this.#pending?.response.resources.includes(resource)
     );
   }
   /** Why the agent refused the version it was sent last. */
@@ -84,27 +80,45 @@ export class Subscription {
   }
 
   /** The next response if one is due: nothing is unanswered, and something differs or an answer is owed. */
-  next(nonce: string, snapshot: Snapshot): Response | undefined {
+  next(snapshot: Snapshot): Response | undefined {
     if (!this.#isStarted || this.#pending !== undefined) return undefined;
     const type = snapshot.type(this.typeUrl);
     if (this.#initial !== undefined) this.#begin(this.#initial, type);
     const last = type?.position ?? 0;
     if (!this.#owesAnswer && this.#backlog.size === 0 && this.#position >= last) return undefined;
-    const part = new Part();
-    this.#takeBacklog(part, type);
-    const position = this.#backlog.size > 0 || type === undefined ? this.#position : this.#takeChanges(part, type);
+    const told =
+      this.#isAsOthers && type !== undefined && this.#position < last
+        ? // Its position afterwards is a nonce that this agent has not seen.
+          type.told(this.#position, snapshot.generation, () => this.#tell(snapshot, type, (end) => `p${end}`))
+        : this.#tell(snapshot, type, () => `${++this.#own}`);
+    const { position, response } = told;
     this.#position = position;
-    const { resources, removed } = part;
-    if (resources.length === 0 && removed.length === 0 && !this.#owesAnswer) {
+    if (response.resources.length === 0 && response.removed.length === 0 && !this.#owesAnswer) {
       // What changed concerns others.
       this.#acked = position;
       return undefined;
     }
-    this.#pending = { nonce, position, sent: resources, removed };
+    this.#pending = told;
+    if (response.systemVersion !== "") this.#owesAnswer = false;
+    return response;
+  }
+  /** Whether it is to be told the same as everybody at its position. */
+  get #isAsOthers(): boolean {
+    return this.#isWildcard && this.#backlog.size === 0 && this.#position >= this.#base;
+  }
+  /** Takes of the backlog and of what changed what fits into a response. */
+  #tell(snapshot: Snapshot, type: TypeSnapshot | undefined, nonceAt: (position: number) => string): Told {
+    const part = new Part();
+    this.#takeBacklog(part, type);
+    const position = this.#backlog.size > 0 || type === undefined ? this.#position : this.#takeChanges(part, type);
     // Named only by the last part of a state: with it the agent is up to date.
-    const isLast = this.#backlog.size === 0 && position >= last;
-    if (isLast) this.#owesAnswer = false;
-    return { typeUrl: this.typeUrl, nonce, resources, removed, systemVersion: isLast ? `${snapshot.generation}` : "" };
+    const isLast = this.#backlog.size === 0 && position >= (type?.position ?? 0);
+    const { resources, removed } = part;
+    const systemVersion = isLast ? `${snapshot.generation}` : "";
+    return {
+      response: { typeUrl: this.typeUrl, nonce: nonceAt(position), resources, removed, systemVersion },
+      position,
+    };
   }
 
   #wants(name: string): boolean {
@@ -179,20 +193,19 @@ export class Subscription {
   #answered(message: DiscoveryRequest): Nack | undefined {
     const pending = this.#pending;
     // An answer to anything but the last response is of the past.
-    if (pending === undefined || pending.nonce !== message.responseNonce) return undefined;
+    if (pending?.response.nonce !== message.responseNonce) return undefined;
     this.#pending = undefined;
     this.#acked = Math.max(this.#acked, pending.position);
-    for (const name of pending.removed) this.#refused.delete(name);
+    const { resources, removed } = pending.response;
+    for (const name of removed) this.#refused.delete(name);
     const reason = message.errorDetail?.message;
     // An agent refuses single resources and keeps the rest; it names them in its answer. One that names none has refused all.
-    const named = reason === undefined ? [] : pending.sent.filter(({ name }) => reason.includes(name));
-    const refused = new Set(reason === undefined || named.length > 0 ? named : pending.sent);
-    for (const resource of pending.sent) {
-      if (refused.has(resource))
-        this.#refused.set(resource.name, { position: resource.position, reason: reason ?? "" });
-      else this.#refused.delete(resource.name);
-    }
-    return reason === undefined ? undefined : { names: [...refused].map(({ name }) => name), message: reason };
+    const named = reason === undefined ? [] : resources.filter(({ name }) => reason.includes(name));
+    const refused = reason === undefined || named.length > 0 ? named : resources;
+    for (const { name } of resources) this.#refused.delete(name);
+    if (reason === undefined) return undefined;
+    for (const { name, position } of refused) this.#refused.set(name, { position, reason });
+    return { names: refused.map(({ name }) => name), message: reason };
   }
 }
 
