@@ -4,7 +4,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from "../../agent/api/discovery.gen.ts";
 import { decodeRequest } from "./request.ts";
-import { encodeResponse } from "./response.ts";
+import { encodeResponse, type Response } from "./response.ts";
 import { Snapshot, TypeSnapshot } from "./snapshot.ts";
 import { maxResponseBytes, Subscription } from "./subscription.ts";
 
@@ -96,28 +96,68 @@ const contentOf = (snapshot: Snapshot): ReadonlyMap<string, string> =>
 const versionsOf = (agent: Agent): ReadonlyMap<string, string> =>
   new Map([...agent.has].map(([one, { version }]) => [one, version]));
 
-test("[DIS-1] whatever is changed, missed, asked again and cut off, an agent ends with exactly what there is", () => {
+test("[DIS-1] whatever is changed, missed, asked again and cut off, each of several agents ends with exactly what there is", () => {
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+    fc.property(fc.array(fc.record({ who: fc.nat(2), one: step }), { maxLength: 90 }), (steps) => {
       const snapshot = new Snapshot([typeUrl]);
       snapshot.apply([]);
-      const agent = new Agent(snapshot);
-      agent.connect();
-      for (const one of steps) {
-        play(snapshot, agent, one);
+      const agents = [0, 1, 2].map(() => new Agent(snapshot));
+      for (const agent of agents) agent.connect();
+      for (const { who, one } of steps) {
+        play(snapshot, agents[who] as Agent, one);
         // Nothing counts as accepted that the agent does not have.
-        for (const of of "abcde")
-          if (agent.subscription.isCurrent(of, snapshot))
-            assert.equal(agent.has.get(of)?.version, snapshot.type(typeUrl)?.get(of)?.version);
+        for (const agent of agents)
+          for (const of of "abcde")
+            if (agent.subscription.isCurrent(of, snapshot))
+              assert.equal(agent.has.get(of)?.version, snapshot.type(typeUrl)?.get(of)?.version);
       }
-      agent.settle();
-      assert.deepEqual(new Map([...versionsOf(agent)].sort()), new Map([...contentOf(snapshot)].sort()));
-      assert.ok(agent.isFresh, "and knows that it is");
-      for (const of of snapshot.type(typeUrl)?.names() ?? [])
-        assert.ok(agent.subscription.isCurrent(of, snapshot), `${of} is accepted`);
+      for (const agent of agents) {
+        agent.settle();
+        assert.deepEqual(new Map([...versionsOf(agent)].sort()), new Map([...contentOf(snapshot)].sort()));
+        assert.ok(agent.isFresh, "and knows that it is");
+        for (const of of snapshot.type(typeUrl)?.names() ?? [])
+          assert.ok(agent.subscription.isCurrent(of, snapshot), `${of} is accepted`);
+      }
     }),
     { numRuns: 500 },
   );
+});
+
+test("[PRF-3] a change is put into one response for all agents that wait for it, and no nonce comes twice", () => {
+  const snapshot = new Snapshot([typeUrl]);
+  const put = (name: string, content: string): void =>
+    void snapshot.apply([{ typeUrl, name, bytes: bytesOf(content) }]);
+  put("a", "1");
+  const agents = [0, 1].map(() => new Agent(snapshot));
+  for (const agent of agents) {
+    agent.connect();
+    agent.settle();
+  }
+  const [first, second] = agents.map(({ subscription }) => subscription) as [Subscription, Subscription];
+  put("a", "2");
+  put("b", "1");
+  const response = first.next(snapshot);
+  assert.deepEqual(
+    response?.resources.map(({ name }) => name),
+    ["a", "b"],
+  );
+  assert.equal(second.next(snapshot), response);
+  assert.equal(encodeResponse(response as Response), (response as Response).encoded);
+  assert.equal(second.next(snapshot), undefined, "it is not answered yet");
+
+  const seen = new Set<string>();
+  const one = new Agent(snapshot);
+  one.connect();
+  for (let i = 0; i < 50; i++) {
+    if (i % 3 === 0) put("c", `${i}`);
+    if (i % 4 === 0) one.subscribe("b");
+    if (i % 5 === 0) snapshot.apply([{ typeUrl, name: "d", bytes: i % 10 === 0 ? bytesOf("1") : undefined }]);
+    const read = one.receive();
+    if (read !== undefined) assert.ok(!seen.has(read.nonce), read.nonce);
+    seen.add(read?.nonce ?? "");
+    one.answer();
+  }
+  assert.ok(seen.size > 20);
 });
 
 test("[DIS-1] an agent that follows single names is told of these alone", () => {

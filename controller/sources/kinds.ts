@@ -20,6 +20,7 @@ import {
   type Reader,
   type Report,
   required,
+  shared,
   text,
 } from "./schema.ts";
 import { services, slices } from "./service-kinds.ts";
@@ -37,8 +38,8 @@ export const meta: Reader<ObjectMeta> = object<ObjectMeta>(
     name: required(objectName, ""),
     namespace: optional(objectName, ""),
     uid: optional(text, ""),
-    labels: optional(labels, {}),
-    annotations: optional(labels, {}),
+    labels: optional(shared(labels), {}),
+    annotations: optional(shared(labels), {}),
     deletionTimestamp: optional(text, ""),
     creationTimestamp: optional(text, ""),
     generation: optional(integer(0, Number.MAX_SAFE_INTEGER), 0),
@@ -104,8 +105,8 @@ const podSpec = object<PodObject["spec"]>(
     serviceAccountName: optional(nameOrNone, "default"),
     hostNetwork: optional(flag, false),
     readinessGates: optional(list(object({ conditionType: required(text, "") }, [])), []),
-    containers: required(list(container), []),
-    initContainers: optional(list(container), []),
+    containers: required(shared(list(container)), []),
+    initContainers: optional(shared(list(container)), []),
   },
   (
     "volumes ephemeralContainers restartPolicy terminationGracePeriodSeconds activeDeadlineSeconds dnsPolicy nodeSelector serviceAccount " +
@@ -151,20 +152,22 @@ const podStatus = object<PodObject["status"]>(
     podIP: optional(text, ""),
     podIPs: optional(ips, []),
     hostIP: optional(text, ""),
-    hostIPs: optional(ips, []),
+    hostIPs: optional(shared(ips), []),
     conditions: optional(
-      list(
-        object({ type: required(text, ""), status: required(text, "") }, [
-          "reason",
-          "message",
-          "lastProbeTime",
-          "lastTransitionTime",
-          "observedGeneration",
-        ]),
+      shared(
+        list(
+          object({ type: required(text, ""), status: required(text, "") }, [
+            "reason",
+            "message",
+            "lastProbeTime",
+            "lastTransitionTime",
+            "observedGeneration",
+          ]),
+        ),
       ),
       [],
     ),
-    containerStatuses: optional(list(containerStatus), []),
+    containerStatuses: optional(shared(list(containerStatus)), []),
   },
   (
     "reason message nominatedNodeName startTime initContainerStatuses qosClass ephemeralContainerStatuses " +

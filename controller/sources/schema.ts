@@ -177,6 +177,30 @@ export function list<T>(item: Reader<T>): Reader<readonly T[]> {
 }
 export const texts: Reader<readonly string[]> = list(text);
 
+/** Of different values that a reader remembers in order to share them. */
+const keptValues = 4_096;
+
+/**
+ * As `read`, but values that say the same are one object as long as it is remembered. What a Deployment's pods have in common is then there
+ * once, and no longer walked a thousand times by whoever collects garbage. For what is short: its text is the key. Nobody may write into it.
+ */
+export function shared<T>(read: Reader<T>): Reader<T> {
+  const kept = new Map<string, T>();
+  return (value, path, report) => {
+    const own = read(value, path, report);
+    const key = JSON.stringify(own);
+    const known = kept.get(key);
+    if (known !== undefined) return known;
+    if (kept.size >= keptValues)
+      for (const oldest of kept.keys()) {
+        kept.delete(oldest);
+        break;
+      }
+    kept.set(key, own);
+    return own;
+  };
+}
+
 /** A mapping of names to text, as labels are. */
 export const labels: Reader<Readonly<Record<string, string>>> = (value, path, report) => {
   if (!isRecord(value)) {
