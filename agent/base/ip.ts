@@ -107,7 +107,9 @@ function longestZeroRun(groups: readonly number[]): { readonly start: number; re
 /** The one spelling of an address that everything compares and keys by. */
 export function canonicalIp(text: string): string | undefined {
   const bytes = parseIp(text);
-  return bytes === undefined ? undefined : formatIp(bytes);
+  const canonical = bytes === undefined ? undefined : formatIp(bytes);
+  // Most are written so: whoever keeps both keeps one.
+  return canonical === text ? text : canonical;
 }
 
 /** Parses "10.0.0.0/8", "fd00::/8" or a single address (a block of one). Host bits are cleared. */

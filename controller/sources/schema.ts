@@ -43,12 +43,15 @@ export function object<T>(
   alsoKnown: readonly string[] = [],
 ): Reader<T> {
   const names = Object.keys(fields) as (keyof T & string)[];
+  // As `{}`, but V8 learns how many fields there will be and keeps them in the object itself; of `{}` all after the fourth are an array of their own.
+  function Blank(): void {}
+  Blank.prototype = Object.prototype;
   return (value, path, report) => {
     const given = isRecord(value) ? value : {};
     if (!isRecord(value))
       report.problem(path, `is ${typeName(value)}, not an object`, "write it as a mapping of fields");
     else if (report.ignoresUnknown !== true) refuseUnknown(Object.keys(value), [...names, ...alsoKnown], path, report);
-    const out: Partial<T> = {};
+    const out = new (Blank as unknown as new () => Partial<T>)();
     for (const name of names) {
       const field = fields[name];
       const part = Object.hasOwn(given, name) ? given[name] : undefined;

@@ -14,6 +14,7 @@ import {
   portOrName,
   type Reader,
   required,
+  shared,
   text,
 } from "./schema.ts";
 import type { EndpointSliceObject, ServiceObject, ServicePortSpec, SliceEndpoint } from "./types.ts";
@@ -91,10 +92,10 @@ const hinted = optional(list(object({ name: optional(text, "") })), []);
 const endpoint = object<SliceEndpoint>(
   {
     addresses: required(list(address), []),
-    conditions: optional(object({ ready: optional(flag, true), terminating: optional(flag, false) }, ["serving"]), {
-      ready: true,
-      terminating: false,
-    }),
+    conditions: optional(
+      shared(object({ ready: optional(flag, true), terminating: optional(flag, false) }, ["serving"])),
+      { ready: true, terminating: false },
+    ),
     targetRef: optional<SliceEndpoint["targetRef"]>(
       object({ kind: optional(text, ""), name: optional(text, ""), namespace: optional(text, "") }, [
         "apiVersion",

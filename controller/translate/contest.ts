@@ -13,7 +13,8 @@ interface Claim {
 
 export class Contest {
   readonly #claims = new Map<string, Claim>();
-  readonly #claimants = new Map<string, Set<string>>();
+  /** By item; a set only where there are several, which is seldom. */
+  readonly #claimants = new Map<string, string | Set<string>>();
   readonly #losses = new Map<string, Loss>();
   readonly #open = new Set<string>();
 
@@ -22,8 +23,8 @@ export class Contest {
     for (const item of this.#claims.get(claimant)?.items ?? []) {
       this.#open.add(item);
       const others = this.#claimants.get(item);
-      others?.delete(claimant);
-      if (others?.size === 0) this.#claimants.delete(item);
+      if (others instanceof Set) others.delete(claimant);
+      if (others === claimant || (others instanceof Set && others.size === 0)) this.#claimants.delete(item);
     }
     this.#losses.delete(claimant);
     if (items.length === 0) {
@@ -34,8 +35,9 @@ export class Contest {
     for (const item of items) {
       this.#open.add(item);
       const others = this.#claimants.get(item);
-      if (others === undefined) this.#claimants.set(item, new Set([claimant]));
-      else others.add(claimant);
+      if (others instanceof Set) others.add(claimant);
+      else
+        this.#claimants.set(item, others === undefined || others === claimant ? claimant : new Set([others, claimant]));
     }
   }
 
@@ -46,7 +48,7 @@ export class Contest {
     const claimants = new Set<string>();
     // The items grow while they are walked: whatever is claimed together with one of them is decided together.
     for (const item of items) {
-      for (const claimant of this.#claimants.get(item) ?? []) {
+      for (const claimant of this.#claimantsOf(item)) {
         if (claimants.has(claimant)) continue;
         claimants.add(claimant);
         for (const other of this.#claims.get(claimant)?.items ?? []) items.add(other);
@@ -70,8 +72,12 @@ export class Contest {
   }
   /** Who has the item, as settled last. */
   ownerOf(item: string): string | undefined {
-    for (const claimant of this.#claimants.get(item) ?? []) if (!this.#losses.has(claimant)) return claimant;
+    for (const claimant of this.#claimantsOf(item)) if (!this.#losses.has(claimant)) return claimant;
     return undefined;
+  }
+  #claimantsOf(item: string): Iterable<string> {
+    const found = this.#claimants.get(item) ?? [];
+    return typeof found === "string" ? [found] : found;
   }
   #sequenceOf(claimant: string): number {
     return this.#claims.get(claimant)?.sequence ?? 0;

@@ -68,7 +68,8 @@ export interface MembershipChanges {
 export class Memberships {
   readonly #slices = new Map<string, Map<string, SliceEntry>>();
   readonly #readings = new Map<string, Reading>();
-  readonly #byPod = new Map<string, Map<string, Membership>>();
+  /** By service; a list, since nearly all have one. */
+  readonly #byPod = new Map<string, readonly Membership[]>();
   readonly #byAddress = new Map<string, Set<string>>();
   readonly #bySelector = new Map<string, Map<string, ServiceEntry>>();
   readonly #open = new Map<string, ServiceEntry | undefined>();
@@ -119,7 +120,8 @@ export class Memberships {
   /** Services that the pod serves, by name. `addresses` are its own: a slice may name it by one of them alone. */
   ofPod(pod: PodObject, addresses: readonly string[], place: { readonly zone: string }): readonly Membership[] {
     const { namespace, name, labels } = pod.metadata;
-    const found: Membership[] = [...(this.#byPod.get(`${namespace}/${name}`)?.values() ?? [])];
+    const listed = this.#byPod.get(`${namespace}/${name}`) ?? [];
+    const found = [...listed];
     for (const address of addresses) {
       if (!this.#byAddress.has(address)) continue;
       for (const membership of this.external(address)?.services ?? [])
@@ -130,7 +132,7 @@ export class Memberships {
       const ports = object.spec.ports.flatMap((port) => mapPort(port, pod) ?? []);
       found.push({ service: key as ServiceName, ports, ...ownHints(object, pod, place) });
     }
-    return found.sort((a, b) => (a.service < b.service ? -1 : 1));
+    return found.length === listed.length ? listed : found.sort(byService);
   }
 
   /** What is behind an address that is no pod's. Where services differ in what they say of it, the one that was there last holds. */
@@ -191,14 +193,20 @@ export class Memberships {
   #put(key: string, before: Reading | undefined, after: Reading | undefined): void {
     for (const pod of before?.pods.keys() ?? []) {
       if (after?.pods.has(pod)) continue;
-      const of = this.#byPod.get(pod);
-      of?.delete(key);
-      if (of?.size === 0) this.#byPod.delete(pod);
+      const others = this.#byPod.get(pod)?.filter(({ service }) => service !== key) ?? [];
+      if (others.length === 0) this.#byPod.delete(pod);
+      else this.#byPod.set(pod, others);
     }
+    // Most pods of a slice are members of this alone, and in the same words: one list for all of them.
+    const alone = new Map<Membership, readonly Membership[]>();
     for (const [pod, membership] of after?.pods ?? []) {
-      const of = this.#byPod.get(pod);
-      if (of === undefined) this.#byPod.set(pod, new Map([[key, membership]]));
-      else of.set(key, membership);
+      const known = this.#byPod.get(pod) ?? [];
+      if (known.includes(membership)) continue;
+      const others = known.filter(({ service }) => service !== key);
+      const list =
+        others.length === 0 ? (alone.get(membership) ?? [membership]) : [...others, membership].sort(byService);
+      if (others.length === 0) alone.set(membership, list);
+      this.#byPod.set(pod, list);
     }
     for (const { address } of before?.outside ?? []) {
       const of = this.#byAddress.get(address);
@@ -229,6 +237,7 @@ export class Memberships {
   }
 }
 
+const byService = (a: Membership, b: Membership): number => (a.service < b.service ? -1 : 1);
 const bySequence = (a: Reading, b: Reading): number => a.entry.sequence - b.entry.sequence;
 const selectorOf = ({ entry }: Reading) => ({
   namespace: entry.object.metadata.namespace,

@@ -113,7 +113,9 @@ export class Translator {
     if (touchesMore || policies) this.#readPolicies();
     if (touchesMore || limits) this.#readLimits();
     this.#isStarted = true;
-    return { resources: this.#changes, conditions: this.#book.takeChanges() };
+    const resources = this.#changes;
+    this.#changes = [];
+    return { resources, conditions: this.#book.takeChanges() };
   }
 
   /** All resources as they are offered. */

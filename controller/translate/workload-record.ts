@@ -109,12 +109,15 @@ export function toWorkload(
     hostNetwork: pod.spec.hostNetwork,
     services,
     hbonePort: numberedPort(annotations["fairlead.dev/hbone-port"] ?? "") ?? defaultHbonePort,
-    untunnelledPorts: (annotations["fairlead.dev/exclude-inbound-ports"] ?? "")
-      .split(",")
-      .flatMap((text) => numberedPort(text.trim()) ?? []),
+    untunnelledPorts: untunnelledOf(annotations["fairlead.dev/exclude-inbound-ports"]),
     hostPorts: pod.spec.hostNetwork ? [] : hostPortsOf(pod),
   };
 }
+
+/** Of pods that have none, which are nearly all. */
+const none: readonly never[] = [];
+const untunnelledOf = (ports: string | undefined): readonly number[] =>
+  ports === undefined ? none : ports.split(",").flatMap((text) => numberedPort(text.trim()) ?? []);
 
 /**
  * When a node's kubelet is not heard of, Kubernetes takes the condition Ready from its pods and leaves what the kubelet said last of their
@@ -132,6 +135,7 @@ const hasCondition = ({ status }: PodObject, type: string, wanted: "True" | "Fal
 
 /** `hostPort` of every container on every address of the node, or the one that `hostIP` names (rule DP-6). */
 function hostPortsOf(pod: PodObject): readonly HostPort[] {
+  if (pod.spec.containers.every(({ ports }) => ports.every(({ hostPort }) => hostPort === 0))) return none;
   const hosts = [pod.status.hostIP, ...pod.status.hostIPs.map((host) => host.ip)];
   const node = [...new Set(hosts.flatMap((ip) => canonicalIp(ip) ?? []))];
   return pod.spec.containers

@@ -53,6 +53,8 @@ export class WorkloadTable {
   readonly #counts = new Map<string, number>();
   readonly #openPods = new Map<string, PodEntry | undefined>();
   readonly #openAddresses = new Set<string>();
+  /** Of this round, by themselves: pods of one service in one zone have the same, and a text put together from parts is larger than one that was looked up. */
+  readonly #keys = new Map<string, string>();
 
   /** `entry` undefined: the pod is gone. */
   touch(name: string, entry: PodEntry | undefined): void {
@@ -137,6 +139,7 @@ export class WorkloadTable {
     }
     this.#openPods.clear();
     this.#openAddresses.clear();
+    this.#keys.clear();
     return changes;
   }
 
@@ -161,6 +164,11 @@ export class WorkloadTable {
     const others = this.#byNamespace.get(namespace);
     others?.delete(name);
     if (others?.size === 0) this.#byNamespace.delete(namespace);
+  }
+  #shared(key: string): string {
+    const known = this.#keys.get(key);
+    if (known === undefined) this.#keys.set(key, key);
+    return known ?? key;
   }
   #count(workload: Workload | undefined, by: number): void {
     for (const { service } of workload?.services ?? []) {
@@ -215,7 +223,7 @@ export class WorkloadTable {
     const tunnel = tunnelOf(pod, isMeshed && problem === undefined);
     const place = placeOf(pod, index);
     const services = memberships.ofPod(pod, pod.spec.hostNetwork ? [] : addresses, place);
-    const key = keyOf(settings.trustDomain, tunnel, place, services);
+    const key = this.#shared(keyOf(settings.trustDomain, tunnel, place, services));
     const isSame = before?.workload !== undefined && before.entry.object === pod && before.key === key;
     const workload = isSame ? before.workload : toWorkload(pod, addresses, settings, services, tunnel, place);
     const condition = conditionOf(entry, workload, isMeshed ? problem : undefined, index);

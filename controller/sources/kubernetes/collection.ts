@@ -5,6 +5,8 @@ import type { RawObject } from "../../../agent/kubernetes/wire.ts";
 import { type MeshObject, type ObjectRef, type Problem, refKey } from "../types.ts";
 import { type Resource, readObject, refOfRaw } from "./resources.ts";
 
+const noProblems: readonly Problem[] = [];
+
 interface Known {
   readonly ref: ObjectRef;
   readonly version: string;
@@ -84,7 +86,7 @@ export class Collection implements Mirror {
       return { ref, version, uid, object: isSameObject ? before?.object : undefined, problems };
     }
     const isSame = before?.object !== undefined && isDeepStrictEqual(before.object, object);
-    return { ref, version, uid, object: isSame ? before.object : object, problems };
+    return { ref, version, uid, object: isSame ? before.object : object, problems: noProblems };
   }
 
   #take(key: string, known: Known): void {
