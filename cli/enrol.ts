@@ -1,9 +1,11 @@
 // `fairlead enrol`: takes a namespace, or one pod, into the mesh or out of it, by its label, and waits until the agents have done it.
+
 import { setTimeout as sleep } from "node:timers/promises";
+import { meshLabel } from "../agent/api/labels.ts";
 import { showFault } from "../agent/kubernetes/fault.ts";
 import type { Cluster } from "./cluster/connect.ts";
 import { withCluster } from "./cluster/load.ts";
-import { clusterOptions, meshLabel, placeOf } from "./cluster/options.ts";
+import { clusterOptions, placeOf } from "./cluster/options.ts";
 import { type Call, type Command, Failure, UsageError, wholeNumber } from "./command.ts";
 import { didYouMean } from "./nearest.ts";
 import { cell, table } from "./table.ts";

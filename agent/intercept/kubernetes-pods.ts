@@ -3,6 +3,7 @@
 import { type FSWatcher, watch } from "node:fs";
 import { access, readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { isOptedIn } from "../api/labels.ts";
 import { type Clock, every } from "../base/clock.ts";
 import { type Logger, messageOf } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
@@ -16,7 +17,7 @@ import { Store } from "../kubernetes/store.ts";
 import type { RawObject } from "../kubernetes/wire.ts";
 import { type NodeNamespace, type NodePod, readNodeNamespace, readNodePod } from "./kubernetes-pod.ts";
 import { NetnsFinder, type NetnsPlaces, type PodNetns } from "./pod-netns.ts";
-import { isOptedIn, type PodRecord } from "./pod-record.ts";
+import type { PodRecord } from "./pod-record.ts";
 import type { PodSource, PodsRead, ToldPod } from "./pod-source.ts";
 
 export interface KubernetesPodsOptions {

@@ -1,5 +1,7 @@
 // What the node says of one of its pods (docs/lab.md, "Pod record"): checked text -> record, and what the mesh makes of it.
+
 import { isObjectName } from "../api/fields.ts";
+import { meshLabel } from "../api/labels.ts";
 import { type PodName, podName, type TrustDomain, workloadId, workloadUid } from "../api/names.ts";
 import type { MeshSettings } from "../api/settings.ts";
 import type { Workload } from "../api/workload.ts";
@@ -93,17 +95,6 @@ export function parsePodRecord(text: string): Result<PodRecord, string> {
 const isPort = (value: unknown): value is number =>
   typeof value === "number" && Number.isInteger(value) && value >= 1 && value <= 65535;
 
-const meshKey = "fairlead.dev/mesh";
-
-/** What the labels alone say. A pod's own wins over its namespace's. */
-export function isOptedIn(
-  labels: Readonly<Record<string, string>>,
-  namespaceLabels: Readonly<Record<string, string>>,
-): boolean {
-  const own = labels[meshKey];
-  return own === "enabled" || (own !== "disabled" && namespaceLabels[meshKey] === "enabled");
-}
-
 /** Whether the pod is in the mesh; the reason is for people. A pod's own label wins over its namespace's. */
 export function wantsMesh(
   record: PodRecord,
@@ -114,12 +105,12 @@ export function wantsMesh(
     return { enrol: false, reason: `namespace ${record.namespace} is never in the mesh: the node needs it to start` };
   if (settings.unmeshedNamespaces.includes(record.namespace))
     return { enrol: false, reason: `namespace ${record.namespace} is kept out of the mesh by its settings` };
-  const own = record.labels[meshKey];
-  if (own === "disabled") return { enrol: false, reason: `pod label ${meshKey}=disabled` };
-  if (own === "enabled") return { enrol: true, reason: `pod label ${meshKey}=enabled` };
-  if (record.namespaceLabels[meshKey] === "enabled")
-    return { enrol: true, reason: `namespace label ${meshKey}=enabled` };
-  return { enrol: false, reason: `neither pod nor namespace has the label ${meshKey}=enabled` };
+  const own = record.labels[meshLabel];
+  if (own === "disabled") return { enrol: false, reason: `pod label ${meshLabel}=disabled` };
+  if (own === "enabled") return { enrol: true, reason: `pod label ${meshLabel}=enabled` };
+  if (record.namespaceLabels[meshLabel] === "enabled")
+    return { enrol: true, reason: `namespace label ${meshLabel}=enabled` };
+  return { enrol: false, reason: `neither pod nor namespace has the label ${meshLabel}=enabled` };
 }
 
 export interface PodOptions {

@@ -3,8 +3,6 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import type { Call } from "../command.ts";
 
-/** On namespaces and pods: enabled or disabled. */
-export const meshLabel = "fairlead.dev/mesh";
 /** Which of our programs a pod, DaemonSet or Deployment is: agent, controller. */
 export const componentLabel = "app.kubernetes.io/component";
 

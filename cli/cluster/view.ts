@@ -1,5 +1,6 @@
 // The mesh of a cluster as commands see it: agents and controller are pods that are asked through the API server.
 
+import { isOptedIn } from "../../agent/api/labels.ts";
 import type { RawObject } from "../../agent/kubernetes/wire.ts";
 import type { ServiceStatus } from "../../test/lab/lab-options.ts";
 import { fieldsAt, listAt } from "../../test/lab/objects.ts";
@@ -8,7 +9,7 @@ import { Failure } from "../command.ts";
 import type { ControllerView, MeshView, NodeView, PodView } from "../view.ts";
 import { AdminAgent } from "./admin.ts";
 import { Cluster } from "./connect.ts";
-import { type ClusterPlace, componentLabel, meshLabel } from "./options.ts";
+import { type ClusterPlace, componentLabel } from "./options.ts";
 
 const leaseName = "fairlead-controller";
 
@@ -104,7 +105,7 @@ async function podViews(cluster: Cluster, nodes: readonly NodeView[]): Promise<r
     cluster.list("/api/v1/namespaces"),
     Promise.all(nodes.map(async (node) => callJson(node.admin, "/v1/pods", { timeoutMs: 15_000 }))),
   ]);
-  const meshed = new Set(namespaces.filter((n) => labelsOf(n)[meshLabel] === "enabled").map((n) => n.metadata.name));
+  const labelsByNamespace = new Map(namespaces.map((one) => [one.metadata.name, labelsOf(one)]));
   const records = new Map<string, Readonly<Record<string, unknown>>>();
   for (const answer of known) {
     if (!answer.ok) continue;
@@ -112,24 +113,22 @@ async function podViews(cluster: Cluster, nodes: readonly NodeView[]): Promise<r
   }
   return pods
     .filter((pod) => !["Succeeded", "Failed"].includes(text(statusOf(pod).phase)))
-    .map((pod) => podView(pod, meshed, records));
+    .map((pod) => podView(pod, labelsByNamespace.get(pod.metadata.namespace ?? "") ?? {}, records));
 }
 
 function podView(
   pod: RawObject,
-  meshedNamespaces: ReadonlySet<string>,
+  namespaceLabels: Readonly<Record<string, unknown>>,
   records: ReadonlyMap<string, Readonly<Record<string, unknown>>>,
 ): PodView {
   const { name, namespace = "" } = pod.metadata;
   const record = records.get(`${namespace}/${name}`);
-  const own = labelsOf(pod)[meshLabel];
-  const wants = own === "enabled" || (own !== "disabled" && meshedNamespaces.has(namespace));
   return {
     namespace,
     name,
     node: text(specOf(pod).nodeName),
     ips: listAt(statusOf(pod).podIPs).map((ip) => text(fieldsAt(ip).ip)),
-    meshed: wants && specOf(pod).hostNetwork !== true,
+    meshed: isOptedIn(labelsOf(pod), namespaceLabels) && specOf(pod).hostNetwork !== true,
     enrolled: record?.enrolled === true ? "yes" : "no",
     reason: record === undefined ? "no agent of its node knows it" : text(record.reason),
     message: "",

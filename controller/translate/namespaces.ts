@@ -1,4 +1,5 @@
 // Which namespaces exist and which pods are in the mesh. Pure.
+import { isOptedIn } from "../../agent/api/labels.ts";
 import type { MeshSettings } from "../../agent/api/settings.ts";
 import type { ClusterIndex, Indexed } from "../index/cluster-index.ts";
 import type { NamespaceObject, PodObject } from "../sources/types.ts";
@@ -6,7 +7,6 @@ import { type Condition, refused } from "./conditions.ts";
 
 /** There without being declared, as in any cluster. */
 export const implicitNamespaces: readonly string[] = ["default", "kube-system", "fairlead-system", "istio-system"];
-export const meshLabel = "fairlead.dev/mesh";
 export const protocolAnnotation = "fairlead.dev/protocol";
 
 export class Namespaces {
@@ -40,8 +40,6 @@ export class Namespaces {
   isMeshed(pod: PodObject): boolean {
     const { namespace, labels } = pod.metadata;
     if (pod.spec.hostNetwork || this.#unmeshed.has(namespace)) return false;
-    const own = labels[meshLabel];
-    if (own === "enabled") return true;
-    return own !== "disabled" && this.#labels.get(namespace)?.[meshLabel] === "enabled";
+    return isOptedIn(labels, this.#labels.get(namespace) ?? {});
   }
 }
