@@ -75,12 +75,24 @@ function quantiles(all: readonly number[]) {
   return { n: sorted.length, p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1) };
 }
 
+/** Of all processors, in hundredths of a second since the machine started (proc(5)): all time, and what the host gave to others when we wanted it. */
+function ticks(): { readonly all: number; readonly stolen: number } {
+  const [line = ""] = readFileSync("/proc/stat", "utf8").split("\n");
+  const [user = 0, nice = 0, system = 0, idle = 0, wait = 0, irq = 0, soft = 0, stolen = 0] = line
+    .split(/\s+/)
+    .slice(1)
+    .map(Number);
+  return { all: user + nice + system + idle + wait + irq + soft + stolen, stolen };
+}
+
 async function oneRound(world: World, fleet: Fleet, controller: TestController) {
-  const before = { ...usageOf(pidOf(controller)), ...(await fleet.count()), load: loadavg()[0] };
+  const before = { ...usageOf(pidOf(controller)), ...(await fleet.count()), load: loadavg()[0], ticks: ticks() };
   const churned: Churned = await churn(world, fleet, { perSecond: changes, seconds }, say);
+  const now = ticks();
   const after = { ...usageOf(pidOf(controller)), ...(await fleet.count()) };
   return {
     load: round1(before.load ?? 0),
+    stolenPercent: round1((100 * (now.stolen - before.ticks.stolen)) / (now.all - before.ticks.all)),
     changesPerSecond: round1(churned.changes / churned.seconds),
     removalMs: quantiles(churned.removals),
     removalFromAnswerMs: quantiles(churned.removalsAnswered),
