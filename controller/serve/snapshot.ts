@@ -36,8 +36,7 @@ export class TypeSnapshot {
   #position = 0;
   #oldest = 0;
   #compared: { readonly has: InitialVersions; readonly differing: readonly string[] }[] = [];
-  /** By the position from which on it tells. */
-  readonly #told = new Map<number, Told>();
+  readonly #told = new Map<string, Told>();
   #toldGeneration = 0;
 
   /** Position of the last change. */
@@ -96,14 +95,17 @@ export class TypeSnapshot {
     return names;
   }
 
-  /** What is told to all who are at `position`: of so many agents nearly all are at the same one, so the first makes it for them. */
-  told(position: number, generation: number, make: () => Told): Told {
+  /**
+   * What is told to all who are at `place`, until something changes: of so many agents nearly all are at the same one, so the first makes it
+   * for them. `generation` is the snapshot's.
+   */
+  told(place: string, generation: number, make: () => Told): Told {
     if (this.#toldGeneration !== generation) this.#told.clear();
     this.#toldGeneration = generation;
-    const known = this.#told.get(position);
+    const known = this.#told.get(place);
     if (known !== undefined) return known;
     const told = make();
-    this.#told.set(position, told);
+    this.#told.set(place, told);
     return told;
   }
 

@@ -129,6 +129,8 @@ test("[PRF-3] a change is put into one response for all agents that wait for it,
     void snapshot.apply([{ typeUrl, name, bytes: bytesOf(content) }]);
   put("a", "1");
   const agents = [0, 1].map(() => new Agent(snapshot));
+  for (const agent of agents) agent.connect();
+  assert.equal(agents[0]?.subscription.next(snapshot), agents[1]?.subscription.next(snapshot), "the first state, too");
   for (const agent of agents) {
     agent.connect();
     agent.settle();

@@ -86,11 +86,11 @@ export class Subscription {
     if (this.#initial !== undefined) this.#begin(this.#initial, type);
     const last = type?.position ?? 0;
     if (!this.#owesAnswer && this.#backlog.size === 0 && this.#position >= last) return undefined;
-    const told =
-      this.#isAsOthers && type !== undefined && this.#position < last
-        ? // Its position afterwards is a nonce that this agent has not seen.
-          type.told(this.#position, snapshot.generation, () => this.#tell(snapshot, type, (end) => `p${end}`))
-        : this.#tell(snapshot, type, () => `${++this.#own}`);
+    const isAsOthers = this.#isWildcard && this.#backlog.size === 0 && type !== undefined && this.#position < last;
+    const told = isAsOthers
+      ? // No two responses that an agent gets of these end at one position, so that is their nonce.
+        type.told(this.#place, snapshot.generation, () => this.#tell(snapshot, type, (end) => `p${end}`))
+      : this.#tell(snapshot, type, () => `${++this.#own}`);
     const { position, response } = told;
     this.#position = position;
     if (response.resources.length === 0 && response.removed.length === 0 && !this.#owesAnswer) {
@@ -102,9 +102,9 @@ export class Subscription {
     if (response.systemVersion !== "") this.#owesAnswer = false;
     return response;
   }
-  /** Whether it is to be told the same as everybody at its position. */
-  get #isAsOthers(): boolean {
-    return this.#isWildcard && this.#backlog.size === 0 && this.#position >= this.#base;
+  /** All that what it is told next hangs on, if it follows everything and has no backlog. */
+  get #place(): string {
+    return this.#position >= this.#base ? `${this.#position}` : `${this.#position} ${this.#base}`;
   }
   /** Takes of the backlog and of what changed what fits into a response. */
   #tell(snapshot: Snapshot, type: TypeSnapshot | undefined, nonceAt: (position: number) => string): Told {
