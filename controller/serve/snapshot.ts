@@ -151,6 +151,7 @@ export class Snapshot {
   readonly #types: ReadonlyMap<string, TypeSnapshot>;
   readonly #listeners = new Set<() => void>();
   #generation = 0;
+  #nonces = 0;
   #isReady = false;
 
   constructor(typeUrls: Iterable<string>) {
@@ -164,6 +165,10 @@ export class Snapshot {
   /** Grows with every update that changed something. */
   get generation(): number {
     return this.#generation;
+  }
+  /** Of a response for many agents: no other response of any type has it. */
+  newNonce(): string {
+    return `p${++this.#nonces}`;
   }
   /** undefined for a type that is not offered. */
   type(typeUrl: string): TypeSnapshot | undefined {

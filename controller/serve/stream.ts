@@ -29,6 +29,8 @@ export class AgentStream {
   readonly #log: Logger;
   readonly #subscriptions = new Map<string, Subscription>();
   readonly #stopListening: () => void;
+  #nonces = 0;
+  readonly #newNonce = (): string => `${++this.#nonces}`;
   #hasEnded = false;
 
   constructor(
@@ -103,7 +105,7 @@ export class AgentStream {
         this.end();
         return;
       }
-      const response = subscription.next(this.#snapshot);
+      const response = subscription.next(this.#newNonce, this.#snapshot);
       if (response === undefined) continue;
       this.#call.write(response);
       const { resources, removed } = response;

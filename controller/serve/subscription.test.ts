@@ -19,6 +19,8 @@ class Agent {
   subscription = new Subscription(typeUrl);
   open: DeltaDiscoveryResponse | undefined;
   isFresh = false;
+  #nonces = 0;
+  readonly newNonce = (): string => `${++this.#nonces}`;
 
   constructor(snapshot: Snapshot) {
     this.snapshot = snapshot;
@@ -35,7 +37,7 @@ class Agent {
   }
   /** Takes what comes, if anything may. */
   receive(): DeltaDiscoveryResponse | undefined {
-    const response = this.subscription.next(this.snapshot);
+    const response = this.subscription.next(this.newNonce, this.snapshot);
     if (response === undefined) return undefined;
     assert.equal(this.open, undefined, "one response is open at a time");
     const bytes = encodeResponse(response);
@@ -129,23 +131,26 @@ test("[PRF-3] a change is put into one response for all agents that wait for it,
     void snapshot.apply([{ typeUrl, name, bytes: bytesOf(content) }]);
   put("a", "1");
   const agents = [0, 1].map(() => new Agent(snapshot));
+  const next = (who: number): Response | undefined => {
+    const { subscription, newNonce } = agents[who] as Agent;
+    return subscription.next(newNonce, snapshot);
+  };
   for (const agent of agents) agent.connect();
-  assert.equal(agents[0]?.subscription.next(snapshot), agents[1]?.subscription.next(snapshot), "the first state, too");
+  assert.equal(next(0), next(1), "the first state, too");
   for (const agent of agents) {
     agent.connect();
     agent.settle();
   }
-  const [first, second] = agents.map(({ subscription }) => subscription) as [Subscription, Subscription];
   put("a", "2");
   put("b", "1");
-  const response = first.next(snapshot);
+  const response = next(0);
   assert.deepEqual(
     response?.resources.map(({ name }) => name),
     ["a", "b"],
   );
-  assert.equal(second.next(snapshot), response);
+  assert.equal(next(1), response);
   assert.equal(encodeResponse(response as Response), (response as Response).encoded);
-  assert.equal(second.next(snapshot), undefined, "it is not answered yet");
+  assert.equal(next(1), undefined, "it is not answered yet");
 
   const seen = new Set<string>();
   const one = new Agent(snapshot);

@@ -27,8 +27,8 @@ export class Subscription {
   readonly #backlog = new Set<string>();
   readonly #refused = new Map<string, { readonly position: number; readonly reason: string }>();
   #pending: Told | undefined;
-  /** Responses made for this agent alone. */
-  #own = 0;
+  /** It is told everything once more: by itself, since it must not get a response again that it has had. */
+  #isRepeated = false;
   #owesAnswer = false;
   #isStarted = false;
 
@@ -79,18 +79,21 @@ export class Subscription {
     return nack;
   }
 
-  /** The next response if one is due: nothing is unanswered, and something differs or an answer is owed. */
-  next(snapshot: Snapshot): Response | undefined {
+  /**
+   * The next response if one is due: nothing is unanswered, and something differs or an answer is owed. `newNonce`: for one that is made for
+   * this agent alone.
+   */
+  next(newNonce: () => string, snapshot: Snapshot): Response | undefined {
     if (!this.#isStarted || this.#pending !== undefined) return undefined;
     const type = snapshot.type(this.typeUrl);
     if (this.#initial !== undefined) this.#begin(this.#initial, type);
     const last = type?.position ?? 0;
     if (!this.#owesAnswer && this.#backlog.size === 0 && this.#position >= last) return undefined;
-    const isAsOthers = this.#isWildcard && this.#backlog.size === 0 && type !== undefined && this.#position < last;
+    const isAsOthers =
+      this.#isWildcard && !this.#isRepeated && this.#backlog.size === 0 && type !== undefined && this.#position < last;
     const told = isAsOthers
-      ? // No two responses that an agent gets of these end at one position, so that is their nonce.
-        type.told(this.#place, snapshot.generation, () => this.#tell(snapshot, type, (end) => `p${end}`))
-      : this.#tell(snapshot, type, () => `${++this.#own}`);
+      ? type.told(this.#place, snapshot.generation, () => this.#tell(snapshot, type, () => snapshot.newNonce()))
+      : this.#tell(snapshot, type, newNonce);
     const { position, response } = told;
     this.#position = position;
     if (response.resources.length === 0 && response.removed.length === 0 && !this.#owesAnswer) {
@@ -107,7 +110,7 @@ export class Subscription {
     return this.#position >= this.#base ? `${this.#position}` : `${this.#position} ${this.#base}`;
   }
   /** Takes of the backlog and of what changed what fits into a response. */
-  #tell(snapshot: Snapshot, type: TypeSnapshot | undefined, nonceAt: (position: number) => string): Told {
+  #tell(snapshot: Snapshot, type: TypeSnapshot | undefined, newNonce: () => string): Told {
     const part = new Part();
     this.#takeBacklog(part, type);
     const position = this.#backlog.size > 0 || type === undefined ? this.#position : this.#takeChanges(part, type);
@@ -116,7 +119,7 @@ export class Subscription {
     const { resources, removed } = part;
     const systemVersion = isLast ? `${snapshot.generation}` : "";
     return {
-      response: { typeUrl: this.typeUrl, nonce: nonceAt(position), resources, removed, systemVersion },
+      response: { typeUrl: this.typeUrl, nonce: newNonce(), resources, removed, systemVersion },
       position,
     };
   }
@@ -138,7 +141,10 @@ export class Subscription {
     } else if (!this.#isWildcard) {
       this.#isWildcard = true;
       // Not yet begun: then everything is compared there.
-      if (this.#initial === undefined) this.#everything(snapshot.type(this.typeUrl));
+      if (this.#initial === undefined) {
+        this.#everything(snapshot.type(this.typeUrl));
+        this.#isRepeated = true;
+      }
     }
   }
   #everything(type: TypeSnapshot | undefined): void {
