@@ -108,7 +108,7 @@ function longestZeroRun(groups: readonly number[]): { readonly start: number; re
 export function canonicalIp(text: string): string | undefined {
   const bytes = parseIp(text);
   const canonical = bytes === undefined ? undefined : formatIp(bytes);
-  // Most are written so: whoever keeps both keeps one.
+  // Most texts are canonical already: who keeps the address beside its text then keeps one string, not two.
   return canonical === text ? text : canonical;
 }
 

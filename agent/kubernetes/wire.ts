@@ -64,3 +64,6 @@ const isObject = (value: unknown): value is RawObject =>
   typeof value.metadata.name === "string" &&
   value.metadata.name !== "" &&
   (value.metadata.namespace === undefined || typeof value.metadata.namespace === "string");
+
+/** metav1.MicroTime: exactly six digits after the second. */
+export const microTime = (ms: number): string => new Date(ms).toISOString().replace("Z", "000Z");

@@ -1,4 +1,5 @@
 // The Lease object (coordination.k8s.io/v1) as an election reads and writes it.
+import { microTime } from "../../agent/kubernetes/wire.ts";
 
 export interface LeaseRecord {
   /** "" when nobody holds it. */
@@ -64,6 +65,3 @@ export function writeLease(claim: LeaseClaim, before: LeaseRecord | undefined): 
     },
   };
 }
-
-/** metav1.MicroTime: exactly six digits. */
-const microTime = (ms: number): string => new Date(ms).toISOString().replace("Z", "000Z");

@@ -5,14 +5,14 @@ import { labels, list, type Report, shared, text } from "./schema.ts";
 
 const silent: Report = { problem: () => assert.fail("nothing is wrong") };
 
-test("[PRF-3] values that say the same are one object, and what is read is what was written, however many there were", () => {
+test("[PRF-3] short values that say the same are one object, and what is read is what was written, however many there were", () => {
   const read = shared(labels);
   fc.assert(
     fc.property(fc.array(fc.dictionary(fc.string(), fc.string())), (values) => {
       for (const value of values) {
         const first = read(value, [], silent);
         assert.deepEqual(first, labels(value, [], silent));
-        assert.equal(read({ ...value }, [], silent), first);
+        if (JSON.stringify(value).length <= 512) assert.equal(read({ ...value }, [], silent), first);
       }
     }),
   );
@@ -21,6 +21,9 @@ test("[PRF-3] values that say the same are one object, and what is read is what 
   const after = read({ app: "web" }, [], silent);
   assert.deepEqual(after, before);
   assert.notEqual(after, before, "it was forgotten meanwhile");
+  const long = { said: "x".repeat(600) };
+  assert.deepEqual(read(long, [], silent), long);
+  assert.notEqual(read(long, [], silent), read(long, [], silent), "what is long is not kept");
 });
 
 test("problems of a shared value are told each time", () => {

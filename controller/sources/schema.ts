@@ -180,12 +180,12 @@ export function list<T>(item: Reader<T>): Reader<readonly T[]> {
 }
 export const texts: Reader<readonly string[]> = list(text);
 
-/** Of different values that a reader remembers in order to share them. */
-const keptValues = 4_096;
+/** Different values that a reader remembers in order to share them, and how long each may be as text: this bounds what they hold in memory. */
+const [keptValues, keptLength] = [4_096, 512];
 
 /**
  * As `read`, but values that say the same are one object as long as it is remembered. What a Deployment's pods have in common is then there
- * once, and no longer walked a thousand times by whoever collects garbage. For what is short: its text is the key. Nobody may write into it.
+ * once, and the garbage collector does not walk it a thousand times. Long values (a container's last words) are left alone. Nobody may write into a value.
  */
 export function shared<T>(read: Reader<T>): Reader<T> {
   const kept = new Map<string, T>();
@@ -194,11 +194,11 @@ export function shared<T>(read: Reader<T>): Reader<T> {
     const key = JSON.stringify(own);
     const known = kept.get(key);
     if (known !== undefined) return known;
-    if (kept.size >= keptValues)
-      for (const oldest of kept.keys()) {
-        kept.delete(oldest);
-        break;
-      }
+    if (key.length > keptLength) return own;
+    if (kept.size >= keptValues) {
+      const [oldest = ""] = kept.keys();
+      kept.delete(oldest);
+    }
     kept.set(key, own);
     return own;
   };

@@ -98,7 +98,6 @@ export class Translator {
     const taken = this.#index.takeChanges();
     const changes = this.#isStarted ? taken : everything(this.#index);
     const kinds = new Set(changes.map((change) => change.ref.kind));
-    this.#changes = [];
     for (const change of changes) this.#takeEndpoint(change);
     const isOtherMesh = this.#readSettings(kinds);
     const touchesMore = isOtherMesh || [...kinds].some((kind) => !endpointKinds.has(kind));

@@ -53,7 +53,10 @@ export class WorkloadTable {
   readonly #counts = new Map<string, number>();
   readonly #openPods = new Map<string, PodEntry | undefined>();
   readonly #openAddresses = new Set<string>();
-  /** Of this round, by themselves: pods of one service in one zone have the same, and a text put together from parts is larger than one that was looked up. */
+  /**
+   * `PodState.key` of this round, each by itself: pods of one service in one zone then hold one text, and looking it up makes V8 join the parts
+   * that it was put together from.
+   */
   readonly #keys = new Map<string, string>();
 
   /** `entry` undefined: the pod is gone. */

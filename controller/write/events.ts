@@ -4,6 +4,7 @@ import type { Clock } from "../../agent/base/clock.ts";
 import type { Logger } from "../../agent/base/log.ts";
 import type { ApiClient } from "../../agent/kubernetes/client.ts";
 import { type ApiFault, isMissing, showFault } from "../../agent/kubernetes/fault.ts";
+import { microTime } from "../../agent/kubernetes/wire.ts";
 import { type Address, apiVersionOf, type EventNote, fieldManager } from "./desired.ts";
 import { Pace } from "./pace.ts";
 
@@ -158,6 +159,3 @@ export class EventWriter {
     return answer.error;
   }
 }
-
-/** metav1.MicroTime: exactly six digits. */
-const microTime = (ms: number): string => new Date(ms).toISOString().replace("Z", "000Z");
