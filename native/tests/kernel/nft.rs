@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
     ("[INT-6] [DP-9] nftables: an agent's death opens no way between a pod and those who speak a tunnel", speakers),
     ("[INT-6] [INT-14] rules take the place of programs, and programs that of rules, without a failed connection", switched),
     ("[INT-6] iptables does it where nft is absent", iptables),
+    ("[INT-6] [INT-4] [DP-19] nftables: whatever the agent before has still to write, the rules are its successor's", succeeded),
 ];
 
 fn load(lab: &Lab) -> Kernel {
@@ -138,6 +139,34 @@ fn takeover(lab: &Lab) {
     assert_eq!(dialler.join().unwrap(), 0, "no connection fails");
 }
 
+/// The one before may hear of a change between its successor's rules and the word that it is to drain.
+fn succeeded(lab: &Lab) {
+    let to = lab.addr6("b", 8095);
+    lab.serve("b", to);
+    let before = start(lab, &["b"]);
+    lab.enrol(&before, "b", |request| request.exclude.inbound_ports = vec![8090]);
+    lab.dial("x", to).expect("carried under rules that were changed");
+    assert_eq!(lab.relay.of(Direction::Inbound).len(), 1);
+    let relay = Relay::new();
+    let next = load_for(lab, relay.clone());
+    lab.enrol(&next, "b", |_| ());
+    lab.enrol(&before, "b", |request| request.exclude.inbound_ports = vec![8091]);
+    lab.relay.clear();
+    lab.dial("x", to).expect("carried");
+    assert_eq!((relay.of(Direction::Inbound).len(), lab.relay.of(Direction::Inbound).len()), (1, 0));
+    drop(before);
+    lab.enrol(&next, "b", |request| request.exclude.inbound_ports = vec![8092]);
+    lab.dial("x", to).expect("carried, with nobody but the successor there");
+    assert_eq!(relay.of(Direction::Inbound).len(), 2);
+    // Rules that a third removed are nobody's: who has the pod writes them again.
+    let script = "nft delete table inet fairlead || { iptables -t nat -F FAIRLEAD_OUT; ip6tables -t nat -F FAIRLEAD_OUT; ip6tables -t mangle -F FAIRLEAD_IN; }";
+    let removed = lab.inside("b", move || std::process::Command::new("sh").args(["-c", script]).status().unwrap());
+    assert!(removed.success());
+    lab.enrol(&next, "b", |_| ());
+    lab.dial("x", to).expect("carried");
+    assert_eq!(relay.of(Direction::Inbound).len(), 3);
+}
+
 fn speakers(lab: &Lab) {
     let mut config = lab.config();
     config.interception = "nftables".into();
@@ -239,4 +268,6 @@ fn iptables(lab: &Lab) {
     }
     both_ways(lab);
     assert!(refused(&lab.dial("x", lab.addr4("b", 9))), "a closed port stays closed");
+    lab.relay.clear();
+    succeeded(lab);
 }

@@ -14,6 +14,14 @@ pub enum Tool {
     Iptables,
 }
 
+/// Whose listeners the rules of a pod name.
+#[derive(PartialEq, Eq)]
+enum Owner {
+    Us,
+    Other,
+    Nobody,
+}
+
 /// Where each jump is: table, hook, chain.
 const JUMPS: [(&str, &str, &str); 2] = [("nat", "OUTPUT", OUT_CHAIN), ("mangle", "PREROUTING", IN_CHAIN)];
 
@@ -62,6 +70,39 @@ impl Tool {
                 }
                 Ok(())
             }
+        })
+    }
+
+    /// Puts changed rules of an agent in force in place of its own. False: a successor's are there, and stay. What somebody else
+    /// removed is written again.
+    pub fn rewrite(self, namespace: BorrowedFd<'_>, rules: &Rules) -> io::Result<bool> {
+        if self == Self::Nft {
+            let Err(error) = netns::within(namespace, || run("nft", &["-f", "-"], &rules.nft_again())) else { return Ok(true) };
+            match self.owner(namespace, rules)? {
+                Owner::Us => return Err(error),
+                Owner::Other => return Ok(false),
+                Owner::Nobody => (),
+            }
+        } else if self.owner(namespace, rules)? == Owner::Other {
+            return Ok(false);
+        }
+        self.install(namespace, rules).map(|()| true)
+    }
+
+    /// Whose rules are in force. A program that finds none, or fails, prints nothing.
+    fn owner(self, namespace: BorrowedFd<'_>, rules: &Rules) -> io::Result<Owner> {
+        let (sign, ours) = match self {
+            Self::Nft => ("counter agent_", format!("counter {} ", rules.owner())),
+            Self::Iptables => ("--to-ports ", format!("--to-ports {}\n", rules.v4.outbound)),
+        };
+        let listed = netns::within(namespace, || match self {
+            Self::Nft => read("nft", &["list", "table", "inet", rules::TABLE]),
+            Self::Iptables => read("iptables", &["-w", "5", "-t", "nat", "-S", OUT_CHAIN]),
+        })?;
+        Ok(match listed {
+            text if text.contains(&ours) => Owner::Us,
+            text if text.contains(sign) => Owner::Other,
+            _ => Owner::Nobody,
         })
     }
 
@@ -117,6 +158,12 @@ impl Tool {
 
 fn tables(ipv6: bool) -> impl Iterator<Item = &'static str> {
     std::iter::once("iptables").chain(ipv6.then_some("ip6tables"))
+}
+
+/// What a program prints.
+fn read(program: &str, args: &[&str]) -> io::Result<String> {
+    let done = Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::null()).output()?;
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
 /// Runs a program with text on its standard input; the error is what it said. A child is of the calling thread's namespace.

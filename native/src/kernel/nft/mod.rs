@@ -138,7 +138,7 @@ impl Nft {
         let (namespace, cookie, ipv6) = enrol::identify(&request)?;
         let mut members = locked(&inner.members);
         if let Some(member) = members.get_mut(&request.pod).filter(|m| m.pod.cookie() == cookie && m.leaves_at.is_none()) {
-            member.speakers = inner.install(&member.pod, &request)?;
+            inner.rewrite(member, &request)?;
             member.request = request;
             let listening = listening(&member.pod)?;
             return Ok(Enrolled { cookie, listening, existing: Vec::new(), ms: started.elapsed().as_millis() as u64, unguarded: NO_GUARD.into() });
@@ -246,14 +246,29 @@ fn listening(pod: &NftPod) -> Result<Vec<u16>, Fault> {
 }
 
 impl Inner {
-    /// Writes the pod's rules; returns what they know of those who speak a tunnel.
-    fn install(&self, pod: &NftPod, request: &EnrolRequest) -> Result<Speakers, Fault> {
+    fn rules(&self, pod: &NftPod, request: &EnrolRequest) -> Result<(Rules, Speakers), Fault> {
         let speakers = locked(&self.speakers).clone();
         let mut rules = Rules::new(request, pod.v4, pod.v6, locked(&self.probers).clone(), self.alive_ms());
         rules.speakers.extend(speakers.iter());
         rules.check().map_err(|e| Fault::new("bad_request", format!("{}: exclude: {e}", request.pod)))?;
+        Ok((rules, speakers))
+    }
+
+    /// Writes the rules of a pod that is new here; returns what they know of those who speak a tunnel.
+    fn install(&self, pod: &NftPod, request: &EnrolRequest) -> Result<Speakers, Fault> {
+        let (rules, speakers) = self.rules(pod, request)?;
         self.tool.install(pod.namespace.as_fd(), &rules).map_err(os("write the rules", &request.pod))?;
         Ok(speakers)
+    }
+
+    /// Writes the changed rules of a pod that is served here. A successor that enrolled it meanwhile has told the pod of its own
+    /// listeners: ours are about to close, and nobody would write its rules again.
+    fn rewrite(&self, member: &mut Member, request: &EnrolRequest) -> Result<(), Fault> {
+        let (rules, speakers) = self.rules(&member.pod, request)?;
+        if self.tool.rewrite(member.pod.namespace.as_fd(), &rules).map_err(os("write the rules", &request.pod))? {
+            member.speakers = speakers;
+        }
+        Ok(())
     }
 
     /// 0 switches the liveness test off: then signs of life last a day and only a closed listener counts as dead.

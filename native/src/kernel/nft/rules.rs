@@ -79,9 +79,20 @@ impl Rules {
         self.outbound_cidrs.iter().chain(&self.inbound_cidrs).try_for_each(|c| addr::parse_cidr(c).map(drop))
     }
 
+    /// What in the table says whose it is: two agents that serve one pod at a time never have the same ports.
+    pub fn owner(&self) -> String {
+        format!("agent_{}_{}", self.v4.outbound, self.v4.inbound)
+    }
+
+    /// Replaces the whole table in one transaction, or fails without effect where it is not this agent's any more.
+    pub fn nft_again(&self) -> String {
+        format!("delete counter inet {TABLE} {}\n{}", self.owner(), self.nft())
+    }
+
     /// Replaces the whole table in one transaction.
     pub fn nft(&self) -> String {
         let mut t = format!("add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
+        let _ = writeln!(t, "  counter {} {{ }}", self.owner());
         let alive = match self.fail_open {
             true => {
                 let element = format!("elements = {{ tcp timeout {}ms }}", self.alive_ms.max(1));

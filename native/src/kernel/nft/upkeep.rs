@@ -107,7 +107,7 @@ impl Inner {
             return Vec::new();
         }
         let probed = members.values_mut().filter(|m| m.leaves_at.is_none() && !m.request.probe_ports.is_empty());
-        probed.filter_map(|m| self.install(&m.pod, &m.request).map(|speakers| m.speakers = speakers).err()).collect()
+        probed.filter_map(|m| self.rewrite(m, &m.request.clone()).err()).collect()
     }
 
     /// Tells of ports on which pods began or ceased to listen.
