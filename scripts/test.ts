@@ -1,6 +1,8 @@
 // Runs every check of the project in order, streams their output, and ends with the count. Groups can be chosen: --only static,unit
 import { spawn } from "node:child_process";
-import { existsSync, globSync } from "node:fs";
+import { existsSync, globSync, readdirSync, rmSync, statSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 interface Step {
@@ -8,6 +10,7 @@ interface Step {
   readonly name: string;
   readonly command: readonly [string, ...string[]];
   readonly cwd?: string;
+  readonly env?: Readonly<Record<string, string>>;
   /** How results are counted: a plain command is one check. */
   readonly counts: "exit" | "node" | "cargo";
   readonly timeoutMinutes: number;
@@ -84,7 +87,8 @@ const steps: readonly Step[] = [
       "test/cluster/{images,kubernetes,machine}/*.test.ts",
       "test/conformance/gateway/result/*.test.ts",
     ],
-    2,
+    // Half their time they wait: for deadlines, for programs that they start.
+    2 * availableParallelism(),
   ),
   {
     group: "rust",
@@ -99,11 +103,12 @@ const steps: readonly Step[] = [
     name: "Rust tests",
     command: ["cargo", "test", "--locked", "--workspace", "--quiet", "--no-fail-fast", "--tests"],
     cwd: "native",
+    env: { RUST_TEST_THREADS: `${2 * availableParallelism()}` },
     counts: "cargo",
     timeoutMinutes: 20,
   },
   nodeTest("kernel", "kernel tests", ["test/bpf/*.test.ts"], 1),
-  nodeTest("lab", "lab tests (real programs between nodes)", ["test/netns/*.test.ts"], 2),
+  nodeTest("lab", "lab tests (real programs between nodes)", ["test/netns/*.test.ts"], 3),
   {
     group: "api",
     name: "API server and Helm (built from Go modules; minutes the first time)",
@@ -113,6 +118,20 @@ const steps: readonly Step[] = [
   },
   nodeTest("api", "API-server tests", ["test/apiserver/*.test.ts", "test/conformance/gateway/*.test.ts"], 2),
 ];
+
+/**
+ * Where Node keeps compiled TypeScript between processes: every test file is a process of its own, and half of a short one's time
+ * was compiling. Controllers that tests start use it too; agents have one of their own.
+ */
+const compiled = join(import.meta.dirname, "../build/compile-cache");
+
+/** What was compiled of files that have changed since is never read again: past 256 MB all is thrown away. */
+function boundCompiled(): void {
+  if (!existsSync(compiled)) return;
+  const files = readdirSync(compiled, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  const bytes = files.reduce((sum, file) => sum + statSync(join(file.parentPath, file.name)).size, 0);
+  if (bytes > 256 * 2 ** 20) rmSync(compiled, { recursive: true, force: true });
+}
 
 function count(step: Step, output: string, code: number | null): Outcome {
   let passed = 0;
@@ -139,7 +158,13 @@ function count(step: Step, output: string, code: number | null): Outcome {
 function run(step: Step): Promise<Outcome> {
   return new Promise((resolve) => {
     const [program, ...args] = step.command;
-    const child = spawn(program, args, { cwd: step.cwd ?? ".", stdio: ["ignore", "pipe", "pipe"], detached: true });
+    const env = { ...process.env, NODE_COMPILE_CACHE: compiled, ...step.env };
+    const child = spawn(program, args, {
+      cwd: step.cwd ?? ".",
+      env,
+      stdio: ["ignore", "pipe", "pipe"],
+      detached: true,
+    });
     const timer = setTimeout(() => {
       console.log(`${step.name}: not done after ${step.timeoutMinutes} minutes, ended`);
       try {
@@ -179,6 +204,7 @@ if (unknown.length > 0) {
   console.error(`no group ${unknown.join(", ")}\n${usage}`);
   process.exit(2);
 }
+boundCompiled();
 const began = Date.now();
 let passed = 0;
 let failed = 0;

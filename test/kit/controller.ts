@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { controllerNodeFlags } from "../../controller/node-flags.ts";
+import { inherited } from "../lab/inherited.ts";
 import { sharedCa } from "./shared-ca.ts";
 import { eventually, patienceMs } from "./wait.ts";
 
@@ -126,7 +127,7 @@ const measured = NODE_V8_COVERAGE === undefined ? {} : { NODE_V8_COVERAGE };
 
 function run(env: Readonly<Record<string, string>>): Running {
   const child = spawn(process.execPath, [...controllerNodeFlags, main], {
-    env: { PATH: process.env.PATH ?? "", ...measured, ...env },
+    env: { ...inherited(), ...measured, ...env },
     stdio: ["ignore", "ignore", "pipe"],
   });
   const log: LogLine[] = [];

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { makeCgroup } from "./cgroup.ts";
 import { Daemon } from "./daemon.ts";
 import { makeDir } from "./files.ts";
+import { inherited } from "./inherited.ts";
 import { fieldsAt, listAt } from "./objects.ts";
 import { type LabPaths, PROJECT_DIR } from "./paths.ts";
 import { call, callJson } from "./unix-http.ts";
@@ -14,7 +15,7 @@ export class ControllerRuntime {
   constructor(paths: LabPaths, extraEnv: Readonly<Record<string, string>>, changed: () => void) {
     this.#paths = paths;
     const env = {
-      PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin",
+      ...inherited(),
       FAIRLEAD_MANIFESTS: paths.manifestsDir,
       FAIRLEAD_LIVE_DIR: paths.liveDir,
       FAIRLEAD_STATE_DIR: paths.controllerDir,
