@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::process::{Command, Stdio};
 
-use super::rules::{self, IN_CHAIN, OUT_CHAIN, Rules};
+use super::rules::{self, IN_CHAIN, OUT_CHAIN, Ports, Rules};
 use crate::kernel::netns;
 
 /// The program that rules are written with.
@@ -76,24 +76,51 @@ impl Tool {
     /// Puts changed rules of an agent in force in place of its own. False: a successor's are there, and stay. What somebody else
     /// removed is written again.
     pub fn rewrite(self, namespace: BorrowedFd<'_>, rules: &Rules) -> io::Result<bool> {
-        if self == Self::Nft {
-            let Err(error) = netns::within(namespace, || run("nft", &["-f", "-"], &rules.nft_again())) else { return Ok(true) };
-            match self.owner(namespace, rules)? {
-                Owner::Us => return Err(error),
-                Owner::Other => return Ok(false),
-                Owner::Nobody => (),
-            }
-        } else if self.owner(namespace, rules)? == Owner::Other {
-            return Ok(false);
+        match self.change(namespace, rules.v4, || rules.nft())? {
+            Owner::Other => Ok(false),
+            Owner::Us if self == Self::Nft => Ok(true),
+            _ => self.install(namespace, rules).map(|()| true),
         }
-        self.install(namespace, rules).map(|()| true)
+    }
+
+    /// As [`Self::suspend`], unless the rules are a successor's, which hears of it too.
+    pub fn suspend_own(self, namespace: BorrowedFd<'_>, ipv6: bool, ports: Ports) -> io::Result<()> {
+        match self.change(namespace, ports, || rules::nft_suspended(Some(ports)))? {
+            Owner::Other => Ok(()),
+            Owner::Us if self == Self::Nft => Ok(()),
+            _ => self.suspend(namespace, ipv6, Some(ports)),
+        }
+    }
+
+    /// As [`Self::remove`], unless a successor has the pod by now: then false.
+    pub fn remove_own(self, namespace: BorrowedFd<'_>, ipv6: bool, ports: Ports) -> io::Result<bool> {
+        match self.change(namespace, ports, rules::nft_remove)? {
+            Owner::Other => Ok(false),
+            Owner::Us if self == Self::Nft => Ok(true),
+            _ => self.remove(namespace, ipv6).map(|()| true),
+        }
+    }
+
+    /// Whose rules were there. With nft `text` is done if they were the agent's own, in one transaction; iptables has none, so who calls
+    /// does it a moment later.
+    fn change(self, namespace: BorrowedFd<'_>, ports: Ports, text: impl FnOnce() -> String) -> io::Result<Owner> {
+        if self == Self::Iptables {
+            return self.owner(namespace, ports);
+        }
+        match netns::within(namespace, || run("nft", &["-f", "-"], &rules::nft_of(ports, &text()))) {
+            Ok(()) => Ok(Owner::Us),
+            Err(error) => match self.owner(namespace, ports)? {
+                Owner::Us => Err(error),
+                other => Ok(other),
+            },
+        }
     }
 
     /// Whose rules are in force. A program that finds none, or fails, prints nothing.
-    fn owner(self, namespace: BorrowedFd<'_>, rules: &Rules) -> io::Result<Owner> {
+    fn owner(self, namespace: BorrowedFd<'_>, ports: Ports) -> io::Result<Owner> {
         let (sign, ours) = match self {
-            Self::Nft => ("counter agent_", format!("counter {} ", rules.owner())),
-            Self::Iptables => ("--to-ports ", format!("--to-ports {}\n", rules.v4.outbound)),
+            Self::Nft => ("counter agent_", format!("counter {} ", rules::owner(ports))),
+            Self::Iptables => ("--to-ports ", format!("--to-ports {}\n", ports.outbound)),
         };
         let listed = netns::within(namespace, || match self {
             Self::Nft => read("nft", &["list", "table", "inet", rules::TABLE]),
@@ -116,9 +143,9 @@ impl Tool {
     }
 
     /// Nothing new is taken; the address translation of open connections goes on.
-    pub fn suspend(self, namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+    pub fn suspend(self, namespace: BorrowedFd<'_>, ipv6: bool, by: Option<Ports>) -> io::Result<()> {
         netns::within(namespace, || match self {
-            Self::Nft => run("nft", &["-f", "-"], &rules::nft_suspended()),
+            Self::Nft => run("nft", &["-f", "-"], &rules::nft_suspended(by)),
             // The hooks of iptables stay as long as its tables do.
             Self::Iptables => tables(ipv6)
                 .try_for_each(|program| JUMPS.iter().try_for_each(|(table, _, chain)| run(program, &["-w", "5", "-t", table, "-F", chain], ""))),

@@ -187,7 +187,7 @@ impl Nft {
             return members.remove(key).map_or(Ok(()), |member| self.inner.let_go(&member.pod, true));
         }
         let pod = &member.pod;
-        self.inner.tool.suspend(pod.namespace.as_fd(), pod.ipv6).map_err(os("suspend the rules", key))?;
+        self.inner.tool.suspend_own(pod.namespace.as_fd(), pod.ipv6, pod.v4).map_err(os("suspend the rules", key))?;
         member.leaves_at = Some(Instant::now() + Duration::from_millis(drain_ms));
         self.inner.registry.unenrolled(key, drain_ms);
         Ok(())
@@ -228,7 +228,7 @@ impl Drop for Nft {
 
 /// Rules of an agent before take nothing more; the eBPF programs do. Its open connections go on.
 pub fn leave(namespace: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
-    Tool::there(namespace).map_or(Ok(()), |tool| tool.suspend(namespace, ipv6))
+    Tool::there(namespace).map_or(Ok(()), |tool| tool.suspend(namespace, ipv6, None))
 }
 
 /// Removes what [`leave`] left.
@@ -291,7 +291,10 @@ impl Inner {
         if !restore {
             return Ok(());
         }
-        self.tool.remove(pod.namespace.as_fd(), pod.ipv6).map_err(os("remove the rules", pod.key()))?;
+        let removed = self.tool.remove_own(pod.namespace.as_fd(), pod.ipv6, pod.v4).map_err(os("remove the rules", pod.key()))?;
+        if !removed {
+            return Ok(());
+        }
         routes::remove(pod.namespace.as_fd(), pod.ipv6, &pod.sysctls_before).map_err(os("undo policy routes", pod.key()))
     }
 

@@ -79,20 +79,10 @@ impl Rules {
         self.outbound_cidrs.iter().chain(&self.inbound_cidrs).try_for_each(|c| addr::parse_cidr(c).map(drop))
     }
 
-    /// What in the table says whose it is: two agents that serve one pod at a time never have the same ports.
-    pub fn owner(&self) -> String {
-        format!("agent_{}_{}", self.v4.outbound, self.v4.inbound)
-    }
-
-    /// Replaces the whole table in one transaction, or fails without effect where it is not this agent's any more.
-    pub fn nft_again(&self) -> String {
-        format!("delete counter inet {TABLE} {}\n{}", self.owner(), self.nft())
-    }
-
     /// Replaces the whole table in one transaction.
     pub fn nft(&self) -> String {
         let mut t = format!("add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
-        let _ = writeln!(t, "  counter {} {{ }}", self.owner());
+        let _ = writeln!(t, "  counter {} {{ }}", owner(self.v4));
         let alive = match self.fail_open {
             true => {
                 let element = format!("elements = {{ tcp timeout {}ms }}", self.alive_ms.max(1));
@@ -186,10 +176,21 @@ impl Rules {
     }
 }
 
+/// What in a table says whose it is, by the ports of IPv4: agents that serve one pod at a time never have the same.
+pub fn owner(ports: Ports) -> String {
+    format!("agent_{}_{}", ports.outbound, ports.inbound)
+}
+
+/// Does what `text` says in one transaction, or fails without effect where the table is not that agent's any more.
+pub fn nft_of(ports: Ports, text: &str) -> String {
+    format!("delete counter inet {TABLE} {}\n{text}", owner(ports))
+}
+
 /// Hooks stay for the NAT of open connections, but nothing new is taken.
-pub fn nft_suspended() -> String {
+pub fn nft_suspended(by: Option<Ports>) -> String {
+    let owned = by.map_or_else(String::new, |ports| format!("  counter {} {{ }}\n", owner(ports)));
     format!(
-        "add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n  chain outbound {{ type nat hook output \
+        "add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n{owned}  chain outbound {{ type nat hook output \
          priority -100; policy accept; }}\n}}\n"
     )
 }
