@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use super::config::{EnrolRequest, Enrolled, Existing, KernelConfig};
 use super::layout::{
-    AddressKey, ExcludedCidrKey, ExcludedPortKey, FlagValue, ListeningKey, ListeningValue, LocalPodValue, PodKey, PodValue, ProbePortKey, limit,
-    listening_flag, pod_flag, traffic,
+    AddressKey, ExcludedCidrKey, ExcludedPortKey, FlagValue, ListeningKey, ListeningValue, LocalPodValue, PodKey, PodValue, ProbePortKey, VERSION,
+    limit, listening_flag, pod_flag, traffic,
 };
 use super::load::Loader;
 use super::maps::Maps;
@@ -216,6 +216,18 @@ pub fn suspend(maps: &Maps, request: &EnrolRequest, cookie: u64) -> Result<(), F
     let mut value = maps.find("pods", &key)?.and_then(|v| PodValue::decode(&v)).unwrap_or_default();
     value.flags = request.flags() | pod_flag::SUSPENDED;
     maps.put("pods", &key, &value.encode())
+}
+
+/// Whether a pod that is suspended here has come back with another agent: of this version, of another one, or without programs.
+pub fn has_successor(maps: &Maps, loader: &Loader, cookie: u64) -> Result<bool, Fault> {
+    match loader.active_version() {
+        None => Ok(true),
+        Some(version) if version != VERSION => Ok(loader.pods_of(&version).contains(&cookie)),
+        Some(_) => {
+            let row = maps.find("pods", &PodKey { cookie }.encode())?.and_then(|v| PodValue::decode(&v));
+            Ok(row.is_some_and(|value| value.flags & pod_flag::SUSPENDED == 0))
+        }
+    }
 }
 
 /// Removes everything of a pod from the maps and its steering. `restore` puts its routes back too.

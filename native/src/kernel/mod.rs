@@ -340,7 +340,13 @@ impl Inner {
         loop {
             let mut members = locked(&self.members);
             let Some(key) = members.iter().find(|(_, m)| over(m)).map(|(key, _)| key.clone()) else { return };
-            let done = members.remove(&key).map_or(Ok(()), |member| self.let_go(&member, true, 0));
+            let done = members.remove(&key).map_or(Ok(()), |member| match enrol::has_successor(&self.maps, &self.loader, member.pod.cookie)? {
+                true => {
+                    self.registry.unenrolled(&key, 0);
+                    Ok(())
+                }
+                false => self.let_go(&member, true, 0),
+            });
             drop(members);
             if let Err(fault) = done {
                 sink(KernelEvent::Failed(fault));

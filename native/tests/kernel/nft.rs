@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     ("[INT-6] [INT-14] rules take the place of programs, and programs that of rules, without a failed connection", switched),
     ("[INT-6] iptables does it where nft is absent", iptables),
     ("[INT-6] [INT-4] [DP-19] nftables: whatever the agent before has still to write, the rules are its successor's", succeeded),
+    ("[INT-11] [DP-19] a pod that came back is its new agent's, whatever the one before has still to clear away", came_back),
 ];
 
 fn load(lab: &Lab) -> Kernel {
@@ -174,6 +175,35 @@ fn succeeded(lab: &Lab) {
     lab.enrol(&next, "b", |_| ());
     lab.dial("x", to).expect("carried");
     assert_eq!(relay.of(Direction::Inbound).len(), 2);
+}
+
+/// Out of the mesh, its agent replaced, and in again before the old one's drain of it is over.
+fn came_back(lab: &Lab) {
+    let to = lab.addr4("a", 8080);
+    lab.serve("a", to);
+    for nftables in [false, true] {
+        let old = lab.start(&["a"]);
+        old.unenrol("test/a", 300).unwrap();
+        let relay = Relay::new();
+        let mut config = lab.config();
+        config.interception = if nftables { "nftables" } else { "ebpf" }.into();
+        let new = Kernel::load(config, relay.clone(), Arc::new(|_| ())).unwrap().0;
+        new.enrol(lab.request("a")).unwrap();
+        std::thread::sleep(Duration::from_millis(800));
+        lab.dial("x", to).expect("carried");
+        assert_eq!(relay.of(Direction::Inbound).len(), 1, "not in the clear");
+        // The same the other way round.
+        if nftables {
+            new.unenrol("test/a", 300).unwrap();
+            let relay = Relay::new();
+            let last = lab.load_for(relay.clone()).0;
+            last.enrol(lab.request("a")).unwrap();
+            std::thread::sleep(Duration::from_millis(800));
+            lab.dial("x", to).expect("carried, with the client's address");
+            assert_eq!(relay.of(Direction::Inbound).len(), 1, "not in the clear");
+        }
+        new.unload().unwrap();
+    }
 }
 
 fn speakers(lab: &Lab) {

@@ -186,11 +186,11 @@ pub fn nft_of(ports: Ports, text: &str) -> String {
     format!("delete counter inet {TABLE} {}\n{text}", owner(ports))
 }
 
-/// Hooks stay for the NAT of open connections, but nothing new is taken.
+/// Hooks stay for the NAT of open connections, but nothing new is taken: by an agent with these ports, or by one with programs.
 pub fn nft_suspended(by: Option<Ports>) -> String {
-    let owned = by.map_or_else(String::new, |ports| format!("  counter {} {{ }}\n", owner(ports)));
+    let owner = by.map_or_else(|| "agent_bpf".into(), owner);
     format!(
-        "add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n{owned}  chain outbound {{ type nat hook output \
+        "add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n  counter {owner} {{ }}\n  chain outbound {{ type nat hook output \
          priority -100; policy accept; }}\n}}\n"
     )
 }
