@@ -123,14 +123,14 @@ const steps: readonly Step[] = [
  * Where Node keeps compiled TypeScript between processes: every test file is a process of its own, and half of a short one's time
  * was compiling. Controllers that tests start use it too; agents have one of their own.
  */
-const compiled = join(import.meta.dirname, "../build/compile-cache");
+const compileCache = join(import.meta.dirname, "../build/compile-cache");
 
 /** What was compiled of files that have changed since is never read again: past 256 MB all is thrown away. */
-function boundCompiled(): void {
-  if (!existsSync(compiled)) return;
-  const files = readdirSync(compiled, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+function boundCompileCache(): void {
+  if (!existsSync(compileCache)) return;
+  const files = readdirSync(compileCache, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
   const bytes = files.reduce((sum, file) => sum + statSync(join(file.parentPath, file.name)).size, 0);
-  if (bytes > 256 * 2 ** 20) rmSync(compiled, { recursive: true, force: true });
+  if (bytes > 256 * 2 ** 20) rmSync(compileCache, { recursive: true, force: true });
 }
 
 function count(step: Step, output: string, code: number | null): Outcome {
@@ -158,7 +158,7 @@ function count(step: Step, output: string, code: number | null): Outcome {
 function run(step: Step): Promise<Outcome> {
   return new Promise((resolve) => {
     const [program, ...args] = step.command;
-    const env = { ...process.env, NODE_COMPILE_CACHE: compiled, ...step.env };
+    const env = { ...process.env, NODE_COMPILE_CACHE: compileCache, ...step.env };
     const child = spawn(program, args, {
       cwd: step.cwd ?? ".",
       env,
@@ -204,7 +204,7 @@ if (unknown.length > 0) {
   console.error(`no group ${unknown.join(", ")}\n${usage}`);
   process.exit(2);
 }
-boundCompiled();
+boundCompileCache();
 const began = Date.now();
 let passed = 0;
 let failed = 0;
