@@ -5,6 +5,7 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { type FakeController, startFakeController } from "../../test/kit/fake-controller.ts";
 import { type FakeNative, startFakeNative } from "../../test/kit/fake-native.ts";
 import { authorization, member, service, workload } from "../../test/kit/mesh.ts";
@@ -30,6 +31,13 @@ const resources: readonly MeshResource[] = [
   { kind: "Workload", value: far },
   { kind: "Service", value: service("shop", "web", "10.96.0.1", [{ port: 80 }]) },
 ];
+
+const outbound = {
+  ask: "outbound",
+  pod: "shop/client",
+  destination: { ip: "10.96.0.1", port: 80 },
+  source: { ip: "10.244.1.5", port: 4000 },
+};
 
 interface Node {
   readonly dir: string;
@@ -152,12 +160,7 @@ test("[OBS-7] joins, enrols, gets certificates, answers questions, reports; heal
     },
   ]);
   assert.ok(native.svids.has("spiffe://cluster.local/ns/shop/sa/client"), "the answer waits for the SVID");
-  const plan = await native.ask({
-    ask: "outbound",
-    pod: "shop/client",
-    destination: { ip: "10.96.0.1", port: 80 },
-    source: { ip: "10.244.1.5", port: 4000 },
-  });
+  const plan = await native.ask(outbound);
   assert.equal(plan.action, "forward");
   assert.equal(plan.identity, "spiffe://cluster.local/ns/shop/sa/client");
   assert.deepEqual(plan.endpoints, [
@@ -252,26 +255,65 @@ test("[DIS-3] without its controller an agent starts from disk, with the certifi
   node.writePod("client", "10.244.1.5");
   const first = await node.start();
   await node.get("/v1/pods/sync", "POST");
-  await waitFor("all of it on disk", () => {
-    const [cache, svids] = [join(node.dir, "cache/discovery.cache"), join(node.dir, "run/svids")];
-    if (!existsSync(cache) || !existsSync(svids) || readdirSync(svids).length === 0) return false;
-    const known = decodeCache(readFileSync(cache));
-    return known.ok && known.value.resources.length >= resources.length;
-  });
+  await onDisk(node);
   first.agent.drain("over");
   await waitFor("ended", () => first.ended() === 0);
   await controller.stop();
   const second = await node.start();
   await node.get("/v1/pods/sync", "POST");
   assert.ok(second.native.svids.has("spiffe://cluster.local/ns/shop/sa/client"));
-  const plan = await second.native.ask({
-    ask: "outbound",
-    pod: "shop/client",
-    destination: { ip: "10.96.0.1", port: 80 },
-    source: { ip: "10.244.1.5", port: 4000 },
-  });
+  const plan = await second.native.ask(outbound);
   assert.equal((plan.endpoints as { mode: string }[])[0]?.mode, "fairlead/1");
   assert.match((await node.get("/metrics")).text, /fairlead_controller_connected 0/);
+});
+
+const onDisk = (node: Node): Promise<unknown> =>
+  waitFor("all of it on disk", () => {
+    const [cache, svids] = [join(node.dir, "cache/discovery.cache"), join(node.dir, "run/svids")];
+    if (!existsSync(cache) || !existsSync(svids) || readdirSync(svids).length === 0) return false;
+    const known = decodeCache(readFileSync(cache));
+    return known.ok && known.value.resources.length >= resources.length;
+  });
+
+/** An agent that has known the mesh and has ended, its controller still there. */
+async function leftOnDisk(t: TestContext): Promise<{ controller: FakeController; node: Node }> {
+  const controller = await startFakeController();
+  t.after(() => controller.stop());
+  controller.push(resources);
+  const node = makeNode(t, controller, { FAIRLEAD_SVID_WAIT_MS: "2000" });
+  node.writePod("client", "10.244.1.5");
+  const first = await node.start();
+  await node.get("/v1/pods/sync", "POST");
+  await onDisk(node);
+  first.agent.drain("over");
+  await waitFor("ended", () => first.ended() === 0);
+  return { controller, node };
+}
+
+const addressesOf = async (native: FakeNative): Promise<readonly string[]> =>
+  ((await native.ask(outbound)).endpoints as { readonly ip: string }[]).map(({ ip }) => ip);
+
+test("[DIS-3] [INT-14] an agent that starts again takes pods in when the controller has told it what has changed since it was killed", async (t) => {
+  const { controller, node } = await leftOnDisk(t);
+  const reported = controller.reports.length;
+  controller.push([{ kind: "Workload", value: { ...far, addresses: ["10.244.2.9"] } }]);
+  controller.discoveryHeld = sleep(500);
+  const { native } = await node.start();
+  assert.deepEqual(await addressesOf(native), ["10.244.2.9"], "not what is on disk");
+  await waitFor("report", () => controller.reports.length > reported);
+  for (const { pods } of controller.reports.slice(reported))
+    assert.deepEqual(
+      pods.map(({ pod, enrolled }) => [pod, enrolled]),
+      [["shop/client", true]],
+      "never told that the node's pods are not in the mesh",
+    );
+});
+
+test("[DIS-3] an agent whose controller takes connections and says nothing starts from disk", async (t) => {
+  const { controller, node } = await leftOnDisk(t);
+  controller.discoveryHeld = new Promise(() => {});
+  const { native } = await node.start();
+  assert.deepEqual(await addressesOf(native), ["10.244.2.6"]);
 });
 
 test("[DP-20] an agent that never heard anything lets nothing through", async (t) => {
@@ -280,12 +322,7 @@ test("[DP-20] an agent that never heard anything lets nothing through", async (t
   const node = makeNode(t, controller, { FAIRLEAD_SVID_WAIT_MS: "50" });
   node.writePod("client", "10.244.1.5");
   const { native } = await node.start();
-  const plan = await native.ask({
-    ask: "outbound",
-    pod: "shop/client",
-    destination: { ip: "10.96.0.1", port: 80 },
-    source: { ip: "10.244.1.5", port: 4000 },
-  });
+  const plan = await native.ask(outbound);
   assert.deepEqual([plan.action, plan.reason], ["refuse", "policies_stale"]);
   const ready = await node.get("/readyz");
   assert.equal(ready.status, 503, "alive, and of no use to pods yet");

@@ -209,7 +209,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     failed: () => kernelFailures.add({}),
   });
   const link = new ControllerLink(config, clock);
-  const arrived = (): void => void nodePods.sync();
+  const arrived = (): void => void (phase === "starting" || nodePods.sync());
   const certificates = new Certificates({ config, clock, random, log, metrics, native, state, link, arrived });
   const discovery: Discovery = new Discovery({
     ...{ config, clock, random, log, state, link },
@@ -229,20 +229,8 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     cacheFailed: () => cacheFailures.add({}),
   });
   const endpoints = new Endpoints({
-    config,
-    clock,
-    log,
-    metrics,
-    native,
+    ...{ config, clock, log, metrics, native, version, state, book, report, pods, view, certificates, discovery },
     nativeVersion: started.value.version,
-    version,
-    state,
-    book,
-    report,
-    pods,
-    view,
-    certificates,
-    discovery,
     phase: () => phase,
     podsMissing: () => nodePods.missing(),
     foreignHooks: () => events.foreignHooks,
@@ -281,7 +269,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
       changes.names.Authorization.size + changes.names.TrafficPolicy.size + changes.names.MeshSettings.size;
     if (policies > 0) {
       policyChange.schedule();
-      if (phase !== "draining") void nodePods.sync();
+      if (phase === "ready") void nodePods.sync();
     }
     if (phase !== "draining") void sync.changed(changes);
   }
@@ -372,13 +360,15 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     if (!threads.ok) return threads;
     await native.call("generation.set", { generation: state.generation });
     await certificates.load();
-    const known = await nodePods.open();
-    if (!known.ok) return known;
-    await nodePods.sync();
-    await sync.all();
-    // SVIDs from the run directory are already in; only an agent that has none waits for the controller, and not for long.
     certificates.start();
     discovery.start();
+    const known = await nodePods.open();
+    if (!known.ok) return known;
+    await discovery.caughtUp(config.svidWaitMs);
+    await nodePods.sync();
+    await sync.start();
+    discovery.speak();
+    // SVIDs from the run directory are already in; only an agent that has none waits for the controller, and not for long.
     if (takeover.predecessor !== 0) await discovery.synced(config.svidWaitMs);
     await certificates.ready(
       pods.all().map((p) => p.identity),

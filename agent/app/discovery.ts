@@ -48,10 +48,13 @@ export class Discovery {
   /** Kinds that were heard of at least once: what is absent is then known to be absent. */
   readonly #heardKinds = new Set<ResourceKind>();
   readonly #synced = new AbortController();
+  /** The controller has told everything since this process began, or a connection to it has failed. */
+  readonly #toldAll = new AbortController();
   #touchedMs = 0;
   #reported = "";
   #reporting: (() => void) | undefined;
-  #isReporter = true;
+  /** Before it knows its pods an agent would tell that the node has none in the mesh, and peers would speak plainly to them (DP-9). */
+  #isReporter = false;
 
   constructor(parts: DiscoveryParts) {
     this.#parts = parts;
@@ -75,6 +78,7 @@ export class Discovery {
       versions: this.#versions,
       apply: (update) => this.#apply(update),
       connected: (connected) => this.#connected(connected),
+      lost: () => this.#toldAll.abort(),
       heard: (kind) => this.#heard(kind),
       refusedChanged: () => this.reportSoon(),
     });
@@ -99,6 +103,20 @@ export class Discovery {
   /** Resolves when everything was heard of once, or after `ms`. */
   async synced(ms: number): Promise<void> {
     if (!this.#synced.signal.aborted) await this.#parts.clock.sleep(ms, this.#synced.signal);
+  }
+
+  /**
+   * Resolves when the controller has told everything that changed since what is on disk was written (an agent that was killed had the last
+   * of it in memory only), when it cannot be reached, or after `ms`.
+   */
+  async caughtUp(ms: number): Promise<void> {
+    if (!this.#toldAll.signal.aborted) await this.#parts.clock.sleep(ms, this.#toldAll.signal);
+  }
+
+  /** From now on this agent speaks for the node: its pods are known. */
+  speak(): void {
+    this.#isReporter = true;
+    this.reportSoon();
   }
 
   /** Applies what an earlier agent left on disk; false if there was nothing. */
@@ -162,10 +180,11 @@ export class Discovery {
 
   #heard(kind: ResourceKind | undefined): void {
     this.#freshness.lastContactMs = this.#parts.clock.now();
-    if (kind === undefined || this.#synced.signal.aborted) return;
+    if (kind === undefined || this.#heardKinds.size === resourceKinds.length) return;
     this.#heardKinds.add(kind);
-    if (!resourceKinds.every((k) => this.#heardKinds.has(k))) return;
+    if (this.#heardKinds.size < resourceKinds.length) return;
     this.#synced.abort();
+    this.#toldAll.abort();
     this.#tick();
   }
 

@@ -37,6 +37,7 @@ export class ViewSync {
   readonly #names = new Map<string, readonly [PodName, PodName]>();
   /** Where the pods of this node are, as its services were last written for. */
   #places: readonly Place[] = [];
+  #isOn = false;
   #flushing = false;
   #again = false;
 
@@ -44,8 +45,15 @@ export class ViewSync {
     this.#parts = parts;
   }
 
-  /** Everything anew: at start, and when settings or policies changed. */
+  /** Writes everything, and from now on what changes. Before the node's pods are known, what an earlier agent wrote is better. */
+  start(): Promise<void> {
+    this.#isOn = true;
+    return this.all();
+  }
+
+  /** Everything anew: when settings or policies changed. */
   async all(): Promise<void> {
+    if (!this.#isOn) return;
     const { state, maps } = this.#parts;
     for (const workload of state.workloads.all()) for (const address of workload.addresses) this.#speaker(address);
     if (!maps()) return this.flush();
@@ -56,6 +64,7 @@ export class ViewSync {
 
   /** What an update touched. */
   async changed(changes: Changes): Promise<void> {
+    if (!this.#isOn) return;
     const { names } = changes;
     const policies =
       names.Authorization.size +
@@ -76,6 +85,7 @@ export class ViewSync {
 
   /** Local pods that came, went or listen on other ports. */
   async podsChanged(names: readonly PodName[]): Promise<void> {
+    if (!this.#isOn) return;
     const { pods, state, maps } = this.#parts;
     const touched = names.flatMap((name) => pods.byName(name) ?? []);
     for (const [owner, [source, destination]] of [...this.#names]) {

@@ -50,6 +50,7 @@ function connect(
     versions,
     apply: (update) => void state.apply(update),
     connected: (connected) => (connected ? seen.connects++ : seen.disconnects++),
+    lost: () => {},
     heard: () => {},
     refusedChanged: (refused) => {
       seen.refused = refused;

@@ -39,6 +39,8 @@ export interface SourceParts {
   readonly versions: Versions;
   readonly apply: (update: MeshUpdate) => void;
   readonly connected: (connected: boolean) => void;
+  /** An attempt has ended, connected or not. */
+  readonly lost: () => void;
   /** Called for every message from the controller, after it was applied; with the kind when that is now whole. */
   readonly heard: (kind: ResourceKind | undefined) => void;
   /** The set of resources that were refused changed. */
@@ -85,6 +87,7 @@ export class ControllerSource {
       this.#attempts++;
       this.#problem = await this.#once(signal);
       if (signal.aborted) return;
+      this.#parts.lost();
       const pauseMs = this.#backoff.nextMs();
       if (this.#backoff.attempts <= 2 || this.#backoff.attempts % 50 === 0)
         log.warn("controller_lost", { message: this.#problem, retryMs: Math.round(pauseMs) });

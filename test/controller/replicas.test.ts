@@ -60,6 +60,7 @@ async function killedInTurn({ controller, lookUp }: Known): Promise<void> {
       for (const { name } of removed) known.delete(name);
     },
     connected: () => {},
+    lost: () => {},
     heard: () => {},
     refusedChanged: () => {},
   });

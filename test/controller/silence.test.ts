@@ -45,6 +45,7 @@ test("[DIS-4] [DIS-5] a controller that goes silent is noticed by keepalive; wha
     versions: newVersions(),
     apply: (update) => void state.apply(update),
     connected: () => {},
+    lost: () => {},
     heard: () => {},
     refusedChanged: () => {},
   });

@@ -1,7 +1,7 @@
 // A small control plane that speaks the real protocols over real TLS: delta discovery, join, certificates. Tests say what it knows
 // and break it on purpose.
 import "reflect-metadata";
-import { createPrivateKey } from "node:crypto";
+import { createHash, createPrivateKey } from "node:crypto";
 import { Server, ServerCredentials, type ServerDuplexStream, status } from "@grpc/grpc-js";
 import {
   BasicConstraintsExtension,
@@ -43,6 +43,8 @@ export interface FakeController {
   pushRaw(typeUrl: string, name: string, value: Uint8Array): void;
   /** Stops answering certificate requests. */
   refuseCertificates: boolean;
+  /** Discovery is answered once this has resolved. */
+  discoveryHeld: Promise<unknown>;
   svidLifeMs: number;
   /** Signs JWTs; jwksOf makes the set that a TrustBundle carries. */
   readonly jwtKeys: readonly JwtKey[];
@@ -112,7 +114,12 @@ export async function startFakeController(port = 0): Promise<FakeController> {
   const signCsr = async (csrPem: string, san: string, lifeMs: number): Promise<string> =>
     (await sign(await new Pkcs10CertificateRequest(csrPem).publicKey.export(), san, lifeMs)).toString("pem");
 
-  const controller = { refuseCertificates: false, svidLifeMs: 3_600_000, jwtKeys: await firstJwtKeys(Date.now()) };
+  const controller = {
+    refuseCertificates: false,
+    discoveryHeld: Promise.resolve() as Promise<unknown>,
+    svidLifeMs: 3_600_000,
+    jwtKeys: await firstJwtKeys(Date.now()),
+  };
   const server = new Server();
   server.addService(AggregatedDiscoveryServiceService, {
     deltaAggregatedResources(stream: Stream) {
@@ -120,9 +127,10 @@ export async function startFakeController(port = 0): Promise<FakeController> {
       stream.on("close", () => open.delete(stream));
       stream.on("error", () => open.delete(stream));
       stream.on("end", () => stream.end());
-      stream.on("data", (request: DeltaDiscoveryRequest) => {
+      stream.on("data", async (request: DeltaDiscoveryRequest) => {
         requests.push(request);
         if (request.responseNonce !== "") return;
+        await controller.discoveryHeld;
         const all = [...resources.values()].filter((r) => typeUrlOf(r.kind) === request.typeUrl);
         const known = request.initialResourceVersions;
         const changed = all.filter((r) => known[resourceName(r)] !== versionOf(r));
@@ -218,4 +226,4 @@ export async function startFakeController(port = 0): Promise<FakeController> {
   });
 }
 
-const versionOf = (r: MeshResource): string => Buffer.from(encodeResource(r)).toString("base64").slice(-24);
+const versionOf = (r: MeshResource): string => createHash("sha256").update(encodeResource(r)).digest("base64");
