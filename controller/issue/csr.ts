@@ -2,7 +2,7 @@
 import { createPublicKey, type KeyObject, verify } from "node:crypto";
 import { promisify } from "node:util";
 import { err, ok, type Result } from "../../agent/base/result.ts";
-import { bits, context, type Element, elements, expect, oid, only, tag } from "./der.ts";
+import { bitString, bits, context, type Element, elements, expect, oid, only, sequence, tag } from "./der.ts";
 
 export interface CheckedCsr {
   /** SubjectPublicKeyInfo, DER. */
@@ -12,6 +12,11 @@ export const maxCsrBytes = 16_384;
 const sanOid = oid("2.5.29.17");
 const extensionRequestOid = oid("1.2.840.113549.1.9.14");
 const uriTag = context(6, false);
+/** What SubjectPublicKeyInfo of a P-256 key begins with, up to the point (RFC 5480 §2): asking the library for a key's details costs more. */
+const p256 = sequence(
+  sequence(oid("1.2.840.10045.2.1"), oid("1.2.840.10045.3.1.7")),
+  bitString(Buffer.alloc(65)),
+).subarray(0, -65);
 const verifyInBackground = promisify(verify);
 /** Signature algorithm -> digest, and the sort of key that it is for. */
 const algorithms: readonly (readonly [Buffer, string, "ec" | "rsa"])[] = [
@@ -41,7 +46,7 @@ export async function checkCsr(pem: string, identity: string): Promise<Result<Ch
     const publicKey = new Uint8Array(expect(key, tag.sequence).whole);
     // The key first: it bounds what checking the signature may cost.
     const read = createPublicKey({ key: Buffer.from(publicKey), format: "der", type: "spki" });
-    const wrongKey = checkKey(read);
+    const wrongKey = checkKey(read, publicKey);
     if (wrongKey !== undefined) return err(wrongKey);
     const wrongName = checkNames(attributes, identity);
     if (wrongName !== undefined) return err(wrongName);
@@ -62,7 +67,8 @@ const isSigned = (digest: string, info: Element, key: KeyObject, proof: Buffer):
     ? verify(digest, info.whole, key, proof)
     : verifyInBackground(digest, info.whole, key, proof);
 
-function checkKey(key: KeyObject): string | undefined {
+function checkKey(key: KeyObject, der: Uint8Array): string | undefined {
+  if (p256.equals(der.subarray(0, p256.length))) return undefined;
   const details = key.asymmetricKeyDetails;
   if (key.asymmetricKeyType === "ec") {
     return details?.namedCurve === "prime256v1" ? undefined : `the curve ${details?.namedCurve} is not P-256`;

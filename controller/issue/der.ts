@@ -17,12 +17,30 @@ export const context = (n: number, constructed: boolean): number => (constructed
 
 export class DerError extends Error {}
 
-export interface Element {
+/** A place in bytes: most elements of a request are only looked past, and a view of each would be most of the garbage of reading one. */
+export class Element {
   readonly tag: number;
+  readonly #bytes: Buffer;
+  readonly #at: number;
+  readonly #start: number;
+  /** Where the next one begins. */
+  readonly end: number;
+
+  constructor(bytes: Buffer, at: number, start: number, end: number) {
+    this.tag = bytes[at] ?? 0;
+    this.#bytes = bytes;
+    this.#at = at;
+    this.#start = start;
+    this.end = end;
+  }
   /** The contents alone. */
-  readonly value: Buffer;
+  get value(): Buffer {
+    return this.#bytes.subarray(this.#start, this.end);
+  }
   /** With tag and length. */
-  readonly whole: Buffer;
+  get whole(): Buffer {
+    return this.#bytes.subarray(this.#at, this.end);
+  }
 }
 
 /** Elements one after the other, to the end of `bytes`. Throws DerError. */
@@ -31,7 +49,7 @@ export function elements(bytes: Buffer): readonly Element[] {
   for (let at = 0; at < bytes.length; ) {
     const element = elementAt(bytes, at);
     found.push(element);
-    at += element.whole.length;
+    at = element.end;
   }
   return found;
 }
@@ -62,7 +80,7 @@ function elementAt(bytes: Buffer, at: number): Element {
   }
   const end = start + length;
   if (end > bytes.length) throw new DerError("a length beyond the end");
-  return { tag: first, value: bytes.subarray(start, end), whole: bytes.subarray(at, end) };
+  return new Element(bytes, at, start, end);
 }
 
 /** Contents of a BIT STRING of whole bytes. Throws DerError. */
@@ -74,13 +92,18 @@ export function bits(element: Element): Buffer {
 export function write(first: number, ...parts: readonly Uint8Array[]): Buffer {
   let length = 0;
   for (const part of parts) length += part.length;
-  return Buffer.concat([header(first, length), ...parts]);
-}
-function header(first: number, length: number): Buffer {
-  if (length < 0x80) return Buffer.from([first, length]);
-  if (length < 0x100) return Buffer.from([first, 0x81, length]);
-  if (length < 0x1_0000) return Buffer.from([first, 0x82, length >> 8, length & 0xff]);
-  return Buffer.from([first, 0x83, length >> 16, (length >> 8) & 0xff, length & 0xff]);
+  // How many bytes the length takes besides the one that says so.
+  const size = length < 0x80 ? 0 : length < 0x100 ? 1 : length < 0x1_0000 ? 2 : 3;
+  const bytes = Buffer.allocUnsafe(2 + size + length);
+  bytes[0] = first;
+  bytes[1] = size === 0 ? length : 0x80 | size;
+  if (size > 0) bytes.writeUIntBE(length, 2, size);
+  let at = 2 + size;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
 }
 export const sequence = (...parts: readonly Uint8Array[]): Buffer => write(tag.sequence, ...parts);
 export const octets = (...parts: readonly Uint8Array[]): Buffer => write(tag.octetString, ...parts);
@@ -99,10 +122,24 @@ export function oid(text: string): Buffer {
   return write(tag.oid, Buffer.from(bytes));
 }
 
+const [zero = 0, zulu = 0] = Buffer.from("0Z");
 /** RFC 5280 §4.1.2.5: UTCTime up to 2049, GeneralizedTime from then on; whole seconds. */
 export function time(ms: number): Buffer {
-  const text = new Date(ms).toISOString().replace(/[-:T]|\.\d+/g, "");
-  return Number(text.slice(0, 4)) < 2050
-    ? write(tag.utcTime, Buffer.from(text.slice(2)))
-    : write(tag.generalizedTime, Buffer.from(text));
+  const date = new Date(ms);
+  const year = date.getUTCFullYear();
+  const rest = [
+    date.getUTCMonth() + 1,
+    date.getUTCDate(),
+    date.getUTCHours(),
+    date.getUTCMinutes(),
+    date.getUTCSeconds(),
+  ];
+  const pairs = year < 2050 ? [year % 100, ...rest] : [Math.floor(year / 100), year % 100, ...rest];
+  const text = Buffer.allocUnsafe(pairs.length * 2 + 1);
+  for (const [i, pair] of pairs.entries()) {
+    text[i * 2] = zero + Math.floor(pair / 10);
+    text[i * 2 + 1] = zero + (pair % 10);
+  }
+  text[pairs.length * 2] = zulu;
+  return write(year < 2050 ? tag.utcTime : tag.generalizedTime, text);
 }

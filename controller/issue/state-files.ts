@@ -3,6 +3,7 @@ import {
   appendFileSync,
   chmodSync,
   closeSync,
+  fstatSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -34,6 +35,12 @@ export function openStateFiles(dir: string): StateFiles {
   if (!info.isDirectory()) throw new StateError(`state folder ${dir}: is not a folder`);
   // It holds keys, so whatever made it, nobody else may look in.
   if ((info.mode & 0o077) !== 0) attempt("cannot be closed to others (chmod 700)", dir, () => chmodSync(dir, 0o700));
+  const appending = new Map<string, number>();
+  const forget = (name: string): void => {
+    const fd = appending.get(name);
+    appending.delete(name);
+    if (fd !== undefined) closeSync(fd);
+  };
   return {
     dir,
     read(name) {
@@ -57,6 +64,7 @@ export function openStateFiles(dir: string): StateFiles {
         } finally {
           closeSync(fd);
         }
+        forget(name);
         renameSync(beside, path);
         const folder = openSync(dirname(path), "r");
         try {
@@ -68,10 +76,20 @@ export function openStateFiles(dir: string): StateFiles {
     },
     append(name, text) {
       const path = join(dir, name);
-      attempt("cannot be written", path, () => appendFileSync(path, text, { mode: 0o600 }));
+      attempt("cannot be written", path, () => {
+        // Open for as long as it is the file of that name.
+        let fd = appending.get(name);
+        if (fd === undefined || fstatSync(fd).nlink === 0) {
+          forget(name);
+          fd = openSync(path, "a", 0o600);
+          appending.set(name, fd);
+        }
+        appendFileSync(fd, text);
+      });
     },
     remove(name) {
       const path = join(dir, name);
+      forget(name);
       attempt("cannot be removed", path, () => rmSync(path, { force: true }));
     },
   };

@@ -50,6 +50,7 @@ export function createGrpcServer(tls: ServerTls): GrpcServer {
     "grpc.http2.min_ping_interval_without_data_ms": 5_000,
     "grpc.max_receive_message_length": 4_194_304,
     "grpc.max_concurrent_streams": 64,
+    "grpc.enable_channelz": 0,
   });
   return {
     server,
