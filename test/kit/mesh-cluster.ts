@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface, type Interface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 import { BUSYBOX_IMAGE } from "../cluster/images/built-in.ts";
 import { guarded, testClusterName } from "../cluster/kit.ts";
 import type { KubeApi, KubeObject } from "../cluster/kubernetes/api.ts";
@@ -133,15 +134,23 @@ export class MeshCluster implements AsyncDisposable {
       .filter((line) => line.startsWith(`${name}{`) && labels.every((label) => line.includes(label)))
       .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" ") + 1)), 0);
   }
-  /** How connections ended that did not just finish, on both nodes: for the messages of tests. */
+  /** Connections that did not just finish, or took as long as patience lasts, and what agents complained of: for the messages of tests. */
   async endings(): Promise<readonly string[]> {
-    const texts = await Promise.all([1, 2].map((n) => this.agent(n).ask("/metrics")));
-    return texts.flatMap((text, i) =>
-      String(text)
-        .split("\n")
-        .filter((line) => /^fairlead_(connections|handshakes_refused)_total/.test(line) && !line.includes('"finished"'))
-        .map((line) => `n${i + 1} ${line}`),
+    await sleep(1_000); // records come in batches
+    const told = await Promise.all(
+      [1, 2].map(async (n) => {
+        const { records } = await this.agent(n).ask("/v1/records?limit=10000");
+        const odd = records.filter(
+          (r: { reason: string; duration_us: number }) => r.reason !== "finished" || r.duration_us > 100_000_000,
+        );
+        const log = this.agent(n).log.split("\n");
+        const complaints = log.filter((line) => /"level":"(warn|error)"/.test(line));
+        return [...odd.slice(0, 6).map((r: unknown) => JSON.stringify(r)), ...complaints.slice(-12)].map(
+          (line) => `n${n} ${line}`,
+        );
+      }),
     );
+    return told.flat();
   }
   /** Connections that came to pods of node N by mTLS. */
   tunnelled(n: number): Promise<number> {
