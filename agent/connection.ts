@@ -8,11 +8,11 @@ import { decideInbound, decidePeer, type PeerWaits } from "./decide/inbound.ts";
 import { type DecideSettings, decideOutbound, type OutboundDecision } from "./decide/outbound.ts";
 import { planEndpoint } from "./decide/upstreams.ts";
 import type {
+  AskedPods,
   CloseReason,
   FactsBook,
   InboundAnswer,
   LocalPod,
-  LocalPods,
   OutboundAnswer,
   PeerAnswer,
   Question,
@@ -22,7 +22,7 @@ import type { MeshState } from "./state/mesh-state.ts";
 
 export interface ConnectionParts {
   readonly state: MeshState;
-  readonly pods: LocalPods;
+  readonly pods: AskedPods;
   readonly facts: FactsBook;
   readonly settings: () => DecideSettings;
   readonly waits: PeerWaits;
@@ -40,13 +40,13 @@ type Outbound = Extract<Question, { ask: "outbound" }>;
 type Inbound = Extract<Question, { ask: "inbound" }>;
 type Peer = Extract<Question, { ask: "peer" }>;
 
-/** Answers one question of native; never throws. `null`: no answer can be given, native refuses and counts it. */
+/** Answers one question of native; never throws. `null`: no answer can be given, native refuses at once and counts it. */
 export function answerQuestion(
   parts: ConnectionParts,
   question: Question,
 ): OutboundAnswer | InboundAnswer | PeerAnswer | null {
   try {
-    const pod = parts.pods.byName(question.pod);
+    const pod = parts.pods.asked(question.pod);
     if (pod === undefined) throw new Error(`${question.pod} is not enrolled here`);
     if (question.ask === "outbound") return outbound(parts, pod, question);
     if (question.ask === "inbound") return inbound(parts, pod, question);

@@ -171,6 +171,12 @@ export interface LocalPods {
   byAddress(address: string): LocalPod | undefined;
 }
 
+/** Those that native asks about. */
+export interface AskedPods extends LocalPods {
+  /** As `byName`; also a pod that has left the mesh a short while ago: native may have taken connections of it before. */
+  asked(name: PodName): LocalPod | undefined;
+}
+
 /**
  * How far what is known of the mesh can be relied on: "none" before policies were ever heard (nothing is let through), "expired"
  * past maxStale (STRICT workloads close, DP-20).

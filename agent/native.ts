@@ -18,7 +18,7 @@ export type WireEvent = { readonly event: string } & Readonly<Record<string, unk
 
 /** What the agent does with what native says. All run on the event loop and must not throw. */
 export interface NativeListener {
-  /** Returns the answer without `id`, or `null` to leave the question to its timeout in native. */
+  /** Returns the answer without `id`, or `null` if there is none: native refuses at once what it asked for. */
   question(question: WireQuestion): object | null;
   /** `records` holds n x 128 bytes and is only valid during the call. */
   records(records: Buffer): void;
@@ -109,8 +109,7 @@ export class NativeChannel implements Native {
   }
 
   #question(question: WireQuestion): void {
-    const answer = this.#listener.question(question);
-    if (answer === null) return;
+    const answer = this.#listener.question(question) ?? { failed: true };
     this.#stream.write(encodeFrame(Kind.answer, JSON.stringify({ id: question.id, ...answer })));
   }
 

@@ -65,6 +65,11 @@ enum socket_flag {
 	SOCKET_FLAG_OPENING_TOLD = 256, /* in events only: socket_state.opening_told */
 };
 
+enum syn_flag {
+	SYN_FLAG_BYPASS = 1,        /* SOCKET_FLAG_BYPASS of the client's end */
+	SYN_FLAG_LOOPBACK_ONLY = 2, /* the client's end is tied to lo, and the app's is to be */
+};
+
 /* Events in the ring buffer `events`. */
 enum event_kind {
 	EVENT_KIND_DIRECT_CLOSED = 1,
@@ -119,6 +124,7 @@ enum counter {
 	COUNTER_BYPASS_FELL_TO_TCP = 36,
 	COUNTER_PROBE_NOTED = 37,
 	COUNTER_SPOOFED_DROPPED = 38, /* packets of an enrolled pod under the address of another */
+	COUNTER_APP_NOT_TIED = 39,    /* an app's end of one of the agent's connections that could not be tied to lo */
 	COUNTER_COUNT = 48,
 };
 
@@ -290,7 +296,7 @@ struct syn_key {
 struct syn_value {
 	__u8 version; /* 1 */
 	__u8 role;
-	__u8 flags;
+	__u8 flags; /* enum syn_flag */
 	__u8 pad;
 	__u32 verdict;
 	__u64 source_cookie;

@@ -91,7 +91,9 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 		return;
 	}
 	row.role = state->role;
-	row.flags = state->flags;
+	row.flags = state->flags & SOCKET_FLAG_BYPASS ? SYN_FLAG_BYPASS : 0;
+	if (state->role == SOCKET_ROLE_OWN_APP && sk->bound_dev_if == LOOPBACK_IFINDEX)
+		row.flags |= SYN_FLAG_LOOPBACK_ONLY;
 	row.verdict = state->verdict;
 	row.source_cookie = state->source_cookie;
 	row.generation = state->generation;
@@ -176,6 +178,16 @@ static __always_inline void on_active_established(struct bpf_sock_ops *ctx)
 		set_state_callback(ctx, false);
 }
 
+/* The app's end of a connection that the agent opened with the client's address, and its TIME_WAIT, would be found by the SYN of that very
+ * client from the same port, which then gets no answer. Packets of a device find no socket of another one (rule DP-1). */
+static __always_inline void tie_to_loopback(struct bpf_sock_ops *ctx)
+{
+	int loopback = LOOPBACK_IFINDEX;
+
+	if (bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &loopback, sizeof(loopback)))
+		count(COUNTER_APP_NOT_TIED);
+}
+
 static __always_inline void on_passive_established(struct bpf_sock_ops *ctx)
 {
 	struct syn_key key = {.cookie = bpf_get_netns_cookie(ctx)};
@@ -211,7 +223,9 @@ static __always_inline void on_passive_established(struct bpf_sock_ops *ctx)
 			state->target_port = row->backend_port;
 		}
 	}
-	if (row->role == SOCKET_ROLE_DIRECT && (row->flags & SOCKET_FLAG_BYPASS)) {
+	if (row->role == SOCKET_ROLE_OWN_APP && (row->flags & SYN_FLAG_LOOPBACK_ONLY))
+		tie_to_loopback(ctx);
+	if (row->role == SOCKET_ROLE_DIRECT && (row->flags & SYN_FLAG_BYPASS)) {
 		state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 		if (state) {
 			state->version = 1;

@@ -153,6 +153,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     settings: () => state.settings,
     isStrict: (pod) => isStrictAnywhere(state, pod.workload),
     isAnnounced: (pod) => (state.workloads.byUid(pod.workload.uid)?.tunnel ?? "none") !== "none",
+    isClaimed: (pod) => discovery.claims(pod.name),
     changed: (names) => podsChanged(names),
     firstNumber: randomInt(1, 2 ** 31),
     withdrawMs: config.withdrawMs,
@@ -178,7 +179,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
   });
   const lane = new Lane({
     ...{ config, clock, random, log, metrics, native, state },
-    pods: () => pods.all(),
+    pods: () => pods.known(),
     knowledge: () => discovery.knowledge,
     telemetry,
     changed: () => void native.call("generation.set", { generation: state.bump() }),

@@ -1,6 +1,7 @@
 // Discovery as one part: what is on disk first, then the stream; freshness, refused resources, and what the controller is told back.
 import { Metadata } from "@grpc/grpc-js";
 import type { Enforcement, PodState } from "../api/mesh.gen.ts";
+import type { PodName } from "../api/names.ts";
 import { policyNameOf } from "../api/policy.ts";
 import { codecs, type ResourceKind, resourceKinds } from "../api/resources.ts";
 import { type Clock, every } from "../base/clock.ts";
@@ -53,6 +54,10 @@ export class Discovery {
   #touchedMs = 0;
   #reported = "";
   #reporting: (() => void) | undefined;
+  /** A report is on its way: the next one waits for it, since calls of one connection may overtake each other. */
+  #isTelling = false;
+  /** Pods that the controller may take to be in the mesh: of the last report that it confirmed, and of those since. */
+  #claimed: ReadonlySet<PodName> = new Set();
   /** Before it knows its pods an agent would tell that the node has none in the mesh, and peers would speak plainly to them (DP-9). */
   #isReporter = false;
 
@@ -160,6 +165,11 @@ export class Discovery {
     });
   }
 
+  /** Whether the controller may still go by a report that had this pod in the mesh. */
+  claims(pod: PodName): boolean {
+    return this.#claimed.has(pod);
+  }
+
   #apply(update: MeshUpdate): void {
     const changes = this.#parts.state.apply(update);
     if (!changes.any) return;
@@ -204,7 +214,7 @@ export class Discovery {
 
   #report(): void {
     const { link, config, agentVersion, interception, log } = this.#parts;
-    if (!this.#freshness.connected || !this.#isReporter) return;
+    if (!this.#freshness.connected || !this.#isReporter || this.#isTelling) return;
     const pods: PodState[] = this.#parts.pods().map(({ pod, enrolled, reason }) => ({ pod, enrolled, reason }));
     const enforcements = this.#unenforced(this.#source.status.refused);
     const request = { node: config.node, agentVersion, enforcements, interception: interception(), pods };
@@ -213,9 +223,16 @@ export class Discovery {
     const node = link.node();
     if (!node.ok) return;
     this.#reported = text;
+    const said = pods.filter((pod) => pod.enrolled).map((pod) => pod.pod as PodName);
+    this.#claimed = new Set([...this.#claimed, ...said]);
+    this.#isTelling = true;
     const deadline = this.#parts.clock.now() + config.callMs;
     node.value.report(request, new Metadata(), { deadline }, (error) => {
-      if (error === null) return;
+      this.#isTelling = false;
+      if (error === null) {
+        this.#claimed = new Set(said);
+        return this.#report();
+      }
       log.warn("report_failed", { message: messageOf(error) });
       this.#reported = "";
       this.#parts.clock.after(1_000, () => this.reportSoon());

@@ -31,6 +31,7 @@ const read = (...records: readonly PodRecord[]) => ({ records, problems: [] });
 interface More {
   readonly strict?: () => boolean;
   readonly announced?: () => boolean;
+  readonly claimed?: () => boolean;
   readonly certificates?: NonNullable<ConstructorParameters<typeof Enrolment>[0]["certificates"]>;
 }
 async function setUp(t: TestContext, more: More = {}) {
@@ -47,6 +48,7 @@ async function setUp(t: TestContext, more: More = {}) {
     settings: () => defaultSettings,
     isStrict: more.strict ?? (() => false),
     isAnnounced: more.announced ?? (() => false),
+    isClaimed: more.claimed ?? (() => false),
     changed: (pods) => changed.push([...pods]),
     firstNumber: 1000,
     withdrawMs: 5000,
@@ -128,6 +130,12 @@ test("[DP-9] unenrolment waits until nobody is told of the tunnel any more, but 
   await pass({ clock, native }, 600);
   await waitFor("unenrolled", () => count("pod.unenrol") === 1);
   assert.equal(enrolment.byAddress("10.244.1.5"), undefined);
+  assert.equal(enrolment.statuses()[0]?.state, "out");
+  // Connections that native took before are asked about after.
+  assert.equal(enrolment.byName("shop/web" as never), undefined);
+  assert.equal(enrolment.asked("shop/web" as never)?.workload.draining, true);
+  await clock.advanceAsync(31_000);
+  assert.equal(enrolment.asked("shop/web" as never), undefined);
 
   announced = true;
   await enrolment.sync(read(record("web")));
@@ -178,7 +186,7 @@ test("[DP-9] [INT-12] a pod that comes back while native lets it go is known all
     return {};
   });
   await enrolment.sync(read(record("web", { labels: { "fairlead.dev/mesh": "disabled" } })));
-  await clock.advanceAsync(100);
+  await pass({ clock, native }, 1_200);
   await waitFor("the pod to come back", () => count("pod.enrol") === 2);
   await back;
   // As one that arrives, since the one that left may be forgotten any moment.

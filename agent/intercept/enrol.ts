@@ -3,12 +3,12 @@
 import type { PodName, SpiffeId, TrustDomain } from "../api/names.ts";
 import type { MeshSettings } from "../api/settings.ts";
 import type { Clock } from "../base/clock.ts";
-import { hostOfEndpoint } from "../base/ip.ts";
 import type { Logger } from "../base/log.ts";
 import type { Result } from "../base/result.ts";
 import type { LocalPod, LocalPods } from "../flow.ts";
 import type { Native } from "../native.ts";
 import type { CallFault, PodEnrolment } from "../native-calls.ts";
+import { Departed, finished, unheard } from "./leave.ts";
 import { localPodOf, type PodOptions, type PodRecord, podNameOf, podOptions, wantsMesh } from "./pod-record.ts";
 import type { PodsRead } from "./pod-source.ts";
 
@@ -37,8 +37,10 @@ export interface EnrolParts {
   readonly trustDomain: TrustDomain;
   readonly settings: () => MeshSettings;
   readonly isStrict: (pod: LocalPod) => boolean;
-  /** Whether other nodes are still told that this pod speaks the tunnel. */
+  /** Whether other nodes are told that this pod speaks the tunnel. */
   readonly isAnnounced: (pod: LocalPod) => boolean;
+  /** Whether the controller was told that the pod is in the mesh, and has not confirmed yet that it heard otherwise. */
+  readonly isClaimed: (pod: LocalPod) => boolean;
   /** The enrolled set, a pod's listening ports or its options changed. */
   readonly changed: (pods: readonly PodName[]) => void;
   /** First number for pods: random per process, so that rows of an earlier agent never mean a pod of this one. */
@@ -73,15 +75,6 @@ interface Entry {
   /** Which turn it came in: a list of pods that is older says nothing about it. */
   readonly turn: number;
 }
-/**
- * What a program that ended has left in the agent's hands goes out before its pod is closed, at most for so long, ms: answers that it had
- * written, requests that are told to go elsewhere. All is closed within a second (DP-21).
- */
-const finishMs = 700;
-const lookMs = 20;
-/** Agents hear at different times that a tunnel is no longer announced: that none has used one for so long says that all have heard, ms. */
-const settleMs = 1_000;
-const settleLookMs = 100;
 
 export class Enrolment implements LocalPods {
   readonly #parts: EnrolParts;
@@ -89,6 +82,7 @@ export class Enrolment implements LocalPods {
   readonly #byAddress = new Map<string, EnrolledPod>();
   /** Pods that native is being told of: it may take their connections, and ask about them, before its reply is read here. */
   readonly #arriving = new Map<PodName, EnrolledPod>();
+  readonly #departed: Departed<EnrolledPod>;
   #statuses = new Map<PodName, PodStatus>();
   #nextNumber: number;
   #turn = 0;
@@ -102,10 +96,14 @@ export class Enrolment implements LocalPods {
   constructor(parts: EnrolParts) {
     this.#parts = parts;
     this.#nextNumber = parts.firstNumber;
+    this.#departed = new Departed(parts.clock);
   }
 
   byName(name: PodName): EnrolledPod | undefined {
     return this.#entries.get(name)?.pod ?? this.#arriving.get(name);
+  }
+  asked(name: PodName): EnrolledPod | undefined {
+    return this.byName(name) ?? this.#departed.get(name);
   }
   byAddress(address: string): EnrolledPod | undefined {
     const known = this.#byAddress.get(address);
@@ -115,15 +113,20 @@ export class Enrolment implements LocalPods {
   all(): readonly EnrolledPod[] {
     return [...this.#entries.values()].map((entry) => entry.pod);
   }
+  /** Those, and pods that have left a short while ago (`draining`): connections of theirs may not have ended. */
+  known(): readonly EnrolledPod[] {
+    return [...this.#departed.all(), ...this.all()];
+  }
   /** Identities of pods that are in, or wait for a certificate to be. */
   identities(): readonly SpiffeId[] {
     return [...this.all(), ...this.#waiting.values()].map((pod) => pod.identity);
   }
-  /** As of now: a pod that was announced or began to listen since the last sync shows it. */
+  /** As of now: a pod that was announced, began to listen or has left since the last sync shows it. */
   statuses(): readonly PodStatus[] {
     return [...this.#statuses.values()].map((status) => {
-      const entry = status.enrolled ? this.#entries.get(status.pod) : undefined;
-      return entry === undefined ? status : this.#statusOf(entry, status.reason);
+      const entry = this.#entries.get(status.pod);
+      if (status.enrolled && entry !== undefined) return this.#statusOf(entry, status.reason);
+      return status.state === "leaving" && entry === undefined ? { ...status, state: "out" } : status;
     });
   }
 
@@ -290,6 +293,7 @@ export class Enrolment implements LocalPods {
     const entry: Entry = { pod, told, birth, strict, state: "enrolled", ports, turn: this.#turn };
     if (before !== undefined) this.#forgetAddresses(before.pod);
     this.#entries.set(local.name, entry);
+    this.#departed.forget(local.name);
     for (const ip of record.ips) this.#byAddress.set(ip, pod);
     changed.push(local.name);
     if (before === undefined) {
@@ -308,39 +312,14 @@ export class Enrolment implements LocalPods {
 
   /** Announcement first, tunnels next, steering last (DP-9): nobody is left speaking a tunnel to a pod that cannot hear it. */
   async #unenrol(entry: Entry): Promise<void> {
-    const { clock, native, isAnnounced, withdrawMs, drainMs } = this.#parts;
+    const { native, isAnnounced, isClaimed, drainMs } = this.#parts;
     const { name } = entry.pod;
     entry.state = "unenrolling";
-    const deadline = clock.monotonicMs() + withdrawMs;
-    const wasAnnounced = isAnnounced(entry.pod);
-    while (isAnnounced(entry.pod) && clock.monotonicMs() < deadline) await clock.sleep(50);
-    if (wasAnnounced && clock.monotonicMs() < deadline) await this.#settle(entry.pod, clock.monotonicMs() + withdrawMs);
+    await unheard({ ...this.#parts, isAnnounced: (pod) => isAnnounced(pod) || isClaimed(pod) }, entry.pod);
     if (this.#entries.get(name) !== entry || entry.state !== "unenrolling") return; // came back or went meanwhile
     const leaving = native.call("pod.unenrol", { pod: name, drainMs }).then((done) => this.#left(entry, done));
     entry.leaving = leaving;
     await leaving;
-  }
-
-  /** Resolves when no other agent has begun a stream to the pod for a while, at the latest at `untilMs`. */
-  async #settle(pod: EnrolledPod, untilMs: number): Promise<void> {
-    const { clock, native } = this.#parts;
-    const own = new Set(pod.workload.addresses);
-    let before = "";
-    let sinceMs = clock.monotonicMs();
-    for (;;) {
-      const listed = await native.call("tunnels.list", {});
-      const used = (listed.ok ? listed.value.tunnels : [])
-        .filter(({ direction, destination }) => direction === "inbound" && own.has(hostOfEndpoint(destination)))
-        .map(({ id, streams }) => `${id}:${streams}`)
-        .sort()
-        .join();
-      const nowMs = clock.monotonicMs();
-      // One that ended says nothing; it counts all the same.
-      if (used !== before) sinceMs = nowMs;
-      before = used;
-      if (nowMs >= untilMs || nowMs - sinceMs >= settleMs) return;
-      await clock.sleep(settleLookMs);
-    }
   }
 
   #left(entry: Entry, done: Result<unknown, CallFault>): void {
@@ -353,6 +332,7 @@ export class Enrolment implements LocalPods {
     }
     if (this.#entries.get(name) !== entry) return; // it came back meanwhile, and is another entry
     this.#forget(entry.pod);
+    this.#departed.note(entry.pod);
     this.#parts.log.info("pod_unenrolled", { pod: name });
     this.#parts.changed([name]);
   }
@@ -361,25 +341,13 @@ export class Enrolment implements LocalPods {
     const entry = this.#entries.get(name);
     if (entry === undefined) return;
     entry.pod = { ...entry.pod, workload: { ...entry.pod.workload, draining: true } };
-    await this.#finish(name);
+    await finished(this.#parts.native, this.#parts.clock, name, () => this.#parts.changed([name]));
     if (this.#entries.get(name) !== entry) return; // its end was seen twice, and a pod of that name may be here again
     this.#forget(entry.pod);
     changed.push(name);
     const done = await this.#parts.native.call("pod.gone", { pod: name });
     if (done.ok) this.#parts.log.info("pod_gone", { pod: name, closed: done.value.closed });
     else this.#parts.log.error("pod_gone_failed", { pod: name, ...done.error });
-  }
-
-  /** Resolves when nothing of a pod that goes is under way any more; its clients are told to go if something is. */
-  async #finish(pod: PodName): Promise<void> {
-    const { clock, native, changed } = this.#parts;
-    const untilMs = clock.monotonicMs() + finishMs;
-    for (let looks = 0; ; looks++) {
-      const left = await native.call("pod.unfinished", { pod });
-      if (!left.ok || left.value.connections + left.value.sockets === 0 || clock.monotonicMs() >= untilMs) return;
-      if (looks === 0) changed([pod]);
-      await clock.sleep(lookMs);
-    }
   }
 
   #statusOf(entry: Entry, reason: string): PodStatus {

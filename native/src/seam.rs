@@ -66,6 +66,8 @@ pub trait PodSockets: Send + Sync {
     fn owns(&self, _source: SocketAddr, _destination: SocketAddr) -> io::Result<bool> {
         Ok(false)
     }
+    /// A client connected to this pod from there: while that connection lasts, `app_socket` cannot have its port.
+    fn met(&self, _client: SocketAddr) {}
     /// Whether the app itself listens on this port. Asked only about ports on which the agent serves too (HBONE).
     fn app_listens(&self, _port: u16) -> bool {
         false

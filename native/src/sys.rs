@@ -18,6 +18,8 @@ const SO_NETNS_COOKIE: i32 = 71;
 const SO_PEERPIDFD: i32 = 77;
 /// `IPV6_TRANSPARENT` (linux/in6.h).
 const IPV6_TRANSPARENT: i32 = 75;
+/// Index of `lo` in every network namespace (LOOPBACK_IFINDEX).
+pub const LOOPBACK: i32 = 1;
 /// `CGROUP_ATTACH` query flag: programs attached at this level, not the effective ones.
 const QUERY_OWN_LEVEL: u32 = 0;
 

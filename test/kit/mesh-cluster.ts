@@ -127,6 +127,13 @@ export class MeshCluster implements AsyncDisposable {
     const ask = async (): Promise<boolean> => (await this.isEnrolled(n, pod)) === wish;
     await waitFor(`${pod} is ${wish ? "" : "not "}in the mesh`, ask, PATIENCE_MS);
   }
+  /** Waits until nothing of the mesh is at work for the pod any more. */
+  async isOut(n: number, pod: string): Promise<void> {
+    await this.waitFor(`${pod} has left the mesh`, async () => {
+      const { pods } = await this.agent(n).ask("/v1/pods");
+      return pods.some((p: { pod: string; state: string }) => p.pod === `shop/${pod}` && p.state === "out");
+    });
+  }
   /** Sum of a counter's series that have all of `labels`. */
   async counted(n: number, name: string, labels: readonly string[]): Promise<number> {
     return String(await this.agent(n).ask("/metrics"))

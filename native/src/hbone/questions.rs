@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::registry::locked;
 use super::{Ask, Judge};
 use crate::channel::QUESTION;
+use crate::reason::Reason;
 use crate::relay::plan::Verdict;
 use crate::relay::questions::{HBONE, MAX_WORKERS};
 use crate::relay::shared::Shared;
@@ -70,6 +71,10 @@ impl Questions {
         let Some(open) = answer["id"].as_u64().and_then(|id| state.open.remove(&id).inspect(|o| forget(&mut state.asking, &o.ask, id))) else {
             return shared.counters.add("late_answer", 1);
         };
+        if answer["failed"] == true {
+            // Whoever waits is dropped unanswered, which refuses the stream.
+            return shared.counters.add(Reason::QuestionFailed.text(), 1);
+        }
         let parsed = match Verdict::parse(answer) {
             Ok(parsed) => parsed,
             Err(error) => {

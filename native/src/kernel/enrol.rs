@@ -17,6 +17,7 @@ use super::maps::Maps;
 use super::pod::{Pod, PodPlan};
 use super::{addr, diag, netns, nft, routes};
 use crate::fault::Fault;
+use crate::seam::PodSockets;
 use crate::sys;
 
 /// Prefix bits of an exclusion that come before the address: direction and cookie.
@@ -199,9 +200,11 @@ pub fn enrol(
     if by_rules {
         nft::leave(pod.namespace.as_fd(), ipv6).map_err(os("suspend the rules of the agent before", &request.pod))?;
     }
+    let sockets = foreign_connections(pod.namespace.as_fd(), &request.ips)?;
+    // Those that an agent before this one has taken, and the app itself.
+    sockets.iter().for_each(|s| pod.met(s.remote));
     let mut existing = Vec::new();
     if !known && !by_rules {
-        let sockets = foreign_connections(pod.namespace.as_fd(), &request.ips)?;
         existing.extend(sockets.iter().map(|s| Existing { local: s.local, remote: s.remote }));
         if request.strict {
             diag::destroy(pod.namespace.as_fd(), &sockets).map_err(os("end existing connections", &request.pod))?;

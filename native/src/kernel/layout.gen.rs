@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 /// Changes with any change of a struct or a map.
-pub const VERSION: &str = "a21ae87d7282";
+pub const VERSION: &str = "72347d299a35";
 
 /// Maps that all versions share.
 pub const FROZEN: &[&str] = &["sockets", "syns", "listeners", "bypass", "bypass_bytes"];
@@ -216,6 +216,8 @@ pub mod counter {
     pub const PROBE_NOTED: u32 = 37;
     /// packets of an enrolled pod under the address of another
     pub const SPOOFED_DROPPED: u32 = 38;
+    /// an app's end of one of the agent's connections that could not be tied to lo
+    pub const APP_NOT_TIED: u32 = 39;
     pub const COUNT: u32 = 48;
     /// Value and name of each.
     pub const NAMES: &[(u32, &str)] = &[
@@ -258,6 +260,7 @@ pub mod counter {
         (36, "bypass_fell_to_tcp"),
         (37, "probe_noted"),
         (38, "spoofed_dropped"),
+        (39, "app_not_tied"),
         (48, "count"),
     ];
 }
@@ -940,6 +943,7 @@ pub struct SynValue {
     /// 1
     pub version: u8,
     pub role: u8,
+    /// enum syn_flag
     pub flags: u8,
     pub verdict: u32,
     pub source_cookie: u64,

@@ -20,6 +20,7 @@ mod netlink;
 pub mod netns;
 mod nft;
 mod pod;
+mod ports;
 mod probe;
 mod routes;
 mod stock;

@@ -5,12 +5,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::addr;
 use super::layout::{ListenerKey, socket_role, traffic};
 use super::maps::Maps;
 use super::nft::OWN_MARK;
+use super::ports::{Met, PortRange};
 use super::stock::Stock;
 use super::{conntrack, diag, enrol, netns, routes};
 use crate::fault::Fault;
@@ -22,61 +22,6 @@ const STOCK: usize = 8;
 
 /// Ports tried for one socket before it is given up.
 const PORT_TRIES: u32 = 4_096;
-
-/// Ports taken in turn from a range, each once a round, in an order of the range's own: the agent before this one holds hundreds
-/// of ports that it took in its order, and two orders that resemble each other would meet in all of them, one after the other.
-/// For the same reason each round has another order: thousands of connections that stay open took their ports in a row.
-#[derive(Debug)]
-pub struct PortRange {
-    low: u16,
-    count: u32,
-    key: u64,
-    next: AtomicU32,
-}
-
-impl PortRange {
-    /// `bounds` are the first and the last port; `seed` decides the order.
-    pub fn new(bounds: (u16, u16), seed: u64) -> Self {
-        let count = u32::from(bounds.1.saturating_sub(bounds.0)) + 1;
-        Self { low: bounds.0, count, key: mix(seed), next: AtomicU32::new(0) }
-    }
-
-    /// How many ports it has.
-    pub fn len(&self) -> u32 {
-        self.count
-    }
-
-    /// The next port.
-    pub fn take(&self) -> u16 {
-        // A permutation of 16 bits, walked until it falls into the range: within one round every port comes exactly once.
-        let taken = self.next.fetch_add(1, Ordering::Relaxed);
-        let (round, mut at) = (u64::from(taken / self.count), taken % self.count);
-        let key = if round == 0 { self.key } else { mix(self.key.wrapping_add(round)) };
-        loop {
-            at = u32::from(permute(at as u16, key));
-            if at < self.count {
-                return self.low + at as u16;
-            }
-        }
-    }
-}
-
-/// Four Feistel rounds over two bytes: a bijection of 16 bits for every key.
-fn permute(value: u16, key: u64) -> u16 {
-    let (mut left, mut right) = ((value >> 8) as u8, value as u8);
-    for round in 0..4_u64 {
-        let scrambled = mix(key ^ (round << 8) ^ u64::from(right)) as u8;
-        (left, right) = (right, left ^ scrambled);
-    }
-    u16::from(left) << 8 | u16::from(right)
-}
-
-/// Spreads every bit over all others (the finaliser of MurmurHash3, Appleby).
-fn mix(value: u64) -> u64 {
-    let half = (value ^ (value >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let whole = (half ^ (half >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    whole ^ (whole >> 33)
-}
 
 /// See [`PodSockets`]. Dropping it closes the listeners and the handle of the namespace.
 pub struct Pod {
@@ -93,6 +38,8 @@ pub struct Pod {
     stock: [Stock; 4],
     app_ports: PortRange,
     tunnel_ports: PortRange,
+    /// Ends of clients that have, or had, a connection from a port of the app range.
+    met: Met,
 }
 
 /// What `Pod::open` needs to know.
@@ -167,6 +114,7 @@ impl Pod {
             stock: Default::default(),
             app_ports: PortRange::new(plan.app_ports, seed),
             tunnel_ports: PortRange::new(plan.tunnel_ports, seed),
+            met: Met::default(),
         })
     }
 
@@ -209,7 +157,7 @@ impl Pod {
     fn bind_in(&self, fd: BorrowedFd<'_>, ip: IpAddr, range: &PortRange) -> io::Result<()> {
         sys::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         let mut last = io::Error::from_raw_os_error(libc::EADDRINUSE);
-        for _ in 0..range.count.min(PORT_TRIES) {
+        for _ in 0..range.len().min(PORT_TRIES) {
             match sys::bind(fd, SocketAddr::new(ip, range.take())) {
                 Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => last = e,
                 other => return other,
@@ -222,17 +170,39 @@ impl Pod {
     /// each port that turns out to serve these two ends already costs a new one.
     fn transparent(&self, to: SocketAddr, client: IpAddr, quick: bool) -> io::Result<OwnedFd> {
         let mut last = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
-        for _ in 0..self.app_ports.count.min(PORT_TRIES) {
+        for _ in 0..self.app_ports.len().min(PORT_TRIES) {
             let fd = self.socket(to, socket_role::OWN_APP)?;
             sys::set_transparent(fd.as_fd(), client.is_ipv6())?;
             sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, routes::MARK as i32)?;
+            // With the app's end, which sockops ties to lo too, it is out of the way of the client's own SYNs.
+            sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, sys::LOOPBACK)?;
             self.bind_in(fd.as_fd(), client, &self.app_ports)?;
+            if self.is_a_clients(fd.as_fd(), to)? {
+                continue;
+            }
             match start(fd, to, quick) {
                 Err(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => last = e,
                 other => return other,
             }
         }
         Err(last)
+    }
+
+    /// Whether the client itself has a connection to the app from the port that the socket is bound to: a SYN would go to that one, and get
+    /// no answer (rule DP-1).
+    fn is_a_clients(&self, fd: BorrowedFd<'_>, to: SocketAddr) -> io::Result<bool> {
+        if self.met.is_empty() {
+            return Ok(false);
+        }
+        let client = sys::local_address(fd)?;
+        if !self.met.has(client) {
+            return Ok(false);
+        }
+        let lasts = diag::mark_of(self.namespace.as_fd(), to, client)?.is_some();
+        if !lasts {
+            self.met.forget(client);
+        }
+        Ok(lasts)
     }
 
     fn app_socket_as(&self, to: SocketAddr, client: IpAddr, quick: bool) -> io::Result<OwnedFd> {
@@ -288,6 +258,12 @@ impl PodSockets for Pod {
         self.app_socket_as(to, client, false)
     }
 
+    fn met(&self, client: SocketAddr) {
+        if self.app_ports.has(client.port()) {
+            self.met.note(client);
+        }
+    }
+
     fn owns(&self, source: SocketAddr, destination: SocketAddr) -> io::Result<bool> {
         let held = |from: SocketAddr, to| -> io::Result<bool> {
             let mark = if self.ips.contains(&from.ip()) { diag::mark_of(self.namespace.as_fd(), from, to)? } else { None };
@@ -303,53 +279,5 @@ impl PodSockets for Pod {
     /// An error of the map counts as a yes: then the connection is the app's, as it would be without us.
     fn app_listens(&self, port: u16) -> bool {
         enrol::app_listens(&self.maps, self.cookie, &self.ips, port).unwrap_or(true)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::PortRange;
-    use std::collections::HashSet;
-
-    #[doc = "[DP-1] a range hands out each of its ports once before any a second time"]
-    #[test]
-    fn every_port_has_its_turn() {
-        for (bounds, seed) in [((10_000, 19_999), 1), ((20_000, 31_999), 77), ((5, 5), 3), ((5, 6), 9), ((1_024, 65_535), 4)] {
-            let range = PortRange::new(bounds, seed);
-            let taken: HashSet<u16> = (0..range.len()).map(|_| range.take()).collect();
-            assert_eq!(taken.len(), range.len() as usize);
-            assert!(taken.iter().all(|p| (bounds.0..=bounds.1).contains(p)));
-        }
-    }
-
-    #[doc = "[DP-3] thousands of ports held since the round before are not met in a row"]
-    #[test]
-    fn a_round_does_not_meet_the_one_before() {
-        for seed in 0..200 {
-            let range = PortRange::new((10_000, 19_999), seed);
-            let held: HashSet<u16> = (0..6_000).map(|_| range.take()).collect();
-            let (mut row, mut longest) = (0, 0);
-            for _ in 6_000..40_000 {
-                row = if held.contains(&range.take()) { row + 1 } else { 0 };
-                longest = longest.max(row);
-            }
-            // 0.6 to the 40th: once in 10^8 takes.
-            assert!(longest < 40, "seed {seed}: {longest} held ports one after the other");
-        }
-    }
-
-    #[doc = "[DP-19] the ports that a draining agent holds never stop its successor for long"]
-    #[test]
-    fn two_agents_do_not_meet_in_a_row() {
-        for seed in 0..400_u64 {
-            let before = PortRange::new((10_000, 19_999), seed * 1_000_003);
-            let held: HashSet<u16> = (0..1_000).map(|_| before.take()).collect();
-            let after = PortRange::new((10_000, 19_999), seed * 1_000_003 + 977);
-            let mut row = 0;
-            for _ in 0..3_000 {
-                row = if held.contains(&after.take()) { row + 1 } else { 0 };
-                assert!(row < 16, "seed {seed}: {row} held ports one after the other");
-            }
-        }
     }
 }

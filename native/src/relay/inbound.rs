@@ -37,6 +37,7 @@ impl Worker {
     pub fn start_inbound(&mut self, pod: Arc<Pod>, fd: OwnedFd, peer: SocketAddr) {
         // sk_lookup steered it here: the local address is the one that the client dialled.
         let Ok(destination) = sock::local(fd.as_fd()) else { return };
+        pod.sockets.met(peer);
         let mut conn = self.new_conn(pod, true, peer, destination);
         conn.state = State::Peeking;
         let key = self.keep_conn(conn, fd);

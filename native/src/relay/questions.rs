@@ -111,6 +111,10 @@ impl Worker {
             self.shared.counters.add("late_answer", 1);
             return;
         };
+        if answer["failed"] == true {
+            self.shared.counters.add(Reason::QuestionFailed.text(), 1);
+            return question.waiting.into_iter().for_each(|conn| self.resume(conn, Err(Reason::QuestionFailed)));
+        }
         let parsed = match question.ask {
             Ask::Outbound { .. } => Plan::parse(answer).map(|mut a| {
                 a.value.limit = self.shared.places.limit(&a.value.limits);

@@ -8,6 +8,7 @@ mod lab;
 mod lifetime;
 mod nft;
 mod outbound;
+mod ports;
 mod relay;
 mod scale;
 
@@ -20,7 +21,7 @@ type Case = (&'static str, fn(&lab::Lab));
 const LIMIT: Duration = Duration::from_secs(400);
 
 fn cases() -> Vec<Case> {
-    [outbound::CASES, inbound::CASES, direct::CASES, lifetime::CASES, nft::CASES, scale::CASES].concat()
+    [outbound::CASES, inbound::CASES, direct::CASES, lifetime::CASES, nft::CASES, ports::CASES, scale::CASES].concat()
 }
 
 fn main() -> ExitCode {

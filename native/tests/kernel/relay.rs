@@ -147,7 +147,10 @@ impl PodRegistry for Relay {
                 let listener = TcpListener::from(fd);
                 while !stop.load(Ordering::Relaxed) {
                     match listener.accept() {
-                        Ok((stream, _)) if me.hold.load(Ordering::Relaxed) => me.held.lock().unwrap().push(stream),
+                        Ok((stream, client)) if me.hold.load(Ordering::Relaxed) => {
+                            pod.met(client);
+                            me.held.lock().unwrap().push(stream);
+                        }
                         Ok((stream, _)) => {
                             let (me, pod) = (me.clone(), pod.clone());
                             std::thread::spawn(move || me.take(&*pod, direction, stream));

@@ -283,3 +283,13 @@ fn the_handshake_asks_nobody() {
     assert!(mesh.two.counter("question_timeout") >= 1);
     assert_eq!(reason(&mesh.two.records(1)[0]), 11);
 }
+
+#[test]
+#[doc = "[INT-12] a question to which the agent has no answer refuses at once, not when its time is over"]
+fn no_answer_is_a_refusal() {
+    let mesh = Mesh::with(app(echo), config(|_| {}), config(|_| {}), |_| Some(json!({"failed": true})));
+    assert!(!ping(&mesh));
+    assert!(mesh.two.counter("question_failed") >= 1);
+    assert_eq!((mesh.two.counter("question_timeout"), mesh.two.counter("bad_answer")), (0, 0));
+    assert_eq!(reason(&mesh.two.records(1)[0]), 12);
+}

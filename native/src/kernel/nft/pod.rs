@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::rules::{OWN_MARK, Ports};
-use crate::kernel::pod::PortRange;
+use crate::kernel::ports::PortRange;
 use crate::kernel::{diag, netns, routes};
 use crate::seam::{Direction, Listener, Original, PodSockets};
 use crate::sys;
