@@ -71,6 +71,12 @@ static __always_inline bool is_admitted(const struct syn_value *row)
 	       bpf_ktime_get_ns() - row->time_ns < LIMIT_SYN_INSTANT_MS * 1000000ull;
 }
 
+/* What the agent dials with a client's address comes by lo; that very client from that very port comes by a device. */
+static __always_inline bool came_as_told(struct bpf_sk_lookup *ctx, const struct syn_value *row)
+{
+	return !(row->flags & SYN_FLAG_LOOPBACK_ONLY) || READ(ctx, ingress_ifindex) == LOOPBACK_IFINDEX;
+}
+
 SEC("sk_lookup")
 int fl_inbound(struct bpf_sk_lookup *ctx)
 {
@@ -102,7 +108,10 @@ int fl_inbound(struct bpf_sk_lookup *ctx)
 	if (row) {
 		switch (row->role) {
 		case SOCKET_ROLE_OWN_APP:
-			return pass(COUNTER_IN_PASS_OWN);
+			/* A row that nobody deleted must not let in a client that has the port by now. */
+			if (is_fresh(row) && came_as_told(ctx, row))
+				return pass(COUNTER_IN_PASS_OWN);
+			break;
 		case SOCKET_ROLE_REDIRECTED:
 			return steer(ctx, TRAFFIC_OUTBOUND, family, COUNTER_IN_OUTBOUND_STEERED);
 		case SOCKET_ROLE_DIRECT:

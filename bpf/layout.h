@@ -137,6 +137,7 @@ enum limit {
 	LIMIT_REDIRECT_PORT_SPREAD = 16384, /* IPv6 has one loopback address, so ports are spread instead */
 	LIMIT_INBOUND_PORT = 15006,
 	LIMIT_HBONE_PORT = 15008,
+	LIMIT_APP_MARK = 0xf1ead,       /* mark of the agent's sockets toward apps that have a client's address */
 };
 
 /* What the guard at a pod's link knows of the pod; baked into its copy. */

@@ -10,6 +10,7 @@ enum verdict_flag probe_verdict_flag;
 enum socket_role probe_socket_role;
 enum socket_flag probe_socket_flag;
 enum listening_flag probe_listening_flag;
+enum syn_flag probe_syn_flag;
 enum event_kind probe_event_kind;
 enum closed_by probe_closed_by;
 enum counter probe_counter;

@@ -195,11 +195,14 @@ static __always_inline void on_passive_established(struct bpf_sock_ops *ctx)
 	struct socket_state *state;
 	struct ip local, remote;
 	struct syn_value *row;
+	bool is_meshed;
 
-	if (!sk || !pod_of(key.cookie))
+	if (!sk)
 		return;
+	/* One that leaves in this moment is no pod any more; the rows of its last connections go all the same. */
+	is_meshed = pod_of(key.cookie) != 0;
 	/* Inherited from the listener; an accepted socket has nothing to tell. */
-	if (READ(ctx, bpf_sock_ops_cb_flags))
+	if (is_meshed && READ(ctx, bpf_sock_ops_cb_flags))
 		set_state_callback(ctx, false);
 	addresses(ctx, &local, &remote);
 	ip_store(key.source, &remote);
@@ -223,7 +226,8 @@ static __always_inline void on_passive_established(struct bpf_sock_ops *ctx)
 			state->target_port = row->backend_port;
 		}
 	}
-	if (row->role == SOCKET_ROLE_OWN_APP && (row->flags & SYN_FLAG_LOOPBACK_ONLY))
+	/* It inherits the mark of its SYN; one of the client itself, which finds a row that nobody deleted, has another. */
+	if (row->role == SOCKET_ROLE_OWN_APP && (row->flags & SYN_FLAG_LOOPBACK_ONLY) && sk->mark == LIMIT_APP_MARK)
 		tie_to_loopback(ctx);
 	if (row->role == SOCKET_ROLE_DIRECT && (row->flags & SYN_FLAG_BYPASS)) {
 		state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);

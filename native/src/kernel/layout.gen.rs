@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 /// Changes with any change of a struct or a map.
-pub const VERSION: &str = "72347d299a35";
+pub const VERSION: &str = "74154df19a91";
 
 /// Maps that all versions share.
 pub const FROZEN: &[&str] = &["sockets", "syns", "listeners", "bypass", "bypass_bytes"];
@@ -149,6 +149,18 @@ pub mod socket_flag {
     ];
 }
 
+pub mod syn_flag {
+    /// SOCKET_FLAG_BYPASS of the client's end
+    pub const BYPASS: u32 = 1;
+    /// the client's end is tied to lo, and the app's is to be
+    pub const LOOPBACK_ONLY: u32 = 2;
+    /// Value and name of each.
+    pub const NAMES: &[(u32, &str)] = &[
+        (1, "bypass"),
+        (2, "loopback_only"),
+    ];
+}
+
 /// Events in the ring buffer `events`.
 pub mod event_kind {
     pub const DIRECT_CLOSED: u32 = 1;
@@ -279,6 +291,8 @@ pub mod limit {
     pub const REDIRECT_PORT_SPREAD: u32 = 16384;
     pub const INBOUND_PORT: u32 = 15006;
     pub const HBONE_PORT: u32 = 15008;
+    /// mark of the agent's sockets toward apps that have a client's address
+    pub const APP_MARK: u32 = 990893;
     /// Value and name of each.
     pub const NAMES: &[(u32, &str)] = &[
         (8192, "pending_per_pod"),
@@ -288,6 +302,7 @@ pub mod limit {
         (16384, "redirect_port_spread"),
         (15006, "inbound_port"),
         (15008, "hbone_port"),
+        (990893, "app_mark"),
     ];
 }
 

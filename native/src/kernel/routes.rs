@@ -6,12 +6,13 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use super::layout::limit;
 use super::netlink::{ACK, CREATE, EXCL, Netlink, REPLACE, attribute};
 use super::netns;
 use crate::sys;
 
 /// Mark of sockets that speak from a client's address. Chosen apart from the bits of kube-proxy, Cilium, Calico and Istio.
-pub const MARK: u32 = 0x000f_1ead;
+pub const MARK: u32 = limit::APP_MARK;
 /// Routing table of marked packets.
 const TABLE: u32 = 0x000f_1ead;
 /// Before `main` (32766), after `local` (0).

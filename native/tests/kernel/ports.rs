@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use fairlead::kernel::layout::{SynKey, SynValue, socket_role, syn_flag};
 use fairlead::seam::Direction;
 use fairlead::sys;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,6 +17,7 @@ pub const CASES: &[crate::Case] = &[
     ("[DP-1] a client whose port the agent uses toward the app, as NAT may choose it, connects at once", client_has_it),
     ("[DP-1] a port that a client of that address uses is not taken toward the app", client_had_it),
     ("[DP-1] nor is one whose client came before the agent", client_came_before),
+    ("[DP-7] [DP-1] a row of the agent's own that was left behind lets no client past the agent, and cuts none off", left_behind),
     ("[DP-31] an app that listens on one device only refuses at once, and leaves nobody waiting", one_device),
 ];
 
@@ -124,6 +126,28 @@ fn client_came_before(lab: &Lab) {
     for _ in 0..100 {
         let mut stream = connect(&*pod, Direction::Inbound, to, client).expect("a socket toward the app");
         lab::meet(&mut stream).expect("the app answers");
+    }
+}
+
+/// A row of a socket toward the app that nobody deleted names a client that comes from that port much later, or just now.
+fn left_behind(lab: &Lab) {
+    let kernel = lab.start(&["b"]);
+    let cookie = kernel.pods().remove(0).cookie();
+    let mut port = 25_000;
+    for (to, client) in ends(lab, 8080) {
+        lab.serve("b", to);
+        for (flags, age_ns) in [(syn_flag::LOOPBACK_ONLY, 1_000), (syn_flag::LOOPBACK_ONLY, 300_000_000_000), (0, 300_000_000_000)] {
+            port += 1;
+            let [source, destination] = [client, to.ip()].map(fairlead::kernel::to_bytes);
+            let key = SynKey { cookie, source, destination, source_port: port, destination_port: to.port() };
+            let time_ns = sys::monotonic_ns().saturating_sub(age_ns);
+            let value = SynValue { version: 1, role: socket_role::OWN_APP as u8, flags: flags as u8, time_ns, ..Default::default() };
+            lab::put(&kernel, "syns", key.encode(), value.encode());
+            lab.relay.clear();
+            let met = lab.inside("x", move || lab::meet(&mut connect_from(port, client, to).expect("the client connects")));
+            assert_eq!(met.expect("and is carried").peer.ip(), client);
+            assert_eq!(lab.relay.of(Direction::Inbound).len(), 1, "by the agent: flags {flags}, {age_ns} ns old");
+        }
     }
 }
 
