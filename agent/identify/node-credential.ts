@@ -1,6 +1,6 @@
 // The node's own credential: a join token once, then a certificate that renews itself. Kept in the run directory; it opens the
 // discovery stream and the certificate service.
-import { readFile } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { JoinRequest, JoinResponse } from "../api/mesh.gen.ts";
 import { type NodeName, nodeId, type TrustDomain } from "../api/names.ts";
@@ -10,7 +10,7 @@ import { type Logger, messageOf } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
 import { replaceFile } from "../base/replace-file.ts";
 import { err, ok, type Result } from "../base/result.ts";
-import { makeKeyAndRequest, validityOf } from "./keys.ts";
+import { type KeyAndRequest, makeKeyAndRequest, validityOf } from "./keys.ts";
 
 export interface NodeCredential {
   readonly keyPem: string;
@@ -45,12 +45,16 @@ const renewAt = 0.5;
 export class NodeCredentials {
   readonly #parts: NodeCredentialParts;
   readonly #path: string;
+  /** The key of a join whose answer has not come: the token may have been given to it, and is good for no other. */
+  readonly #askedPath: string;
+  #asked: KeyAndRequest | undefined;
   #current: NodeCredential | undefined;
   #problem = "not joined yet";
 
   constructor(parts: NodeCredentialParts) {
     this.#parts = parts;
     this.#path = join(parts.runDir, "node-credential.json");
+    this.#askedPath = join(parts.runDir, "node-join.json");
   }
 
   /** The credential, or why there is none. */
@@ -101,7 +105,8 @@ export class NodeCredentials {
     const { node, trustDomain, service, clock, log } = this.#parts;
     const token = current === undefined ? await this.#token() : ok("");
     if (!token.ok) return token;
-    const { keyPem, csrPem } = await makeKeyAndRequest(nodeId(trustDomain, node));
+    const made = current === undefined ? this.#joinKey() : makeKeyAndRequest(nodeId(trustDomain, node));
+    const { keyPem, csrPem } = await made;
     const request = { node, token: token.value, csrPem };
     const answer = current === undefined ? await service.join(request) : await service.renew(request, current);
     if (!answer.ok) return answer;
@@ -113,7 +118,25 @@ export class NodeCredentials {
     await replaceFile(this.#path, JSON.stringify(credential)).catch((error: Error) =>
       log.error("node_credential_not_kept", { path: this.#path, error }),
     );
+    this.#asked = undefined;
+    await rm(this.#askedPath, { force: true }).catch(() => {});
     return ok(undefined);
+  }
+
+  /** One key for all attempts to join, also those of an agent that was killed while it waited for the answer. */
+  async #joinKey(): Promise<KeyAndRequest> {
+    if (this.#asked !== undefined) return this.#asked;
+    const { node, trustDomain, log } = this.#parts;
+    const kept: unknown = await readFile(this.#askedPath, "utf8")
+      .then(JSON.parse)
+      .catch(() => undefined);
+    if (isKeyOf(node, kept)) this.#asked = kept;
+    if (this.#asked !== undefined) return this.#asked;
+    this.#asked = await makeKeyAndRequest(nodeId(trustDomain, node));
+    await replaceFile(this.#askedPath, JSON.stringify({ node, ...this.#asked })).catch((error: Error) =>
+      log.error("join_key_not_kept", { path: this.#askedPath, error }),
+    );
+    return this.#asked;
   }
 
   async #token(): Promise<Result<string, string>> {
@@ -132,6 +155,13 @@ export class NodeCredentials {
     this.#parts.changed(credential);
   }
 }
+
+/** Whether a file that is there says what this agent wrote: of this node, and whole. */
+const isKeyOf = (node: NodeName, kept: unknown): kept is KeyAndRequest & { readonly node: NodeName } =>
+  typeof kept === "object" &&
+  kept !== null &&
+  (kept as { node?: unknown }).node === node &&
+  ["keyPem", "csrPem"].every((name) => String((kept as Record<string, unknown>)[name]).startsWith("-----BEGIN "));
 
 const renewalTime = (credential: NodeCredential): number =>
   credential.issuedAtMs + (credential.notAfterMs - credential.issuedAtMs) * renewAt;
