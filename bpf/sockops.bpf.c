@@ -195,14 +195,11 @@ static __always_inline void on_passive_established(struct bpf_sock_ops *ctx)
 	struct socket_state *state;
 	struct ip local, remote;
 	struct syn_value *row;
-	bool is_meshed;
 
-	if (!sk)
+	if (!sk || !pod_of(key.cookie))
 		return;
-	/* One that leaves in this moment is no pod any more; the rows of its last connections go all the same. */
-	is_meshed = pod_of(key.cookie) != 0;
 	/* Inherited from the listener; an accepted socket has nothing to tell. */
-	if (is_meshed && READ(ctx, bpf_sock_ops_cb_flags))
+	if (READ(ctx, bpf_sock_ops_cb_flags))
 		set_state_callback(ctx, false);
 	addresses(ctx, &local, &remote);
 	ip_store(key.source, &remote);

@@ -54,8 +54,8 @@ export class Discovery {
   #touchedMs = 0;
   #reported = "";
   #reporting: (() => void) | undefined;
-  /** A report is on its way: the next one waits for it, since calls of one connection may overtake each other. */
-  #isTelling = false;
+  /** The report that is on its way: the next one waits for it, since calls of one connection may overtake each other. */
+  #onItsWay: object | undefined;
   /** Pods that the controller may take to be in the mesh: of the last report that it confirmed, and of those since. */
   #claimed: ReadonlySet<PodName> = new Set();
   /** Before it knows its pods an agent would tell that the node has none in the mesh, and peers would speak plainly to them (DP-9). */
@@ -184,6 +184,7 @@ export class Discovery {
     this.#tick();
     if (!connected) return;
     this.#reported = ""; // a controller that restarted knows nothing of us
+    this.#onItsWay = undefined;
     this.reportSoon();
     this.#parts.connected();
   }
@@ -214,7 +215,7 @@ export class Discovery {
 
   #report(): void {
     const { link, config, agentVersion, interception, log } = this.#parts;
-    if (!this.#freshness.connected || !this.#isReporter || this.#isTelling) return;
+    if (!this.#freshness.connected || !this.#isReporter || this.#onItsWay !== undefined) return;
     const pods: PodState[] = this.#parts.pods().map(({ pod, enrolled, reason }) => ({ pod, enrolled, reason }));
     const enforcements = this.#unenforced(this.#source.status.refused);
     const request = { node: config.node, agentVersion, enforcements, interception: interception(), pods };
@@ -225,10 +226,11 @@ export class Discovery {
     this.#reported = text;
     const said = pods.filter((pod) => pod.enrolled).map((pod) => pod.pod as PodName);
     this.#claimed = new Set([...this.#claimed, ...said]);
-    this.#isTelling = true;
+    this.#onItsWay = request;
     const deadline = this.#parts.clock.now() + config.callMs;
     node.value.report(request, new Metadata(), { deadline }, (error) => {
-      this.#isTelling = false;
+      if (this.#onItsWay !== request) return; // to a controller before this one
+      this.#onItsWay = undefined;
       if (error === null) {
         this.#claimed = new Set(said);
         return this.#report();

@@ -144,6 +144,17 @@ test("[DP-9] unenrolment waits until nobody is told of the tunnel any more, but 
   await waitFor("unenrolled", () => count("pod.unenrol") === 2);
 });
 
+test("[DP-9] unenrolment waits until the controller has confirmed that the pod is out", async (t) => {
+  let claimed = true;
+  const { enrolment, clock, count, native } = await setUp(t, { claimed: () => claimed });
+  for (const labels of [{}, { "fairlead.dev/mesh": "disabled" }]) await enrolment.sync(read(record("web", { labels })));
+  await pass({ clock, native }, 3_000);
+  assert.equal(count("pod.unenrol"), 0);
+  claimed = false;
+  await pass({ clock, native }, 1_300);
+  await waitFor("unenrolled", () => count("pod.unenrol") === 1);
+});
+
 test("[DP-9] a pod that comes back while it is leaving stays", async (t) => {
   const { enrolment, clock, count, native } = await setUp(t, { announced: () => true });
   await enrolment.sync(read(record("web")));
