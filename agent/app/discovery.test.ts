@@ -28,6 +28,7 @@ async function setUp(t: TestContext) {
   const folder = mkdtempSync(join(tmpdir(), "fl-discovery-"));
   t.after(() => rmSync(folder, { recursive: true }));
   const reports: { readonly request: ReportRequest; readonly answer: (error: Error | null) => void }[] = [];
+  let lose = (): void => {};
   const link = {
     openStream() {
       const client = new AggregatedDiscoveryServiceClient(
@@ -36,6 +37,7 @@ async function setUp(t: TestContext) {
         { "grpc.use_local_subchannel_pool": 1, "grpc.ssl_target_name_override": "fairlead-controller" },
       );
       const stream = client.deltaAggregatedResources();
+      lose = () => stream.cancel();
       return ok({ stream, close: () => client.close(), unreachable: new Promise<string>(() => {}) });
     },
     node: () =>
@@ -75,7 +77,7 @@ async function setUp(t: TestContext) {
   };
   const told = (n: number) => waitFor(`report ${n}`, () => reports.length === n);
   const said = (n: number): boolean | undefined => reports[n - 1]?.request.pods[0]?.enrolled;
-  return { discovery, reports, enrolled, told, said };
+  return { discovery, reports, enrolled, told, said, lose: () => lose() };
 }
 
 test("[DP-9] reports go one after the other, and the controller may go by each until it has confirmed a later one", async (t) => {
@@ -114,4 +116,21 @@ test("[DP-9] a report that failed may have arrived: it counts until one is confi
   assert.deepEqual([said(3), discovery.claims(web)], [false, true]);
   reports[2]?.answer(null);
   assert.equal(discovery.claims(web), false);
+});
+
+test("[DP-9] a controller that came back is told at once: it does not wait for a report to the one before, whose late answer says nothing", async (t) => {
+  const { discovery, reports, enrolled, told, said, lose } = await setUp(t);
+  enrolled(true);
+  discovery.speak();
+  await told(1);
+  lose();
+  await told(2);
+  assert.deepEqual([said(2), discovery.claims(web)], [true, true]);
+  reports[0]?.answer(null);
+  enrolled(false);
+  await systemClock.sleep(60);
+  assert.equal(reports.length, 2); // the one to the new controller is still on its way
+  reports[1]?.answer(null);
+  await told(3);
+  assert.deepEqual([said(3), discovery.claims(web)], [false, true]);
 });

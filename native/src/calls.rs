@@ -83,6 +83,9 @@ impl PodRegistry for Pods {
         let name = sockets.key().to_owned();
         let identity = RwLock::new(table.identities.get(&name).cloned());
         let pod = Arc::new(Pod { number: table.next, name: name.as_str().into(), sockets, identity });
+        if let Some(side) = self.shared.hbone_running() {
+            side.hbone.back(&name);
+        }
         table.pods.insert(name, pod.clone());
         self.shared.broadcast(|| Message::Enrolled(pod.clone()));
     }

@@ -248,19 +248,22 @@ test(
     // It had rendered nothing, so nothing holds it.
     await api.call("DELETE", `${shop}/torn`);
     await assert.rejects(read("torn"), /404/);
-    const { items } = await api.get<Any>("/apis/events.k8s.io/v1/namespaces/shop/events");
-    const reasons = new Set(
-      items
-        .filter((e: Any) => e.regarding.kind === "ResiliencePolicy" && e.action === "Reconcile")
-        .map((e: Any) => `${e.regarding.name} ${e.type} ${e.reason}`),
-    );
-    for (const told of [
-      "lost Warning TargetServiceNotFound",
-      "lost Normal Applied",
-      "second Warning Overruled",
-      "torn Warning Invalid",
-    ])
-      assert.ok(reasons.has(told), told);
+    // Events are written after the conditions that they are about.
+    await eventually(async () => {
+      const { items } = await api.get<Any>("/apis/events.k8s.io/v1/namespaces/shop/events");
+      const reasons = new Set(
+        items
+          .filter((e: Any) => e.regarding.kind === "ResiliencePolicy" && e.action === "Reconcile")
+          .map((e: Any) => `${e.regarding.name} ${e.type} ${e.reason}`),
+      );
+      for (const told of [
+        "lost Warning TargetServiceNotFound",
+        "lost Normal Applied",
+        "second Warning Overruled",
+        "torn Warning Invalid",
+      ])
+        assert.ok(reasons.has(told), told);
+    });
   },
 );
 

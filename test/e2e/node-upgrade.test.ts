@@ -1,10 +1,13 @@
 // What load notices on a cluster of the agents' changes: nothing. Labels on and off, agents replaced one after the other, with requests at
 // a fixed rate and connections that are held open and prove each byte.
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { httpServer } from "../kit/http-shop.ts";
 import {
   idlePod,
   MeshCluster,
+  machinePod,
   patientAgent,
   peerAuthenticationKind,
   service,
@@ -13,6 +16,7 @@ import {
   clusterTimeoutMs as timeout,
   trafficServer,
 } from "../kit/mesh-cluster.ts";
+import { PROJECT_DIR } from "../lab/paths.ts";
 
 const rate = process.env.FAIRLEAD_TEST_RATE ?? "50";
 const rounds = Number(process.env.FAIRLEAD_TEST_ROUNDS ?? 2);
@@ -22,8 +26,12 @@ const shop = new MeshCluster();
 before(
   async () => {
     const web = [trafficServer("web", "n2"), service("web", 7000, 7000)];
-    await shop.start([peerAuthenticationKind, ...web, idlePod("far", "n1"), idlePod("near", "n2")], patientAgent);
-    for (const name of ["web", "far", "near"]) await shop.ready(name);
+    const ports = [{ port: 80, targetPort: 8080, appProtocol: "http" }];
+    const http = { ...service("pages"), spec: { selector: { app: "pages" }, ports } };
+    const page = [machinePod("pages", "n2", [process.execPath, "-e", httpServer("pages", 25)]), http];
+    const clients = [idlePod("far", "n1"), idlePod("near", "n2")];
+    await shop.start([peerAuthenticationKind, ...web, ...page, ...clients], patientAgent);
+    for (const [, name] of pods) await shop.ready(name);
   },
   { timeout },
 );
@@ -31,6 +39,7 @@ after(() => shop[Symbol.asyncDispose](), { timeout });
 
 const pods = [
   [2, "web"],
+  [2, "pages"],
   [1, "far"],
   [2, "near"],
 ] as const;
@@ -82,19 +91,56 @@ async function loaded(
   }
 }
 
+/** Label on, `used` of it, label off; every other time it comes back while pods are still on their way out. */
+async function labelled(used: () => Promise<void>): Promise<void> {
+  for (let round = 0; round < rounds; round++) {
+    await shop.said("label", "namespace", "shop", "fairlead.dev/mesh=enabled");
+    await all(true);
+    await used();
+    await shop.said("label", "namespace", "shop", "fairlead.dev/mesh-");
+    await all(false);
+    if (round % 2 === 0) for (const [n, name] of pods) await shop.isOut(n, name);
+  }
+}
+
 test("[INT-12] [DP-9] the label on and off under load: no request fails, no connection ends", { timeout }, async () => {
-  await underLoad(async () => {
-    for (let round = 0; round < rounds; round++) {
-      await shop.said("label", "namespace", "shop", "fairlead.dev/mesh=enabled");
-      await all(true);
+  await underLoad(() =>
+    labelled(async () => {
       const was = await shop.tunnelled(2);
       await shop.waitFor("load goes by the tunnel", async () => (await shop.tunnelled(2)) > was + 20);
-      await shop.said("label", "namespace", "shop", "fairlead.dev/mesh-");
-      await all(false);
-      // Every other time the label comes back while pods are still on their way out.
-      if (round % 2 === 0) for (const [n, name] of pods) await shop.isOut(n, name);
+    }),
+  );
+});
+
+test("[INT-12] [DP-9] the same with HTTP on kept connections: no request fails", { timeout }, async () => {
+  const load = join(PROJECT_DIR, "test/kit/http-load.ts");
+  const url = `http://${await shop.clusterIp("pages")}`;
+  const answered = (): Promise<number> =>
+    shop.counted(2, "istio_requests_total", [
+      'reporter="destination"',
+      'connection_security_policy="mutual_tls"',
+      'source_workload="far"',
+    ]);
+  const clients: TrafficClient[] = [];
+  try {
+    for (const pod of ["far", "near"]) {
+      const client = shop.exec(pod, [process.execPath, "--disable-warning=ExperimentalWarning", load, url, rate, "64"]);
+      clients.push(client);
+      await client.next();
     }
-  });
+    await labelled(async () => {
+      const was = await answered();
+      await shop.waitFor("requests go by the tunnel", async () => (await answered()) > was + 20);
+    });
+    for (const client of clients) {
+      const report = await client.ask("stop");
+      const why = report.failed === 0 ? [] : await shop.endings();
+      assert.equal(report.failed, 0, [JSON.stringify(report), ...why].join("\n"));
+      assert.ok(report.ok > 0);
+    }
+  } finally {
+    for (const client of clients) client.kill();
+  }
 });
 
 test("[OPS-2] [DP-19] agents of both nodes replaced under load and STRICT: nothing fails, nothing is reset", {

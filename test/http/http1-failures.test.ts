@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { Agent, type IncomingMessage, request, type Server, type ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { test } from "node:test";
+import { inspect } from "node:util";
 import type { Handler } from "../../agent/forward/http1/exchange.ts";
 import { behind, behindTcp, curl, echo, note, raw } from "../kit/http1-peers.ts";
 import { startProxy } from "../kit/http1-proxy.ts";
@@ -43,13 +44,14 @@ test("[TRF-6] a pool's limit makes requests wait, and refuses what finds no plac
       now--;
       res.end("ok");
     },
-    { pool: { maxConnections: 2, maxWaiting: 3 } },
+    { pool: { maxConnections: 2, maxWaiting: 3, connectTimeoutMs: patienceMs } },
   );
   const asked = Array.from({ length: 8 }, () =>
     curl("-o", "/dev/null", "-w", "%{http_code}", `http://127.0.0.1:${proxy.port}/`),
   );
   // Two are being served, three wait.
-  await waitFor("three refused", () => ended.filter((e) => e.outcome === "pool_overflow").length === 3);
+  const refused = (): boolean => ended.filter((e) => e.outcome === "pool_overflow").length === 3;
+  await waitFor("three refused", refused).catch((error: Error) => assert.fail(`${error.message}: ${inspect(ended)}`));
   answer();
   const codes = (await Promise.all(asked)).map(({ out }) => out).sort();
   assert.equal(most, 2);

@@ -7,8 +7,11 @@ import type { TestLab } from "./lab.ts";
 import { httpPort, manifest, nodePod, service } from "./manifests.ts";
 import { waitFor } from "./wait.ts";
 
-/** Answers with its name and the length of what it got; ends as usual servers do: on SIGTERM it takes nothing new and finishes the rest. */
-const program = (name: string): string =>
+/**
+ * What http-load.ts asks: answers with its name and the length of what it got; ends as usual servers do: on SIGTERM it takes nothing new
+ * and finishes the rest. `perConnection`: requests after which a connection ends, 0 for never.
+ */
+export const httpServer = (name: string, perConnection = 0): string =>
   `const server = require("http").createServer((q, s) => {
   let n = 0;
   q.on("data", (d) => { n += d.length; }).on("end", () => {
@@ -17,7 +20,9 @@ const program = (name: string): string =>
     else if (q.url === "/long") say("x".repeat(300000));
     else say("ok");
   });
-}).listen(8080, "::");
+});
+server.maxRequestsPerSocket = ${perConnection};
+server.listen(8080, "::");
 process.on("SIGTERM", () => server.close(() => process.exit(0)));`;
 
 export const httpService = (path: string): unknown => service(path, "web", {}, httpPort);
@@ -26,7 +31,7 @@ export const httpService = (path: string): unknown => service(path, "web", {}, h
 export function replicas(namespace: string, generation: number, from: number, to: number, nodes = 2): unknown[] {
   return Array.from({ length: to - from }, (_, i) => {
     const name = `web-${generation}-${from + i}`;
-    return nodePod(`${namespace}/${name}`, program(name), {
+    return nodePod(`${namespace}/${name}`, httpServer(name), {
       node: `node${1 + ((from + i) % nodes)}`,
       labels: { app: "web" },
       serviceAccount: "web",

@@ -170,17 +170,11 @@ export class MeshCluster implements AsyncDisposable {
 
   /** The traffic program's client in a machine pod (`machinePod`). */
   traffic(pod: string, ...words: readonly string[]): TrafficClient {
-    const command = [
-      ...this.#kubectl(),
-      "exec",
-      "-i",
-      pod,
-      "--",
-      "chroot",
-      "/machine",
-      ...trafficCommand("client", words),
-    ];
-    return new TrafficClient(command);
+    return this.exec(pod, trafficCommand("client", words));
+  }
+  /** Any other program of the machine in such a pod. */
+  exec(pod: string, command: readonly string[]): TrafficClient {
+    return new TrafficClient([...this.#kubectl(), "exec", "-i", pod, "--", "chroot", "/machine", ...command]);
   }
 }
 

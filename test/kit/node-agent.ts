@@ -227,6 +227,10 @@ export class TestStream {
     }
     return this.responses[want - 1] as DeltaDiscoveryResponse;
   }
+  /** What has come and was not waited for yet. */
+  untaken(): readonly DeltaDiscoveryResponse[] {
+    return this.responses.slice(this.#taken);
+  }
   /** True when nothing comes for so long. */
   async isQuiet(ms: number): Promise<boolean> {
     const before = this.responses.length;

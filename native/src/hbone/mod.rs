@@ -252,18 +252,32 @@ impl Hbone {
         streams.map(|s| s.kill(reason)).count()
     }
 
-    /// Ends what belongs to a pod: no new streams from now, open ones are reset after `drain`. Returns how many there are.
+    /// Ends what belongs to a pod: no new streams from now, open ones are reset after `drain` unless it is [`Hbone::back`] by then.
+    /// Returns how many there are.
     pub fn end_pod(&self, pod: &str, drain: Duration, reason: Reason) -> usize {
+        let (name, turn) = (pod.to_owned(), self.shared.registry.leaves(pod));
+        let still = move |registry: &Registry| registry.is_leaving(&name, turn);
         let pod = pod.to_owned();
-        self.end(drain, reason, move |p| p == pod)
+        self.end(drain, reason, move |p| p == pod, still)
+    }
+
+    /// The pod is in the mesh (again): what it has open goes on.
+    pub fn back(&self, pod: &str) {
+        self.shared.registry.returns(pod);
     }
 
     /// As `end_pod`, for all pods.
     pub fn drain(&self, deadline: Duration) -> usize {
-        self.end(deadline, Reason::DrainDeadline, |_| true)
+        self.end(deadline, Reason::DrainDeadline, |_| true, |_| true)
     }
 
-    fn end(&self, drain: Duration, reason: Reason, of: impl Fn(&str) -> bool + Send + 'static) -> usize {
+    fn end(
+        &self,
+        drain: Duration,
+        reason: Reason,
+        of: impl Fn(&str) -> bool + Send + 'static,
+        still: impl FnOnce(&Registry) -> bool + Send + 'static,
+    ) -> usize {
         let registry = &self.shared.registry;
         let mine: Vec<_> = registry.tunnels().into_iter().filter(|t| of(&t.pod)).collect();
         let open = registry.streams().iter().filter(|s| of(&s.pod)).count();
@@ -274,9 +288,15 @@ impl Hbone {
         } else {
             mine.iter().for_each(|t| t.order(Order::Drain));
         }
+        let shared = self.shared.clone();
         self.runtime.spawn(async move {
-            tokio::time::sleep(drain).await;
-            kill();
+            if !drain.is_zero() {
+                tokio::time::sleep(drain).await;
+                if !still(&shared.registry) {
+                    return;
+                }
+                kill();
+            }
             // A moment for the streams to send their resets before the connections go.
             tokio::time::sleep(LAST_WORDS).await;
             mine.iter().for_each(|t| t.order(Order::Abort));

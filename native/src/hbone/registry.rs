@@ -208,9 +208,30 @@ impl OpenTunnel {
 pub struct Registry {
     streams: Mutex<HashMap<u64, Arc<OpenStream>>>,
     tunnels: Mutex<HashMap<u64, Arc<OpenTunnel>>>,
+    /// Pods on their way out of the mesh, each with the turn it is: one that was back meanwhile leaves at another time.
+    leaving: Mutex<(u64, HashMap<String, u64>)>,
 }
 
 impl Registry {
+    /// The pod leaves; which turn this is.
+    pub fn leaves(&self, pod: &str) -> u64 {
+        let mut leaving = locked(&self.leaving);
+        leaving.0 += 1;
+        let turn = leaving.0;
+        leaving.1.insert(pod.to_owned(), turn);
+        turn
+    }
+
+    pub fn returns(&self, pod: &str) {
+        locked(&self.leaving).1.remove(pod);
+    }
+
+    /// Whether it has not been back since it left for this turn; asked once, when the turn is over.
+    pub fn is_leaving(&self, pod: &str, turn: u64) -> bool {
+        let leaving = &mut locked(&self.leaving).1;
+        leaving.get(pod) == Some(&turn) && leaving.remove(pod).is_some()
+    }
+
     pub fn open(&self, facts: Facts) -> Arc<OpenStream> {
         let age = facts.started.elapsed();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(age);

@@ -160,19 +160,22 @@ pub struct Node<'a> {
     pub config: &'a KernelConfig,
 }
 
-/// Enrols a pod for this agent; `serve` is called when its listeners are open and before any connection comes to them.
+/// Enrols a pod for this agent; `serve` is called when its listeners are open and before any connection comes to them. `was`: what
+/// it was here before, if it comes back while it was leaving.
 pub fn enrol(
     node: &Node<'_>,
     request: &EnrolRequest,
     found: (File, u64, bool),
+    was: Option<(&Pod, &EnrolRequest)>,
     serve: impl FnOnce(&Arc<Pod>),
 ) -> Result<(Arc<Pod>, Enrolled), Fault> {
     let started = Instant::now();
     let (namespace, cookie, ipv6) = found;
     // Taken over from an agent before us: the pod is in the mesh already, nothing in it is from before.
-    let known = node.meshed_before.contains(&cookie) || node.maps.find("pods", &PodKey { cookie }.encode())?.is_some();
-    let sysctls_before = routes::install(namespace.as_fd(), ipv6).map_err(os("set up policy routes", &request.pod))?;
-    let by_rules = !known && sysctls_before.enrolled;
+    let known = was.is_none() && (node.meshed_before.contains(&cookie) || node.maps.find("pods", &PodKey { cookie }.encode())?.is_some());
+    let routed = routes::install(namespace.as_fd(), ipv6).map_err(os("set up policy routes", &request.pod))?;
+    let by_rules = was.is_none() && !known && routed.enrolled;
+    let sysctls_before = was.map_or(routed, |(pod, _)| pod.sysctls_before.clone());
     let plan = PodPlan {
         key: request.pod.clone(),
         cookie,
@@ -186,6 +189,10 @@ pub fn enrol(
     let pod = Arc::new(Pod::open(plan, node.maps.clone()).map_err(os("open listeners", &request.pod))?);
     serve(&pod);
     pod.steer()?;
+    // While it was leaving it may have opened ports: known before its row redirects again, or they are refused meanwhile.
+    if was.is_some() {
+        seed_listening(node.maps, pod.namespace.as_fd(), cookie)?;
+    }
     if !node.loader.has_inbound(cookie)? {
         // The row in `pods` makes the connect hook redirect and sk_lookup steer: before it there are a program that finds the
         // redirected SYN, and the ports that are listened on, or a pod that runs already would be refused meanwhile. A
@@ -194,7 +201,7 @@ pub fn enrol(
         node.loader.attach_inbound(cookie, pod.namespace.as_fd())?;
     }
     // From the row on sockops counts listeners; seeding again finds those that came in between.
-    write_rows(node.maps, request, cookie, None)?;
+    write_rows(node.maps, request, cookie, was.map(|(_, before)| before))?;
     let listening = seed_listening(node.maps, pod.namespace.as_fd(), cookie)?;
     node.loader.attach_inbound(cookie, pod.namespace.as_fd())?;
     if by_rules {

@@ -199,13 +199,19 @@ impl Bpf {
             let unguarded = inner.guard(&member.pod, &member.request);
             return Ok(Enrolled { cookie, listening, existing: Vec::new(), ms: started.elapsed().as_millis() as u64, unguarded });
         }
-        // The same name in another namespace: the pod was made anew before anybody told of its end.
-        if let Some(old) = members.remove(&request.pod) {
-            inner.let_go(&old, old.pod.cookie == cookie, 0)?;
+        // Back while it was leaving: what it has open goes on, so routes and rows stay. Else the pod was made anew before anybody told of
+        // its end.
+        let (back, gone) = match members.remove(&request.pod) {
+            Some(old) if old.pod.cookie == cookie => (Some(old), None),
+            other => (None, other),
+        };
+        if let Some(gone) = gone {
+            inner.let_go(&gone, false, 0)?;
         }
         let node = enrol::Node { maps: &inner.maps, loader: &inner.loader, meshed_before: &inner.meshed_before, config: &inner.config };
         let serve = |pod: &Arc<Pod>| inner.registry.enrolled(pod.clone());
-        match enrol::enrol(&node, &request, found, serve) {
+        let was = back.as_ref().map(|old| (&*old.pod, &old.request));
+        match enrol::enrol(&node, &request, found, was, serve) {
             Ok((pod, mut enrolled)) => {
                 enrolled.unguarded = inner.guard(&pod, &request);
                 members.insert(request.pod.clone(), Member { pod, request, leaves_at: None });
@@ -215,6 +221,9 @@ impl Bpf {
             }
             Err(fault) => {
                 inner.registry.unenrolled(&request.pod, 0);
+                if let Some(old) = back {
+                    members.insert(request.pod, old);
+                }
                 Err(fault)
             }
         }

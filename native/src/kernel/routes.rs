@@ -40,7 +40,7 @@ const IFF_UP: u32 = 1;
 const SYSCTLS: [&str; 3] = ["/proc/sys/net/ipv4/tcp_fwmark_accept", "/proc/sys/net/ipv4/fwmark_reflect", "/proc/sys/net/ipv6/fwmark_reflect"];
 
 /// What the mesh found in the namespace.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Before {
     /// The sysctls before it touched them.
     sysctls: Vec<(&'static str, String)>,

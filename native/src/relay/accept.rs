@@ -18,6 +18,8 @@ use crate::seam::{Direction, Listener};
 
 /// Connections taken from one listener before others get their turn.
 const BATCH: usize = 64;
+/// Bound of emptying a listener to which nothing new is steered: more than its backlog can hold.
+const QUEUE: usize = 65_536;
 
 pub struct Listening {
     pub pod: Arc<Pod>,
@@ -38,7 +40,13 @@ impl Worker {
         {
             return;
         }
-        self.remove_listeners(&pod.name.clone(), false);
+        let (name, number) = (pod.name.clone(), pod.number);
+        // One of that name that is leaving lets go of its own when it is time.
+        let leaving: Vec<u32> = self.leaving.iter().map(|l| l.pod.number).collect();
+        self.remove_listeners(false, |p| p.name == name && p.number != number && !leaving.contains(&p.number));
+        // Back while it was leaving: what it has open goes on.
+        let cookie = pod.sockets.cookie();
+        self.leaving.iter_mut().filter(|l| l.pod.name == pod.name && l.pod.sockets.cookie() == cookie).for_each(|l| l.until_us = u64::MAX);
         for listener in pod.sockets.listeners() {
             let entry = Listening { pod: pod.clone(), listener: *listener };
             sock::tune(entry.fd(), listener.direction == Direction::Inbound);
@@ -54,11 +62,12 @@ impl Worker {
         self.pods.insert(pod.name.to_string(), pod);
     }
 
-    /// Takes what waits, then lets go of the pod's listeners. `stop`: nobody else takes over, so refuse what still comes.
-    pub fn remove_listeners(&mut self, pod: &str, stop: bool) {
-        let keys: Vec<Key> = self.listeners.iter().filter(|(_, l)| &*l.pod.name == pod).map(|(k, _)| k).collect();
+    /// Takes all that waits, then lets go of the listeners of the pods that are meant. What waits may be long: a worker that has stood
+    /// still finds the pod's end and a second of its clients at once. `stop`: nobody else takes over, so refuse what still comes.
+    pub fn remove_listeners(&mut self, stop: bool, of: impl Fn(&Pod) -> bool) {
+        let keys: Vec<Key> = self.listeners.iter().filter(|(_, l)| of(&l.pod)).map(|(k, _)| k).collect();
         for key in keys {
-            self.on_listener(key);
+            self.take(key, QUEUE);
             if let Some(entry) = self.listeners.remove(key) {
                 let _ = epoll::delete(&self.epoll, entry.fd());
                 if stop {
@@ -69,7 +78,11 @@ impl Worker {
     }
 
     pub fn on_listener(&mut self, key: Key) {
-        for _ in 0..BATCH {
+        self.take(key, BATCH);
+    }
+
+    fn take(&mut self, key: Key, most: usize) {
+        for _ in 0..most {
             let Some(entry) = self.listeners.get(key) else { return };
             match sock::accept(entry.fd()) {
                 Ok(None) => return,

@@ -27,7 +27,7 @@ impl Worker {
     pub fn look_for_pod(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let index = conn.endpoint;
-        let known = conn.plan.as_ref().and_then(|p| p.endpoints[usize::from(index)].pod.clone()).is_some_and(|p| self.pods.contains_key(&p));
+        let known = conn.plan.as_ref().and_then(|p| p.endpoints[usize::from(index)].pod.clone()).is_some_and(|p| self.pod_named(&p).is_some());
         if !known {
             return self.await_pod(key);
         }

@@ -148,7 +148,7 @@ pub fn receive(shared: &Shared, thread: &Arc<DataThread>, message: &Value) {
 impl Worker {
     pub fn start_dial(&mut self, order: Order) {
         let Order { mut dial, pod, plan, source, destination } = order;
-        let Some(pod) = self.pods.get(&pod).cloned() else { return dial.failed(Reason::PodGone, "") };
+        let Some(pod) = self.pod_named(&pod).cloned() else { return dial.failed(Reason::PodGone, "") };
         self.shared.counters.add("dials", 1);
         let mut conn = self.new_conn(pod, false, source, destination);
         conn.plan = Some(plan);

@@ -4,17 +4,24 @@ use serde_json::{Value, json};
 
 use super::conn::{Conn, State};
 use super::questions::MAX_WORKERS;
-use super::shared::Message;
+use super::shared::{Message, Pod};
 use super::slab::Key;
 use super::timers::Timer;
 use super::worker::Worker;
 use crate::reason::Reason;
 use crate::record::Closer;
 use crate::tunnel::machine::Role;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// How long listeners are still served after `drain`, for what was under way when another agent took over.
+/// How long listeners are still served after `drain`, for what was under way when another agent took over or the pod left the mesh.
 const LISTEN_GRACE_MS: u64 = 1_000;
+
+/// A pod on its way out of the mesh: its open connections go on until then, without an end (`u64::MAX`) if it came back.
+pub struct Leaving {
+    pub pod: Arc<Pod>,
+    pub until_us: u64,
+}
 
 impl Worker {
     pub fn on_messages(&mut self) {
@@ -92,19 +99,35 @@ impl Worker {
 
     /// The pod leaves the mesh (`drain_ms` > 0) or is gone (0): its connections end within that time.
     fn remove_pod(&mut self, pod: &str, drain_ms: u64) {
-        self.remove_listeners(pod, true);
-        let Some(entry) = self.pods.remove(pod) else { return };
+        let entry = self.pods.remove(pod);
+        if drain_ms == 0 {
+            let mut gone: Vec<u32> = self.leaving.extract_if(.., |l| &*l.pod.name == pod).map(|l| l.pod.number).collect();
+            gone.extend(entry.map(|p| p.number));
+            for number in gone {
+                self.remove_listeners(true, |p| p.number == number);
+                self.cut_pod(number);
+            }
+            return;
+        }
+        let Some(entry) = entry else { return };
         for key in self.tunnels.keys() {
             if self.tunnels.get(key).is_some_and(|t| t.pod.number == entry.number) {
                 self.retire_tunnel(key);
             }
         }
-        if drain_ms > 0 {
-            self.leaving.push((entry.number, self.now_us + drain_ms * 1_000));
-            self.sweep_soon();
-            return;
-        }
-        self.cut_pod(entry.number);
+        let until_us = self.now_us + drain_ms * 1_000;
+        // What it opened before it was back has no more time than the rest.
+        let before = |l: &&mut Leaving| l.pod.name == entry.name && l.until_us == u64::MAX;
+        self.leaving.iter_mut().filter(before).for_each(|l| l.until_us = until_us);
+        // Nothing new is steered here, but a handshake that has begun here ends here.
+        self.timers.set(self.now_us / 1_000, LISTEN_GRACE_MS.min(drain_ms), Timer::Listeners(entry.number));
+        self.leaving.push(Leaving { until_us, pod: entry });
+        self.sweep_soon();
+    }
+
+    /// An enrolled pod, or one that is leaving and still has open connections to serve.
+    pub fn pod_named(&self, name: &str) -> Option<&Arc<Pod>> {
+        self.pods.get(name).or_else(|| self.leaving.iter().rev().map(|l| &l.pod).find(|p| &*p.name == name))
     }
 
     /// Resets every connection of a pod and closes its tunnels.
@@ -137,10 +160,7 @@ impl Worker {
     pub fn drain_deadline(&mut self) {
         if !self.listeners_closed {
             self.listeners_closed = true;
-            let names: Vec<String> = self.pods.keys().cloned().collect();
-            for pod in names {
-                self.remove_listeners(&pod, true);
-            }
+            self.remove_listeners(true, |_| true);
         }
         if self.now_us >= self.drain_until_us {
             for key in self.conns.keys() {

@@ -173,7 +173,7 @@ impl Worker {
                 conn.lane = Lane::Local;
                 conn.verdict = endpoint.verdict;
                 let source = conn.source.ip();
-                let target = endpoint.pod.as_ref().and_then(|p| self.pods.get(p)).map(|p| p.sockets.clone());
+                let target = endpoint.pod.as_ref().and_then(|p| self.pod_named(p)).map(|p| p.sockets.clone());
                 match target {
                     Some(pod) => self.dial(key, pod.app_socket(endpoint.address, source), endpoint.address),
                     None => self.await_pod(key),

@@ -15,6 +15,8 @@ pub enum Timer {
     Join(u32, u32),
     Sweep,
     Drain,
+    /// A pod that is leaving, by its number: nothing comes to its listeners any more.
+    Listeners(u32),
 }
 
 impl Timer {

@@ -1,5 +1,7 @@
 //! What becomes of tunnels between streams: kept for reuse, aged, drained, closed, listed (rules DP-14, DP-15).
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::slab::Key;
@@ -49,11 +51,13 @@ impl Worker {
         self.sweeping = false;
         self.refresh_identities();
         let now = self.now_us;
-        let due: Vec<u32> = self.leaving.iter().filter(|l| l.1 <= now).map(|l| l.0).collect();
-        self.leaving.retain(|l| l.1 > now);
+        let due: Vec<u32> = self.leaving.iter().filter(|l| l.until_us <= now).map(|l| l.pod.number).collect();
+        self.leaving.retain(|l| l.until_us > now);
         for pod in due {
+            self.remove_listeners(true, |p| p.number == pod);
             self.cut_pod(pod);
         }
+        self.forget_left();
         for key in self.tunnels.keys() {
             let Some(t) = self.tunnels.get(key) else { continue };
             if t.pool.is_none() || !t.idle {
@@ -72,6 +76,17 @@ impl Worker {
         if !self.pool.is_empty() || !self.leaving.is_empty() {
             self.sweep_soon();
         }
+    }
+
+    /// Pods that have left and have nothing open any more.
+    fn forget_left(&mut self) {
+        if self.leaving.is_empty() {
+            return;
+        }
+        let mut open: HashSet<u32> = self.conns.iter().map(|(_, c)| c.pod.number).collect();
+        open.extend(self.listeners.iter().map(|(_, l)| l.pod.number));
+        open.extend(self.tunnels.keys().iter().filter_map(|key| self.tunnels.get(*key)).map(|t| t.pod.number));
+        self.leaving.retain(|l| open.contains(&l.pod.number));
     }
 
     /// Closes an idle tunnel in order.

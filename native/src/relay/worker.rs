@@ -14,6 +14,7 @@ use super::accept::Listening;
 use super::buffers::Buffers;
 use super::conn::{Conn, End, Given, State};
 use super::joins::Join;
+use super::orders::Leaving;
 use super::plan::Plan;
 use super::questions::Questions;
 use super::report::Report;
@@ -71,8 +72,7 @@ pub struct Worker {
     pub drain_reported: bool,
     pub drain_until_us: u64,
     pub listeners_closed: bool,
-    /// Pods that leave: number and when their connections are cut.
-    pub leaving: Vec<(u32, u64)>,
+    pub leaving: Vec<Leaving>,
     pub stopped: bool,
     /// A descriptor to give up when there are no more.
     pub reserve: Option<OwnedFd>,
@@ -251,6 +251,7 @@ impl Worker {
             Timer::Join(index, generation) => self.tell_join(Key { index, generation }),
             Timer::Sweep => self.sweep(),
             Timer::Drain => self.drain_deadline(),
+            Timer::Listeners(pod) => self.remove_listeners(true, |p| p.number == pod),
             Timer::Tunnel(index, generation, step) => {
                 let key = Key { index, generation };
                 if self.tunnels.get(key).is_some_and(|t| t.step == step) {

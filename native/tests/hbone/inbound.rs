@@ -264,3 +264,20 @@ fn orders_end_streams() {
         assert_eq!(mesh.records(i + 1)[i].reason, reason);
     }
 }
+
+/// [DP-9] HBONE inbound: streams of a pod that comes back while it leaves outlive that drain; else they end with it.
+#[test]
+fn a_pod_that_is_back() {
+    let mesh = Mesh::new();
+    let drain = Duration::from_millis(200);
+    let (hold, _held) = channel();
+    let stuck = listen(move |socket, _| hold.send(socket).unwrap());
+    let _peer = Peer::client(&mesh, mesh.listen_inbound(), CLIENT, json!({"scenario": "single", "authority": authority(stuck), "bytes": 32 << 20}));
+    until(|| mesh.hbone.registry().streams().iter().any(|s| s.bytes().0 > 0));
+    mesh.hbone.end_pod("b/server", drain, Reason::PodGone);
+    mesh.hbone.back("b/server");
+    std::thread::sleep(drain * 4);
+    assert_eq!(mesh.hbone.registry().stream_count(), 1);
+    mesh.hbone.end_pod("b/server", drain, Reason::PodGone);
+    assert_eq!(mesh.records(1)[0].reason, Reason::PodGone);
+}

@@ -9,6 +9,7 @@ mod lifetime;
 mod nft;
 mod outbound;
 mod ports;
+mod rejoin;
 mod relay;
 mod scale;
 
@@ -21,7 +22,7 @@ type Case = (&'static str, fn(&lab::Lab));
 const LIMIT: Duration = Duration::from_secs(400);
 
 fn cases() -> Vec<Case> {
-    [outbound::CASES, inbound::CASES, direct::CASES, lifetime::CASES, nft::CASES, ports::CASES, scale::CASES].concat()
+    [outbound::CASES, inbound::CASES, direct::CASES, lifetime::CASES, nft::CASES, ports::CASES, rejoin::CASES, scale::CASES].concat()
 }
 
 fn main() -> ExitCode {

@@ -11,6 +11,7 @@ mod joined;
 mod judged;
 mod keys;
 mod lane;
+mod leaving;
 mod life;
 mod limits;
 mod mesh;

@@ -51,16 +51,29 @@ pub enum Trap {
 impl LoopbackPod {
     pub fn new(name: &str, inbound: &str) -> Arc<Self> {
         static COOKIES: AtomicU64 = AtomicU64::new(1);
+        Self::with(name, inbound, COOKIES.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The same pod enrolled anew: with listeners of its own.
+    pub fn again(&self, inbound: &str) -> Arc<Self> {
+        let pod = Self::with(&self.name, inbound, self.cookie);
+        *pod.to.lock().unwrap() = *self.to.lock().unwrap();
+        pod
+    }
+
+    fn with(name: &str, inbound: &str, cookie: u64) -> Arc<Self> {
         let inbound = TcpListener::bind(inbound).unwrap();
         let outbound = TcpListener::bind(if inbound.local_addr().unwrap().is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" }).unwrap();
         let mut listeners = Vec::new();
         for (socket, direction) in [(&outbound, Direction::Outbound), (&inbound, Direction::Inbound)] {
             socket.set_nonblocking(true).unwrap();
+            // As many as a pod's listeners keep: the standard library's 128 are soon full.
+            rustix::net::listen(socket, 4_096).unwrap();
             listeners.push(Listener { fd: socket.as_raw_fd(), direction });
         }
         Arc::new(Self {
             name: name.into(),
-            cookie: COOKIES.fetch_add(1, Ordering::Relaxed),
+            cookie,
             ips: vec![inbound.local_addr().unwrap().ip()],
             sockets: vec![outbound, inbound],
             listeners,

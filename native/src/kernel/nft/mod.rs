@@ -143,9 +143,13 @@ impl Nft {
             let listening = listening(&member.pod)?;
             return Ok(Enrolled { cookie, listening, existing: Vec::new(), ms: started.elapsed().as_millis() as u64, unguarded: NO_GUARD.into() });
         }
-        // The same name in another namespace, or a pod that was about to leave.
-        if let Some(old) = members.remove(&request.pod) {
-            inner.let_go(&old.pod, old.pod.cookie() == cookie)?;
+        // Back while it was leaving: what it has open goes on, so its routes stay. Else the same name in another namespace.
+        let (back, gone) = match members.remove(&request.pod) {
+            Some(old) if old.pod.cookie() == cookie => (Some(old), None),
+            other => (None, other),
+        };
+        if let Some(gone) = gone {
+            inner.let_go(&gone.pod, false)?;
         }
         let plan = Plan {
             key: request.pod.clone(),
@@ -156,10 +160,14 @@ impl Nft {
             tunnel_ports: inner.config.tunnel_ports,
         };
         let known = inner.tool.present(namespace.as_fd());
-        let pod = Arc::new(NftPod::open(plan, namespace).map_err(os("open listeners", &request.pod))?);
+        let mut pod = NftPod::open(plan, namespace).map_err(os("open listeners", &request.pod))?;
+        let known = back.is_none() && (known || pod.sysctls_before.enrolled);
+        if let Some(old) = &back {
+            pod.sysctls_before = old.pod.sysctls_before.clone();
+        }
+        let pod = Arc::new(pod);
         // Served before it is steered to: whatever comes finds somebody who accepts.
         inner.registry.enrolled(pod.clone());
-        let known = known || pod.sysctls_before.enrolled;
         let done = inner.install(&pod, &request).and_then(|speakers| {
             let existing = if known { Vec::new() } else { inner.existing(&pod, &request)? };
             Ok((listening(&pod)?, existing, speakers))
@@ -173,7 +181,10 @@ impl Nft {
             }
             Err(fault) => {
                 // Rules of an agent before stay: without a listener they refuse or pass as they were told.
-                let _ = inner.let_go(&pod, !known);
+                let _ = inner.let_go(&pod, !known && back.is_none());
+                if let Some(old) = back {
+                    members.insert(old.pod.key().to_owned(), old);
+                }
                 Err(fault)
             }
         }
