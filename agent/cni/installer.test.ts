@@ -25,7 +25,7 @@ const entry = { socket: "/run/fairlead/cni.sock", excludedNamespaces: ["kube-sys
 const list = (mtu: number): string =>
   JSON.stringify({ cniVersion: "1.0.0", name: "pods", plugins: [{ type: "ptp", mtu }] });
 
-function setUp(t: TestContext, rescanMs = 60_000) {
+function setUp(t: TestContext, rescanMs = 60_000, onDone: (what: string) => void = () => {}) {
   const dir = mkdtempSync(join(tmpdir(), "cni-"));
   const [confDir, binDir, program] = [join(dir, "net.d"), join(dir, "bin"), join(dir, "plugin")];
   mkdirSync(confDir);
@@ -34,7 +34,14 @@ function setUp(t: TestContext, rescanMs = 60_000) {
   const done: string[] = [];
   const installer = new CniInstaller(
     { confDir, binDir, program, entry, rescanMs },
-    { clock: systemClock, log: silentLogger, done: (what, outcome) => done.push(`${what} ${outcome}`) },
+    {
+      clock: systemClock,
+      log: silentLogger,
+      done: (what, outcome) => {
+        done.push(`${what} ${outcome}`);
+        onDone(what);
+      },
+    },
   );
   t.after(async () => {
     await installer.stop();
@@ -92,6 +99,16 @@ test("[INT-11] what another CNI rewrites, or somebody removes, is put right", as
   await waitFor("the program is back", async () => statSync(target, { throwIfNoEntry: false })?.size === 10);
   writeFileSync(target, "another one");
   await waitFor("the program is ours again", async () => readFileSync(target, "utf8") === "the plugin");
+});
+
+test("[INT-11] a program that somebody replaces in the moment that ours was written is not taken for ours", async (t) => {
+  let others = 0;
+  const { installer, target } = setUp(t, 60_000, (what) => {
+    if (what === "program" && others++ === 0) writeFileSync(target, "another one");
+  });
+  await installer.start();
+  await waitFor("the program is ours", async () => readFileSync(target, "utf8") === "the plugin");
+  assert.equal(others, 2);
 });
 
 test("[INT-11] a configuration that is broken leaves ours as it was, and is told", async (t) => {

@@ -143,8 +143,11 @@ export class CniInstaller {
       this.#parts.done("program", written.ok ? "written" : "failed");
       if (!written.ok) return written;
       this.#parts.log.info("cni_program_written", { path: target });
+      // What stands there now may be somebody else's already: the next look (this write makes one) compares it.
+      return ok(undefined);
     }
-    this.#seenProgram = (await identityOf(target)) ?? "";
+    // As it was before it was read: what came after is compared at the next look.
+    this.#seenProgram = seen ?? "";
     return ok(undefined);
   }
 
