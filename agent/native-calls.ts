@@ -145,6 +145,8 @@ export interface PodEnrolment {
   readonly failOpen: boolean;
   readonly bypass: boolean;
   readonly probePorts: readonly number[];
+  /** Whether another agent that has enrolled it since loses it; else a change leaves the pod to that one. */
+  readonly take: boolean;
   readonly exclude: {
     readonly outboundPorts: readonly number[];
     readonly inboundPorts: readonly number[];

@@ -1,6 +1,5 @@
-/* The only definition of what crosses the kernel line: map keys and values, events, flags, limits. TypeScript and Rust
- * copies are generated from it (gen-layout.mjs). Rules: fixed-width fields, pads named pad or spare and always zero, no
- * bit-fields, unions or packing; addresses are 16 bytes with IPv4 as ::ffff:a.b.c.d; ports are numbers in host order. */
+/* The only definition of what crosses the kernel line: map keys and values, events, flags, limits. TypeScript and Rust copies are generated from
+ * it (gen-layout.mjs). Rules: fixed-width fields, pads named pad or spare and always zero, no bit-fields, unions or packing; addresses are 16 bytes with IPv4 as ::ffff:a.b.c.d; ports are numbers in host order. */
 #ifndef FAIRLEAD_LAYOUT_H
 #define FAIRLEAD_LAYOUT_H
 
@@ -27,6 +26,7 @@ enum setting {
 	SETTING_DIRECT_GRACE_NS = 3,   /* verdicts still count for this long after the agent died */
 	SETTING_KUBELET_CGROUP = 4,    /* cgroup id of the kubelet, 0 none; written by native only */
 	SETTING_KUBELET_LEVEL = 5,     /* its depth below the root of cgroup2; written by native only */
+	SETTING_APP_PORTS = 6,         /* first port << 16 | last port of the agent's sockets toward apps; written by native only */
 	SETTING_COUNT = 8,
 };
 
@@ -124,7 +124,7 @@ enum counter {
 	COUNTER_BYPASS_FELL_TO_TCP = 36,
 	COUNTER_PROBE_NOTED = 37,
 	COUNTER_SPOOFED_DROPPED = 38, /* packets of an enrolled pod under the address of another */
-	COUNTER_APP_NOT_TIED = 39,    /* an app's end of one of the agent's connections that could not be tied to lo */
+	COUNTER_APP_NOT_TIED = 39,    /* an app's end of one of the agent's connections that could not be tied to lo, or a client's to its device */
 	COUNTER_COUNT = 48,
 };
 

@@ -188,6 +188,24 @@ static __always_inline void tie_to_loopback(struct bpf_sock_ops *ctx)
 		count(COUNTER_APP_NOT_TIED);
 }
 
+/* And the other way round: what the agent sends to an app by lo would find a client's socket with the same ends, since one that is tied to no
+ * device takes packets of all, and of several the latest is found. NAT may give a client such a port at any time. */
+static __always_inline void tie_to_its_device(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u16 remote_port)
+{
+	__u64 ports = setting(SETTING_APP_PORTS);
+	struct tcp_sock *tcp;
+	int device;
+
+	if (remote_port < ports >> 16 || remote_port > (ports & 0xffff) || sk->bound_dev_if)
+		return;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	device = tcp ? tcp->inet_conn.icsk_inet.sk.sk_rx_dst_ifindex : 0;
+	if (device <= LOOPBACK_IFINDEX)
+		return;
+	if (bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &device, sizeof(device)))
+		count(COUNTER_APP_NOT_TIED);
+}
+
 static __always_inline void on_passive_established(struct bpf_sock_ops *ctx)
 {
 	struct syn_key key = {.cookie = bpf_get_netns_cookie(ctx)};
@@ -206,6 +224,7 @@ static __always_inline void on_passive_established(struct bpf_sock_ops *ctx)
 	ip_store(key.destination, &local);
 	key.source_port = bpf_ntohl(READ(ctx, remote_port));
 	key.destination_port = READ(ctx, local_port);
+	tie_to_its_device(ctx, sk, key.source_port);
 	row = bpf_map_lookup_elem(&syns, &key);
 	if (!row)
 		return;

@@ -219,6 +219,7 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	int sk_rx_dst_ifindex;
 	int sk_err;
 };
 

@@ -66,6 +66,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     log,
     answerMs: config.takeoverMs,
     yieldTo: (pid) => yieldTo(pid),
+    lost: () => void (phase === "ready" && takeBack()),
   });
   const claimed = await takeover.claim();
   if (!claimed.ok) return claimed;
@@ -298,6 +299,13 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     return pods.statuses();
   }
 
+  /** Two agents have had pods and maps at once: they are this one's alone from now on. */
+  async function takeBack(): Promise<void> {
+    pods.tellAgain();
+    view.readAgain();
+    await nodePods.sync();
+    await sync.flush();
+  }
   async function yieldTo(pid: number): Promise<void> {
     phase = "draining";
     log.info("yielding", { to: pid });
@@ -381,7 +389,7 @@ export async function startAgent(parts: AgentParts): Promise<Result<Agent, strin
     if (!serving.ok) return serving;
     phase = "ready";
     nodePods.watch();
-    await nodePods.sync();
+    await (takeover.predecessor === 0 ? nodePods.sync() : takeBack());
     const answering = await cni.start();
     if (!answering.ok) return answering;
     await certificates.settled();

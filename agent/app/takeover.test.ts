@@ -14,6 +14,7 @@ function node(t: TestContext) {
   const runDir = mkdtempSync(join(tmpdir(), "takeover-"));
   t.after(() => rmSync(runDir, { recursive: true, force: true }));
   const yielded: string[] = [];
+  const lost: string[] = [];
   const agent = (pid: number, answerMs = 30_000): Takeover => {
     const takeover = new Takeover({
       runDir,
@@ -23,15 +24,16 @@ function node(t: TestContext) {
       log: silentLogger,
       answerMs,
       yieldTo: async (to) => void yielded.push(`${pid}>${to}`),
+      lost: (to) => void lost.push(`${pid}>${to}`),
     });
     t.after(() => takeover.close());
     return takeover;
   };
-  return { runDir, agent, yielded };
+  return { runDir, agent, yielded, lost };
 }
 
 test("[DP-19] the first agent serves; the second claims, and only when it is ready does the first yield", async (t) => {
-  const { agent, yielded } = node(t);
+  const { agent, yielded, lost } = node(t);
   const first = agent(1);
   assert.ok((await first.claim()).ok);
   assert.ok((await first.serve()).ok);
@@ -46,11 +48,11 @@ test("[DP-19] the first agent serves; the second claims, and only when it is rea
   assert.ok((await third.claim()).ok);
   assert.equal(third.predecessor, 2);
   assert.ok((await third.serve()).ok);
-  assert.deepEqual(yielded, ["1>2", "2>3"]);
+  assert.deepEqual([yielded, lost], [["1>2", "2>3"], []]);
 });
 
-test("[DP-19] of two successors at once one is turned away; if the claimant dies the next may claim", async (t) => {
-  const { agent } = node(t);
+test("[DP-19] of two successors at once one is turned away; if the claimant dies the one that serves is told and the next may claim", async (t) => {
+  const { agent, lost } = node(t);
   const first = agent(1);
   await first.claim();
   await first.serve();
@@ -61,6 +63,7 @@ test("[DP-19] of two successors at once one is turned away; if the claimant dies
   assert.ok(!refused.ok && refused.error.includes("agent 2"));
   second.close();
   await waitFor("the claim is free again", async () => (await agent(4).claim()).ok);
+  assert.deepEqual(lost, ["1>2"]);
 });
 
 test("the name that a killed agent left is no obstacle, and of two first agents one wins", async (t) => {

@@ -25,6 +25,8 @@ export interface TakeoverParts {
   readonly answerMs: number;
   /** The successor is ready: stop taking anything new, give up shared files. Resolves when that is done. */
   readonly yieldTo: (pid: number) => Promise<void>;
+  /** A successor that had claimed has ended before it was ready: this agent goes on, whatever that one has changed. */
+  readonly lost: (pid: number) => void;
 }
 
 export class Takeover {
@@ -142,10 +144,16 @@ export class Takeover {
   #answer(socket: Socket): void {
     const { pid, version, log } = this.#parts;
     let claimed = false;
+    let isReady = false;
     const send = (line: Line): void => void socket.write(`${JSON.stringify(line)}\n`);
     socket.on("error", () => {});
     socket.on("close", () => {
-      if (claimed) this.#claimant = undefined; // it died or finished; the next may try
+      if (!claimed) return;
+      const pid = this.#claimant ?? 0;
+      this.#claimant = undefined; // it died or finished; the next may try
+      if (isReady || this.#server === undefined) return;
+      log.warn("successor_lost", { successor: pid });
+      this.#parts.lost(pid);
     });
     readLines(socket, (line) => {
       if (line.say === "claim") {
@@ -156,6 +164,7 @@ export class Takeover {
         return send({ say: "granted", pid, version });
       }
       if (line.say !== "ready" || !claimed) return;
+      isReady = true;
       this.#parts.yieldTo(this.#claimant ?? 0).then(
         () => send({ say: "yielded" }),
         (error: unknown) => log.error("yield_failed", { error }),

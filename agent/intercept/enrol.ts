@@ -177,6 +177,11 @@ export class Enrolment implements LocalPods {
     return this.statuses();
   }
 
+  /** Another agent had these pods too (docs/takeover.md): at the next sync native takes each from whoever has it. */
+  tellAgain(): void {
+    for (const entry of this.#entries.values()) entry.told = "";
+  }
+
   /** While draining, pods are the successor's; only what is gone must end here too (DP-21). */
   async syncGone(read: PodsRead): Promise<readonly PodStatus[]> {
     const seen = new Set(read.records.map(podNameOf));
@@ -254,7 +259,7 @@ export class Enrolment implements LocalPods {
     const strict = isStrict(local);
     const number = before?.pod.number ?? this.#nextNumber++;
     const { excludedPorts, excludedCidrs } = settings();
-    const ask: PodEnrolment = {
+    const ask: Omit<PodEnrolment, "take"> = {
       pod: local.name,
       netns: record.netns,
       ips: record.ips,
@@ -276,7 +281,7 @@ export class Enrolment implements LocalPods {
     if (before?.told === told && before.state === "enrolled") return this.#statusOf(before, reason + trouble);
     if (before !== undefined) before.state = "enrolled";
     else this.#arriving.set(local.name, { ...local, number, cookie: 0n, listening: new Set(), options });
-    const reply = await native.call("pod.enrol", ask);
+    const reply = await native.call("pod.enrol", { ...ask, take: before?.told === "" });
     this.#arriving.delete(local.name);
     if (!reply.ok) {
       log.error("pod_not_enrolled", { pod: local.name, ...reply.error });

@@ -80,6 +80,24 @@ test("[DP-18] rows that an earlier agent left and nobody wants go with the first
   );
 });
 
+test("[DP-18] what another agent wrote and removed meanwhile is made right when that is said", async (t) => {
+  const { native, view, rows, generation } = await setUp(t);
+  view.setDirect("a>b", [{ source: 7, ip: "10.244.1.9", port: 5432, verdict: 3, bypass: false }]);
+  view.setSpeaker("10.244.2.6", true);
+  assert.ok(await view.flush());
+  const foreign = maps.tunnelSpeakers.key.encode({ ip: parseIp("10.244.2.7") ?? new Uint8Array(16) });
+  native.maps.set("tunnel_speakers", new Map([[hex(foreign), hex(new Uint8Array(8))]]));
+  native.maps.set("verdicts", new Map());
+  const policyGeneration = hex(Uint8Array.of(Setting.policyGeneration, 0, 0, 0));
+  native.maps.get("settings")?.set(policyGeneration, hex(new Uint8Array(8)));
+  view.readAgain();
+  assert.ok(await view.flush());
+  const speakers = rows(maps.tunnelSpeakers).map((r) => formatIp(r.key.ip));
+  const verdicts = rows(maps.verdicts).map((r) => [r.key.port, r.value.generation]);
+  assert.deepEqual([speakers, verdicts], [["10.244.2.6"], [[5432, 501n]]]);
+  assert.equal(generation().readBigUInt64LE(), 501n);
+});
+
 test("[SEC-2] a direct row that goes raises the generation, and the remaining rows carry it", async (t) => {
   const { view, rows, generation } = await setUp(t);
   const row = (port: number) => ({ source: 7, ip: "10.244.1.9", port, verdict: port, bypass: false });

@@ -44,6 +44,11 @@ export class MirroredMap<K, V> {
     return this.#dirty.size;
   }
 
+  /** Another agent has written meanwhile: the next flush looks at what is there. */
+  readAgain(): void {
+    this.#known = false;
+  }
+
   set(key: K, value: V): void {
     const k = hex(this.#spec.key.encode(key));
     const v = hex(this.#spec.value.encode(value));

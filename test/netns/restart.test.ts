@@ -86,6 +86,33 @@ test("[DP-19] [OPS-2] the agent replaced under load on the direct lane", labOpti
 });
 
 test(
+  "[DP-18] [DP-19] a successor that ends before it serves: the agent before has its pods again, the direct lane too",
+  labOptions,
+  async () => {
+    await withLab(files, {}, async (lab) => {
+      const direct = async (): Promise<number> => Number((await lab.askAgent("node1", "/v1/counters")).out_direct);
+      const idle = await lab.startTraffic("shop/near", ["idle", ...target, "--count", "20"]);
+      assert.equal((await idle.next()).open, 20);
+      // It has enrolled the pods and written the maps when it finds that it cannot listen.
+      const broken = { FAIRLEAD_ADMIN_SOCKET: "/proc/agent.sock" };
+      await assert.rejects(lab.agent("node1", "replace", broken), /admin socket|EACCES|ENOENT/);
+      for (const from of ["shop/near", "shop/far"])
+        await waitFor(`${from} reaches web`, async () => {
+          const report = await lab.traffic(from, ["short", ...target, "--count", "20", "--timeout", "5000"]);
+          return report.failed === 0;
+        });
+      const before = await direct();
+      await nothingFailed(lab, await lab.traffic("shop/near", ["short", ...target, "--count", "50"]));
+      assert.ok((await direct()) >= before + 50);
+      assert.equal((await idle.ask("check")).ok, 20);
+      await idle.end("quit");
+      await lab.agent("node1", "replace", {});
+      await nothingFailed(lab, await lab.traffic("shop/far", ["short", ...target, "--count", "50"]));
+    });
+  },
+);
+
+test(
   "[INT-14] SIGKILL of an agent in a strict namespace: connects are refused while it is away, and pass again once it is back; nothing goes in plaintext",
   labOptions,
   async () => {

@@ -68,6 +68,8 @@ pub struct EnrolRequest {
     pub fail_open: bool,
     pub bypass: bool,
     pub probe_ports: Vec<u16>,
+    /// Whether another agent that has enrolled it since loses it; else a change leaves the pod to that one.
+    pub take: bool,
     pub exclude: Exclusions,
 }
 

@@ -220,6 +220,26 @@ pub fn enrol(
     Ok((pod, Enrolled { cookie, listening, existing, ms: started.elapsed().as_millis() as u64, unguarded: String::new() }))
 }
 
+/// Tells the kernel what has changed of a pod that is in. One that another agent has enrolled since `stays` that one's.
+pub fn change(maps: &Maps, pod: &Pod, request: &EnrolRequest, before: &EnrolRequest, stays: bool) -> Result<Enrolled, Fault> {
+    let started = Instant::now();
+    if request.take {
+        pod.steer()?;
+    }
+    if !stays {
+        write_rows(maps, request, pod.cookie, Some(before))?;
+    }
+    let listening = seed_listening(maps, pod.namespace.as_fd(), pod.cookie)?;
+    let ms = started.elapsed().as_millis() as u64;
+    Ok(Enrolled { cookie: pod.cookie, listening, existing: Vec::new(), ms, unguarded: String::new() })
+}
+
+/// Whether another agent has enrolled the pod since this one told of `request`: the numbers that they give out differ.
+pub fn is_anothers(maps: &Maps, request: &EnrolRequest, cookie: u64) -> Result<bool, Fault> {
+    let row = maps.find("pods", &PodKey { cookie }.encode())?.and_then(|v| PodValue::decode(&v));
+    Ok(row.is_some_and(|value| value.identity != request.identity_number))
+}
+
 /// New connections of the pod are no longer intercepted; those that are open go on.
 pub fn suspend(maps: &Maps, request: &EnrolRequest, cookie: u64) -> Result<(), Fault> {
     let key = PodKey { cookie }.encode();
@@ -228,14 +248,14 @@ pub fn suspend(maps: &Maps, request: &EnrolRequest, cookie: u64) -> Result<(), F
     maps.put("pods", &key, &value.encode())
 }
 
-/// Whether a pod that is suspended here has come back with another agent: of this version, of another one, or without programs.
-pub fn has_successor(maps: &Maps, loader: &Loader, cookie: u64) -> Result<bool, Fault> {
+/// Whether a pod that is suspended here has another agent by now: of this version, of another one, or without programs.
+pub fn has_successor(maps: &Maps, loader: &Loader, request: &EnrolRequest, cookie: u64) -> Result<bool, Fault> {
     match loader.active_version() {
         None => Ok(true),
         Some(version) if version != VERSION => Ok(loader.pods_of(&version).contains(&cookie)),
         Some(_) => {
             let row = maps.find("pods", &PodKey { cookie }.encode())?.and_then(|v| PodValue::decode(&v));
-            Ok(row.is_some_and(|value| value.flags & pod_flag::SUSPENDED == 0))
+            Ok(row.is_some_and(|value| value.flags & pod_flag::SUSPENDED == 0 || value.identity != request.identity_number))
         }
     }
 }

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 /// Changes with any change of a struct or a map.
-pub const VERSION: &str = "74154df19a91";
+pub const VERSION: &str = "bcf035b62dbf";
 
 /// Maps that all versions share.
 pub const FROZEN: &[&str] = &["sockets", "syns", "listeners", "bypass", "bypass_bytes"];
@@ -57,6 +57,8 @@ pub mod setting {
     pub const KUBELET_CGROUP: u32 = 4;
     /// its depth below the root of cgroup2; written by native only
     pub const KUBELET_LEVEL: u32 = 5;
+    /// first port << 16 | last port of the agent's sockets toward apps; written by native only
+    pub const APP_PORTS: u32 = 6;
     pub const COUNT: u32 = 8;
     /// Value and name of each.
     pub const NAMES: &[(u32, &str)] = &[
@@ -66,6 +68,7 @@ pub mod setting {
         (3, "direct_grace_ns"),
         (4, "kubelet_cgroup"),
         (5, "kubelet_level"),
+        (6, "app_ports"),
         (8, "count"),
     ];
 }
@@ -228,7 +231,7 @@ pub mod counter {
     pub const PROBE_NOTED: u32 = 37;
     /// packets of an enrolled pod under the address of another
     pub const SPOOFED_DROPPED: u32 = 38;
-    /// an app's end of one of the agent's connections that could not be tied to lo
+    /// an app's end of one of the agent's connections that could not be tied to lo, or a client's to its device
     pub const APP_NOT_TIED: u32 = 39;
     pub const COUNT: u32 = 48;
     /// Value and name of each.

@@ -119,6 +119,8 @@ impl Bpf {
         let maps = Arc::new(Maps::open(&config.pin_dir)?);
         maps.set(setting::HEARTBEAT_NS, sys::monotonic_ns())?;
         maps.set(setting::HEARTBEAT_DEAD_NS, config.heartbeat_dead_ms * 1_000_000)?;
+        let (first, last) = config.app_ports;
+        maps.set(setting::APP_PORTS, u64::from(first) << 16 | u64::from(last))?;
         set_kubelet(&maps, &config.cgroup, config.kubelet_cgroup.as_deref())?;
         // Programs of another version go on until the pods are in this version's maps: swapped at once, they would find
         // nobody enrolled and let everything pass.
@@ -191,13 +193,14 @@ impl Bpf {
         let found = enrol::identify(&request)?;
         let cookie = found.1;
         let mut members = locked(&inner.members);
-        if let Some(member) = members.get_mut(&request.pod).filter(|m| m.pod.cookie == cookie && m.leaves_at.is_none()) {
-            let started = Instant::now();
-            enrol::write_rows(&inner.maps, &request, cookie, Some(&member.request))?;
-            let listening = enrol::seed_listening(&inner.maps, member.pod.namespace.as_fd(), cookie)?;
-            member.request = request;
-            let unguarded = inner.guard(&member.pod, &member.request);
-            return Ok(Enrolled { cookie, listening, existing: Vec::new(), ms: started.elapsed().as_millis() as u64, unguarded });
+        if let Some(member) = members.get_mut(&request.pod).filter(|m| m.pod.cookie == cookie) {
+            let stays = !request.take && enrol::is_anothers(&inner.maps, &member.request, cookie)?;
+            if stays || member.leaves_at.is_none() {
+                let mut enrolled = enrol::change(&inner.maps, &member.pod, &request, &member.request, stays)?;
+                member.request = request;
+                enrolled.unguarded = inner.guard(&member.pod, &member.request);
+                return Ok(enrolled);
+            }
         }
         // Back while it was leaving: what it has open goes on, so routes and rows stay. Else the pod was made anew before anybody told of
         // its end.
@@ -235,7 +238,9 @@ impl Bpf {
         let mut members = locked(&inner.members);
         let Some(member) = members.get_mut(key) else { return Ok(()) };
         if drain_ms > 0 {
-            enrol::suspend(&inner.maps, &member.request, member.pod.cookie)?;
+            if !enrol::is_anothers(&inner.maps, &member.request, member.pod.cookie)? {
+                enrol::suspend(&inner.maps, &member.request, member.pod.cookie)?;
+            }
             member.leaves_at = Some(Instant::now() + Duration::from_millis(drain_ms));
             inner.registry.unenrolled(key, drain_ms);
             return Ok(());
@@ -350,12 +355,14 @@ impl Inner {
         loop {
             let mut members = locked(&self.members);
             let Some(key) = members.iter().find(|(_, m)| over(m)).map(|(key, _)| key.clone()) else { return };
-            let done = members.remove(&key).map_or(Ok(()), |member| match enrol::has_successor(&self.maps, &self.loader, member.pod.cookie)? {
-                true => {
-                    self.registry.unenrolled(&key, 0);
-                    Ok(())
+            let done = members.remove(&key).map_or(Ok(()), |member| {
+                match enrol::has_successor(&self.maps, &self.loader, &member.request, member.pod.cookie)? {
+                    true => {
+                        self.registry.unenrolled(&key, 0);
+                        Ok(())
+                    }
+                    false => self.let_go(&member, true, 0),
                 }
-                false => self.let_go(&member, true, 0),
             });
             drop(members);
             if let Err(fault) = done {

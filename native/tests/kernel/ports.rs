@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use fairlead::kernel::layout::{SynKey, SynValue, socket_role, syn_flag};
-use fairlead::seam::Direction;
+use fairlead::seam::{Direction, PodSockets};
 use fairlead::sys;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -14,7 +14,8 @@ use crate::lab::{self, Lab};
 use crate::relay::connect;
 
 pub const CASES: &[crate::Case] = &[
-    ("[DP-1] a client whose port the agent uses toward the app, as NAT may choose it, connects at once", client_has_it),
+    ("[DP-1] a client whose port the agent uses toward the app, as NAT may choose it, connects at once, and both go on", client_has_it),
+    ("[DP-1] [DP-9] the same where the app takes it, as of a pod that leaves", client_has_it_at_the_app),
     ("[DP-1] a port that a client of that address uses is not taken toward the app", client_had_it),
     ("[DP-1] nor is one whose client came before the agent", client_came_before),
     ("[DP-7] [DP-1] a row of the agent's own that was left behind lets no client past the agent, and cuts none off", left_behind),
@@ -52,15 +53,7 @@ fn client_has_it(lab: &Lab) {
     let pod = kernel.pods().remove(0);
     for (to, client) in ends(lab, 8080) {
         lab.serve("b", to);
-        let mut held: Vec<TcpStream> = (0..20).map(|_| connect(&*pod, Direction::Inbound, to, client).expect("a socket toward the app")).collect();
-        let ports: Vec<u16> = held.iter().map(|s| s.local_addr().unwrap().port()).collect();
-        lab.inside("x", move || {
-            for port in ports {
-                let mut stream = connect_from(port, client, to).unwrap_or_else(|e| panic!("from port {port} to {to}: {e}"));
-                assert_eq!(lab::meet(&mut stream).expect("carried").peer.ip(), client);
-            }
-        });
-        held.iter_mut().for_each(|stream| drop(lab::meet(stream).expect("the other connection of these ends still works")));
+        both_work(lab, &*pod, to, client);
     }
     // The app's end stays in TIME_WAIT where it closes first.
     for (to, client) in ends(lab, 8081) {
@@ -80,6 +73,31 @@ fn client_has_it(lab: &Lab) {
                 drop(connect_from(port, client, to).unwrap_or_else(|e| panic!("after the app closed, from port {port} to {to}: {e}")));
             }
         });
+    }
+}
+
+/// Connections of the agent toward the app, and of the client itself from the same ports, all open at once.
+fn both_work(lab: &Lab, pod: &dyn PodSockets, to: SocketAddr, client: IpAddr) {
+    let mut held: Vec<TcpStream> = (0..20).map(|_| connect(pod, Direction::Inbound, to, client).expect("a socket toward the app")).collect();
+    let ports: Vec<u16> = held.iter().map(|s| s.local_addr().unwrap().port()).collect();
+    let own = lab.inside("x", move || {
+        let connected = |port| connect_from(port, client, to).unwrap_or_else(|e| panic!("from port {port} to {to}: {e}"));
+        let mut own: Vec<TcpStream> = ports.into_iter().map(connected).collect();
+        own.iter_mut().for_each(|stream| assert_eq!(lab::meet(stream).expect("carried").peer.ip(), client));
+        own
+    });
+    held.iter_mut().for_each(|stream| drop(lab::meet(stream).expect("the other connection of these ends still works")));
+    drop(own);
+}
+
+/// Nothing is steered to the agent: it is the app that takes the client's own connection.
+fn client_has_it_at_the_app(lab: &Lab) {
+    let kernel = lab.start(&["b"]);
+    let pod = kernel.pods().remove(0);
+    kernel.unenrol("test/b", 60_000).unwrap();
+    for (to, client) in ends(lab, 8080) {
+        lab.serve("b", to);
+        both_work(lab, &*pod, to, client);
     }
 }
 

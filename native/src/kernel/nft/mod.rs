@@ -138,7 +138,11 @@ impl Nft {
         let (namespace, cookie, ipv6) = enrol::identify(&request)?;
         let mut members = locked(&inner.members);
         if let Some(member) = members.get_mut(&request.pod).filter(|m| m.pod.cookie() == cookie && m.leaves_at.is_none()) {
-            inner.rewrite(member, &request)?;
+            if request.take {
+                member.speakers = inner.install(&member.pod, &request)?;
+            } else {
+                inner.rewrite(member, &request)?;
+            }
             member.request = request;
             let listening = listening(&member.pod)?;
             return Ok(Enrolled { cookie, listening, existing: Vec::new(), ms: started.elapsed().as_millis() as u64, unguarded: NO_GUARD.into() });
