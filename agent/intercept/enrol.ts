@@ -96,7 +96,7 @@ export class Enrolment implements LocalPods {
   constructor(parts: EnrolParts) {
     this.#parts = parts;
     this.#nextNumber = parts.firstNumber;
-    this.#departed = new Departed(parts.clock);
+    this.#departed = new Departed(parts.clock, () => parts.changed([]));
   }
 
   byName(name: PodName): EnrolledPod | undefined {
@@ -117,9 +117,9 @@ export class Enrolment implements LocalPods {
   known(): readonly EnrolledPod[] {
     return [...this.#departed.all(), ...this.all()];
   }
-  /** Identities of pods that are in, or wait for a certificate to be. */
+  /** Identities of pods that are in, wait for a certificate to be, or have just left: what native took of those may have no tunnel yet. */
   identities(): readonly SpiffeId[] {
-    return [...this.all(), ...this.#waiting.values()].map((pod) => pod.identity);
+    return [...this.known(), ...this.#waiting.values()].map((pod) => pod.identity);
   }
   /** As of now: a pod that was announced, began to listen or has left since the last sync shows it. */
   statuses(): readonly PodStatus[] {

@@ -47,7 +47,10 @@ test("[DP-9] what never ends is not waited for for ever", async () => {
 
 test("[DP-9] [INT-12] a pod that has left is known for a while, as one that goes; one that is back is not among them", async () => {
   const clock = createFakeClock();
-  const departed = new Departed(clock);
+  let forgotten = 0;
+  const departed = new Departed(clock, () => {
+    forgotten++;
+  });
   departed.note(pod);
   assert.deepEqual(departed.get(pod.name)?.workload, { ...pod.workload, draining: true });
   departed.forget(pod.name);
@@ -56,7 +59,7 @@ test("[DP-9] [INT-12] a pod that has left is known for a while, as one that goes
   await clock.advanceAsync(29_000);
   departed.note(pod);
   await clock.advanceAsync(2_000);
-  assert.equal(departed.all().length, 1, "of the second time");
+  assert.deepEqual([departed.all().length, forgotten], [1, 0], "of the second time");
   await clock.advanceAsync(30_000);
-  assert.equal(departed.get(pod.name), undefined);
+  assert.deepEqual([departed.get(pod.name), forgotten], [undefined, 1]);
 });

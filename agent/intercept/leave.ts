@@ -83,9 +83,12 @@ const departedMs = 30_000;
 export class Departed<Pod extends LocalPod> {
   readonly #pods = new Map<PodName, Pod>();
   readonly #clock: Clock;
+  readonly #forgotten: () => void;
 
-  constructor(clock: Clock) {
+  /** `forgotten`: the time of one is over. */
+  constructor(clock: Clock, forgotten: () => void) {
     this.#clock = clock;
+    this.#forgotten = forgotten;
   }
 
   note(pod: Pod): void {
@@ -93,7 +96,9 @@ export class Departed<Pod extends LocalPod> {
     const left = { ...pod, workload: { ...pod.workload, draining: true } };
     this.#pods.set(pod.name, left);
     this.#clock.after(departedMs, () => {
-      if (this.#pods.get(pod.name) === left) this.#pods.delete(pod.name);
+      if (this.#pods.get(pod.name) !== left) return;
+      this.#pods.delete(pod.name);
+      this.#forgotten();
     });
   }
   /** It is in again, or gone. */
