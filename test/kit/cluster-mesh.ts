@@ -45,6 +45,11 @@ export class HandAgent {
   get log(): string {
     return readFileSync(this.#program.log, "utf8");
   }
+  /** Everything that it ever told of connections and requests, a line each; the admin socket has the latest only. */
+  get accessLog(): readonly string[] {
+    const path = String(this.#program.env?.FAIRLEAD_ACCESS_LOG).replace(/^file:/, "");
+    return readFileSync(path, "utf8").split("\n");
+  }
   async start(): Promise<void> {
     await this.#prepare();
     startProgram(hierarchies(), this.#program);
