@@ -144,14 +144,14 @@ export class Takeover {
   #answer(socket: Socket): void {
     const { pid, version, log } = this.#parts;
     let claimed = false;
-    let isReady = false;
+    let successorServes = false;
     const send = (line: Line): void => void socket.write(`${JSON.stringify(line)}\n`);
     socket.on("error", () => {});
     socket.on("close", () => {
       if (!claimed) return;
       const pid = this.#claimant ?? 0;
       this.#claimant = undefined; // it died or finished; the next may try
-      if (isReady || this.#server === undefined) return;
+      if (successorServes || this.#server === undefined) return;
       log.warn("successor_lost", { successor: pid });
       this.#parts.lost(pid);
     });
@@ -164,7 +164,7 @@ export class Takeover {
         return send({ say: "granted", pid, version });
       }
       if (line.say !== "ready" || !claimed) return;
-      isReady = true;
+      successorServes = true;
       this.#parts.yieldTo(this.#claimant ?? 0).then(
         () => send({ say: "yielded" }),
         (error: unknown) => log.error("yield_failed", { error }),

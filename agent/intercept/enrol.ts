@@ -63,7 +63,7 @@ export interface EnrolParts {
 
 interface Entry {
   pod: EnrolledPod;
-  /** What native was told, to see whether it must be told again. */
+  /** What native was told, to see whether it must be told again; empty: it must, and is to take the pod from another agent (`tellAgain`). */
   told: string;
   /** The same name with another one of these is another pod. */
   readonly birth: string;

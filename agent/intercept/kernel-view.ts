@@ -129,7 +129,7 @@ export class KernelView {
     for (const rows of this.#directRows.values()) for (const row of rows.values()) this.#putDirect(row);
   }
 
-  /** Another agent wrote these maps too: at the next flush all that it left there goes, and what it replaced comes back. */
+  /** Another agent wrote these maps too: at the next flush all that it left there goes, and what it replaced, the generation too, comes back. */
   readAgain(): void {
     for (const map of [this.#speakers, this.#backends, this.#services, this.#verdicts]) map.readAgain();
     this.raiseGeneration();

@@ -220,7 +220,7 @@ pub fn enrol(
     Ok((pod, Enrolled { cookie, listening, existing, ms: started.elapsed().as_millis() as u64, unguarded: String::new() }))
 }
 
-/// Tells the kernel what has changed of a pod that is in. One that another agent has enrolled since `stays` that one's.
+/// Tells the kernel what has changed of a pod that is in. `stays`: another agent has enrolled it since, and keeps it as it is.
 pub fn change(maps: &Maps, pod: &Pod, request: &EnrolRequest, before: &EnrolRequest, stays: bool) -> Result<Enrolled, Fault> {
     let started = Instant::now();
     if request.take {
